@@ -1,0 +1,363 @@
+"""What a conversation is made of: blocks, messages, tools and the context that holds them.
+
+Plain frozen values. Their reprs give sizes and never contents, so a traceback or a log line cannot leak a prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeAlias
+
+from attrs import field, frozen
+from attrs.converters import optional
+
+from engine.errors import ConfigurationError
+
+__all__ = [
+    "AssistantBlock",
+    "AssistantMessage",
+    "Context",
+    "DeveloperMessage",
+    "File",
+    "Image",
+    "Message",
+    "OutputItem",
+    "Refusal",
+    "StopReason",
+    "Text",
+    "Thinking",
+    "Tool",
+    "ToolCall",
+    "ToolResult",
+    "Usage",
+    "UserBlock",
+    "UserMessage",
+]
+
+StopReason: TypeAlias = Literal["stop", "length", "tool_use"]
+
+
+def size_only(value: Any) -> str:
+    """Stand in for a value in a repr: how much of it there is, nothing of what it says."""
+    if value is None:
+        return "None"
+    return f"<{len(value)}>"
+
+
+@frozen
+class Text:
+    """A piece of text.
+
+    Attributes:
+        text: The text itself.
+        phase: ``"commentary"`` or ``"final_answer"`` where the model said which; replay it unchanged.
+        item_id: The server's id of the message item it came in.
+        annotations: Citations as the server sent them.
+    """
+
+    text: str = field(repr=size_only)
+    phase: str | None = None
+    item_id: str | None = None
+    annotations: tuple[Mapping[str, Any], ...] = field(default=(), converter=tuple, repr=size_only)
+
+
+@frozen
+class Thinking:
+    """What the model disclosed of its reasoning.
+
+    Attributes:
+        text: The summary, or the reasoning text where the server sends that instead.
+        signature: JSON text of what a replay needs: the item's type, its id when it starts with ``rs_``, summary and
+            encrypted content. None when it cannot be replayed.
+    """
+
+    text: str = field(repr=size_only)
+    signature: str | None = field(default=None, repr=size_only)
+
+
+@frozen
+class ToolCall:
+    """The model asks for a tool to be run.
+
+    Attributes:
+        id: ``call_id|item_id``, or the call id alone when the item had no id.
+        name: The tool's name.
+        arguments: The parsed arguments; empty when they are not a JSON object or the tool takes free text.
+        raw_arguments: The arguments exactly as the model wrote them: JSON text, or a custom tool's free text.
+        kind: ``"function"`` or ``"custom"``.
+    """
+
+    id: str
+    name: str
+    arguments: Mapping[str, Any] = field(factory=dict, repr=size_only)
+    raw_arguments: str = field(default="", repr=size_only)
+    kind: Literal["function", "custom"] = "function"
+
+    @property
+    def call_id(self) -> str:
+        """The part of the id that pairs a call with its output."""
+        return self.id.partition("|")[0]
+
+    @property
+    def item_id(self) -> str | None:
+        """The server's id of the item, None when it had none."""
+        return self.id.partition("|")[2] or None
+
+
+@frozen
+class Refusal:
+    """The model declines, in its own words."""
+
+    refusal: str = field(repr=size_only)
+    item_id: str | None = None
+
+
+@frozen
+class OutputItem:
+    """An output item that has no block of its own (hosted tools, compaction, …), kept whole so it can be replayed.
+
+    Attributes:
+        item: The item as the server sent it.
+    """
+
+    item: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def type(self) -> str:
+        """The item's wire type, for example ``"web_search_call"``."""
+        return str(self.item.get("type", ""))
+
+
+@frozen
+class Image:
+    """An image for the model to look at. Give exactly one of ``url`` and ``file_id``.
+
+    Attributes:
+        url: An https URL, or a ``data:`` URL holding the image itself.
+        file_id: The id of an uploaded file.
+        detail: ``"low"``, ``"high"``, ``"auto"`` or ``"original"``.
+    """
+
+    url: str | None = field(default=None, repr=size_only)
+    file_id: str | None = None
+    detail: str = "auto"
+
+    def __attrs_post_init__(self) -> None:
+        if (self.url is None) == (self.file_id is None):
+            raise ConfigurationError("image", "give exactly one of url and file_id")
+
+
+@frozen
+class File:
+    """A document for the model to read. Give exactly one of ``file_id``, ``url`` and ``data``.
+
+    Attributes:
+        file_id: The id of an uploaded file.
+        url: Where the server can fetch it.
+        data: The file itself as a ``data:`` URL.
+        filename: Its name; the server wants one with ``data``.
+    """
+
+    file_id: str | None = None
+    url: str | None = field(default=None, repr=size_only)
+    data: str | None = field(default=None, repr=size_only)
+    filename: str | None = field(default=None, repr=size_only)
+
+    def __attrs_post_init__(self) -> None:
+        if sum(source is not None for source in (self.file_id, self.url, self.data)) != 1:
+            raise ConfigurationError("file", "give exactly one of file_id, url and data")
+
+
+AssistantBlock: TypeAlias = Text | Thinking | ToolCall | Refusal | OutputItem
+UserBlock: TypeAlias = Text | Image | File
+
+
+@frozen
+class Usage:
+    """Tokens as the server counted them; None for what it did not report, never zero in its place.
+
+    Attributes:
+        input_tokens: All input tokens, cached ones included.
+        output_tokens: All output tokens, reasoning ones included.
+        total_tokens: Their sum as the server gives it, else computed when both parts are known.
+        cached_tokens: Input tokens read from the prompt cache.
+        cache_write_tokens: Input tokens written to the prompt cache.
+        reasoning_tokens: Output tokens spent on reasoning.
+    """
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    total_tokens: int | None = None
+    cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+
+def _user_blocks(content: str | UserBlock | Sequence[UserBlock]) -> tuple[UserBlock, ...]:
+    if isinstance(content, str):
+        return (Text(content),)
+    if isinstance(content, (Text, Image, File)):
+        return (content,)
+    return tuple(content)
+
+
+def _check_blocks(where: str, blocks: Sequence[object], allowed: tuple[type, ...]) -> None:
+    for number, block in enumerate(blocks):
+        if not isinstance(block, allowed):
+            names = ", ".join(kind.__name__ for kind in allowed)
+            raise ConfigurationError(f"{where}[{number}]", f"is a {type(block).__name__}, not one of {names}")
+
+
+@frozen
+class UserMessage:
+    """What the user says.
+
+    Attributes:
+        content: Text, images and files; a plain string is one text.
+    """
+
+    content: tuple[UserBlock, ...] = field(converter=_user_blocks, repr=size_only)
+
+    def __attrs_post_init__(self) -> None:
+        _check_blocks("user message content", self.content, (Text, Image, File))
+
+
+@frozen
+class DeveloperMessage:
+    """What the application says to the model, with more weight than the user's words."""
+
+    text: str = field(repr=size_only)
+
+
+@frozen
+class ToolResult:
+    """What a tool gave back.
+
+    Attributes:
+        call_id: Of the call it answers; the ``call_id|item_id`` form is understood too.
+        content: Text, images and files; a plain string is one text.
+        is_error: Whether the tool failed; the model is told so.
+        kind: Of the call: ``"function"`` or ``"custom"``.
+    """
+
+    call_id: str = field(converter=lambda given: str(given).partition("|")[0])
+    content: tuple[UserBlock, ...] = field(converter=_user_blocks, repr=size_only)
+    is_error: bool = False
+    kind: Literal["function", "custom"] = "function"
+
+    def __attrs_post_init__(self) -> None:
+        if not self.call_id:
+            raise ConfigurationError("tool result call_id", "is empty")
+        _check_blocks("tool result content", self.content, (Text, Image, File))
+
+
+@frozen
+class AssistantMessage:
+    """What the model answered.
+
+    Attributes:
+        content: Blocks in the order of the response's items.
+        stop_reason: ``"stop"``, ``"length"`` (the token limit cut it) or ``"tool_use"`` (it waits for tool results);
+            None on a partial message.
+        usage: Token counts, None when the server reported none.
+        model: The model that answered, as the server names it.
+        response_id: The server's id of the response.
+    """
+
+    content: tuple[AssistantBlock, ...] = field(default=(), converter=tuple, repr=size_only)
+    stop_reason: StopReason | None = None
+    usage: Usage | None = None
+    model: str | None = None
+    response_id: str | None = None
+
+    def __attrs_post_init__(self) -> None:
+        _check_blocks("assistant message content", self.content, (Text, Thinking, ToolCall, Refusal, OutputItem))
+
+    def _kept_texts(self) -> list[Text]:
+        """The texts that make up the answer: final ones if the model marked any, else those without a phase."""
+        texts = [block for block in self.content if isinstance(block, Text)]
+        final = [block for block in texts if block.phase == "final_answer" and block.text]
+        return final or [block for block in texts if block.phase is None]
+
+    @property
+    def text(self) -> str:
+        """The answer: the texts marked final if there are any, else those without a phase."""
+        return "".join(block.text for block in self._kept_texts())
+
+    @property
+    def commentary(self) -> str:
+        """What the model said along the way and marked as commentary."""
+        return "".join(block.text for block in self.content if isinstance(block, Text) and block.phase == "commentary")
+
+    @property
+    def phase(self) -> str | None:
+        """The phase of the answer's texts, None when they carry none."""
+        phases = {block.phase for block in self._kept_texts()}
+        return phases.pop() if len(phases) == 1 else None
+
+    @property
+    def refusal(self) -> str:
+        """The model's refusal, empty when it did not refuse."""
+        return "".join(block.refusal for block in self.content if isinstance(block, Refusal))
+
+    @property
+    def thinking(self) -> tuple[Thinking, ...]:
+        """The reasoning blocks, in order."""
+        return tuple(block for block in self.content if isinstance(block, Thinking))
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The tool calls, in order."""
+        return tuple(block for block in self.content if isinstance(block, ToolCall))
+
+
+Message: TypeAlias = UserMessage | DeveloperMessage | AssistantMessage | ToolResult
+
+
+@frozen
+class Tool:
+    """A function the model may call, described by its schema.
+
+    Attributes:
+        name: The function's name.
+        description: What it does, for the model.
+        parameters: JSON schema of its arguments object.
+        strict: Whether the model's arguments must satisfy the schema exactly; None leaves it to the server.
+    """
+
+    name: str
+    description: str | None = field(default=None, repr=size_only)
+    parameters: Mapping[str, Any] = field(factory=dict, repr=size_only)
+    strict: bool | None = None
+
+    def __attrs_post_init__(self) -> None:
+        if not self.name:
+            raise ConfigurationError("tool name", "is empty")
+
+
+@frozen
+class Context:
+    """What one request tells the model.
+
+    Attributes:
+        messages: The conversation so far, oldest first.
+        instructions: What holds for the whole conversation; sent again with every request.
+        tools: What the model may call: `Tool` records, or mappings in wire form for hosted and custom tools.
+    """
+
+    messages: tuple[Message, ...] = field(default=(), converter=tuple, repr=size_only)
+    instructions: str | None = field(default=None, kw_only=True, converter=optional(str), repr=size_only)
+    tools: tuple[Tool | Mapping[str, Any], ...] = field(default=(), kw_only=True, converter=tuple, repr=size_only)
+
+    def __attrs_post_init__(self) -> None:
+        _check_blocks("context messages", self.messages, (UserMessage, DeveloperMessage, AssistantMessage, ToolResult))
+        _check_blocks("context tools", self.tools, (Tool, Mapping))
+
+    @classmethod
+    def of(cls, prompt: str | Context) -> Context:
+        """Return ``prompt`` as a context; a plain string is one user message without history."""
+        if isinstance(prompt, str):
+            return cls((UserMessage(prompt),))
+        if isinstance(prompt, Context):
+            return prompt
+        raise ConfigurationError("context", f"is a {type(prompt).__name__}, not a string or a Context")

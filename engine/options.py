@@ -1,0 +1,417 @@
+"""What callers set: where the server is, how long to wait, how much to hold, and what to ask of the model."""
+
+from __future__ import annotations
+
+import math
+import os
+import ssl
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from enum import Enum
+from typing import Any, Final, TypeAlias, TypeVar
+from urllib.parse import SplitResult, urlsplit, urlunsplit
+
+import attrs
+from attrs import Attribute, field, frozen
+
+from engine.errors import ConfigurationError
+
+__all__ = [
+    "UNSET",
+    "Endpoint",
+    "Limits",
+    "OnCancel",
+    "Timeouts",
+    "Transport",
+    "TurnOptions",
+    "Unset",
+    "merge",
+]
+
+
+class Unset(Enum):
+    """The type of `UNSET`."""
+
+    UNSET = "unset"
+
+    def __repr__(self) -> str:
+        return "UNSET"
+
+
+UNSET: Final = Unset.UNSET
+"""Not given: the next outer level decides (turn, then session, then engine, then the default)."""
+
+
+class Transport(Enum):
+    """How a turn travels."""
+
+    AUTO = "auto"
+    """WebSocket, and HTTP with server-sent events where that fails safely."""
+    WEBSOCKET = "websocket"
+    """WebSocket only."""
+    SSE = "sse"
+    """HTTP with server-sent events only."""
+
+
+class OnCancel(Enum):
+    """What becomes of the connection when a turn is left before its response has ended."""
+
+    CLOSE = "close"
+    """Close it. The next turn uses another one."""
+
+
+# --- endpoint --------------------------------------------------------------------------------------------------------
+
+ApiKey: TypeAlias = str | Callable[[], Awaitable[str]] | None
+
+_TOKEN_CHARACTERS = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+_RESERVED_HEADERS = frozenset({"authorization", "connection", "content-length", "host", "transfer-encoding", "upgrade"})
+
+
+def check_header(name: str, value: object, *, where: str) -> None:
+    """Raise `ConfigurationError` unless the pair is a legal HTTP field (RFC 9110 section 5).
+
+    A line break would let whoever supplies the value write headers of their own.
+    """
+    if not name or not set(name) <= _TOKEN_CHARACTERS:
+        raise ConfigurationError(where, "the header name holds characters that a header name may not have")
+    if not isinstance(value, str):
+        raise ConfigurationError(where, f"is a {type(value).__name__}, not a string")
+    if any(not (character == "\t" or " " <= character <= "~") for character in value):
+        raise ConfigurationError(where, "holds a line break, another control character or a character outside ASCII")
+
+
+def check_key(key: object) -> str:
+    """Return ``key`` if it can stand in an Authorization header, else raise `ConfigurationError`."""
+    if not isinstance(key, str):
+        raise ConfigurationError("api_key", f"is a {type(key).__name__}, not a string")
+    if not key.strip():
+        raise ConfigurationError("api_key", "is empty")
+    check_header("authorization", key, where="api_key")
+    return key
+
+
+def _check_url(instance: object, attribute: Attribute[Any], value: str | None) -> None:
+    if value is None:
+        return
+    where = attribute.name
+    if not isinstance(value, str):
+        raise ConfigurationError(where, f"is a {type(value).__name__}, not a string")
+    if any(character <= " " or character > "~" for character in value):
+        raise ConfigurationError(where, "holds spaces, control characters or characters outside ASCII")
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError:
+        raise ConfigurationError(where, "is not a URL with a valid host and port") from None
+    if parts.scheme not in {"http", "https", "ws", "wss"}:
+        raise ConfigurationError(where, "must start with http://, https://, ws:// or wss://")
+    if not parts.hostname or port == 0:
+        raise ConfigurationError(where, "names no host, or port 0")
+    if parts.username is not None or parts.password is not None:
+        raise ConfigurationError(where, "holds a user name or password; credentials do not belong in a URL")
+    if parts.fragment:
+        raise ConfigurationError(where, "holds a fragment")
+
+
+def _frozen_headers(given: Mapping[str, str]) -> Mapping[str, str]:
+    return dict(given)
+
+
+def _check_headers(instance: object, attribute: Attribute[Any], value: Mapping[str, str]) -> None:
+    for name, content in value.items():
+        where = f"headers[{name!r}]" if set(name) <= _TOKEN_CHARACTERS else "headers"
+        check_header(name, content, where=where)
+        if name.lower() in _RESERVED_HEADERS or name.lower().startswith("sec-websocket-"):
+            raise ConfigurationError(where, "is set by the library itself")
+
+
+@frozen
+class Endpoint:
+    """A server that speaks the Responses API, and how to be let in.
+
+    Attributes:
+        base_url: Up to but not including ``/responses``, for example ``https://api.openai.com/v1``; http(s) or ws(s).
+        api_key: A key, an async function that returns one (called for every new connection, within the connect
+            budget), or None to send no Authorization header.
+        websocket_url: The whole WebSocket URL where it is not ``base_url`` + ``/responses``.
+        headers: Further headers for every handshake and request. Values never appear in reprs or errors.
+        organization: Sent as ``OpenAI-Organization``.
+        project: Sent as ``OpenAI-Project``.
+        ssl_context: Used instead of the default one, which verifies certificates and host names; the only way to
+            change how they are verified.
+
+    Raises:
+        ConfigurationError: a value could not be used; ``field`` names it.
+    """
+
+    base_url: str = field(default="https://api.openai.com/v1", validator=_check_url)
+    api_key: ApiKey = field(default=None, repr=lambda key: "None" if key is None else "<hidden>")
+    websocket_url: str | None = field(default=None, kw_only=True, validator=_check_url)
+    headers: Mapping[str, str] = field(
+        factory=dict,
+        kw_only=True,
+        converter=_frozen_headers,
+        validator=_check_headers,
+        repr=lambda headers: f"<{len(headers)}>",
+    )
+    organization: str | None = field(default=None, kw_only=True)
+    project: str | None = field(default=None, kw_only=True)
+    ssl_context: ssl.SSLContext | None = field(default=None, kw_only=True, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        if self.api_key is not None and not callable(self.api_key):
+            check_key(self.api_key)
+        for name in ("organization", "project"):
+            value = getattr(self, name)
+            if value is not None:
+                check_header("OpenAI-" + name.capitalize(), value, where=name)
+        if self.ssl_context is not None and not isinstance(self.ssl_context, ssl.SSLContext):
+            raise ConfigurationError("ssl_context", f"is a {type(self.ssl_context).__name__}, not an ssl.SSLContext")
+
+    @classmethod
+    def from_env(cls) -> Endpoint:
+        """Make an endpoint from the variables the official clients use.
+
+        ``OPENAI_API_KEY`` is required; ``OPENAI_BASE_URL``, ``OPENAI_ORG_ID`` and ``OPENAI_PROJECT_ID`` are optional.
+
+        Raises:
+            ConfigurationError: ``OPENAI_API_KEY`` is not set, or a variable cannot be used.
+        """
+        key = os.environ.get("OPENAI_API_KEY", "")
+        if not key:
+            raise ConfigurationError("api_key", "the environment variable OPENAI_API_KEY is not set")
+        return cls(
+            os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1",
+            key,
+            organization=os.environ.get("OPENAI_ORG_ID") or None,
+            project=os.environ.get("OPENAI_PROJECT_ID") or None,
+        )
+
+    @property
+    def websocket(self) -> SplitResult:
+        """The parsed URL the WebSocket handshake goes to (Responses API: the create call's own path)."""
+        if self.websocket_url is not None:
+            parts = urlsplit(self.websocket_url)
+        else:
+            base = urlsplit(self.base_url)
+            parts = base._replace(path=base.path.rstrip("/") + "/responses")
+        scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
+        return parts._replace(scheme=scheme, path=parts.path or "/")
+
+    def __str__(self) -> str:
+        parts = urlsplit(self.base_url)
+        return urlunsplit(parts._replace(query=""))
+
+
+# --- budgets and limits ----------------------------------------------------------------------------------------------
+
+Seconds: TypeAlias = float | None | Unset
+
+
+def _seconds(instance: object, attribute: Attribute[Any], value: Seconds) -> None:
+    if value is UNSET or value is None:
+        return
+    where = f"{type(instance).__name__.lower()}.{attribute.name}"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ConfigurationError(where, f"is a {type(value).__name__}, not a number of seconds or None")
+    if math.isnan(value) or value < 0:
+        raise ConfigurationError(where, "must not be negative or NaN")
+
+
+@frozen(kw_only=True)
+class Timeouts:
+    """How long to wait for what, in seconds; None waits for ever, and what is not given is decided further out.
+
+    Attributes:
+        queue: From entering the block until the lane is granted. Default 30.
+        start: From the grant until the first event of this turn, over all attempts. Default 60.
+        connect: Name resolution, TCP, proxy, TLS and upgrade together. Default 10.
+        send: From handing over the frame until its last byte was passed on. Default 30.
+        first_event: From then until the first event. Default 30.
+        idle: Silence of this turn between two of its events. Default 300.
+        turn: From entering the block until the response has ended. Default None.
+        close: The closing handshake; the socket is then aborted. 0 aborts at once. Default 2.
+    """
+
+    queue: Seconds = field(default=UNSET, validator=_seconds)
+    start: Seconds = field(default=UNSET, validator=_seconds)
+    connect: Seconds = field(default=UNSET, validator=_seconds)
+    send: Seconds = field(default=UNSET, validator=_seconds)
+    first_event: Seconds = field(default=UNSET, validator=_seconds)
+    idle: Seconds = field(default=UNSET, validator=_seconds)
+    turn: Seconds = field(default=UNSET, validator=_seconds)
+    close: Seconds = field(default=UNSET, validator=_seconds)
+
+    def of(self, phase: str) -> float:
+        """The budget called ``phase`` in seconds, infinite when there is none. Only for merged timeouts."""
+        value = getattr(self, phase)
+        return math.inf if value is None or value is UNSET else float(value)
+
+
+DEFAULT_TIMEOUTS: Final = Timeouts(
+    queue=30.0, start=60.0, connect=10.0, send=30.0, first_event=30.0, idle=300.0, turn=None, close=2.0
+)
+
+
+def _count(instance: object, attribute: Attribute[Any], value: int | Unset) -> None:
+    if value is UNSET:
+        return
+    where = f"limits.{attribute.name}"
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigurationError(where, f"is a {type(value).__name__}, not a whole number")
+    if value < 1:
+        raise ConfigurationError(where, "must be at least 1")
+
+
+@frozen(kw_only=True)
+class Limits:
+    """How much to hold and how long to keep it; what is not given is decided further out.
+
+    Attributes:
+        max_message_bytes: The largest message accepted from the server. Default 64 MiB.
+        max_request_bytes: The largest request sent over WebSocket. Default 16 MiB, where servers were seen to refuse.
+        max_outbox_bytes: Bytes waiting for a slow peer before the connection is given up. Default 64 MiB.
+        buffer_events: Events a turn holds for its consumer. Default 16,384.
+        buffer_bytes: Bytes of text those events may hold together. Default 32 MiB.
+        connection_lifetime: Seconds after which a connection takes no new turns. Default 3,300 (55 min), since the
+            server ends it at 60 min.
+        idle_lifetime: Seconds without a turn after which the connection is closed; the next turn opens another.
+            None keeps it. Default 300.
+        ping_interval: Seconds of silence before the peer is pinged; None never pings. Default 30.
+        ping_timeout: Seconds to wait for any byte after a ping before the connection is given up. Default 20.
+    """
+
+    max_message_bytes: int | Unset = field(default=UNSET, validator=_count)
+    max_request_bytes: int | Unset = field(default=UNSET, validator=_count)
+    max_outbox_bytes: int | Unset = field(default=UNSET, validator=_count)
+    buffer_events: int | Unset = field(default=UNSET, validator=_count)
+    buffer_bytes: int | Unset = field(default=UNSET, validator=_count)
+    connection_lifetime: Seconds = field(default=UNSET, validator=_seconds)
+    idle_lifetime: Seconds = field(default=UNSET, validator=_seconds)
+    ping_interval: Seconds = field(default=UNSET, validator=_seconds)
+    ping_timeout: Seconds = field(default=UNSET, validator=_seconds)
+
+    def number(self, name: str) -> int:
+        """The limit called ``name``. Only for merged limits."""
+        value = getattr(self, name)
+        assert isinstance(value, int)
+        return value
+
+    def seconds(self, name: str) -> float:
+        """The limit called ``name`` in seconds, infinite when there is none. Only for merged limits."""
+        value = getattr(self, name)
+        return math.inf if value is None or value is UNSET else float(value)
+
+
+_MIB: Final = 1024 * 1024
+
+DEFAULT_LIMITS: Final = Limits(
+    max_message_bytes=64 * _MIB,
+    max_request_bytes=16 * _MIB,
+    max_outbox_bytes=64 * _MIB,
+    buffer_events=16_384,
+    buffer_bytes=32 * _MIB,
+    connection_lifetime=3300.0,
+    idle_lifetime=300.0,
+    ping_interval=30.0,
+    ping_timeout=20.0,
+)
+
+_Layered = TypeVar("_Layered", Timeouts, Limits)
+
+
+def merge(outer: _Layered, inner: _Layered | None) -> _Layered:
+    """Return ``outer`` with every field that ``inner`` sets, field by field."""
+    if inner is None:
+        return outer
+    given = {
+        attribute.name: value
+        for attribute in attrs.fields(type(inner))
+        if (value := getattr(inner, attribute.name)) is not UNSET
+    }
+    return attrs.evolve(outer, **given)
+
+
+# --- what to ask of the model ----------------------------------------------------------------------------------------
+
+PayloadHook: TypeAlias = Callable[[dict[str, Any]], "dict[str, Any] | None | Awaitable[dict[str, Any] | None]"]
+
+
+def _number(instance: object, attribute: Attribute[Any], value: float | None) -> None:
+    if value is None:
+        return
+    where = f"options.{attribute.name}"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ConfigurationError(where, f"is a {type(value).__name__}, not a number")
+    if not math.isfinite(value):
+        raise ConfigurationError(where, "must be finite")
+
+
+def _whole(instance: object, attribute: Attribute[Any], value: int | None) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+        raise ConfigurationError(f"options.{attribute.name}", "must be a whole number, 0 or more")
+
+
+def _name(instance: object, attribute: Attribute[Any], value: str | None) -> None:
+    if value is not None and (not isinstance(value, str) or not value.strip()):
+        raise ConfigurationError(f"options.{attribute.name}", "must be a string that is not empty")
+
+
+@frozen(kw_only=True)
+class TurnOptions:
+    """What one request asks of the model. A field left at None is not sent at all, never as null.
+
+    Attributes:
+        model: Instead of the session's model.
+        temperature: Sampling temperature.
+        top_p: Nucleus sampling.
+        max_output_tokens: Upper bound of the answer, reasoning included; 0 is sent as 0.
+        tool_choice: ``"auto"``, ``"none"``, ``"required"``, the name of an offered function, or the wire's own object.
+        parallel_tool_calls: Whether one response may hold several tool calls.
+        reasoning_effort: Sent as ``reasoning.effort``.
+        reasoning_summary: Sent as ``reasoning.summary``.
+        text_verbosity: Sent as ``text.verbosity``.
+        text_format: Sent as ``text.format``: the wire's own object.
+        store: Whether the server keeps the response. Sent as false unless set; None leaves it to the server.
+        include: Further parts of the response to include.
+        service_tier: Which tier serves the request.
+        truncation: What the server does when the input is too long.
+        metadata: Up to 16 pairs of strings kept with the response.
+        prompt_cache_key: Helps the server's prompt cache find its entry.
+        safety_identifier: A stable, opaque id of the end user.
+        context_management: The wire's own list, for example to let the server compact the context.
+        extra: Any other request field, under its wire name; passed through as given.
+        payload_hook: Called once with the full request body, in the caller's task, before anything is sent; it may
+            change the body or return another. May be async.
+    """
+
+    model: str | None = field(default=None, validator=_name)
+    temperature: float | None = field(default=None, validator=_number)
+    top_p: float | None = field(default=None, validator=_number)
+    max_output_tokens: int | None = field(default=None, validator=_whole)
+    tool_choice: str | Mapping[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning_effort: str | None = field(default=None, validator=_name)
+    reasoning_summary: str | None = field(default=None, validator=_name)
+    text_verbosity: str | None = field(default=None, validator=_name)
+    text_format: Mapping[str, Any] | None = field(default=None, repr=False)
+    store: bool | None = False
+    include: Sequence[str] | None = None
+    service_tier: str | None = field(default=None, validator=_name)
+    truncation: str | None = field(default=None, validator=_name)
+    metadata: Mapping[str, str] | None = field(default=None, repr=False)
+    prompt_cache_key: str | None = field(default=None, repr=False)
+    safety_identifier: str | None = field(default=None, repr=False)
+    context_management: Sequence[Mapping[str, Any]] | None = None
+    extra: Mapping[str, Any] = field(factory=dict, repr=False)
+    payload_hook: PayloadHook | None = field(default=None, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        if self.payload_hook is not None and not callable(self.payload_hook):
+            raise ConfigurationError("options.payload_hook", "is not callable")
+        for name in self.extra:
+            if name in _OWN_FIELDS:
+                raise ConfigurationError(f"options.extra[{name!r}]", "is set by the library or by another option")
+
+
+_OWN_FIELDS = frozenset({"type", "stream_id", "input", "model", "previous_response_id", "stream", "generate"})

@@ -1,0 +1,232 @@
+"""Why a turn can fail, as plain values, and the one place that turns each into its public exception.
+
+A connection's failure is told to every turn that was on it, and each needs an exception of its own; a value can be
+told any number of times.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias, assert_never
+
+from attrs import field, frozen
+
+from engine.errors import (
+    AuthenticationFailed,
+    BufferOverflow,
+    ConnectFailed,
+    ConnectionLost,
+    ProtocolViolation,
+    RateLimited,
+    RequestRejected,
+    RequestTooLarge,
+    ResponseFailed,
+    SessionClosed,
+    TurnError,
+    TurnTimeout,
+    token,
+)
+
+__all__ = [
+    "Broken",
+    "Closed",
+    "Expired",
+    "Failed",
+    "Failure",
+    "Lost",
+    "Overflowed",
+    "Refused",
+    "Rejected",
+    "TooLarge",
+    "Unreachable",
+    "Violated",
+    "to_error",
+]
+
+
+@frozen
+class Unreachable:
+    """No connection came about: name resolution, TCP, TLS, or an upgrade that was never answered properly."""
+
+    stage: str
+    detail: str
+    cause: BaseException | None = field(default=None, repr=False)
+
+
+@frozen
+class Refused:
+    """The server answered the upgrade with something other than 101."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    body: bytes = field(default=b"", repr=False)
+
+
+@frozen
+class Lost:
+    """The connection ended: a Close frame, a reset, the end of the stream, or a ping that stayed unanswered."""
+
+    detail: str
+    close_code: int = 1006
+    close_reason: str | None = field(default=None, repr=False)
+    cause: BaseException | None = field(default=None, repr=False)
+
+
+@frozen
+class Violated:
+    """The peer broke RFC 6455 or the rules of the Responses API."""
+
+    detail: str
+
+
+@frozen
+class Rejected:
+    """The server refused the request, in band or over HTTP."""
+
+    status: int | None
+    code: str | None
+    type: str | None
+    param: str | None
+    message: str = field(default="", repr=False)
+    retry_after: float | None = None
+
+
+@frozen
+class Failed:
+    """The server began the response and gave up."""
+
+    code: str | None
+    type: str | None = None
+    response_id: str | None = None
+    message: str = field(default="", repr=False)
+
+
+@frozen
+class Expired:
+    """A budget of the turn ran out."""
+
+    phase: str
+    seconds: float
+
+
+@frozen
+class TooLarge:
+    """The encoded request is over the limit."""
+
+    size: int
+    limit: int
+
+
+@frozen
+class Overflowed:
+    """The consumer fell too far behind."""
+
+    events: int
+    size: int
+
+
+@frozen
+class Closed:
+    """The session was released or its engine left."""
+
+    reason: str
+
+
+@frozen
+class Broken:
+    """The session itself failed: a bug, here or in something it was given."""
+
+    cause: BaseException = field(repr=False)
+
+
+Failure: TypeAlias = (
+    Unreachable | Refused | Lost | Violated | Rejected | Failed | Expired | TooLarge | Overflowed | Closed | Broken
+)
+
+_AUTHENTICATION_CODES = frozenset({"invalid_api_key", "incorrect_api_key_provided", "invalid_authentication"})
+_RATE_CODES = frozenset({"rate_limit_exceeded", "slow_down", "insufficient_quota", "usage_limit_reached"})
+_RATE_TYPES = frozenset({"rate_limit_error", "insufficient_quota", "usage_limit_reached", "too_many_requests"})
+
+
+def to_error(failure: Failure) -> TurnError:
+    """Return a new exception for ``failure``; the texts hold no payload, key or header value."""
+    match failure:
+        case Unreachable():
+            error: TurnError = ConnectFailed(failure.detail, stage=failure.stage)
+            error.__cause__ = failure.cause
+        case Refused(status=401):
+            error = AuthenticationFailed("the server answered the WebSocket upgrade with status 401", status=401)
+        case Refused():
+            error = ConnectFailed(
+                f"the server answered the WebSocket upgrade with status {failure.status}",
+                status=failure.status,
+                headers=failure.headers,
+                body=failure.body,
+                stage="upgrade",
+            )
+        case Lost():
+            error = ConnectionLost(failure.detail, close_code=failure.close_code, close_reason=failure.close_reason)
+            error.__cause__ = failure.cause
+        case Violated():
+            error = ProtocolViolation(failure.detail)
+        case Rejected():
+            error = _rejection(failure)
+        case Failed():
+            error = ResponseFailed(
+                f"the response failed (code: {token(failure.code)})",
+                code=failure.code,
+                type=failure.type,
+                response_id=failure.response_id,
+                message=failure.message,
+            )
+        case Expired():
+            error = TurnTimeout(
+                f"the turn's {failure.phase} budget of {failure.seconds:g} s ran out",
+                phase=failure.phase,
+                seconds=failure.seconds,
+            )
+        case TooLarge():
+            error = RequestTooLarge(
+                f"the request has {failure.size} bytes, the limit is {failure.limit}",
+                size=failure.size,
+                limit=failure.limit,
+            )
+        case Overflowed():
+            error = BufferOverflow(f"{failure.events} events with {failure.size} bytes of text were waiting to be read")
+        case Closed():
+            error = SessionClosed(failure.reason)
+        case Broken():
+            error = SessionClosed(f"the session broke: {type(failure.cause).__name__}")
+            error.__cause__ = failure.cause
+        case _:
+            assert_never(failure)
+    return error
+
+
+def _rejection(failure: Rejected) -> RequestRejected:
+    if failure.status == 401 or failure.code in _AUTHENTICATION_CODES:
+        kind: type[RequestRejected] = AuthenticationFailed
+    elif failure.status == 429 or failure.code in _RATE_CODES or failure.type in _RATE_TYPES:
+        kind = RateLimited
+    else:
+        kind = RequestRejected
+    said = [
+        f"{name}: {token(value) if isinstance(value, str) else value}"
+        for name, value in (
+            ("status", failure.status),
+            ("code", failure.code),
+            ("type", failure.type),
+            ("param", failure.param),
+        )
+        if value is not None
+    ]
+    error = kind(
+        f"the server rejected the request ({', '.join(said) or 'without saying why'})",
+        status=failure.status,
+        code=failure.code,
+        type=failure.type,
+        param=failure.param,
+        message=failure.message,
+    )
+    if isinstance(error, RateLimited):
+        error.retry_after = failure.retry_after
+    return error
