@@ -7,11 +7,11 @@ speak of, where there is one, so a trace started around ``session.turn`` continu
 from __future__ import annotations
 
 import logging
-from contextvars import Context
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from contextvars import Context
 
     from engine.errors import TurnError
     from engine.protocol.events import ServerEvent

@@ -5,7 +5,7 @@ Plain frozen values. Their reprs give sizes and never contents, so a traceback o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from attrs import field, frozen
@@ -193,12 +193,20 @@ class Usage:
     reasoning_tokens: int | None = None
 
 
+def _messages(given: Iterable[Message]) -> tuple[Message, ...]:
+    return tuple(given)
+
+
 def _user_blocks(content: str | UserBlock | Sequence[UserBlock]) -> tuple[UserBlock, ...]:
     if isinstance(content, str):
         return (Text(content),)
     if isinstance(content, (Text, Image, File)):
         return (content,)
     return tuple(content)
+
+
+def _bare_call_id(given: str) -> str:
+    return str(given).partition("|")[0]
 
 
 def _check_blocks(where: str, blocks: Sequence[object], allowed: tuple[type, ...]) -> None:
@@ -240,7 +248,7 @@ class ToolResult:
         kind: Of the call: ``"function"`` or ``"custom"``.
     """
 
-    call_id: str = field(converter=lambda given: str(given).partition("|")[0])
+    call_id: str = field(converter=_bare_call_id)
     content: tuple[UserBlock, ...] = field(converter=_user_blocks, repr=size_only)
     is_error: bool = False
     kind: Literal["function", "custom"] = "function"
@@ -345,7 +353,7 @@ class Context:
         tools: What the model may call: `Tool` records, or mappings in wire form for hosted and custom tools.
     """
 
-    messages: tuple[Message, ...] = field(default=(), converter=tuple, repr=size_only)
+    messages: tuple[Message, ...] = field(default=(), converter=_messages, repr=size_only)
     instructions: str | None = field(default=None, kw_only=True, converter=optional(str), repr=size_only)
     tools: tuple[Tool | Mapping[str, Any], ...] = field(default=(), kw_only=True, converter=tuple, repr=size_only)
 

@@ -205,7 +205,7 @@ class Endpoint:
 
 # --- budgets and limits ----------------------------------------------------------------------------------------------
 
-Seconds: TypeAlias = float | None | Unset
+Seconds: TypeAlias = float | Unset | None
 
 
 def _seconds(instance: object, attribute: Attribute[Any], value: Seconds) -> None:
@@ -334,7 +334,7 @@ def merge(outer: _Layered, inner: _Layered | None) -> _Layered:
 
 # --- what to ask of the model ----------------------------------------------------------------------------------------
 
-PayloadHook: TypeAlias = Callable[[dict[str, Any]], "dict[str, Any] | None | Awaitable[dict[str, Any] | None]"]
+PayloadHook: TypeAlias = Callable[[dict[str, Any]], "dict[str, Any] | Awaitable[dict[str, Any] | None] | None"]
 
 
 def _number(instance: object, attribute: Attribute[Any], value: float | None) -> None:

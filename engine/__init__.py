@@ -1,0 +1,1 @@
+"""A Trio structured-concurrency session engine for the OpenAI Responses API."""

@@ -1,0 +1,74 @@
+"""Opening byte streams: the one seam through which every transport, and every in-memory test, reaches a server."""
+
+from __future__ import annotations
+
+import functools
+import ssl
+from typing import Any, Protocol
+
+import trio
+
+__all__ = ["Dialer", "TcpDialer", "default_ssl_context"]
+
+
+class Dialer(Protocol):
+    """Opens streams. Both steps close what they opened, at once, when they are cancelled or fail."""
+
+    async def open_tcp(self, host: str, port: int) -> trio.abc.Stream:
+        """Resolve ``host``, connect, and return the stream.
+
+        Raises:
+            OSError: nothing answered; `socket.gaierror` when the name is unknown.
+
+        If cancelled, nothing stays open.
+        """
+        ...
+
+    async def start_tls(
+        self, stream: trio.abc.Stream, *, ssl_context: ssl.SSLContext, server_hostname: str
+    ) -> trio.abc.Stream:
+        """Do the TLS handshake over ``stream`` and return the encrypted stream, which then owns it.
+
+        Raises:
+            trio.BrokenResourceError: the handshake failed; `ssl.SSLError` is its cause where TLS itself objected.
+
+        If cancelled or failed, ``stream`` is closed.
+        """
+        ...
+
+
+class TcpDialer:
+    """Dials over the network."""
+
+    async def open_tcp(self, host: str, port: int) -> trio.abc.Stream:
+        """Resolve and connect, trying several addresses as RFC 8305 suggests. If cancelled, nothing stays open."""
+        return await trio.open_tcp_stream(host, port)
+
+    async def start_tls(
+        self, stream: trio.abc.Stream, *, ssl_context: ssl.SSLContext, server_hostname: str
+    ) -> trio.abc.Stream:
+        """Do the TLS handshake. If cancelled or failed, ``stream`` is closed."""
+        return await tls_over(stream, ssl_context=ssl_context, server_hostname=server_hostname)
+
+
+async def tls_over(
+    stream: trio.abc.Stream, *, ssl_context: ssl.SSLContext, server_hostname: str
+) -> trio.SSLStream[Any]:
+    """Do the client's TLS handshake over any stream. If cancelled or failed, ``stream`` is closed.
+
+    ``https_compatible``: closing then needs no answer from the peer. A truncated stream looks like a clean end, which
+    is safe here because only a terminal event ends a response.
+    """
+    encrypted = trio.SSLStream(stream, ssl_context, server_hostname=server_hostname, https_compatible=True)
+    try:
+        await encrypted.do_handshake()
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
+    return encrypted
+
+
+@functools.cache
+def default_ssl_context() -> ssl.SSLContext:
+    """The verifying context that connections share: making one takes tens of milliseconds and blocks the loop."""
+    return ssl.create_default_context()

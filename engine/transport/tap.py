@@ -1,0 +1,219 @@
+"""The stream trio-websocket runs over: it never blocks a writer, and it sees what passes.
+
+Writes go to an outbox that one pump task empties, so no cancelled writer can tear a frame, and the library's own
+Pongs never hold its reader up behind a slow peer. Reads are watched until the upgrade is done, because a refusal must
+be reported even where the library would wait for more bytes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+import h11
+import trio
+
+from engine.protocol.failures import Failure, Lost, Refused, Unreachable
+
+__all__ = ["Tap"]
+
+_MAX_HEAD: Final = 16 * 1024
+_MAX_BODY: Final = 16 * 1024
+_BODY_GRACE: Final = 0.2
+_PUMP_CHUNK: Final = 256 * 1024
+
+
+class Tap(trio.abc.Stream):
+    """A `trio.abc.Stream` between trio-websocket and the real stream.
+
+    Attributes:
+        bytes_received: Bytes received so far.
+        bytes_queued: Bytes ever put in the outbox.
+        bytes_passed: Of those, how many the real stream has taken.
+        last_receive: When bytes last arrived, on Trio's clock.
+        ended: Whether the peer closed its side, or reading broke.
+        torn: Whether a write to the real stream did not finish: nothing sensible can follow it.
+        closed_by_library: Whether trio-websocket has closed this stream.
+    """
+
+    def __init__(self, stream: trio.abc.Stream, *, max_outbox_bytes: int, fail: Callable[[Failure], None]) -> None:
+        self._stream = stream
+        self._fail = fail
+        self._max_outbox_bytes = max_outbox_bytes
+        self._outbox: deque[bytes] = deque()
+        self._outbox_filled = trio.lowlevel.ParkingLot()
+        self._marks: deque[tuple[int, Callable[[], None]]] = deque()
+        self._head: bytearray | None = bytearray()
+        self._sending = False
+        self.bytes_received = 0
+        self.bytes_queued = 0
+        self.bytes_passed = 0
+        self.last_receive = trio.current_time()
+        self.ended = False
+        self.torn = False
+        self.closed_by_library = False
+
+    def __repr__(self) -> str:
+        # trio-websocket shows the repr of its stream as the connection's address
+        return "<Tap>"
+
+    # --- writing ---
+
+    @property
+    def outbox_bytes(self) -> int:
+        """Bytes waiting for the pump."""
+        return self.bytes_queued - self.bytes_passed
+
+    @property
+    def clean(self) -> bool:
+        """Whether a Close frame can still be sent: everything is out, and both directions work."""
+        return not (self.outbox_bytes or self._sending or self.torn or self.ended)
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Put ``data`` in the outbox. Has a checkpoint before that and none after: it happens whole or not at all."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self.closed_by_library or self.torn:
+            raise trio.ClosedResourceError
+        if self.outbox_bytes + len(data) > self._max_outbox_bytes:
+            self._fail(Lost("the peer does not read: the outbox is full"))
+            raise trio.BrokenResourceError
+        self.bytes_queued += len(data)
+        self._outbox.append(bytes(data))
+        self._outbox_filled.unpark()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Return at once: putting something in the outbox never blocks."""
+        await trio.lowlevel.checkpoint()
+
+    def when_passed(self, mark: int, callback: Callable[[], None]) -> None:
+        """Call ``callback`` when the real stream has taken everything up to ``mark``. Marks must not decrease."""
+        if self.bytes_passed >= mark:
+            callback()
+        else:
+            self._marks.append((mark, callback))
+
+    async def pump(self) -> None:
+        """Move the outbox to the real stream until cancelled: the only place that writes to it."""
+        try:
+            while True:
+                while not self._outbox:
+                    await self._outbox_filled.park()
+                data = self._outbox.popleft()
+                self._sending = True
+                view = memoryview(data)
+                for start in range(0, len(data), _PUMP_CHUNK):
+                    chunk = view[start : start + _PUMP_CHUNK]
+                    await self._stream.send_all(chunk)
+                    self.bytes_passed += len(chunk)
+                self._sending = False
+                while self._marks and self._marks[0][0] <= self.bytes_passed:
+                    self._marks.popleft()[1]()
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self._fail(Lost("the connection broke while sending", cause=error))
+        finally:
+            self.torn = self._sending
+
+    async def drained(self) -> None:
+        """Wait until the outbox is empty. The caller bounds the wait."""
+        if self.outbox_bytes:
+            done = trio.Event()
+            self.when_passed(self.bytes_queued, done.set)
+            await done.wait()
+
+    # --- reading ---
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Receive from the real stream; before the upgrade, hold back what is not an acceptance of it."""
+        if self.closed_by_library:
+            raise trio.ClosedResourceError
+        try:
+            data = await self._stream.receive_some(max_bytes)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self.ended = True
+            if self._head is not None:
+                self._fail(Unreachable("upgrade", "the connection broke before the upgrade was answered", error))
+            raise
+        self.last_receive = trio.current_time()
+        self.bytes_received += len(data)
+        if not data:
+            self.ended = True
+        if self._head is None:
+            return bytes(data)
+        return await self._upgrade_bytes(bytes(data))
+
+    def upgraded(self) -> None:
+        """Stop watching for a refusal."""
+        self._head = None
+
+    async def _upgrade_bytes(self, data: bytes) -> bytes:
+        head = self._head
+        assert head is not None
+        if data and head.endswith(b"\r\n\r\n"):
+            return data  # frames behind an acceptance that trio-websocket is still digesting
+        if not data:
+            self._fail(Unreachable("upgrade", "the server closed the connection before it answered the upgrade"))
+            return await self._nothing_more()
+        head += data
+        if not b"HTTP/".startswith(head[:5]):
+            self._fail(Unreachable("upgrade", "the server's answer is not HTTP"))
+            return await self._nothing_more()
+        end = head.find(b"\r\n\r\n")
+        if end < 0:
+            if len(head) > _MAX_HEAD:
+                self._fail(Unreachable("upgrade", "the server's answer has an endless head"))
+                return await self._nothing_more()
+            # trio-websocket gets the head whole or not at all: what it cannot parse would break it
+            return await self.receive_some(65536)
+        status = head[9:12]
+        if head[8:9] == b" " and status == b"101":
+            answer = bytes(head)
+            del head[end + 4 :]
+            return answer
+        await self._refusal(bytes(head))
+        return await self._nothing_more()
+
+    async def _refusal(self, received: bytes) -> None:
+        """Parse the refusal with h11, giving its body a moment to arrive."""
+        parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD)
+        parser.send(h11.Request(method="GET", target="/", headers=[("Host", "unused")]))
+        parser.send(h11.EndOfMessage())
+        status = 0
+        headers: tuple[tuple[str, str], ...] = ()
+        body = bytearray()
+        try:
+            parser.receive_data(received)
+            with trio.move_on_after(_BODY_GRACE):
+                while len(body) < _MAX_BODY:
+                    event = parser.next_event()
+                    if event is h11.NEED_DATA:
+                        parser.receive_data(bytes(await self._stream.receive_some(_MAX_BODY)))
+                    elif isinstance(event, h11.Response):
+                        status = event.status_code
+                        headers = tuple((k.decode("latin-1"), v.decode("latin-1")) for k, v in event.headers)
+                    elif isinstance(event, h11.Data):
+                        body += event.data
+                    elif isinstance(event, h11.InformationalResponse):
+                        continue
+                    else:
+                        break
+        except (h11.RemoteProtocolError, trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # what was understood so far is the answer
+        if status:
+            self._fail(Refused(status, headers, bytes(body[:_MAX_BODY])))
+        else:
+            self._fail(Unreachable("upgrade", "the server's answer is not HTTP"))
+
+    async def _nothing_more(self) -> bytes:
+        """Hold trio-websocket's reader until its nursery is cancelled, which the reported failure brings about."""
+        await trio.sleep_forever()
+        raise AssertionError
+
+    # --- closing ---
+
+    async def aclose(self) -> None:
+        """Note that trio-websocket is done; the real stream's owner closes it."""
+        self.closed_by_library = True
+        if self._head is not None:
+            self._fail(Unreachable("upgrade", "the server's answer to the upgrade is not valid"))
+        await trio.lowlevel.checkpoint()

@@ -1,0 +1,337 @@
+"""One live WebSocket over trio-websocket: dialled, served and closed by one task that owns its stream.
+
+trio-websocket leaves the socket open when its nursery ends, may wait for ever in handshakes, and tears frames when a
+sender is cancelled. Only its public interface is used; the stream it runs over is a `Tap`, and every wait around it
+has an end of our own.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Final, cast
+
+import trio
+from attrs import field, frozen
+from trio_websocket import CloseReason, ConnectionClosed, WebSocketConnection, wrap_client_stream
+
+from engine.errors import ConfigurationError
+from engine.options import Endpoint, check_key
+from engine.protocol.failures import Broken, Failure, Lost, Unreachable, Violated
+from engine.transport.dial import Dialer, default_ssl_context
+from engine.transport.tap import Tap
+
+__all__ = ["Bounds", "WebSocket", "upgrade_headers"]
+
+_RECEIVE_BYTES: Final = 65536
+_QUEUED_MESSAGES: Final = 64
+_DEFAULT_PORTS: Final = {"ws": 80, "wss": 443}
+
+try:
+    _USER_AGENT = f"trio-session-engine/{version('trio-session-engine')}"
+except PackageNotFoundError:  # run from a source tree that was never installed
+    _USER_AGENT = "trio-session-engine"
+
+
+@frozen
+class Bounds:
+    """What one socket may take: seconds for connecting and closing, bytes for one message and for the outbox."""
+
+    connect: float
+    close: float
+    max_message_bytes: int
+    max_outbox_bytes: int
+
+
+def upgrade_headers(endpoint: Endpoint, key: str | None) -> list[tuple[bytes, bytes]]:
+    """The fields of the upgrade request beyond those of RFC 6455: credentials travel here and nowhere else."""
+    fields = {"User-Agent": _USER_AGENT, **endpoint.headers}
+    if key is not None:
+        fields["Authorization"] = f"Bearer {key}"
+    if endpoint.organization is not None:
+        fields["OpenAI-Organization"] = endpoint.organization
+    if endpoint.project is not None:
+        fields["OpenAI-Project"] = endpoint.project
+    return [(name.encode("ascii"), value.encode("ascii")) for name, value in fields.items()]
+
+
+@frozen
+class _Target:
+    host: str
+    port: int
+    tls: bool
+    host_header: str
+    resource: str
+
+    @classmethod
+    def of(cls, endpoint: Endpoint) -> _Target:
+        url = endpoint.websocket
+        host = url.hostname or ""
+        default = _DEFAULT_PORTS[url.scheme]
+        port = url.port or default
+        shown = f"[{host}]" if ":" in host else host
+        return cls(
+            host=host,
+            port=port,
+            tls=url.scheme == "wss",
+            host_header=shown if port == default else f"{shown}:{port}",
+            resource=url.path + (f"?{url.query}" if url.query else ""),
+        )
+
+
+@frozen
+class Callbacks:
+    """How a socket tells its owner; all plain functions, called from the socket's tasks.
+
+    Attributes:
+        opened: The upgrade is done; further tasks may be started in the nursery, which ends with the socket.
+        received: A text message came in.
+        failed: The socket is of no further use, and why. Called at most once, and not after `WebSocket.close`.
+    """
+
+    opened: Callable[[trio.Nursery], None] = field()
+    received: Callable[[str], None] = field()
+    failed: Callable[[Failure], None] = field()
+
+
+class WebSocket:
+    """One socket, from dialling to its closed file descriptor. `run` is its whole life."""
+
+    def __init__(self, endpoint: Endpoint, dialer: Dialer, bounds: Bounds, callbacks: Callbacks) -> None:
+        self._endpoint = endpoint
+        self._target = _Target.of(endpoint)
+        self._dialer = dialer
+        self._bounds = bounds
+        self._callbacks = callbacks
+        self._failed = False
+        self._closing = trio.Event()
+        self._finished = trio.Event()
+        self._scope = trio.CancelScope()
+        self._tap: Tap | None = None
+        self._ws: WebSocketConnection | None = None
+
+    # --- what the owner asks ---
+
+    @property
+    def usable(self) -> bool:
+        """Whether a frame sent now could arrive: open, not closing, both directions unbroken as far as known."""
+        tap = self._tap
+        return (
+            self._ws is not None
+            and self._ws.closed is None
+            and not self._failed
+            and not self._closing.is_set()
+            and tap is not None
+            and not tap.ended
+            and not tap.torn
+        )
+
+    @property
+    def tap(self) -> Tap | None:
+        """The stream below, for its counters; None before it is connected."""
+        return self._tap
+
+    @property
+    def handshake_headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        """The headers of the server's 101 answer; empty before it."""
+        return self._ws.handshake_headers if self._ws is not None else ()
+
+    def close(self) -> None:
+        """Begin the closing handshake, or abort where there is nobody to shake hands with. Idempotent."""
+        self._closing.set()
+        if self._ws is None:
+            self._scope.cancel(reason="the socket was closed before it was open")
+
+    def fail(self, failure: Failure) -> None:
+        """Give the socket up: tell the owner why, then abort."""
+        self._report(failure)
+        self._scope.cancel(reason="the socket failed")
+
+    async def send(self, text: str) -> int | None:
+        """Put one text message in the outbox and return its mark for `Tap.when_passed`; None if the socket is gone.
+
+        Cancellation cannot interrupt it, so a frame is queued whole or not at all. The shield needs no deadline: the
+        outbox never blocks, and the library's lock is held only while something is put there.
+        """
+        assert self._ws is not None
+        assert self._tap is not None
+        with trio.CancelScope(shield=True):
+            try:
+                await self._ws.send_message(text)
+            except ConnectionClosed:
+                return None
+        return self._tap.bytes_queued
+
+    async def ping(self, timeout: float) -> None:  # noqa: ASYNC109 - a pong is awaited nowhere else
+        """Ping the peer and wait up to ``timeout`` seconds for the pong. Cancelling stops waiting."""
+        assert self._ws is not None
+        with trio.move_on_after(timeout), suppress(ConnectionClosed):
+            await self._ws.ping()
+
+    # --- the socket's life ---
+
+    async def run(self) -> None:
+        """Dial, upgrade, receive until closed or failed, then close. Never raises for what the peer does.
+
+        Cancelling it begins the closing handshake, which `Bounds.close` bounds; the stream is closed in any case.
+        """
+        deadline = trio.current_time() + self._bounds.connect
+        try:
+            stream = await self._dial(deadline)
+            if stream is None:
+                return
+            try:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._serve, stream, deadline)
+                    try:
+                        await self._finished.wait()
+                    finally:
+                        self.close()
+            finally:
+                await trio.aclose_forcefully(stream)
+        finally:
+            self._closing.set()
+
+    async def _dial(self, deadline: float) -> trio.abc.Stream | None:
+        target = self._target
+        stage = "credentials"
+        try:
+            with trio.CancelScope(deadline=deadline) as scope:
+                self._key = await self._resolve_key()
+                stage = "tcp"
+                stream = await self._dialer.open_tcp(target.host, target.port)
+                if target.tls:
+                    stage = "tls"
+                    context = self._endpoint.ssl_context or default_ssl_context()
+                    stream = await self._dialer.start_tls(stream, ssl_context=context, server_hostname=target.host)
+                return stream
+        except socket.gaierror as error:
+            self._report(Unreachable("dns", f"the host name {target.host} could not be resolved", error))
+        except (OSError, trio.BrokenResourceError) as error:
+            self._report(Unreachable(stage, f"{_STAGES[stage]} {target.host_header} failed", error))
+        except ConfigurationError as error:
+            self._report(Unreachable(stage, "the api_key function returned an unusable key", error))
+        except Exception as error:
+            self._report(Unreachable(stage, f"{_STAGES[stage]} {target.host_header} raised", error))
+        else:
+            if scope.cancelled_caught:
+                self._report(self._too_slow(stage))
+        return None
+
+    async def _resolve_key(self) -> str | None:
+        key = self._endpoint.api_key
+        if key is None or isinstance(key, str):
+            return key
+        return check_key(await key())
+
+    def _too_slow(self, stage: str) -> Unreachable:
+        return Unreachable(
+            "timeout", f"{_STAGES[stage]} {self._target.host_header} took longer than {self._bounds.connect:g} s"
+        )
+
+    async def _serve(self, stream: trio.abc.Stream, deadline: float) -> None:
+        """Everything that needs the peer, shielded from the owner's cancellation so that goodbyes can be said.
+
+        The shield ends: `close` follows every cancellation of `run`, and from then on `Bounds.close` counts.
+        """
+        self._scope.shield = True
+        tap = self._tap = Tap(stream, max_outbox_bytes=self._bounds.max_outbox_bytes, fail=self.fail)
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._guarded, tap.pump)
+                    await self._upgrade(nursery, tap, deadline)
+                    if self._ws is not None:
+                        nursery.start_soon(self._guarded, self._read)
+                        self._callbacks.opened(nursery)
+                        await self._closing.wait()
+                        await self._say_goodbye()
+                    nursery.cancel_scope.cancel(reason="the socket is closed")
+        except* Exception as group:
+            # Ours are guarded, so this is trio-websocket's reader: wsproto objected to what the peer sent, or a Ping
+            # met our Close frame (its issue 184).
+            if self._ws is None:
+                self._report(Unreachable("upgrade", "the server's answer to the upgrade is not valid", group))
+            else:
+                self._report(Violated("the peer broke the WebSocket protocol"))
+        finally:
+            self._finished.set()
+
+    async def _guarded(self, task: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await task()
+        except Exception as error:
+            self.fail(Broken(error))
+
+    async def _upgrade(self, nursery: trio.Nursery, tap: Tap, deadline: float) -> None:
+        with trio.CancelScope(deadline=deadline) as scope:
+            ws = await wrap_client_stream(
+                nursery,
+                cast("Any", tap),  # annotated as a socket or TLS stream, documented for any stream
+                self._target.host_header,
+                self._target.resource,
+                extra_headers=upgrade_headers(self._endpoint, self._key),
+                message_queue_size=_QUEUED_MESSAGES,
+                max_message_size=self._bounds.max_message_bytes,
+                receive_buffer_size=_RECEIVE_BYTES,
+            )
+            tap.upgraded()
+            self._ws = ws
+        if scope.cancelled_caught:
+            self._report(self._too_slow("upgrade"))
+
+    async def _read(self) -> None:
+        """Hand every message on at once. Nothing here waits for a consumer, so Pings are always answered."""
+        assert self._ws is not None
+        receive = self._ws.get_message
+        received = self._callbacks.received
+        try:
+            while True:
+                message = await receive()
+                if type(message) is not str:
+                    self.fail(Violated("the server sent a binary message"))
+                    return
+                received(message)
+        except ConnectionClosed as closed:
+            self._report(self._ending(closed.reason))
+            self._closing.set()
+
+    def _ending(self, reason: CloseReason | None) -> Failure:
+        tap = self._tap
+        assert tap is not None
+        if reason is not None and reason.code == 1009 and (reason.reason or "").startswith("Exceeded maximum message"):
+            return Violated(f"the server sent a message over {self._bounds.max_message_bytes} bytes")
+        if reason is None or (reason.code == 1006 and tap.closed_by_library and not tap.ended):
+            return Violated("the peer broke the WebSocket protocol")
+        if reason.code == 1006:
+            return Lost("the connection ended without a Close frame")
+        return Lost(f"the server closed the connection with code {reason.code}", reason.code, reason.reason)
+
+    async def _say_goodbye(self) -> None:
+        """Close politely where that can work: nothing half-sent, and a peer that may still answer.
+
+        When the peer closed first, this only lets the library's answering Close frame out.
+        """
+        tap, ws = self._tap, self._ws
+        assert tap is not None
+        assert ws is not None
+        with trio.move_on_after(self._bounds.close):
+            if ws.closed is None and tap.clean:
+                await ws.aclose()
+            if ws.closed is not None and not (tap.torn or tap.ended):
+                await tap.drained()
+
+    def _report(self, failure: Failure) -> None:
+        if not self._failed and not self._closing.is_set():
+            self._failed = True
+            self._callbacks.failed(failure)
+
+
+_STAGES: Final = {
+    "credentials": "asking for the key of",
+    "tcp": "connecting to",
+    "tls": "the TLS handshake with",
+    "upgrade": "the WebSocket upgrade at",
+}
