@@ -1,0 +1,188 @@
+"""What every value from the wire has in common: its JSON object kept whole, and strict structuring over it.
+
+Classes take few fields and keep the parsed object as ``raw``. Fields a newer server adds thereby survive a round trip,
+and structuring costs little more than the parse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Generic, Self, TypeAlias, TypeVar, overload
+
+from attrs import field, frozen
+from cattrs.gen import make_dict_structure_fn
+from cattrs.preconf.json import JsonConverter, make_converter
+
+__all__ = [
+    "DRIFT",
+    "JsonObject",
+    "StructureTable",
+    "WireField",
+    "WireObject",
+    "attach",
+    "converter",
+    "header_fields",
+    "member",
+    "structurer",
+]
+
+JsonObject: TypeAlias = dict[str, Any]
+
+T = TypeVar("T")
+W = TypeVar("W", bound="WireObject")
+
+DRIFT: Final = (KeyError, TypeError, ValueError)
+"""What structuring raises when an object does not have the shape its type announces."""
+
+_SHOWN_TYPE: Final = 64
+
+
+@frozen(repr=False, eq=False)
+class WireObject:
+    """A JSON object with a ``type``, seen through a class.
+
+    Made by the codec, never by calling a class: the object must be attached. Two are equal when class and object are.
+    The repr shows the class and the wire type and nothing else, so no payload reaches a log or a traceback.
+
+    Attributes:
+        raw: The parsed object, complete. Shared, not copied: treat it as read-only.
+    """
+
+    raw: JsonObject = field(init=False)
+
+    @property
+    def type(self) -> str:
+        """The wire type, ``""`` when the object has none."""
+        value = self.raw.get("type")
+        return value if isinstance(value, str) else ""
+
+    def __eq__(self, other: object) -> bool:
+        if other.__class__ is not self.__class__:
+            return NotImplemented
+        return self.raw == other.raw
+
+    # The object underneath is mutable, so there is no hash to give.
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"<{self.__class__.__name__} {self.type[:_SHOWN_TYPE]!r}>"
+
+
+class WireField(Generic[T]):
+    """A member of ``raw`` read when asked for: None when it is absent, null, or not of the given JSON type.
+
+    Args:
+        kind: The exact Python type of the parsed value; ``int`` does not admit booleans.
+        name: The member's name, where it is not the attribute's own.
+    """
+
+    __slots__ = ("_kind", "_name")
+
+    def __init__(self, kind: type[T], name: str = "") -> None:
+        self._kind = kind
+        self._name = name
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = self._name or name
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, instance: WireObject, owner: type) -> T | None: ...
+    def __get__(self, instance: WireObject | None, owner: type) -> T | Self | None:
+        if instance is None:
+            return self
+        value = instance.raw.get(self._name)
+        return value if value.__class__ is self._kind else None
+
+
+def _strict(kind: type[T]) -> Callable[[Any, Any], T]:
+    """Admit exactly one JSON type: converting would turn null into the text "None" and the text "3" into a number."""
+
+    def structure(value: Any, _: Any) -> T:
+        if value.__class__ is kind:
+            return value
+        raise TypeError(f"not a JSON {kind.__name__}")
+
+    return structure
+
+
+converter: Final[JsonConverter] = make_converter(detailed_validation=False)
+"""The one converter. Text and integers are taken as they are or refused; objects are kept whole, not copied."""
+
+for _kind in (str, int, bool):
+    converter.register_structure_hook(_kind, _strict(_kind))
+converter.register_structure_hook_func(lambda kind: kind == JsonObject, _strict(dict))
+
+attach: Final[Callable[[WireObject, JsonObject], None]] = WireObject.__dict__["raw"].__set__
+"""Set the ``raw`` of a value that was made by hand; past the freeze, and without the cost of going around it."""
+
+
+def structurer(cls: type[W]) -> Callable[[JsonObject], W]:
+    """Generate the function that turns a parsed object into ``cls``; it raises one of `DRIFT` for another shape."""
+    fill = make_dict_structure_fn(cls, converter, _cattrs_detailed_validation=False, _cattrs_use_alias=True)
+
+    def structure(raw: JsonObject) -> W:
+        value = fill(raw, cls)
+        attach(value, raw)
+        return value
+
+    return structure
+
+
+class StructureTable(Generic[W]):
+    """Wire types and their classes; each class's structuring is generated once, when its type is first met.
+
+    Args:
+        classes: The class of each known wire type. Two types may share a class.
+        unknown: The class of everything else, and of known types whose object has another shape. It takes no fields.
+    """
+
+    def __init__(self, classes: Mapping[str, type[W]], unknown: type[W]) -> None:
+        self.classes: Final = dict(classes)
+        self._unknown: Final = structurer(unknown)
+        self._structures: Final[dict[str, Callable[[JsonObject], W]]] = {}
+
+    def __call__(self, raw: JsonObject, wire_type: Any) -> W:
+        """Structure one object as ``wire_type``; never raises on account of what the object holds."""
+        try:
+            structure = self._structures.get(wire_type) or self._learn(wire_type)
+            return structure(raw)
+        except DRIFT:
+            return self._unknown(raw)
+
+    def _learn(self, wire_type: str) -> Callable[[JsonObject], W]:
+        cls = self.classes.get(wire_type)
+        if cls is None:  # not remembered: a peer could otherwise grow the table without bound
+            return self._unknown
+        structure = self._structures[wire_type] = structurer(cls)
+        return structure
+
+
+def member(raw: JsonObject, name: str, key: str) -> str | None:
+    """Read a text inside an object inside an object; None when any of the three is not there."""
+    value = raw.get(name)
+    value = value.get(key) if isinstance(value, dict) else None
+    return value if isinstance(value, str) else None
+
+
+def header_fields(holder: Mapping[str, Any]) -> dict[str, str]:
+    """Read the ``headers`` of a JSON object as HTTP has them.
+
+    Values may be text, numbers, booleans or lists of those; a list becomes one comma-separated value (RFC 9110). What
+    is none of these is left out.
+    """
+    headers = holder.get("headers")
+    if not isinstance(headers, dict):
+        return {}
+    return {
+        name.lower(): ", ".join(values)
+        for name, value in headers.items()
+        if (values := [text for each in (value if isinstance(value, list) else [value]) if (text := _text(each))])
+    }
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, str | int | float) else ""
