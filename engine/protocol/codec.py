@@ -24,7 +24,7 @@ from engine.protocol.requests import (
     structure_client_event,
 )
 from engine.protocol.tool_events import TOOL_EVENT_CLASSES
-from engine.protocol.wire import JsonObject, StructureTable, WireObject, attach
+from engine.protocol.wire import DRIFT, JsonObject, StructureTable, WireObject, attach
 
 __all__ = [
     "SERVER_EVENT_CLASSES",
@@ -67,16 +67,11 @@ def _refuse_constant(_: str) -> NoReturn:
 _decoder: Final = json.JSONDecoder(parse_constant=_refuse_constant)
 _raw_decode: Final = _decoder.raw_decode
 _events: Final = StructureTable(SERVER_EVENT_CLASSES, UnknownEvent)
+_ready: Final = _events.ready
 
 
 def _parse(text: str) -> JsonObject:
     # Raised outside the handlers: a parser's error holds the whole document, and as a context would carry it along.
-    try:
-        value, end = _raw_decode(text)
-        if end == len(text) and value.__class__ is dict:
-            return value
-    except (ValueError, RecursionError):
-        pass  # white space around the object, which the fast way does not skip, or a text that is not JSON
     reason: Malformation = "not JSON"
     try:
         value = _decoder.decode(text)
@@ -97,7 +92,21 @@ def decode(text: str) -> ServerEvent:
     Raises:
         MalformedFrame: It is no JSON object with a type. Unknown types and shapes are no errors but `UnknownEvent`.
     """
-    return decode_object(_parse(text))
+    # The short way for what arrives a hundred times a second: no argument checks, no white space, a type met before.
+    raw = None
+    with_rest = True
+    try:
+        raw, end = _raw_decode(text)
+        with_rest = end != len(text)
+    except (ValueError, RecursionError):
+        pass
+    if with_rest or raw.__class__ is not dict:
+        raw = _parse(text)
+    try:
+        return _ready[raw["type"]](raw)
+    except DRIFT:
+        pass
+    return decode_object(raw)
 
 
 def decode_object(raw: JsonObject) -> ServerEvent:

@@ -136,26 +136,29 @@ class StructureTable(Generic[W]):
     Args:
         classes: The class of each known wire type. Two types may share a class.
         unknown: The class of everything else, and of known types whose object has another shape. It takes no fields.
+
+    Attributes:
+        ready: What was generated so far, by wire type; a hot path may look here first.
     """
 
     def __init__(self, classes: Mapping[str, type[W]], unknown: type[W]) -> None:
-        self.classes: Final = dict(classes)
+        self._classes: Final = dict(classes)
         self._unknown: Final = structurer(unknown)
-        self._structures: Final[dict[str, Callable[[JsonObject], W]]] = {}
+        self.ready: Final[dict[str, Callable[[JsonObject], W]]] = {}
 
     def __call__(self, raw: JsonObject, wire_type: Any) -> W:
         """Structure one object as ``wire_type``; never raises on account of what the object holds."""
         try:
-            structure = self._structures.get(wire_type) or self._learn(wire_type)
+            structure = self.ready.get(wire_type) or self._learn(wire_type)
             return structure(raw)
         except DRIFT:
             return self._unknown(raw)
 
     def _learn(self, wire_type: str) -> Callable[[JsonObject], W]:
-        cls = self.classes.get(wire_type)
+        cls = self._classes.get(wire_type)
         if cls is None:  # not remembered: a peer could otherwise grow the table without bound
             return self._unknown
-        structure = self._structures[wire_type] = structurer(cls)
+        structure = self.ready[wire_type] = structurer(cls)
         return structure
 
 
