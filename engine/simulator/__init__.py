@@ -1,0 +1,121 @@
+"""A Responses server for tests and trials: WebSocket and HTTP on one port, or without any socket.
+
+It keeps the server's side of the protocol: order per lane, limits, what may be continued, the documented errors. What
+it answers is up to a brain; a `Script` makes it misbehave on purpose::
+
+    async with open_simulator(in_memory=True, brain=Script([Reply("hello"), [Created(), CutMidFrame()]])) as sim:
+        ...  # connect to sim.endpoint through sim.dialer
+"""
+
+from __future__ import annotations
+
+from .brain import AnyBrain, Brain, Calculator, Echo, Script
+from .faults import (
+    Abort,
+    Binary,
+    Close,
+    CutMidFrame,
+    Deaf,
+    Keepalive,
+    Late,
+    Mute,
+    Oversized,
+    Ping,
+    Raw,
+    Stall,
+    WrongJson,
+)
+from .memory import Dialer, MemoryDialer, MemoryStream, TcpDialer, memory_stream_pair
+from .quirks import Accept, Garbage, Handshake, HangUp, Ignore, Quirks, Refusal
+from .records import ConnectionRecord, RequestRecord
+from .requests import Asked
+from .responses import Stage, Step
+from .script import (
+    Abandon,
+    Call,
+    CallDelta,
+    Completed,
+    Created,
+    CustomCall,
+    Delay,
+    EndItem,
+    Error,
+    Event,
+    Failed,
+    Gate,
+    Incomplete,
+    InProgress,
+    OutputItem,
+    Refuse,
+    Reply,
+    Say,
+    TextDelta,
+    Think,
+    ThinkingDelta,
+    Turn,
+)
+from .server import Simulator, open_simulator
+from .wire import ApiError
+
+__all__ = [
+    "Abandon",
+    "Abort",
+    "Accept",
+    "AnyBrain",
+    "ApiError",
+    "Asked",
+    "Binary",
+    "Brain",
+    "Calculator",
+    "Call",
+    "CallDelta",
+    "Close",
+    "Completed",
+    "ConnectionRecord",
+    "Created",
+    "CustomCall",
+    "CutMidFrame",
+    "Deaf",
+    "Delay",
+    "Dialer",
+    "Echo",
+    "EndItem",
+    "Error",
+    "Event",
+    "Failed",
+    "Garbage",
+    "Gate",
+    "Handshake",
+    "HangUp",
+    "Ignore",
+    "InProgress",
+    "Incomplete",
+    "Keepalive",
+    "Late",
+    "MemoryDialer",
+    "MemoryStream",
+    "Mute",
+    "OutputItem",
+    "Oversized",
+    "Ping",
+    "Quirks",
+    "Raw",
+    "Refusal",
+    "Refuse",
+    "Reply",
+    "RequestRecord",
+    "Say",
+    "Script",
+    "Simulator",
+    "Stage",
+    "Stall",
+    "Step",
+    "TcpDialer",
+    "TextDelta",
+    "Think",
+    "ThinkingDelta",
+    "Turn",
+    "WrongJson",
+    "memory_stream_pair",
+    "open_simulator",
+]

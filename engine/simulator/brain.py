@@ -1,0 +1,248 @@
+"""Who answers: a calculator that also runs tools, an echo, a script, or any function of the request."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, Protocol, TypeAlias
+
+from .requests import Asked, text_of
+from .responses import Step
+from .script import Call, CustomCall, Say, Think, Turn, as_steps
+
+__all__ = ["AnyBrain", "Brain", "Calculator", "Echo", "Script", "sample"]
+
+
+class Brain(Protocol):
+    """Decides what a response consists of."""
+
+    def reply(self, asked: Asked) -> Turn:
+        """Return text, a step or steps for an accepted request."""
+
+
+AnyBrain: TypeAlias = Brain | Callable[[Asked], Turn]
+
+
+class Echo:
+    """Repeats the newest user message, or the outputs of tools."""
+
+    def reply(self, asked: Asked) -> Turn:
+        """Return what was said last."""
+        if asked.outputs:
+            return [*_thoughts(asked), Say("\n".join(text_of(item.get("output")) for item in asked.outputs))]
+        return [*_thoughts(asked), Say(asked.last_user_text)]
+
+
+class Calculator(Echo):
+    """Answers sums, runs the tools it is told to run and repeats their outputs, fits JSON schemas; echoes the rest.
+
+    A tool is called when ``tool_choice`` demands it, or when ``tool_choice`` is auto and the newest user message names
+    the tool. A reasoning item comes first whenever reasoning was asked for.
+    """
+
+    def reply(self, asked: Asked) -> Turn:
+        """Return the answer; deterministic."""
+        if asked.outputs:
+            return super().reply(asked)
+        calls = _calls(asked)
+        if calls:
+            return [*_thoughts(asked), *calls]
+        shape = (asked.body.get("text") or {}).get("format") or {}
+        answer = _sum(asked.last_user_text)
+        if shape.get("type") == "json_schema":
+            return [*_thoughts(asked), Say(_json(sample(shape["schema"], asked.last_user_text, answer)))]
+        if shape.get("type") == "json_object":
+            return [*_thoughts(asked), Say(_json({"answer": asked.last_user_text if answer is None else answer}))]
+        if answer is not None:
+            return [*_thoughts(asked), Say(answer)]
+        return super().reply(asked)
+
+
+class Script:
+    """Answers each accepted request with the next of the given turns.
+
+    Args:
+        turns: Text, a step, or a list of steps each. Opening events and ``response.completed`` are added when a turn
+            lacks them, unless a step ends the connection or the turn.
+        then: Answers when the turns are used up.
+        warm_ups: Whether requests with ``generate: false`` use up turns too.
+    """
+
+    def __init__(self, turns: Iterable[Turn] = (), *, then: AnyBrain | None = None, warm_ups: bool = False) -> None:
+        self._turns = [turn if isinstance(turn, str) else as_steps(turn) for turn in turns]
+        self._then: AnyBrain = Calculator() if then is None else then
+        self.warm_ups = warm_ups
+        self.served = 0
+
+    def add(self, *turns: Turn) -> None:
+        """Append further turns."""
+        self._turns += [turn if isinstance(turn, str) else as_steps(turn) for turn in turns]
+
+    @property
+    def left(self) -> int:
+        """How many turns are still to come."""
+        return len(self._turns) - self.served
+
+    def reply(self, asked: Asked) -> Turn:
+        """Return the next turn."""
+        if self.served < len(self._turns):
+            self.served += 1
+            return self._turns[self.served - 1]
+        return ask(self._then, asked)
+
+
+def ask(brain: AnyBrain, asked: Asked) -> list[Step]:
+    """Return the steps a brain answers with."""
+    reply = getattr(brain, "reply", brain)
+    assert callable(reply)
+    return as_steps(reply(asked))
+
+
+# --- what the calculator knows ---------------------------------------------------------------------------------------
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _thoughts(asked: Asked) -> list[Step]:
+    if not asked.reasons:
+        return []
+    wants_summary = bool((asked.body.get("reasoning") or {}).get("summary"))
+    return [Think("I look at the question, then I answer it." if wants_summary else ())]
+
+
+def _calls(asked: Asked) -> list[Call | CustomCall]:
+    choice = asked.body.get("tool_choice") or "auto"
+    offered: Sequence[Mapping[str, Any]] = asked.callable_tools
+    text = asked.last_user_text
+    demanded = choice == "required"
+    if isinstance(choice, dict):
+        if choice.get("type") == "allowed_tools":
+            names = {entry.get("name") for entry in choice.get("tools") or ()}
+            offered = [tool for tool in offered if tool["name"] in names]
+            demanded = choice.get("mode") == "required"
+        else:
+            offered = [tool for tool in offered if tool["name"] == choice.get("name")]
+            demanded = True
+    if choice == "none" or not offered:
+        return []
+    named = [tool for tool in offered if re.search(rf"(?<![\w-]){re.escape(tool['name'])}(?![\w-])", text)]
+    chosen = named or (list(offered[:1]) if demanded else [])
+    if asked.body.get("parallel_tool_calls") is False:
+        chosen = chosen[:1]
+    return [_call(tool, text) for tool in chosen]
+
+
+def _call(tool: Mapping[str, Any], text: str) -> Call | CustomCall:
+    if tool["type"] == "custom":
+        return CustomCall(tool["name"], text)
+    arguments = sample(tool.get("parameters") or {"type": "object"}, text, _sum(text))
+    return Call(tool["name"], arguments if isinstance(arguments, dict) else {})
+
+
+def sample(schema: object, text: str, answer: str | None = None, depth: int = 0) -> Any:
+    """Return a value that fits a simple JSON schema: strings take the text, numbers the answer, the rest is minimal."""
+    if not isinstance(schema, dict) or depth > 20:
+        return text
+    if "const" in schema:
+        return schema["const"]
+    if schema.get("enum"):
+        return schema["enum"][0]
+    for key in ("anyOf", "oneOf", "allOf"):
+        if schema.get(key):
+            return sample(schema[key][0], text, answer, depth + 1)
+    kind = schema.get("type")
+    if isinstance(kind, list):
+        kind = next((entry for entry in kind if entry != "null"), "null")
+    match kind:
+        case "object":
+            properties = schema.get("properties") or {}
+            wanted = schema.get("required", list(properties))
+            return {name: sample(properties.get(name), text, answer, depth + 1) for name in wanted}
+        case "array":
+            return [sample(schema.get("items"), text, answer, depth + 1)] * int(schema.get("minItems", 1))
+        case "integer" | "number":
+            return _within(schema, _number(answer if answer is not None else text))
+        case "boolean":
+            return True
+        case "null":
+            return None
+    return answer if answer is not None else text
+
+
+def _number(text: str) -> int | float:
+    found = re.search(r"-?\d{1,15}(?:\.\d{1,15})?", text, re.ASCII)
+    if found is None:
+        return 1
+    return float(found[0]) if "." in found[0] else int(found[0])
+
+
+def _within(schema: Mapping[str, Any], value: float) -> int | float:
+    if schema.get("type") == "integer":
+        value = int(value)
+    value = max(value, schema.get("minimum", value))
+    bounded: int | float = min(value, schema.get("maximum", value))
+    return bounded
+
+
+_SUM: Final = re.compile(
+    r"(?<![\w.])\(*\s*-?\d{1,15}(?:\.\d{1,15})?(?:\s*\)?\s*[-+*/×x·÷]\s*\(?\s*-?\d{1,15}(?:\.\d{1,15})?\)*){1,50}",
+    re.ASCII,
+)
+_TOKEN: Final = re.compile(r"\d+(?:\.\d+)?|[-+*/()]", re.ASCII)
+
+
+def _sum(text: str) -> str | None:
+    found = _SUM.search(text[:4096])
+    if found is None:
+        return None
+    source = found[0].translate(str.maketrans("×x·÷", "***/"))
+    try:
+        value = _Sum(_TOKEN.findall(source)).value()
+    except (ZeroDivisionError, ValueError, IndexError, OverflowError):
+        return None
+    return str(int(value)) if value == int(value) else f"{value:.10g}"
+
+
+class _Sum:
+    """Evaluates a tokenised sum with the usual precedence."""
+
+    def __init__(self, tokens: list[str]) -> None:
+        self._tokens = tokens
+
+    def value(self) -> float:
+        value = self._terms()
+        if self._tokens:
+            raise ValueError
+        return value
+
+    def _terms(self) -> float:
+        value = self._factors()
+        while self._tokens and self._tokens[0] in "+-":
+            if self._tokens.pop(0) == "+":
+                value += self._factors()
+            else:
+                value -= self._factors()
+        return value
+
+    def _factors(self) -> float:
+        value = self._atom()
+        while self._tokens and self._tokens[0] in "*/":
+            if self._tokens.pop(0) == "*":
+                value *= self._atom()
+            else:
+                value /= self._atom()
+        return value
+
+    def _atom(self) -> float:
+        first = self._tokens.pop(0)
+        if first == "-":
+            return -self._atom()
+        if first == "(":
+            value = self._terms()
+            if not self._tokens or self._tokens.pop(0) != ")":
+                raise ValueError
+            return value
+        return float(first) if "." in first else int(first)

@@ -1,0 +1,187 @@
+"""Faults that a script can contain: silence, cuts, closes, nonsense."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+from .wire import dumps
+
+if TYPE_CHECKING:
+    from .responses import Stage, Step
+
+__all__ = [
+    "Abort",
+    "Binary",
+    "Close",
+    "CutMidFrame",
+    "Deaf",
+    "Keepalive",
+    "Late",
+    "Mute",
+    "Oversized",
+    "Ping",
+    "Raw",
+    "Stall",
+    "WrongJson",
+]
+
+
+@attrs.frozen
+class Stall:
+    """Nothing more, ever; the connection stays open and answers pings."""
+
+    async def perform(self, stage: Stage) -> None:
+        """Wait until the connection ends."""
+        await trio.sleep_forever()
+
+
+@attrs.frozen
+class CutMidFrame:
+    """Send the beginning of one more delta's frame, then drop the connection.
+
+    Attributes:
+        fraction: How much of the frame is sent.
+        text: The delta's text.
+    """
+
+    fraction: float = 0.5
+    text: str = "this text is never seen whole"
+
+    async def perform(self, stage: Stage) -> None:
+        """Cut; does not return."""
+        event = {"type": "response.output_text.delta", "sequence_number": stage.number(), "delta": self.text}
+        event |= {"item_id": "msg_cut", "output_index": 0, "content_index": 0, "logprobs": []}
+        await stage.outlet.cut(dumps(event), self.fraction)
+
+
+@attrs.frozen
+class Close:
+    """Close the connection with a Close frame (HTTP: end the body early)."""
+
+    code: int = 1011
+    reason: str = ""
+
+    async def perform(self, stage: Stage) -> None:
+        """Close; does not return."""
+        await stage.outlet.close(self.code, self.reason)
+
+
+@attrs.frozen
+class Abort:
+    """Drop the connection without a Close frame, which clients report as 1006; ``reset`` discards unread data too."""
+
+    reset: bool = False
+
+    async def perform(self, stage: Stage) -> None:
+        """Drop; does not return."""
+        await stage.outlet.abort(reset=self.reset)
+
+
+@attrs.frozen
+class Mute:
+    """From now on the connection sends no events, while it reads; ``frozen`` answers no pings either."""
+
+    frozen: bool = False
+
+    async def perform(self, stage: Stage) -> None:
+        """Fall silent; the script goes on unheard."""
+        stage.outlet.mute(frozen=self.frozen)
+        await trio.lowlevel.checkpoint()
+
+
+@attrs.frozen
+class Deaf:
+    """From now on the connection reads nothing, so that the client's sends fill up."""
+
+    async def perform(self, stage: Stage) -> None:
+        """Stop reading; the script goes on."""
+        stage.outlet.deafen()
+        await trio.lowlevel.checkpoint()
+
+
+@attrs.frozen
+class Raw:
+    """A text frame as it is (HTTP: one ``data`` line)."""
+
+    text: str
+
+    async def perform(self, stage: Stage) -> None:
+        """Send it."""
+        await stage.outlet.frame(self.text)
+
+
+@attrs.frozen
+class WrongJson:
+    """A text frame that is not JSON."""
+
+    text: str = '{"type":"response.output_text.delta",'
+
+    async def perform(self, stage: Stage) -> None:
+        """Send it."""
+        await stage.outlet.frame(self.text)
+
+
+@attrs.frozen
+class Binary:
+    """A binary frame."""
+
+    data: bytes = b"\x00\xff"
+
+    async def perform(self, stage: Stage) -> None:
+        """Send it."""
+        await stage.outlet.frame(self.data)
+
+
+@attrs.frozen
+class Oversized:
+    """A frame of at least this many bytes: a delta with a very long text."""
+
+    size: int
+
+    async def perform(self, stage: Stage) -> None:
+        """Send it."""
+        await stage.begin()
+        await stage.emit(
+            "response.output_text.delta", item_id="msg_oversized", output_index=0, content_index=0,
+            delta="x" * self.size, logprobs=[],
+        )  # fmt: skip
+
+
+@attrs.frozen
+class Keepalive:
+    """A ``keepalive`` event."""
+
+    async def perform(self, stage: Stage) -> None:
+        """Send it."""
+        await stage.outlet.event({"type": "keepalive", "sequence_number": stage.number()})
+
+
+@attrs.frozen
+class Ping:
+    """A protocol ping."""
+
+    async def perform(self, stage: Stage) -> None:
+        """Send it."""
+        await stage.outlet.ping()
+
+
+@attrs.frozen
+class Late:
+    """Do the steps after a while, beside whatever the lane does then (WebSocket only)."""
+
+    steps: Sequence[Step]
+    after: float = 0.0
+
+    async def perform(self, stage: Stage) -> None:
+        """Arrange it; the script goes on at once."""
+
+        async def play() -> None:
+            for step in self.steps:
+                await step.perform(stage)
+
+        stage.outlet.later(self.after, play)
+        await trio.lowlevel.checkpoint()

@@ -1,0 +1,391 @@
+"""The HTTP side: POST …/responses with a stream or a plain answer, and its small siblings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+import h11
+import trio
+
+from . import wire
+from .history import Held
+from .requests import Shelf, read_request, text_of
+from .responses import Stage
+from .streams import ServerStream, drain
+from .wire import ApiError, Item
+
+if TYPE_CHECKING:
+    from .records import ConnectionRecord, RequestRecord
+    from .server import Simulator
+
+__all__ = ["HttpExchange"]
+
+_DRAIN: Final = 2.0
+
+
+class _AnsweredError(Exception):
+    """The answer is complete although the steps are not."""
+
+
+class HttpExchange:
+    """One HTTP request and its answer; also the outlet of the response it asks for."""
+
+    def __init__(
+        self,
+        simulator: Simulator,
+        stream: ServerStream,
+        record: ConnectionRecord,
+        connection: h11.Connection,
+        head: h11.Request,
+    ) -> None:
+        self._simulator = simulator
+        self._stream = stream
+        self._record = record
+        self._http = connection
+        self._head = head
+        self._streams = False
+        self._started = False
+        self._muted = False
+        self._dropped = False
+        self._final: dict[str, Any] | None = None
+        self._scope: trio.CancelScope | None = None
+
+    # --- the exchange ---
+
+    async def run(self) -> bytes | None:
+        """Answer. Returns what the peer sent beyond this request, or None when the connection is over."""
+        try:
+            body = await self._read_body()
+            if body is None:
+                return None
+            await self._route(body)
+        except ApiError as error:
+            await self._send_json(error.status, {"error": error.body() | {"param": error.param}}, error.headers)
+        if self._dropped or self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
+            return None
+        return self._http.trailing_data[0]
+
+    async def _read_body(self) -> bytes | None:
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            event = self._http.next_event()
+            if event is h11.NEED_DATA:
+                if self._http.they_are_waiting_for_100_continue:
+                    go_on = h11.InformationalResponse(status_code=100, headers=[])
+                    await self._send(self._http.send(go_on))
+                data = await self._stream.receive_some(65536)
+                self._http.receive_data(data)
+                if not data:
+                    return None
+            elif isinstance(event, h11.Data):
+                size += len(event.data)
+                if size > self._simulator.max_http_bytes:
+                    await self._send_json(413, _problem("The request is too large."), {"connection": "close"})
+                    await drain(self._stream, seconds=_DRAIN, limit=4 * self._simulator.max_http_bytes)
+                    return None
+                parts.append(bytes(event.data))
+            elif isinstance(event, h11.EndOfMessage):
+                return b"".join(parts)
+            else:
+                return None
+
+    async def _route(self, body: bytes) -> None:
+        path = urlsplit(self._head.target.decode("ascii", "replace")).path
+        method = self._head.method
+        root = self._simulator.root + "/responses"
+        if path == root:
+            if method == b"POST":
+                self._simulator.authorise(self._record)
+                await self._create(body)
+            elif method == b"GET":
+                headers = {"upgrade": "websocket", "connection": "close"}
+                await self._send_json(426, _problem("This resource speaks WebSocket; upgrade."), headers)
+            else:
+                await self._send_json(405, _problem("Method not allowed."), {"allow": "GET, POST"})
+            return
+        if not path.startswith(root + "/"):
+            raise ApiError(404, None, "There is nothing at this address.")
+        self._simulator.authorise(self._record)
+        rest = path[len(root) + 1 :].split("/")
+        match method, rest:
+            case b"POST", ["compact"]:
+                await self._compact(_parse(body))
+            case b"POST", ["input_tokens"]:
+                asked = read_request(_parse(body), self._shelf(), transport="http")
+                count = {"object": "response.input_tokens", "input_tokens": asked.prompt_tokens()}
+                await self._send_json(200, count)
+            case b"GET", [response_id]:
+                await self._send_json(200, self._stored(response_id).response)
+            case b"GET", [response_id, "input_items"]:
+                items = list(self._stored(response_id).new_input)[::-1]
+                listing: dict[str, Any] = {"object": "list", "data": items, "has_more": False}
+                for name, index in (("first_id", 0), ("last_id", -1)):
+                    listing[name] = items[index].get("id") if items else None
+                await self._send_json(200, listing)
+            case b"DELETE", [response_id]:
+                self._stored(response_id)
+                self._simulator.library.forget(response_id)
+                await self._send_json(200, {"id": response_id, "object": "response", "deleted": True})
+            case b"POST", [response_id, "cancel"]:
+                self._stored(response_id)
+                raise ApiError(400, None, "Only background responses can be cancelled.")
+            case _:
+                await self._send_json(405, _problem("Method not allowed."))
+
+    def _stored(self, response_id: str) -> Held:
+        held = self._simulator.library.stored(response_id)
+        if held is None:
+            raise ApiError(404, None, f"Response with id '{response_id[:80]}' not found.")
+        return held
+
+    def _shelf(self) -> Shelf:
+        library = self._simulator.library
+
+        def item(item_id: str) -> Item | None:
+            return next((entry for entry in library.items() if entry.get("id") == item_id), None)
+
+        return Shelf(library.stored, item, self._simulator.conversations.get)
+
+    # --- POST …/responses ---
+
+    async def _create(self, raw: bytes) -> None:
+        body = _parse(raw)
+        simulator = self._simulator
+        record = simulator.note_request(self._record, "http", body, len(raw))
+        try:
+            asked = read_request(
+                body, self._shelf(), transport="http", also_accept=simulator.accept_parameters, models=simulator.models
+            )
+        except ApiError as error:
+            record.status, record.error_code = "rejected", error.code
+            raise
+        self._streams = body.get("stream") is True
+        stage = Stage(
+            asked, self, record, ids=simulator.ids, quirks=simulator.quirks, now=simulator.now, keep=_keeper(simulator)
+        )
+        steps = simulator.steps_for(asked)
+        async with trio.open_nursery() as nursery:
+            self._scope = nursery.cancel_scope
+            nursery.start_soon(self._watch)
+            if self._streams and simulator.quirks.keepalive is not None:
+                nursery.start_soon(self._keep_alive, stage, simulator.quirks.keepalive)
+            try:
+                await stage.perform(steps)
+                await self._end(stage)
+            except _AnsweredError:
+                pass
+            nursery.cancel_scope.cancel(reason="the answer is complete")
+        if self._dropped:
+            _lost(record)
+
+    async def _watch(self) -> None:
+        # Nobody else notices that the client has left while the response is silent.
+        while True:
+            try:
+                data = await self._stream.receive_some(65536)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                data = b""
+            if not data:
+                self._record.closed_by = "client"
+                self._drop("the client has left")
+                return
+            self._http.receive_data(data)
+            if len(self._http.trailing_data[0]) > self._simulator.max_http_bytes:
+                self._drop("the client pipelines too much")
+                return
+
+    def _drop(self, reason: str) -> None:
+        self._dropped = True
+        assert self._scope is not None
+        self._scope.cancel(reason=reason)
+
+    async def _keep_alive(self, stage: Stage, seconds: float) -> None:
+        while True:
+            await trio.sleep(seconds)
+            await self.event({"type": "keepalive", "sequence_number": stage.number()})
+
+    async def _end(self, stage: Stage) -> None:
+        if self._streams:
+            await self._start_stream()
+            if self._simulator.quirks.done_marker:
+                await self._body(f"data: [DONE]{2 * self._simulator.quirks.newline}".encode())
+            await self._send(self._http.send(h11.EndOfMessage()))
+            return
+        if stage.rejected:
+            return
+        final = self._final
+        if final is None:
+            raise ApiError(500, "server_error", "The response ended without a result.", type="server_error")
+        if final["status"] == "failed":
+            failure: dict[str, Any] = final["error"] or {}
+            status = {"rate_limit_exceeded": 429, "server_error": 500}.get(str(failure.get("code")), 400)
+            raise ApiError(status, failure.get("code"), failure.get("message", ""), type="server_error")
+        await self._send_json(200, final)
+
+    async def _start_stream(self) -> None:
+        if self._started:
+            return
+        self._started = True
+        headers = [*self._common_headers(), ("content-type", "text/event-stream; charset=utf-8")]
+        headers.append(("cache-control", "no-cache"))
+        await self._send(self._http.send(h11.Response(status_code=200, headers=headers)))
+
+    async def _body(self, data: bytes) -> None:
+        await self._send(self._http.send(h11.Data(data=data)))
+
+    async def _send(self, data: bytes | None) -> None:
+        if data:
+            await self._stream.send_all(data)
+
+    def _common_headers(self) -> list[tuple[str, str]]:
+        return [
+            ("x-request-id", self._simulator.ids.new("req")),
+            ("openai-version", "2020-10-01"),
+            ("openai-processing-ms", "1"),
+            ("x-ratelimit-limit-requests", "10000"),
+            ("x-ratelimit-remaining-requests", "9999"),
+            ("x-ratelimit-reset-requests", "6ms"),
+        ]
+
+    async def _send_json(self, status: int, value: object, headers: Mapping[str, str] | None = None) -> None:
+        content = wire.dumps(value).encode()
+        fields = [*self._common_headers(), ("content-type", "application/json"), ("content-length", str(len(content)))]
+        fields += list((headers or {}).items())
+        if self._started:
+            self._dropped = True
+            return
+        self._started = True
+        await self._send(self._http.send(h11.Response(status_code=status, headers=fields)))
+        await self._send(self._http.send(h11.Data(data=content)))
+        await self._send(self._http.send(h11.EndOfMessage()))
+
+    # --- outlet ---
+
+    async def event(self, event: dict[str, Any]) -> None:
+        """Send one event, or note the terminal of a plain answer."""
+        if event.get("type") in {"response.completed", "response.incomplete", "response.failed"}:
+            self._final = event["response"]
+        quirks = self._simulator.quirks
+        if not self._streams:
+            if event.get("type") == "error":
+                inner = event["error"]
+                raise ApiError(
+                    event.get("status", 500), inner["code"], inner["message"], inner.get("param"), inner["type"]
+                )
+            await trio.lowlevel.checkpoint()
+            return
+        if event.get("type") == "error" and quirks.errors is None:
+            event = _flat(event)
+        for shaped in quirks.shape(event):
+            lines = [f"event: {shaped.get('type', 'message')}", f"data: {wire.dumps(shaped)}", "", ""]
+            if quirks.comments:
+                lines.insert(0, ": simulated")
+            await self._payload(quirks.newline.join(lines).encode())
+
+    async def _payload(self, data: bytes) -> None:
+        await self._start_stream()
+        if not self._muted:
+            await self._body(data)
+
+    async def reject(self, error: ApiError) -> None:
+        """Answer with the error's status."""
+        await self._send_json(error.status, {"error": error.body() | {"param": error.param}}, error.headers)
+        raise _AnsweredError
+
+    async def frame(self, payload: str | bytes) -> None:
+        """Send a payload as one data line."""
+        text = payload if isinstance(payload, str) else payload.decode("utf-8", "replace")
+        await self._payload(f"data: {text}\n\n".encode())
+
+    async def cut(self, payload: str, fraction: float) -> None:
+        """Send part of an event and drop the connection."""
+        data = f"data: {payload}\n\n".encode()
+        await self._payload(data[: max(1, int(len(data) * fraction))])
+        await self.abort(reset=False)
+
+    async def close(self, code: int, reason: str) -> None:
+        """Drop the connection; HTTP has no codes."""
+        await self.abort(reset=False)
+
+    async def abort(self, *, reset: bool) -> None:
+        """Drop the connection."""
+        self._record.closed_by = "server"
+        if reset:
+            self._stream.prepare_reset()
+        self._drop("the script drops the connection")
+        await trio.sleep_forever()
+
+    async def ping(self) -> None:
+        """Do nothing: HTTP has no pings."""
+        await trio.lowlevel.checkpoint()
+
+    def mute(self, *, frozen: bool) -> None:
+        """Send no more events."""
+        self._muted = True
+
+    def deafen(self) -> None:
+        """Stop reading."""
+        self._stream.deaf = True
+
+    def later(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+        """Do nothing: the answer ends with its terminal."""
+
+    # --- POST …/responses/compact ---
+
+    async def _compact(self, body: dict[str, Any]) -> None:
+        asked = read_request(body, self._shelf(), transport="http")
+        kept = [item for item in asked.items if item.get("role") == "user"]
+        digest = "\n".join(text_of(item.get("content")) for item in asked.items if item["type"] == "message")
+        ids = self._simulator.ids
+        compaction = {"id": ids.new("cmp"), "type": "compaction", "encrypted_content": ids.opaque(digest)}
+        output = [_output_message(item, ids.new("msg")) for item in kept]
+        usage = wire.usage_object(prompt=asked.prompt_tokens(), cached=0, answer=wire.count_tokens(digest), reasoning=0)
+        answer = {
+            "id": ids.new("resp"),
+            "object": "response.compaction",
+            "created_at": int(self._simulator.now()),
+            "output": [*output, compaction],
+            "usage": usage,
+        }
+        await self._send_json(200, answer)
+
+
+def _output_message(item: Item, identity: str) -> Item:
+    return {"id": identity, "status": "completed"} | item
+
+
+def _keeper(simulator: Simulator) -> Callable[[Stage, Held | None], None]:
+    def keep(stage: Stage, held: Held | None) -> None:
+        if held is not None:
+            simulator.remember(stage, held)
+
+    return keep
+
+
+def _lost(record: RequestRecord) -> None:
+    if record.finished_at is None:
+        record.status = "lost"
+
+
+def _problem(message: str) -> dict[str, Any]:
+    return {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": None}}
+
+
+def _flat(event: dict[str, Any]) -> dict[str, Any]:
+    inner = event["error"]
+    flat = {"type": "error", "sequence_number": event.get("sequence_number", 0)}
+    return flat | {name: inner.get(name) for name in ("code", "message", "param")}
+
+
+def _parse(raw: bytes) -> dict[str, Any]:
+    try:
+        body = json.loads(raw)
+    except (ValueError, RecursionError):
+        raise ApiError(400, None, "The body is not valid JSON.") from None
+    if not isinstance(body, dict):
+        raise ApiError(400, None, "The body is a JSON object.")
+    return body

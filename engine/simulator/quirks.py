@@ -1,0 +1,214 @@
+"""Ways in which servers in the wild differ, and answers to the upgrade request other than 101."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import attrs
+
+__all__ = ["Accept", "Garbage", "Handshake", "HangUp", "Ignore", "Quirks", "Refusal"]
+
+
+@attrs.frozen
+class Quirks:
+    """Deviations from the documented wire. All off by default.
+
+    Attributes:
+        errors: Shape of error events: ``nested`` (documented for WebSocket), ``flat`` (documented for HTTP streams) or
+            ``untyped`` (an ``error`` object without ``type`` around it); None takes what each transport documents.
+        status_code: Errors carry ``status_code`` in place of ``status``.
+        error_headers: Put the error's headers at the top of the event rather than inside ``error``.
+        terminal_output: What becomes of ``output`` in terminal events: left out, null or an empty list.
+        set_up_events: False drops ``output_item.added``, ``content_part.*`` and ``reasoning_summary_part.*``.
+        in_progress: False drops ``response.in_progress``.
+        done: ``response.done`` in place of ``response.completed``, or after it.
+        usage: False sends null for ``usage``; ``absent`` leaves it out.
+        sequence_numbers: False leaves ``sequence_number`` out.
+        keepalive: Seconds between ``keepalive`` events while a response runs.
+        codex_events: Send the plan route's private account and metadata events around each response.
+        chunks: Events batched into one ``{"chunks": […]}`` frame.
+        binary: Send binary frames.
+        obfuscation: False never pads deltas.
+        lanes: False knows no ``stream_id``.
+        single_flight: Refuse a request while another runs on the connection, with this error code.
+        evict: False keeps a parent whose continuation failed.
+        only_newest: Keep one response per connection rather than one per lane.
+        done_marker: End HTTP streams with ``data: [DONE]``.
+        newline: Line ending of HTTP streams.
+        comments: Send a comment line before each event of an HTTP stream.
+        steerable: Beginnings of the names of models that accept ``response.steer``.
+    """
+
+    errors: Literal["nested", "flat", "untyped"] | None = None
+    status_code: bool = False
+    error_headers: Literal["inside", "top"] = "inside"
+    terminal_output: Literal["kept", "absent", "null", "empty"] = "kept"
+    set_up_events: bool = True
+    in_progress: bool = True
+    done: Literal["instead", "also"] | None = None
+    usage: bool | Literal["absent"] = True
+    sequence_numbers: bool = True
+    keepalive: float | None = None
+    codex_events: bool = False
+    chunks: int = 0
+    binary: bool = False
+    obfuscation: bool = True
+    lanes: bool = True
+    single_flight: str | None = None
+    evict: bool = True
+    only_newest: bool = False
+    done_marker: bool = False
+    newline: Literal["\n", "\r\n", "\r"] = "\n"
+    comments: bool = False
+    steerable: tuple[str, ...] = ("gpt-6",)
+
+    def shape(self, event: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return what is sent for ``event``: nothing, one event or two."""
+        kind = event.get("type")
+        if kind == "error":
+            return [self._shape_error(event)]
+        if not self.set_up_events and kind in _SET_UP:
+            return []
+        if not self.in_progress and kind == "response.in_progress":
+            return []
+        if not self.sequence_numbers:
+            event.pop("sequence_number", None)
+        if kind not in _TERMINAL:
+            return [event]
+        response = dict(event["response"])
+        event = event | {"response": response}
+        if self.terminal_output == "absent":
+            del response["output"]
+        elif self.terminal_output != "kept":
+            response["output"] = None if self.terminal_output == "null" else []
+        if self.usage is False:
+            response["usage"] = None
+        elif self.usage == "absent":
+            del response["usage"]
+        if kind == "response.completed" and self.done is not None:
+            renamed = event | {"type": "response.done"}
+            return [renamed] if self.done == "instead" else [event, renamed]
+        return [event]
+
+    def _shape_error(self, event: dict[str, Any]) -> dict[str, Any]:
+        inner = event.get("error")
+        if not isinstance(inner, dict):
+            return event
+        headers = inner.get("headers")
+        if self.errors == "untyped":
+            return {"error": {"message": inner["message"], "type": "api_error"}}
+        if self.errors == "flat":
+            flat = {"type": "error", "sequence_number": event.get("sequence_number", 0)}
+            flat |= {name: inner.get(name) for name in ("code", "message", "param")}
+            return flat | {name: event[name] for name in ("status", "stream_id") if name in event}
+        event = dict(event)
+        if self.status_code and "status" in event:
+            event["status_code"] = event.pop("status")
+        if headers and self.error_headers == "top":
+            event["error"] = {name: value for name, value in inner.items() if name != "headers"}
+            event["headers"] = headers
+        return event
+
+
+_SET_UP = frozenset(
+    {
+        "response.output_item.added",
+        "response.content_part.added",
+        "response.content_part.done",
+        "response.reasoning_summary_part.added",
+        "response.reasoning_summary_part.done",
+    }
+)
+_TERMINAL = frozenset({"response.completed", "response.incomplete", "response.failed"})
+
+
+# --- the upgrade -----------------------------------------------------------------------------------------------------
+
+
+class Handshake:
+    """How one upgrade request is answered."""
+
+    delay: float = 0.0
+
+
+@attrs.frozen
+class Accept(Handshake):
+    """Upgrade, possibly with something odd.
+
+    Attributes:
+        headers: Further header fields of the 101.
+        close_code: Close right after the upgrade with this code; 1006 drops the connection without a Close frame.
+        mute: Upgrade, read everything, answer nothing (pings included are still answered).
+        delay: Seconds before the answer.
+    """
+
+    headers: Mapping[str, str] = attrs.field(factory=dict)
+    close_code: int | None = None
+    mute: bool = False
+    delay: float = 0.0
+
+
+@attrs.frozen
+class Refusal(Handshake):
+    """Answer with an HTTP status other than 101.
+
+    Attributes:
+        status: The status.
+        headers: Further header fields.
+        body: Text, bytes or a JSON value; None sends the service's error body for the status, ``b""`` an empty one.
+        framing: How the end of the body is told: Content-Length, chunks, or only by closing the connection.
+        delay: Seconds before the answer.
+        linger: With ``framing="none"``: seconds the connection stays open although nothing more comes.
+    """
+
+    status: int = 503
+    headers: Mapping[str, str] = attrs.field(factory=dict)
+    body: str | bytes | Mapping[str, Any] | None = None
+    framing: Literal["length", "chunked", "none"] = "length"
+    delay: float = 0.0
+    linger: float = 0.0
+
+    def content(self) -> bytes:
+        """Return the body's bytes."""
+        if isinstance(self.body, bytes):
+            return self.body
+        if isinstance(self.body, str):
+            return self.body.encode()
+        code, kind = _REFUSALS.get(
+            self.status, (None, "server_error" if self.status >= 500 else "invalid_request_error")
+        )
+        body = self.body
+        if body is None:
+            message = f"The upgrade was refused with status {self.status}."
+            body = {"error": {"message": message, "type": kind, "param": None, "code": code}}
+        return json.dumps(body).encode()
+
+
+_REFUSALS = {
+    401: ("invalid_api_key", "invalid_request_error"),
+    403: ("unsupported_country", "invalid_request_error"),
+    429: ("rate_limit_exceeded", "rate_limit_error"),
+    503: ("server_is_overloaded", "service_unavailable_error"),
+}
+
+
+@attrs.frozen
+class HangUp(Handshake):
+    """Close the connection without an answer."""
+
+    delay: float = 0.0
+
+
+@attrs.frozen
+class Ignore(Handshake):
+    """Never answer; the connection stays until the client leaves."""
+
+
+@attrs.frozen
+class Garbage(Handshake):
+    """Answer with bytes that are not HTTP, then close."""
+
+    data: bytes = b"\x00\x01 not HTTP\r\n\r\n"
+    delay: float = 0.0

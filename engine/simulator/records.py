@@ -1,0 +1,100 @@
+"""What the simulator saw: one record per connection and one per request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import attrs
+
+__all__ = ["ConnectionRecord", "RequestRecord"]
+
+
+@attrs.define(eq=False)
+class RequestRecord:
+    """One ``response.create`` or ``POST …/responses``, as it arrived and what became of it.
+
+    Attributes:
+        number: Counts from 0 over all connections, in order of arrival.
+        connection_id: The `ConnectionRecord.id` it came on.
+        transport: How it came.
+        body: The parsed JSON; not shown in the repr.
+        size: Bytes of the payload on the wire.
+        stream_id: Its lane; None for the default lane and for HTTP.
+        previous_response_id: The response it continues.
+        response_id: The response it was given; None when it was rejected.
+        status: ``received``, ``running``, then ``completed``, ``incomplete``, ``failed``, ``rejected``, ``error``
+            (an error event after the start), ``abandoned`` (left without a terminal) or ``lost`` (the connection
+            ended first).
+        error_code: The code of the rejection or failure.
+        received_at: `trio.current_time` when it had arrived.
+        finished_at: `trio.current_time` when its terminal was handed to the socket.
+        successor_of: The response a steered continuation follows; such a record has no bytes of its own.
+    """
+
+    number: int
+    connection_id: int
+    transport: Literal["websocket", "http"]
+    body: Mapping[str, Any] = attrs.field(repr=False)
+    size: int = 0
+    stream_id: str | None = None
+    previous_response_id: str | None = None
+    response_id: str | None = None
+    status: str = "received"
+    error_code: str | None = None
+    received_at: float = 0.0
+    finished_at: float | None = None
+    successor_of: str | None = None
+
+    @property
+    def input(self) -> Any:
+        """The ``input`` of the body."""
+        return self.body.get("input")
+
+
+@attrs.define(eq=False)
+class ConnectionRecord:
+    """One TCP (or in-memory) connection.
+
+    Attributes:
+        id: Counts from 0.
+        transport: ``websocket`` or ``http``; None until a request head has arrived.
+        path: The target of the newest request head.
+        headers: Its header fields, names in lower case, without credentials.
+        authorization: The Authorization value, for comparison only; never shown in the repr.
+        handshake_status: 101 after an upgrade, else what the upgrade was refused with.
+        opened_at: `trio.current_time` of the accept.
+        closed_at: `trio.current_time` when the socket was gone; None while it is open.
+        close_code: WebSocket close code as this side saw it: 1006 when there was no Close frame.
+        close_reason: Its text.
+        closed_by: Who ended it.
+        lanes: Named lanes in order of first use.
+        requests: Its requests in order of arrival.
+        steers: Every ``response.steer`` that arrived.
+        bytes_in: Bytes received, all layers above TLS.
+        bytes_out: Bytes sent, likewise.
+        errors: What went wrong on it, as short texts without payloads.
+    """
+
+    id: int
+    opened_at: float
+    transport: Literal["websocket", "http"] | None = None
+    path: str = ""
+    headers: dict[str, str] = attrs.field(factory=dict, repr=False)
+    authorization: str | None = attrs.field(default=None, repr=False)
+    handshake_status: int | None = None
+    closed_at: float | None = None
+    close_code: int | None = None
+    close_reason: str | None = attrs.field(default=None, repr=False)
+    closed_by: Literal["client", "server"] | None = None
+    lanes: list[str] = attrs.field(factory=list)
+    requests: list[RequestRecord] = attrs.field(factory=list, repr=False)
+    steers: list[Mapping[str, Any]] = attrs.field(factory=list, repr=False)
+    bytes_in: int = 0
+    bytes_out: int = 0
+    errors: list[str] = attrs.field(factory=list)
+
+    @property
+    def open(self) -> bool:
+        """Whether the socket is still there."""
+        return self.closed_at is None

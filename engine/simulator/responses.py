@@ -1,0 +1,470 @@
+"""One response while it is produced: its items, its numbered events, its budget and its end."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+import attrs
+import trio
+
+from . import wire
+from .history import Held
+from .wire import ApiError, Ids, Item
+
+if TYPE_CHECKING:
+    from .quirks import Quirks
+    from .records import RequestRecord
+    from .requests import Asked
+
+__all__ = ["Outlet", "Pending", "Stage", "Step"]
+
+
+class Outlet(Protocol):
+    """Where a response's events go: a lane of a WebSocket, or the body of an HTTP answer.
+
+    Methods that end the connection do not return: they wait to be cancelled with it.
+    """
+
+    async def event(self, event: dict[str, Any]) -> None:
+        """Send one event."""
+
+    async def reject(self, error: ApiError) -> None:
+        """Refuse the request; nothing of the response has been sent."""
+
+    async def frame(self, payload: str | bytes) -> None:
+        """Send a payload that need not be an event."""
+
+    async def cut(self, payload: str, fraction: float) -> None:
+        """Send the beginning of a frame, then end the connection."""
+
+    async def close(self, code: int, reason: str) -> None:
+        """End the connection with a Close frame where there is one."""
+
+    async def abort(self, *, reset: bool) -> None:
+        """End the connection without a word."""
+
+    async def ping(self) -> None:
+        """Send a protocol ping where there is one."""
+
+    def mute(self, *, frozen: bool) -> None:
+        """Send no more events; frozen, not even a protocol answer."""
+
+    def deafen(self) -> None:
+        """Read no more."""
+
+    def later(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+        """Run ``work`` after a while, whatever the lane does meanwhile."""
+
+
+class Step(Protocol):
+    """Something a response does: content, an event of its life, a pause, a fault."""
+
+    async def perform(self, stage: Stage) -> None:
+        """Do it."""
+
+
+@attrs.define(eq=False)
+class Pending:
+    """A steering submission that the server owns and has not committed yet."""
+
+    steer_id: str
+    items: list[Item]
+    raw: Any
+
+
+class _OutOfTokensError(Exception):
+    pass
+
+
+@attrs.define(eq=False)
+class _Open:
+    kind: str
+    item: Item
+    index: int
+    text: str = ""
+    part_open: bool = False
+    parts: int = 0
+
+
+_DELTAS = {
+    "message": ("response.output_text.delta", "response.output_text.done", "text"),
+    "refusal": ("response.refusal.delta", "response.refusal.done", "refusal"),
+    "function_call": (
+        "response.function_call_arguments.delta", "response.function_call_arguments.done", "arguments",
+    ),
+    "custom_tool_call": ("response.custom_tool_call_input.delta", "response.custom_tool_call_input.done", "input"),
+    "summary": ("response.reasoning_summary_text.delta", "response.reasoning_summary_text.done", "text"),
+    "reasoning": ("response.reasoning_text.delta", "response.reasoning_text.done", "text"),
+}  # fmt: skip
+
+
+class Stage:
+    """The state of one response, and the moves that script steps are made of.
+
+    Attributes:
+        asked: The accepted request.
+        response_id: The id of the response.
+        output: Finished items.
+        finished: Whether a terminal has been sent.
+        steers: Steering that waits for the next boundary between items.
+    """
+
+    def __init__(
+        self,
+        asked: Asked,
+        outlet: Outlet,
+        record: RequestRecord,
+        *,
+        ids: Ids,
+        quirks: Quirks,
+        now: Callable[[], float],
+        keep: Callable[[Stage, Held | None], None],
+    ) -> None:
+        self.asked = asked
+        self.outlet = outlet
+        self.record = record
+        self.quirks = quirks
+        self.ids = ids
+        self.response_id = ids.new("resp")
+        self.output: list[Item] = []
+        self.begun = False
+        self.announced = False
+        self.finished = False
+        self.rejected = False
+        self.steers: list[Pending] = []
+        self._now = now
+        self._created_at = int(now())
+        self._keep = keep
+        self._sequence = 0
+        self._next_index = 0
+        self._open: _Open | None = None
+        self._cut_short = False
+        self._spent = 0
+        self._reasoned = 0
+        options = asked.body.get("stream_options") or {}
+        self._pad = quirks.obfuscation and options.get("include_obfuscation") is not False
+
+    # --- events ---
+
+    def number(self) -> int:
+        """Take the next sequence number."""
+        self._sequence += 1
+        return self._sequence - 1
+
+    async def emit(self, kind: str, /, **fields: Any) -> None:
+        """Send one numbered event."""
+        event = {"type": kind, "sequence_number": self.number()} | fields
+        if self._pad and kind.endswith(".delta"):
+            event["obfuscation"] = self.ids.padding()
+        await self.outlet.event(event)
+
+    def snapshot(self, status: str) -> dict[str, Any]:
+        """Return the Response as it stands."""
+        return wire.response_object(
+            self.asked.body,
+            response_id=self.response_id,
+            created_at=self._created_at,
+            status=status,
+            output=self.output,
+        )
+
+    async def queued(self) -> None:
+        """Say that the response waits for a place."""
+        await self.emit("response.queued", response=self.snapshot("queued"))
+
+    async def create(self) -> None:
+        """Send ``response.created``."""
+        self.begun = True
+        self.record.response_id = self.response_id
+        self.record.status = "running"
+        if self.quirks.codex_events:
+            await self.outlet.event(_rate_limits())
+            await self.outlet.event({"type": "codex.response.metadata", "headers": {"x-codex-turn-state": "state-1"}})
+        await self.emit("response.created", response=self.snapshot("in_progress"))
+
+    async def progress(self) -> None:
+        """Send ``response.in_progress``."""
+        self.announced = True
+        await self.emit("response.in_progress", response=self.snapshot("in_progress"))
+
+    async def begin(self) -> None:
+        """Send the two opening events unless they have been sent."""
+        if not self.begun:
+            await self.create()
+        if not self.announced:
+            await self.progress()
+
+    # --- items ---
+
+    async def open(self, kind: str, **fields: Any) -> None:
+        """Start an item; one that is open is finished first.
+
+        Args:
+            kind: ``message``, ``refusal``, ``reasoning``, ``function_call`` or ``custom_tool_call``.
+            fields: Further fields of the item.
+        """
+        if not self.finished:
+            await self.begin()
+        await self.close()
+        self._charge_check()
+        prefix = {"reasoning": "rs", "function_call": "fc", "custom_tool_call": "ctc"}.get(kind, "msg")
+        item: Item = {"id": self.ids.new(prefix)}
+        match kind:
+            case "message" | "refusal":
+                item |= {"type": "message", "status": "in_progress", "role": "assistant", "content": []}
+            case "reasoning":
+                item |= {"type": "reasoning", "summary": []}
+            case "function_call":
+                item |= {"type": kind, "status": "in_progress", "arguments": "", "call_id": self.ids.new("call")}
+            case _:
+                item |= {"type": kind, "status": "in_progress", "input": "", "call_id": self.ids.new("call")}
+        item |= {name: value for name, value in fields.items() if value is not None}
+        self._open = _Open(kind, item, self._next_index)
+        self._next_index += 1
+        await self.emit("response.output_item.added", output_index=self._open.index, item=dict(item))
+
+    async def open_part(self, kind: str) -> None:
+        """Start a part of the open item: ``text``, ``refusal``, ``summary`` or ``reasoning``."""
+        held = self._opened()
+        await self.close_part()
+        held.part_open = True
+        held.text = ""
+        where = {"item_id": held.item["id"], "output_index": held.index}
+        match kind:
+            case "summary":
+                held.kind = "summary"
+                part = {"type": "summary_text", "text": ""}
+                held.item["summary"].append(part)
+                index = len(held.item["summary"]) - 1
+                held.parts = index
+                await self.emit("response.reasoning_summary_part.added", **where, summary_index=index, part=dict(part))
+                return
+            case "reasoning":
+                held.kind = "reasoning"
+                part = {"type": "reasoning_text", "text": ""}
+            case "refusal":
+                part = {"type": "refusal", "refusal": ""}
+            case _:
+                part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}  # type: ignore[dict-item]
+        content = held.item.setdefault("content", [])
+        content.append(part)
+        held.parts = len(content) - 1
+        await self.emit("response.content_part.added", **where, content_index=held.parts, part=dict(part))
+
+    async def delta(self, text: str) -> None:
+        """Send one delta of the open part, within the budget of output tokens."""
+        held = self._opened()
+        name, _done, _field = _DELTAS[held.kind]
+        extra: dict[str, Any] = {"logprobs": []} if held.kind == "message" else {}
+        limit = self.asked.body.get("max_output_tokens")
+        size = wire.count_tokens(text)
+        spent_out = False
+        if limit is not None and self._spent + size > limit:
+            spent_out = True
+            text = "".join(wire.pieces(text)[: limit - self._spent])
+            size = limit - self._spent
+        self._spent += size
+        if held.kind in {"summary", "reasoning"}:
+            self._reasoned += size
+        if text:
+            held.text += text
+            await self.emit(name, **self._where(held), delta=text, **extra)
+        if spent_out:
+            raise _OutOfTokensError
+
+    async def close_part(self, status: str = "completed") -> None:
+        """Finish the open part, if one is open."""
+        held = self._open
+        if held is None or not held.part_open:
+            return
+        held.part_open = False
+        _delta, done, field = _DELTAS[held.kind]
+        where = self._where(held)
+        if held.kind in {"function_call", "custom_tool_call"}:
+            held.item[field] = held.text
+            await self.emit(done, **where, **{field: held.text})
+            return
+        parts = held.item["summary"] if held.kind == "summary" else held.item["content"]
+        part = parts[held.parts]
+        part[field] = held.text
+        extra: dict[str, Any] = {"logprobs": []} if held.kind == "message" else {}
+        await self.emit(done, **where, **{field: held.text}, **extra)
+        if held.kind == "summary":
+            note = {"status": "incomplete"} if status == "incomplete" else {}
+            await self.emit("response.reasoning_summary_part.done", **where, part=dict(part), **note)
+        else:
+            await self.emit("response.content_part.done", **where, part=dict(part))
+
+    async def close(self, status: str = "completed") -> None:
+        """Finish the open item, if one is open."""
+        held = self._open
+        if held is None:
+            return
+        await self.close_part(status)
+        self._open = None
+        if "status" in held.item:
+            held.item["status"] = status
+        if held.item["type"] == "reasoning" and not held.item.get("encrypted_content"):
+            held.item["encrypted_content"] = self.ids.opaque(held.text or held.item["id"])
+        self.output.append(held.item)
+        await self.emit("response.output_item.done", output_index=held.index, item=dict(held.item))
+
+    async def whole_item(self, item: Mapping[str, Any], between: Iterable[Mapping[str, Any]] = ()) -> None:
+        """Send any item as it is, with the given events between its two set-up events."""
+        await self.begin()
+        await self.close()
+        index = self._next_index
+        self._next_index += 1
+        started = dict(item)
+        if "status" in started:
+            started["status"] = "in_progress"
+        await self.emit("response.output_item.added", output_index=index, item=started)
+        for event in between:
+            fields = {name: value for name, value in event.items() if name != "type"}
+            await self.emit(event["type"], output_index=index, **fields)
+        self.output.append(dict(item))
+        self._spent += wire.tokens_of([item])
+        await self.emit("response.output_item.done", output_index=index, item=dict(item))
+
+    async def start_new(self, kind: str, **fields: Any) -> None:
+        """Start a call that takes deltas, even when one is open."""
+        await self.open(kind, **fields)
+        self._opened().part_open = True
+
+    async def annotate(self, annotations: Iterable[Mapping[str, Any]]) -> None:
+        """Add annotations to the open text."""
+        held = self._opened()
+        for index, annotation in enumerate(annotations):
+            held.item["content"][held.parts]["annotations"].append(dict(annotation))
+            await self.emit(
+                "response.output_text.annotation.added",
+                **self._where(held),
+                annotation_index=index,
+                annotation=dict(annotation),
+            )
+
+    async def start_delta(self, kind: str, **fields: Any) -> None:
+        """Make sure that an item of this kind is open and takes deltas."""
+        held = self._open
+        kinds = {"summary": "reasoning"}
+        item_kind = kinds.get(kind, kind)
+        if held is None or held.kind not in {kind, item_kind}:
+            await self.open(item_kind, **fields)
+            held = self._opened()
+        if held.part_open and held.kind == kind:
+            return
+        if kind in {"function_call", "custom_tool_call"}:
+            held.part_open = True
+        else:
+            await self.open_part("text" if kind == "message" else kind)
+
+    def _opened(self) -> _Open:
+        if self._open is None:
+            raise RuntimeError("this step needs an open item")
+        return self._open
+
+    def _where(self, held: _Open) -> dict[str, Any]:
+        where: dict[str, Any] = {"item_id": held.item["id"], "output_index": held.index}
+        if held.kind == "summary":
+            where["summary_index"] = held.parts
+        elif held.kind not in {"function_call", "custom_tool_call"}:
+            where["content_index"] = held.parts
+        return where
+
+    def _charge_check(self) -> None:
+        limit = self.asked.body.get("max_output_tokens")
+        if limit is not None and self._spent >= limit and not self.finished:
+            raise _OutOfTokensError
+
+    # --- the end ---
+
+    def usage(self) -> dict[str, Any]:
+        """Return what the response has cost so far."""
+        return wire.usage_object(
+            prompt=self.asked.prompt_tokens(),
+            cached=self.asked.cached_tokens(),
+            answer=self._spent,
+            reasoning=self._reasoned,
+        )
+
+    async def finish(
+        self, status: str, *, incomplete: str | None = None, error: Mapping[str, Any] | None = None
+    ) -> None:
+        """Send the terminal event; the server remembers the response before the client can ask for it."""
+        if not self.begun:
+            await self.create()
+        await self.close("completed" if status == "completed" else "incomplete")
+        response = self.snapshot(status)
+        response["usage"] = self.usage()
+        response["incomplete_details"] = None if incomplete is None else {"reason": incomplete}
+        response["error"] = None if error is None else dict(error)
+        if status == "completed":
+            response["completed_at"] = int(self._now())
+        held = Held(
+            self.response_id,
+            (*self.asked.items, *(dict(item) for item in self.output)),
+            response,
+            self.asked.store,
+            self.asked.new_input,
+        )
+        self.finished = True
+        self.record.status = status
+        self.record.error_code = None if error is None else str(error.get("code"))
+        self._keep(self, None if status == "failed" else held)
+        self.record.finished_at = trio.current_time()
+        await self.emit(f"response.{status}", response=response)
+        if self.quirks.codex_events:
+            await self.outlet.event({"type": "response.metadata", "metadata": {"type": "safety_buffering"}})
+
+    async def error(self, error: ApiError) -> None:
+        """Refuse the request, or once begun end it with an error event."""
+        self.finished = True
+        self.record.error_code = error.code
+        self.record.finished_at = trio.current_time()
+        self._keep(self, None)
+        if not self.begun:
+            self.rejected = True
+            self.record.status = "rejected"
+            await self.outlet.reject(error)
+            return
+        self.record.status = "error"
+        await self.outlet.event(wire.error_event(error, sequence=self.number()))
+
+    def abandon(self) -> None:
+        """End the response without a terminal."""
+        self.finished = True
+        self._cut_short = True
+        self.record.status = "abandoned"
+
+    @property
+    def waits_for_client(self) -> bool:
+        """Whether some call in the output is the client's to run."""
+        return any(item["type"] in {"function_call", "custom_tool_call"} for item in self.output)
+
+    async def perform(self, steps: Iterable[Step]) -> None:
+        """Do the steps in order, within the token budget, and stop at an item boundary when steered."""
+        try:
+            for step in steps:
+                if self._cut_short:
+                    break
+                await step.perform(self)
+                if self.steers and self._open is None and self.begun and not (self.finished or self.waits_for_client):
+                    await self.finish("incomplete", incomplete="steered")
+                    break
+            if not self.finished:
+                await self.begin()
+                await self.finish("completed")
+        except _OutOfTokensError:
+            await self.finish("incomplete", incomplete="max_output_tokens")
+
+
+def _rate_limits() -> dict[str, Any]:
+    window = {"used_percent": 12.5, "window_minutes": 300, "reset_after_seconds": 600, "reset_at": 1790000000}
+    return {
+        "type": "codex.rate_limits",
+        "plan_type": "pro",
+        "rate_limits": {"allowed": True, "limit_reached": False, "primary": window, "secondary": None},
+        "code_review_rate_limits": None,
+        "additional_rate_limits": None,
+    }
