@@ -139,8 +139,8 @@ ClientEvent: TypeAlias = ResponseCreate | ResponseSteer | ResponseInject | Unkno
 def structure_client_event(raw: JsonObject) -> ClientEvent:
     """Give a client event its class.
 
-    A name that is no valid lane is kept: refusing it is the server's business. A null ``stream_id`` or ``generate`` means
-    the same as none, and is not kept.
+    A name that is no valid lane is kept: refusing it is the server's business. A null ``stream_id`` or ``generate``
+    means the same as none, and is not kept.
     """
     members = dict(raw)
     match members.pop("type", None):

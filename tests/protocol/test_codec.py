@@ -34,10 +34,29 @@ values = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4), max_leaves=12
 )
 names = st.sampled_from(
-    (
-        "output_index content_index summary_index command_index item_id delta text item part response error headers "
-        "chunks steer response_id annotation code status metadata previous_response_id input"
-    ).split()
+    [
+        "output_index",
+        "content_index",
+        "summary_index",
+        "command_index",
+        "item_id",
+        "delta",
+        "text",
+        "item",
+        "part",
+        "response",
+        "error",
+        "headers",
+        "chunks",
+        "steer",
+        "response_id",
+        "annotation",
+        "code",
+        "status",
+        "metadata",
+        "previous_response_id",
+        "input",
+    ]
 )
 objects = st.dictionaries(names | st.text(), values | st.builds(dict, type=st.sampled_from(sorted(ITEM_CLASSES))))
 events = st.builds(
