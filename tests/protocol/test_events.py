@@ -8,7 +8,7 @@ import pytest
 
 from engine.protocol.account_events import ACCOUNT_EVENTS, MetadataEvent
 from engine.protocol.codec import SERVER_EVENT_CLASSES, decode_object
-from engine.protocol.control_events import ErrorEvent, SteerFailed, SteerPending
+from engine.protocol.control_events import ErrorEvent, InjectFailed, InterruptFailed, SteerFailed, SteerPending
 from engine.protocol.events import (
     LIFECYCLE,
     TERMINALS,
@@ -260,6 +260,17 @@ def test_steering() -> None:
     failed = make("response.steer.failed", steer={}, error={"code": "invalid_input", "message": "no"})
     assert isinstance(failed, SteerFailed)
     assert (failed.steer_id, failed.code, failed.message) == (None, "invalid_input", "no")
+
+
+def test_injection_and_interruption() -> None:
+    failed = make("response.inject.failed", input=[{"id": "x"}], error={"code": "response_not_found", "message": "no"})
+    assert isinstance(failed, InjectFailed)
+    assert (failed.response_id, failed.code, failed.message) == ("resp_1", "response_not_found", "no")
+    assert failed.input == [{"id": "x"}]
+    refused = make("response.interrupt.failed", error={"code": "c"})
+    assert isinstance(refused, InterruptFailed)
+    assert (refused.response_id, refused.code) == ("resp_1", "c")
+    assert make("response.interrupt.failed", error=None).code is None  # type: ignore[attr-defined]
 
 
 # --- Errors
