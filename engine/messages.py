@@ -44,6 +44,10 @@ def size_only(value: Any) -> str:
     return f"<{len(value)}>"
 
 
+def _objects(given: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    return tuple(given)
+
+
 @frozen
 class Text:
     """A piece of text.
@@ -58,7 +62,7 @@ class Text:
     text: str = field(repr=size_only)
     phase: str | None = None
     item_id: str | None = None
-    annotations: tuple[Mapping[str, Any], ...] = field(default=(), converter=tuple, repr=size_only)
+    annotations: tuple[Mapping[str, Any], ...] = field(default=(), converter=_objects, repr=size_only)
 
 
 @frozen
@@ -193,6 +197,14 @@ class Usage:
     reasoning_tokens: int | None = None
 
 
+def _assistant_blocks(given: Iterable[AssistantBlock]) -> tuple[AssistantBlock, ...]:
+    return tuple(given)
+
+
+def _tools(given: Iterable[Tool | Mapping[str, Any]]) -> tuple[Tool | Mapping[str, Any], ...]:
+    return tuple(given)
+
+
 def _messages(given: Iterable[Message]) -> tuple[Message, ...]:
     return tuple(given)
 
@@ -272,7 +284,7 @@ class AssistantMessage:
         response_id: The server's id of the response.
     """
 
-    content: tuple[AssistantBlock, ...] = field(default=(), converter=tuple, repr=size_only)
+    content: tuple[AssistantBlock, ...] = field(default=(), converter=_assistant_blocks, repr=size_only)
     stop_reason: StopReason | None = None
     usage: Usage | None = None
     model: str | None = None
@@ -355,7 +367,7 @@ class Context:
 
     messages: tuple[Message, ...] = field(default=(), converter=_messages, repr=size_only)
     instructions: str | None = field(default=None, kw_only=True, converter=optional(str), repr=size_only)
-    tools: tuple[Tool | Mapping[str, Any], ...] = field(default=(), kw_only=True, converter=tuple, repr=size_only)
+    tools: tuple[Tool | Mapping[str, Any], ...] = field(default=(), kw_only=True, converter=_tools, repr=size_only)
 
     def __attrs_post_init__(self) -> None:
         _check_blocks("context messages", self.messages, (UserMessage, DeveloperMessage, AssistantMessage, ToolResult))

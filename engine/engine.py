@@ -1,0 +1,292 @@
+"""The engine: one nursery that owns sessions, and the registry that finds them by id."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import Any
+
+import trio
+
+from engine.errors import ConfigurationError, SessionClosed
+from engine.instruments import Instrument, Instruments
+from engine.options import (
+    DEFAULT_LIMITS,
+    DEFAULT_TIMEOUTS,
+    Endpoint,
+    Limits,
+    OnCancel,
+    Timeouts,
+    Transport,
+    merge,
+)
+from engine.reports import EngineStatistics
+from engine.session.actor import Actor, Settings
+from engine.session.session import Session, check_policies
+from engine.transport.dial import Dialer, TcpDialer
+
+__all__ = ["Engine", "open_engine", "open_session"]
+
+
+class Engine:
+    """Sessions by id. Got from `open_engine`; not thread-safe: use `trio.from_thread`."""
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        endpoint: Endpoint,
+        *,
+        dialer: Dialer,
+        settings: Settings,
+        instruments: Instruments,
+    ) -> None:
+        self._nursery = nursery
+        self._endpoint = endpoint
+        self._dialer = dialer
+        self._settings = settings
+        self._instruments = instruments
+        self._actors: dict[str, Actor] = {}
+        self._closing: dict[str, list[Actor]] = {}
+        self._left = False
+
+    async def session(
+        self,
+        session_id: str,
+        *,
+        model: str | None = None,
+        timeouts: Timeouts | None = None,
+        limits: Limits | None = None,
+        on_cancel: OnCancel | None = None,
+        transport: Transport | None = None,
+    ) -> Session:
+        """Return the session of that id, starting it if there is none. It lives until released.
+
+        No connection is made before the first turn.
+
+        Raises:
+            ConfigurationError: the id is empty, or the session lives with other options than the ones given.
+            SessionClosed: the engine was left.
+
+        If cancelled, a session that was being started stays registered.
+        """
+        if not isinstance(session_id, str) or not session_id:
+            raise ConfigurationError("session id", "must be a string that is not empty")
+        if self._left:
+            raise SessionClosed("the engine was left")
+        check_policies(on_cancel, transport)
+        settings = _settings(self._settings, model, timeouts, limits, on_cancel, transport)
+        actor = self._actors.get(session_id)
+        if actor is not None and actor.failure is not None:
+            self._retire(actor)  # it broke; its successor starts afresh
+            actor = None
+        if actor is None:
+            actor = self._actors[session_id] = Actor(
+                session_id,
+                endpoint=self._endpoint,
+                dialer=self._dialer,
+                settings=settings,
+                instruments=self._instruments,
+            )
+            self._nursery.start_soon(actor.run)
+        elif (model, timeouts, limits, on_cancel, transport) != (None,) * 5 and settings != actor.settings:
+            raise ConfigurationError(f"session {session_id!r}", "lives with other options; release it first")
+        await actor.started.wait()
+        return Session(actor)
+
+    def has_session(self, session_id: str) -> bool:
+        """Whether ``session_id`` is registered, works, and has an open connection at this moment."""
+        actor = self._actors.get(session_id)
+        return actor is not None and actor.connected
+
+    def __contains__(self, session_id: object) -> bool:
+        return session_id in self._actors
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(tuple(self._actors))
+
+    def __len__(self) -> int:
+        return len(self._actors)
+
+    async def release(self, session_id: str) -> bool:
+        """Close the session of that id and wait until its sockets are gone; its turns fail with `SessionClosed`.
+
+        Returns:
+            Whether it was known, or still closing.
+
+        The entry is gone at once: asking for the same id meanwhile starts a fresh session. Takes
+        `Timeouts.close` and half a second at most. Cancelling stops waiting; the closing goes on.
+        """
+        actor = self._actors.get(session_id)
+        if actor is not None:
+            self._retire(actor)
+            actor.close("the session was released")
+        closing = list(self._closing.get(session_id, ()))
+        if not closing:
+            await trio.lowlevel.checkpoint()
+            return False
+        for each in closing:
+            await each.finished.wait()
+        return True
+
+    def _retire(self, actor: Actor) -> None:
+        """Take an actor out of the registry, and remember it until its sockets are gone."""
+        del self._actors[actor.id]
+        self._closing.setdefault(actor.id, []).append(actor)
+        self._nursery.start_soon(self._bury, actor)
+
+    async def _bury(self, actor: Actor) -> None:
+        await actor.finished.wait()
+        remaining = self._closing[actor.id]
+        remaining.remove(actor)
+        if not remaining:
+            del self._closing[actor.id]
+
+    def _leave(self) -> None:
+        self._left = True
+        for actor in self._actors.values():
+            actor.close("the engine was left")
+
+    def statistics(self) -> EngineStatistics:
+        """Counters at this moment."""
+        return EngineStatistics(
+            sessions={session_id: actor.statistics() for session_id, actor in self._actors.items()},
+            closing=sum(len(actors) for actors in self._closing.values()),
+        )
+
+
+def _settings(
+    outer: Settings,
+    model: str | None,
+    timeouts: Timeouts | None,
+    limits: Limits | None,
+    on_cancel: OnCancel | None,
+    transport: Transport | None,
+) -> Settings:
+    if model is not None and (not isinstance(model, str) or not model.strip()):
+        raise ConfigurationError("model", "must be a string that is not empty")
+    return Settings(
+        model=outer.model if model is None else model,
+        timeouts=merge(outer.timeouts, timeouts),
+        limits=merge(outer.limits, limits),
+        on_cancel=outer.on_cancel if on_cancel is None else on_cancel,
+        transport=outer.transport if transport is None else transport,
+    )
+
+
+_DEFAULTS = Settings(
+    model=None,
+    timeouts=DEFAULT_TIMEOUTS,
+    limits=DEFAULT_LIMITS,
+    on_cancel=OnCancel.CLOSE,
+    transport=Transport.AUTO,
+)
+
+
+class open_engine:  # noqa: N801 - read as a function: async with open_engine(...) as engine
+    """Open an engine: ``async with open_engine(endpoint, model=...) as engine``.
+
+    When the block is left, for whatever reason, every session is released, all at the same time, and every socket is
+    gone; exceptions of the block's own pass through untouched.
+
+    Args:
+        endpoint: The server.
+        model: The model of sessions that name none.
+        timeouts: Budgets, field by field over the defaults.
+        limits: Limits, field by field over the defaults.
+        on_cancel: What becomes of a connection whose turn was left early.
+        transport: How requests travel.
+        instruments: Observers.
+        dialer: Opens streams; the network by default.
+
+    Raises:
+        ConfigurationError: something given is wrong; ``field`` names it.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        model: str | None = None,
+        timeouts: Timeouts | None = None,
+        limits: Limits | None = None,
+        on_cancel: OnCancel | None = None,
+        transport: Transport | None = None,
+        instruments: Iterable[Instrument] = (),
+        dialer: Dialer | None = None,
+    ) -> None:
+        if not isinstance(endpoint, Endpoint):
+            raise ConfigurationError("endpoint", f"is a {type(endpoint).__name__}, not an Endpoint")
+        check_policies(on_cancel, transport)
+        self._endpoint = endpoint
+        self._settings = _settings(_DEFAULTS, model, timeouts, limits, on_cancel, transport)
+        self._instruments = Instruments(instruments)
+        self._dialer: Dialer = TcpDialer() if dialer is None else dialer
+        self._manager: Any = None
+        self._nursery: trio.Nursery | None = None
+        self._engine: Engine | None = None
+
+    async def __aenter__(self) -> Engine:
+        """Open the engine's nursery. Makes no connection."""
+        if self._manager is not None:
+            raise RuntimeError("an engine can be opened only once")
+        # The nursery is entered and left by hand, so that the block's exception never becomes part of a group.
+        self._manager = trio.open_nursery()
+        self._nursery = await self._manager.__aenter__()
+        self._engine = Engine(
+            self._nursery,
+            self._endpoint,
+            dialer=self._dialer,
+            settings=self._settings,
+            instruments=self._instruments,
+        )
+        return self._engine
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        """Release every session and wait, within bounds, until every socket is gone. Cannot be cut short."""
+        assert self._engine is not None
+        assert self._nursery is not None
+        self._engine._leave()
+        self._nursery.cancel_scope.cancel(reason="the engine was left")
+        interrupt = False
+        try:
+            await self._manager.__aexit__(None, None, None)
+        except BaseExceptionGroup as group:
+            interrupt = group.subgroup(KeyboardInterrupt) is not None
+            if not interrupt and exc is None:
+                raise
+        if interrupt:
+            raise KeyboardInterrupt
+        return False
+
+
+class open_session:  # noqa: N801 - read as a function: async with open_session(...) as session
+    """Open an engine with one session: ``async with open_session(endpoint, model=...) as session``.
+
+    Takes the arguments of `open_engine`, and ends as it does.
+    """
+
+    def __init__(self, endpoint: Endpoint, *, model: str | None = None, **options: Any) -> None:
+        self._opener = open_engine(endpoint, model=model, **options)
+
+    async def __aenter__(self) -> Session:
+        """Open the engine and start its session. Makes no connection."""
+        engine = await self._opener.__aenter__()
+        try:
+            return await engine.session("default")
+        except BaseException as error:
+            await self._opener.__aexit__(type(error), error, error.__traceback__)
+            raise
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        """Release the session and wait, within bounds, until its sockets are gone. Cannot be cut short."""
+        return await self._opener.__aexit__(exc_type, exc, traceback)

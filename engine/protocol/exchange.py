@@ -1,0 +1,269 @@
+"""One request's life on one connection, and the rules that say which events belong to it.
+
+On the default lane server events carry no mark of the request they answer, so a client that is careless here shows one
+request's answer as another's. The order of the rules in `Router.route` is the order of their certainty.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from enum import Enum
+from typing import Final, TypeAlias
+
+from attrs import define, field
+
+from engine.messages import AssistantMessage
+from engine.protocol.account_events import AccountEvent
+from engine.protocol.assembly import Assembly
+from engine.protocol.control_events import ErrorEvent
+from engine.protocol.events import (
+    LifecycleEvent,
+    OutputEvent,
+    ResponseFailed,
+    ResponseIncomplete,
+    ServerEvent,
+    TerminalEvent,
+    UnknownEvent,
+)
+from engine.protocol.failures import Failed, Failure, Rejected
+from engine.reports import Delivery
+from engine.turn_events import TurnDone, TurnEvent, TurnStarted
+
+__all__ = ["CONNECTION_LIMIT", "Exchange", "Router", "Verdict", "rejection"]
+
+LaneName: TypeAlias = str | None
+
+CONNECTION_LIMIT: Final = "websocket_connection_limit_reached"
+"""The error code with which a server ends a connection's life (Responses API: after 60 minutes)."""
+
+_REMEMBERED_RESPONSES: Final = 64
+
+# Terminals that no schema has and that some servers send all the same.
+_FOREIGN_TERMINALS: Final = {
+    "response.cancelled": "cancelled",
+    "response.error": "error",
+    "response.completed": "unreadable",
+    "response.done": "unreadable",
+    "response.failed": "unreadable",
+    "response.incomplete": "unreadable",
+}
+
+
+class Exchange:
+    """One request and its response.
+
+    Attributes:
+        lane: The ``stream_id`` it was sent with; None on the default lane.
+        delivery: How far the request got.
+        output_seen: Whether the caller was shown anything but the start.
+        response_id: The server's id of the response, once known.
+        abandoned: Whether its turn was left: its events are dropped from then on.
+        outcome: The answer or the failure, once the response has ended.
+    """
+
+    __slots__ = ("_assembly", "abandoned", "delivery", "lane", "outcome", "output_seen", "response_id")
+
+    def __init__(self, lane: LaneName = None) -> None:
+        self.lane = lane
+        self.delivery = Delivery.NOT_SENT
+        self.output_seen = False
+        self.response_id: str | None = None
+        self.abandoned = False
+        self.outcome: AssistantMessage | Failure | None = None
+        self._assembly = Assembly()
+
+    def dispatched(self) -> None:
+        """Its frame is about to enter the outbox: from now on it may have been delivered."""
+        self.delivery = Delivery.AMBIGUOUS
+
+    def withdrawn(self) -> None:
+        """Its frame turned out not to have entered the outbox."""
+        self.delivery = Delivery.NOT_SENT
+
+    @property
+    def item_ids(self) -> frozenset[str]:
+        """The ids of the items its response has shown."""
+        return self._assembly.item_ids
+
+    def partial(self) -> AssistantMessage | None:
+        """What has arrived of the answer, None when nothing has."""
+        return self._assembly.partial()
+
+    def receive(self, event: ServerEvent) -> list[TurnEvent]:
+        """Take an event that was routed here; return what the caller should see of it."""
+        if isinstance(event, ErrorEvent):
+            return self._refused(event)
+        self.delivery = Delivery.ACCEPTED
+        if isinstance(event, LifecycleEvent):
+            self.response_id = self.response_id or event.response_id
+            if isinstance(event, TerminalEvent):
+                return self._ended(event)
+        elif event.__class__ is UnknownEvent and event.type in _FOREIGN_TERMINALS:
+            self.outcome = Failed(_FOREIGN_TERMINALS[event.type], response_id=self.response_id)
+            return self._shown(self._assembly.finish(None))
+        return self._shown(self._assembly.feed(event))
+
+    def _shown(self, events: list[TurnEvent]) -> list[TurnEvent]:
+        if events and not self.output_seen:
+            self.output_seen = True
+            events.insert(0, TurnStarted(self.response_id))
+        return events
+
+    def _refused(self, event: ErrorEvent) -> list[TurnEvent]:
+        if self.delivery is Delivery.ACCEPTED:
+            self.outcome = Failed(event.code, event.error_type, self.response_id, event.message or "")
+        else:
+            self.delivery = Delivery.REJECTED
+            self.outcome = rejection(event)
+        return self._shown(self._assembly.finish(None))
+
+    def _ended(self, event: TerminalEvent) -> list[TurnEvent]:
+        events = self._assembly.finish(event.response)
+        failure = _failure(event)
+        if failure is not None:
+            self.outcome = failure
+            return self._shown(events)
+        message = self._assembly.message()
+        self.outcome = message
+        events.append(TurnDone(self._assembly.stop_reason(), message))
+        return self._shown(events)
+
+
+def rejection(event: ErrorEvent) -> Rejected:
+    """Read an error event that refuses a request."""
+    return Rejected(
+        status=event.status,
+        code=event.code,
+        type=event.error_type,
+        param=event.param,
+        message=event.message or "",
+        retry_after=_retry_after(event),
+    )
+
+
+def _retry_after(event: ErrorEvent) -> float | None:
+    headers = event.headers
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        try:
+            seconds = float(headers[name]) * unit
+        except (KeyError, ValueError):
+            continue
+        if 0 <= seconds < float("inf"):
+            return seconds
+    return None
+
+
+def _failure(event: TerminalEvent) -> Failed | None:
+    """What a terminal event says went wrong; None for an answer, a cut one included."""
+    response = event.response
+    if isinstance(event, ResponseFailed) or response.status in {"failed", "cancelled"}:
+        error = response.error or {}
+        code, kind, words = (error.get(name) for name in ("code", "type", "message"))
+        return Failed(
+            code if isinstance(code, str) else response.status if response.status == "cancelled" else None,
+            kind if isinstance(kind, str) else None,
+            response.id,
+            words if isinstance(words, str) else "",
+        )
+    incomplete = isinstance(event, ResponseIncomplete) or response.status == "incomplete"
+    if incomplete and response.incomplete_reason == "content_filter":
+        return Failed("content_filter", response_id=response.id)
+    return None
+
+
+class Verdict(Enum):
+    """Where an event goes that belongs to no exchange."""
+
+    CONNECTION = "connection"
+    """It is about the connection or the account."""
+    LIMIT = "limit"
+    """The server ends the connection's life."""
+    DROPPED = "dropped"
+    """It belongs to a response that nobody waits for."""
+    STRAY = "stray"
+    """It came on a lane with nothing in flight: the lane can no longer be trusted with another request."""
+    FATAL = "fatal"
+    """It is an error that belongs to no request: the connection cannot be trusted."""
+
+
+@define(eq=False)
+class _LaneState:
+    current: Exchange | None = None
+    had_abandoned: bool = False
+    finished: deque[str] = field(factory=lambda: deque(maxlen=_REMEMBERED_RESPONSES))
+    earlier_items: frozenset[str] = frozenset()
+
+
+class Router:
+    """Knows what is in flight on one connection and whose each event is."""
+
+    def __init__(self) -> None:
+        self._lanes: dict[LaneName, _LaneState] = {}
+        self._in_flight = 0
+
+    @property
+    def in_flight(self) -> int:
+        """How many exchanges have not ended, abandoned ones included."""
+        return self._in_flight
+
+    def exchanges(self) -> Iterator[Exchange]:
+        """The exchanges that have not ended."""
+        return (state.current for state in self._lanes.values() if state.current is not None)
+
+    def begin(self, exchange: Exchange) -> None:
+        """Take note of a request about to be sent. One at a time is in flight on a lane."""
+        state = self._lanes.setdefault(exchange.lane, _LaneState())
+        assert state.current is None, "the lane's previous response has not ended"
+        state.current = exchange
+        self._in_flight += 1
+
+    def end(self, exchange: Exchange) -> None:
+        """Take note that the exchange has ended, or that its frame was never sent."""
+        state = self._lanes[exchange.lane]
+        if state.current is not exchange:
+            return
+        state.current = None
+        self._in_flight -= 1
+        state.had_abandoned = state.had_abandoned or exchange.abandoned
+        if exchange.response_id is not None:
+            state.finished.append(exchange.response_id)
+        state.earlier_items = exchange.item_ids
+
+    def route(self, event: ServerEvent) -> Exchange | Verdict:
+        """Say whose the event is."""
+        if isinstance(event, AccountEvent):
+            return Verdict.CONNECTION
+        if isinstance(event, ErrorEvent) and event.code == CONNECTION_LIMIT:
+            return Verdict.LIMIT
+        name = event.stream_id
+        state = self._lanes.get(name)
+        if state is None and name is not None:
+            return Verdict.DROPPED  # a lane this connection never used
+        exchange = state.current if state is not None else None
+        if exchange is None:
+            return self._unclaimed(event, state)
+        assert state is not None
+        if isinstance(event, LifecycleEvent):
+            foreign = event.response_id
+            if foreign is not None and (foreign in state.finished or exchange.response_id not in {None, foreign}):
+                return Verdict.DROPPED
+        elif exchange.response_id is None and isinstance(event, OutputEvent) and self._stale(event, state):
+            return Verdict.DROPPED
+        return exchange
+
+    def _stale(self, event: OutputEvent, state: _LaneState) -> bool:
+        """Whether output before its response was announced must be a predecessor's."""
+        return state.had_abandoned or (event.item_id is not None and event.item_id in state.earlier_items)
+
+    def _unclaimed(self, event: ServerEvent, state: _LaneState | None) -> Exchange | Verdict:
+        if event.__class__ is ErrorEvent:
+            if event.stream_id is None:
+                in_flight = list(self.exchanges())
+                return in_flight[0] if len(in_flight) == 1 else Verdict.FATAL
+            return Verdict.STRAY
+        if state is None:
+            return Verdict.DROPPED  # nothing was ever sent here, so nothing can be mistaken for its answer
+        if isinstance(event, TerminalEvent) and event.response_id in state.finished:
+            return Verdict.DROPPED  # a second terminal under another name: some servers send both
+        return Verdict.STRAY

@@ -1,0 +1,231 @@
+"""The actor behind a session: one nursery that owns its connections and its running turns.
+
+Cancelling the actor's nursery is how a session is released. Other tasks change its state only through plain methods
+that run to their end between two checkpoints, so no lock is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import trio
+from attrs import frozen
+
+from engine.errors import SessionClosed
+from engine.instruments import Instruments
+from engine.options import Endpoint, Limits, OnCancel, Timeouts, Transport
+from engine.protocol.failures import Broken, Closed, Failure, to_error
+from engine.reports import SessionStatistics
+from engine.session.connection import Connection, State
+from engine.session.lane import LaneQueue
+from engine.session.turn import Turn
+from engine.transport.dial import Dialer
+
+__all__ = ["Actor", "Settings"]
+
+_MAX_RETIRING: Final = 4
+
+
+@frozen
+class Settings:
+    """What holds for every turn of a session unless the turn says otherwise; timeouts and limits are complete."""
+
+    model: str | None
+    timeouts: Timeouts
+    limits: Limits
+    on_cancel: OnCancel
+    transport: Transport
+
+
+class Actor:
+    """One session at work.
+
+    Attributes:
+        id: The session's id in its engine.
+        settings: What holds for its turns.
+        started: Set when it can take turns.
+        finished: Set when its last socket is gone.
+        failure: Why it takes no more turns; None while it does.
+    """
+
+    def __init__(
+        self, session_id: str, *, endpoint: Endpoint, dialer: Dialer, settings: Settings, instruments: Instruments
+    ) -> None:
+        self.id = session_id
+        self.settings = settings
+        self.instruments = instruments
+        self.started = trio.Event()
+        self.finished = trio.Event()
+        self.failure: Failure | None = None
+        self._endpoint = endpoint
+        self._dialer = dialer
+        self._nursery: trio.Nursery | None = None
+        self._lane = LaneQueue()
+        self._current: Connection | None = None
+        self._connections: list[Connection] = []
+        self._dialled = 0
+        self._opened = 0
+        self._started = self._completed = self._failed = self._abandoned = 0
+
+    # --- life ---
+
+    async def run(self) -> None:
+        """Live until `close` or a cancellation, then until every socket is gone. Never raises an `Exception`.
+
+        Cancelling it releases the session: connections close within their bounds.
+        """
+        failure: Failure = Closed("the session's engine was left")
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                if self.failure is not None:
+                    nursery.cancel_scope.cancel(reason="the session was released before it had started")
+                self.started.set()
+                await trio.sleep_forever()
+        except* Exception as group:
+            failure = Broken(group)
+        finally:
+            self._stop(failure)
+            self.started.set()
+            self.finished.set()
+
+    def close(self, reason: str) -> None:
+        """Fail every turn and begin to close every connection. Returns at once; `finished` tells when it is done."""
+        self._stop(Closed(reason))
+        if self._nursery is not None:
+            self._nursery.cancel_scope.cancel(reason=reason)
+
+    def _stop(self, failure: Failure) -> None:
+        if self.failure is None:
+            self.failure = failure
+            self._lane.fail(failure)
+
+    # --- turns ---
+
+    def submit(self, turn: Turn) -> None:
+        """Queue a turn.
+
+        Raises:
+            SessionClosed: the session takes no more turns.
+        """
+        if self.failure is not None:
+            error = to_error(self.failure)
+            assert isinstance(error, SessionClosed)
+            raise error
+        self._lane.enqueue(turn)
+
+    def withdraw(self, turn: Turn) -> None:
+        """Take a turn out of the queue."""
+        self._lane.remove(turn)
+
+    def start(self, turn: Turn, task: Callable[[], Awaitable[None]]) -> None:
+        """Run a granted turn's task, in the context of whoever submitted it."""
+        assert self._nursery is not None
+        self._started += 1
+        self.instruments.emit("turn_started", self.id, context=turn.context)
+        turn.context.run(self._nursery.start_soon, task)
+
+    def release(self, turn: Turn) -> None:
+        """A granted turn's task is over; count how it went and serve the next one."""
+        if turn.answered:
+            self._completed += 1
+        elif turn.failed:
+            self._failed += 1
+        else:
+            self._abandoned += 1
+        self._lane.release(turn)
+
+    def left(self, turn: Turn, connection: Connection) -> None:
+        """A turn was left while its request was in flight: give the connection up and dial its replacement."""
+        connection.abandon(turn)
+        if self._current is None and self.failure is None and not self._nursery_cancelled():
+            self._dial(turn.timeouts)
+
+    def _nursery_cancelled(self) -> bool:
+        return self._nursery is None or self._nursery.cancel_scope.cancel_called
+
+    # --- connections ---
+
+    @property
+    def connected(self) -> bool:
+        """Whether a turn dispatched now would find an open connection, as far as can be told."""
+        return self.failure is None and self._current is not None and self._current.usable
+
+    async def acquire(self, turn: Turn) -> Connection | Failure:
+        """Return an open connection, joining the dial under way or starting one; or why there is none.
+
+        Cancelling stops waiting; the dial goes on for whoever comes next.
+        """
+        while True:
+            current = self._current
+            if current is not None and current.state is State.OPEN:
+                reason = self._unfit(current)
+                if reason is None:
+                    return current
+                current.retire(reason)
+                continue
+            if current is None:
+                current = self._dial(turn.timeouts)
+            turn.joined(current)
+            await current.settled.wait()
+            if current.failure is not None:
+                return current.failure
+
+    def _unfit(self, connection: Connection) -> str | None:
+        if not connection.usable:
+            return "the socket is gone"
+        age = connection.age(trio.current_time())
+        if age >= self.settings.limits.seconds("connection_lifetime"):
+            self.instruments.emit("rotation", self.id, connection.number, age)
+            return "it has reached its lifetime"
+        return None
+
+    def _dial(self, timeouts: Timeouts) -> Connection:
+        assert self._nursery is not None
+        self._dialled += 1
+        connection = Connection(
+            self._dialled,
+            session=self.id,
+            owner=self,
+            endpoint=self._endpoint,
+            dialer=self._dialer,
+            timeouts=timeouts,
+            limits=self.settings.limits,
+            instruments=self.instruments,
+        )
+        self._current = connection
+        self._connections.append(connection)
+        self._nursery.start_soon(connection.run)
+        return connection
+
+    def opened(self, connection: Connection) -> None:
+        """Count a connection that came about."""
+        self._opened += 1
+
+    def unusable(self, connection: Connection) -> None:
+        """Stop offering a connection; too many that will not end are cut short."""
+        if self._current is connection:
+            self._current = None
+        retiring = [each for each in self._connections if each.state is State.RETIRING]
+        for oldest in retiring[:-_MAX_RETIRING]:
+            oldest.abort("too many connections were waiting to close")
+
+    def closed(self, connection: Connection) -> None:
+        """Forget a connection whose socket is gone."""
+        self._connections.remove(connection)
+
+    def statistics(self) -> SessionStatistics:
+        """Counters at this moment."""
+        current = [self._current] if self._current is not None else []
+        others = [each for each in self._connections if each is not self._current]
+        return SessionStatistics(
+            queued=self._lane.queued,
+            active=0 if self._lane.active is None else 1,
+            turns_started=self._started,
+            turns_completed=self._completed,
+            turns_failed=self._failed,
+            turns_abandoned=self._abandoned,
+            connections_opened=self._opened,
+            connections=tuple(each.statistics() for each in (*current, *others)),
+        )

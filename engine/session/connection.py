@@ -1,0 +1,386 @@
+"""One connection of a session: DIALLING → OPEN → RETIRING → CLOSED.
+
+It knows what is in flight on it, hands every event to the turn it belongs to, and watches the time. What the server
+remembers of the conversation lives and dies with it.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import logging
+import math
+from collections.abc import Sequence
+from enum import Enum
+from typing import Protocol
+
+import trio
+
+from engine.instruments import Instruments
+from engine.options import Endpoint, Limits, Timeouts
+from engine.protocol.account_events import KeepAlive
+from engine.protocol.codec import MalformedFrame, decode
+from engine.protocol.control_events import ErrorEvent
+from engine.protocol.events import Chunks, ServerEvent, TerminalEvent
+from engine.protocol.exchange import Exchange, Router, Verdict, rejection
+from engine.protocol.failures import Expired, Failure, Lost, Rejected
+from engine.reports import ConnectionStatistics, Delivery
+from engine.transport.dial import Dialer
+from engine.transport.websocket import Bounds, Callbacks, WebSocket
+from engine.turn_events import TurnEvent
+
+__all__ = ["Connection", "Owner", "Rider", "State"]
+
+_logger = logging.getLogger("engine.connection")
+
+
+class State(Enum):
+    """A connection's life, in order."""
+
+    DIALLING = "dialling"
+    OPEN = "open"
+    RETIRING = "retiring"
+    CLOSED = "closed"
+
+
+class Rider(Protocol):
+    """Who sent a request and waits for its answer: a turn."""
+
+    exchange: Exchange
+    idle: float
+    last_progress: float | None
+    context: contextvars.Context
+
+    def passed(self, now: float) -> None:
+        """The request's last byte was passed on."""
+        ...
+
+    def received(self, events: Sequence[TurnEvent], now: float) -> None:
+        """An event of its response arrived, with what the consumer should see of it."""
+        ...
+
+    def ended(self) -> None:
+        """Its exchange has an outcome."""
+        ...
+
+    def fail(self, failure: Failure) -> None:
+        """There will be no answer."""
+        ...
+
+
+class Owner(Protocol):
+    """The session, as its connections see it."""
+
+    def opened(self, connection: Connection) -> None:
+        """The connection can be used."""
+        ...
+
+    def unusable(self, connection: Connection) -> None:
+        """The connection takes no new turns."""
+        ...
+
+    def closed(self, connection: Connection) -> None:
+        """Its socket is gone."""
+        ...
+
+
+class Connection:
+    """One socket and what is in flight on it.
+
+    Attributes:
+        number: Counts the session's connections.
+        started_at: When dialling began, on Trio's clock.
+        failure: Why it failed, None while it did not.
+        settled: Set when it is open, or will never be.
+        requests: Requests handed to it.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        *,
+        session: str,
+        owner: Owner,
+        endpoint: Endpoint,
+        dialer: Dialer,
+        timeouts: Timeouts,
+        limits: Limits,
+        instruments: Instruments,
+    ) -> None:
+        self.number = number
+        self.started_at = trio.current_time()
+        self.failure: Failure | None = None
+        self.settled = trio.Event()
+        self.requests = 0
+        self._session = session
+        self._owner = owner
+        self._limits = limits
+        self._instruments = instruments
+        self._observed = instruments.wants("event_received")
+        self._router = Router()
+        self._riders: dict[Exchange, Rider] = {}
+        self._state = State.DIALLING
+        self._retired_because: str | None = None
+        self._opened_at = math.inf
+        self._idle_since = math.inf
+        self._last_decoded = -math.inf
+        self._ping: tuple[float, int] | None = None
+        self._last_ping = -math.inf
+        self._alarm = trio.CancelScope()
+        self._events = 0
+        self._dropped = 0
+        self._malformed = 0
+        self._socket = WebSocket(
+            endpoint,
+            dialer,
+            Bounds(
+                connect=timeouts.of("connect"),
+                close=timeouts.of("close"),
+                max_message_bytes=limits.number("max_message_bytes"),
+                max_outbox_bytes=limits.number("max_outbox_bytes"),
+            ),
+            Callbacks(self._opened, self._received, self._failed),
+        )
+
+    # --- what the session asks ---
+
+    @property
+    def state(self) -> State:
+        """Where in its life it is."""
+        return self._state
+
+    @property
+    def usable(self) -> bool:
+        """Whether a turn may be dispatched on it: open, not retiring, and unbroken as far as known."""
+        return self._state is State.OPEN and self._socket.usable
+
+    def age(self, now: float) -> float:
+        """Seconds since it was opened."""
+        return now - self._opened_at
+
+    async def dispatch(self, rider: Rider, text: str) -> bool:
+        """Send a request; False if the socket turned out to be gone and no byte of it was queued.
+
+        Cancellation cannot interrupt it.
+        """
+        exchange = rider.exchange
+        self._router.begin(exchange)
+        exchange.dispatched()
+        mark = await self._socket.send(text)
+        if mark is None:
+            exchange.withdrawn()
+            self._router.end(exchange)
+            return False
+        self.requests += 1
+        self._riders[exchange] = rider
+        tap = self._socket.tap
+        assert tap is not None
+        tap.when_passed(mark, functools.partial(self._passed, rider))
+        return True
+
+    def abandon(self, rider: Rider) -> None:
+        """Forget who waited for an answer that is still to come. No other request may follow it on this socket."""
+        if self._riders.pop(rider.exchange, None) is not None:
+            rider.exchange.abandoned = True
+            self.retire("a turn was left before its response had ended")
+
+    def retire(self, reason: str) -> None:
+        """Take no new turns, and close once those in flight have ended. Idempotent, and returns at once."""
+        if self._state in {State.DIALLING, State.OPEN}:
+            self._state = State.RETIRING
+            self._retired_because = reason
+            self._owner.unusable(self)
+        self._close_if_done()
+
+    def abort(self, reason: str) -> None:
+        """Give the socket up without a closing handshake."""
+        self._socket.fail(Lost(reason))
+
+    def _close_if_done(self) -> None:
+        if self._state is State.RETIRING and not self._riders:
+            self._socket.close()
+
+    async def run(self) -> None:
+        """The connection's task: from dialling to the closed socket. Cancelling it closes the socket within bounds."""
+        try:
+            await self._socket.run()
+        finally:
+            self._down(Lost("the connection was closed"))
+            self._state = State.CLOSED
+            self._owner.closed(self)
+            _logger.debug("connection %d of a session closed", self.number)
+            self._instruments.emit(
+                "connection_closed", self._session, self.number, self._retired_because or "the session was closed"
+            )
+
+    def statistics(self) -> ConnectionStatistics:
+        """Counters at this moment."""
+        tap = self._socket.tap
+        return ConnectionStatistics(
+            state=self._state.value,
+            requests=self.requests,
+            in_flight=self._router.in_flight,
+            bytes_sent=tap.bytes_passed if tap is not None else 0,
+            bytes_received=tap.bytes_received if tap is not None else 0,
+            events=self._events,
+            dropped=self._dropped,
+            malformed=self._malformed,
+            outbox_bytes=tap.outbox_bytes if tap is not None else 0,
+            retired_because=self._retired_because,
+        )
+
+    # --- what the socket tells ---
+
+    def _opened(self, nursery: trio.Nursery) -> None:
+        now = trio.current_time()
+        self._opened_at = self._idle_since = self._last_decoded = now
+        if self._state is State.DIALLING:
+            self._state = State.OPEN
+        nursery.start_soon(self._clock, nursery)
+        self.settled.set()
+        self._owner.opened(self)
+        _logger.debug("connection %d of a session open", self.number)
+        self._instruments.emit("connection_opened", self._session, self.number, now - self.started_at)
+
+    def _failed(self, failure: Failure) -> None:
+        _logger.info("connection %d of a session failed: %s", self.number, type(failure).__name__)
+        self._down(failure)
+
+    def _down(self, failure: Failure) -> None:
+        """Fail everything in flight."""
+        if self.failure is None:
+            self.failure = failure
+        if self._state is not State.CLOSED:
+            self._retired_because = self._retired_because or type(failure).__name__.lower()
+            self._state = State.RETIRING
+            self._owner.unusable(self)
+        self.settled.set()
+        riders, self._riders = self._riders, {}
+        for exchange, rider in riders.items():
+            if isinstance(failure, Rejected) and exchange.delivery is Delivery.AMBIGUOUS:
+                exchange.delivery = Delivery.REJECTED
+            self._router.end(exchange)
+            rider.fail(failure)
+
+    def _passed(self, rider: Rider) -> None:
+        rider.passed(trio.current_time())
+
+    def _received(self, text: str) -> None:
+        self._events += 1
+        try:
+            event = decode(text)
+        except MalformedFrame as malformed:
+            # Reported and dropped, the connection kept: one garbled frame must not cost the others their answers.
+            self._malformed += 1
+            if self._malformed == 1:
+                _logger.warning("connection %d of a session: frame dropped, %s", self.number, malformed.reason)
+            return
+        now = self._last_decoded = trio.current_time()
+        if event.__class__ is Chunks:
+            for each in event.events:
+                self._take(each, now)
+        else:
+            self._take(event, now)
+
+    def _take(self, event: ServerEvent, now: float) -> None:
+        target = self._router.route(event)
+        if target.__class__ is not Exchange:
+            self._unrouted(target, event, now)  # type: ignore[arg-type]
+            return
+        rider = self._riders.get(target)
+        if rider is None:
+            self._dropped += 1  # its turn was left
+            if isinstance(event, TerminalEvent | ErrorEvent):
+                self._router.end(target)
+            return
+        if self._observed:
+            self._instruments.emit("event_received", self._session, event, context=rider.context)
+        first = rider.last_progress is None
+        rider.last_progress = now
+        rider.received(target.receive(event), now)
+        if target.outcome is not None:
+            # The consumer's overflow may have failed it meanwhile, and then it is no longer ours to end.
+            if self._riders.pop(target, None) is not None:
+                self._router.end(target)
+                rider.ended()
+            self._idle_since = now
+            self._close_if_done()
+        elif first:
+            self._wake_by(now + rider.idle)
+
+    def _unrouted(self, verdict: Verdict, event: ServerEvent, now: float) -> None:
+        match verdict:
+            case Verdict.CONNECTION:
+                if isinstance(event, KeepAlive):
+                    for rider in self._riders.values():
+                        if rider.last_progress is not None:
+                            rider.last_progress = now
+            case Verdict.LIMIT:
+                assert isinstance(event, ErrorEvent)
+                self._socket.fail(rejection(event))
+            case Verdict.DROPPED:
+                self._dropped += 1
+            case Verdict.STRAY:
+                self._dropped += 1
+                self.retire("the server sent something after the response had ended")
+            case Verdict.FATAL:
+                assert isinstance(event, ErrorEvent)
+                self._socket.fail(rejection(event))
+
+    # --- time ---
+
+    def _wake_by(self, deadline: float) -> None:
+        self._alarm.deadline = min(self._alarm.deadline, deadline)
+
+    async def _clock(self, nursery: trio.Nursery) -> None:
+        """Sleep until something may be due, look again, act. Readers only note the time."""
+        while True:
+            now = trio.current_time()
+            due = min(self._check_idle_turns(now), self._check_ping(now, nursery), self._check_idle_close(now))
+            with trio.CancelScope(deadline=due) as self._alarm:
+                await trio.sleep_forever()
+
+    def _check_idle_turns(self, now: float) -> float:
+        due = math.inf
+        for rider in list(self._riders.values()):
+            if rider.last_progress is None:
+                continue
+            end = rider.last_progress + rider.idle
+            if end <= now:
+                rider.fail(Expired("idle", rider.idle))
+            else:
+                due = min(due, end)
+        return due
+
+    def _check_ping(self, now: float, nursery: trio.Nursery) -> float:
+        tap = self._socket.tap
+        assert tap is not None
+        interval = self._limits.seconds("ping_interval")
+        allowed = self._limits.seconds("ping_timeout")
+        if self._ping is not None:
+            sent_at, received_then = self._ping
+            if tap.bytes_received != received_then:
+                self._ping = None  # any byte shows that the peer lives
+            elif sent_at + allowed <= now:
+                self._socket.fail(Lost(f"the server did not answer a ping within {allowed:g} s"))
+                return math.inf
+            else:
+                return sent_at + allowed
+        due = max(self._last_decoded, self._last_ping) + interval
+        if due > now:
+            return due
+        if tap.outbox_bytes:
+            return now + interval  # the peer is still taking in a request: its silence means nothing
+        self._ping = (now, tap.bytes_received)
+        self._last_ping = now
+        nursery.start_soon(self._socket.ping, allowed)
+        return now + allowed
+
+    def _check_idle_close(self, now: float) -> float:
+        if self._riders or self._router.in_flight:
+            return now + self._limits.seconds("idle_lifetime")
+        due = self._idle_since + self._limits.seconds("idle_lifetime")
+        if due <= now:
+            self.retire("no turn used it for a while")
+            return math.inf
+        return due

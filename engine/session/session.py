@@ -1,0 +1,123 @@
+"""The session as its users see it."""
+
+from __future__ import annotations
+
+from engine.errors import ConfigurationError
+from engine.messages import AssistantMessage, Context
+from engine.options import Limits, OnCancel, Timeouts, Transport, TurnOptions, merge
+from engine.protocol.history import create_body
+from engine.reports import SessionStatistics
+from engine.session.actor import Actor
+from engine.session.turn import Turn
+
+__all__ = ["Session"]
+
+
+class Session:
+    """A conversation partner with a connection of its own, kept open between turns.
+
+    Got from `engine.open_session` or `engine.Engine.session`. Not thread-safe: use `trio.from_thread`.
+    """
+
+    def __init__(self, actor: Actor) -> None:
+        self._actor = actor
+
+    def __repr__(self) -> str:
+        return f"<Session {self.id!r}>"
+
+    @property
+    def id(self) -> str:
+        """The session's id in its engine."""
+        return self._actor.id
+
+    @property
+    def connected(self) -> bool:
+        """Whether a turn started now would find an open connection, as far as can be told."""
+        return self._actor.connected
+
+    def turn(
+        self,
+        context: str | Context,
+        options: TurnOptions | None = None,
+        *,
+        timeouts: Timeouts | None = None,
+        limits: Limits | None = None,
+        on_cancel: OnCancel | None = None,
+        transport: Transport | None = None,
+    ) -> Turn:
+        """Prepare one request; ``async with`` sends it.
+
+        Turns of a session are served one after the other, in the order in which their blocks were entered.
+
+        Args:
+            context: Instructions, messages and tools; a plain string is one user message without history.
+            options: What to ask of the model.
+            timeouts: Budgets for this turn, field by field over the session's.
+            limits: Limits for this turn, field by field over the session's.
+            on_cancel: What becomes of the connection if the block is left early.
+            transport: How the request travels.
+
+        Raises:
+            ConfigurationError: something given is wrong; ``field`` names it. Nothing was sent.
+        """
+        return self._turn(context, options, timeouts, limits, on_cancel, transport, buffered=True)
+
+    async def ask(
+        self,
+        context: str | Context,
+        options: TurnOptions | None = None,
+        *,
+        timeouts: Timeouts | None = None,
+        limits: Limits | None = None,
+        on_cancel: OnCancel | None = None,
+        transport: Transport | None = None,
+    ) -> AssistantMessage:
+        """Send one request and return the whole answer. Takes the same arguments as `turn`.
+
+        Raises:
+            ConfigurationError: something given is wrong; nothing was sent.
+            TurnError: there is no answer; its class and attributes say why.
+
+        If cancelled, the turn is abandoned at once, and its connection given up.
+        """
+        async with self._turn(context, options, timeouts, limits, on_cancel, transport, buffered=False) as turn:
+            return await turn.wait()
+
+    def _turn(
+        self,
+        context: str | Context,
+        options: TurnOptions | None,
+        timeouts: Timeouts | None,
+        limits: Limits | None,
+        on_cancel: OnCancel | None,
+        transport: Transport | None,
+        *,
+        buffered: bool,
+    ) -> Turn:
+        options = TurnOptions() if options is None else options
+        if not isinstance(options, TurnOptions):
+            raise ConfigurationError("options", f"is a {type(options).__name__}, not TurnOptions")
+        settings = self._actor.settings
+        check_policies(on_cancel, transport)
+        return Turn(
+            self._actor,
+            create_body(Context.of(context), options, model=settings.model),
+            payload_hook=options.payload_hook,
+            timeouts=merge(settings.timeouts, timeouts),
+            limits=merge(settings.limits, limits),
+            buffered=buffered,
+        )
+
+    def statistics(self) -> SessionStatistics:
+        """Counters at this moment."""
+        return self._actor.statistics()
+
+
+def check_policies(on_cancel: OnCancel | None, transport: Transport | None) -> None:
+    """Raise `ConfigurationError` for a policy that is none, or that this version does not have."""
+    if on_cancel is not None and not isinstance(on_cancel, OnCancel):
+        raise ConfigurationError("on_cancel", f"is a {type(on_cancel).__name__}, not an OnCancel")
+    if transport is not None and not isinstance(transport, Transport):
+        raise ConfigurationError("transport", f"is a {type(transport).__name__}, not a Transport")
+    if transport is Transport.SSE:
+        raise ConfigurationError("transport", "HTTP with server-sent events is not available in this version")

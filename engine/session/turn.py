@@ -1,0 +1,451 @@
+"""One turn: a request, its answer, and the block of the caller's code that waits for it.
+
+The caller's task only queues, waits and reads. The turn's own task, in the session's nursery, gets the connection,
+sends, and carries the scope that the turn's budgets act on.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import inspect
+from collections import deque
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from engine.errors import ConfigurationError, TurnError
+from engine.messages import AssistantMessage
+from engine.options import Limits, PayloadHook, Timeouts
+from engine.protocol.codec import encode
+from engine.protocol.exchange import Exchange
+from engine.protocol.failures import (
+    Broken,
+    Closed,
+    Expired,
+    Failure,
+    Overflowed,
+    TooLarge,
+    Unreachable,
+    to_error,
+)
+from engine.protocol.requests import ResponseCreate
+from engine.reports import PhaseSeconds, TurnReport
+from engine.session.budgets import Budgets
+from engine.turn_events import TextDelta, ThinkingDelta, ToolCallDelta, TurnEvent
+
+if TYPE_CHECKING:
+    from engine.session.actor import Actor
+    from engine.session.connection import Connection
+
+__all__ = ["Turn"]
+
+_DELTAS: Final = (TextDelta, ThinkingDelta, ToolCallDelta)
+_EVENTS_PER_CHECKPOINT: Final = 64
+
+
+class Turn:
+    """A request and its answer: ``async with session.turn(...) as turn``, then iterate, or await `wait`.
+
+    Entering waits until the lane is free. Leaving returns at once, whatever the state: a turn that has not ended is
+    abandoned, its connection is given up, and no later turn can see anything of it.
+
+    Iterating yields turn events and ends after `engine.TurnDone`; a failure raises a `engine.TurnError` after the
+    events that came before it.
+    """
+
+    def __init__(
+        self,
+        actor: Actor,
+        body: dict[str, Any],
+        *,
+        payload_hook: PayloadHook | None,
+        timeouts: Timeouts,
+        limits: Limits,
+        buffered: bool = True,
+    ) -> None:
+        self._actor = actor
+        self._body = body
+        self._payload_hook = payload_hook
+        self._limits = limits
+        self._budgets = Budgets(timeouts)
+        self._scope = trio.CancelScope()
+        self._admitted = trio.Event()
+        self._done = trio.Event()
+        self._parked = trio.lowlevel.ParkingLot()
+        self._entered = False
+        self._granted = False
+        self._left = False
+        self._reading = False
+        self._buffered = buffered
+        self._events: deque[TurnEvent] = deque()
+        self._held = 0
+        self._taken = 0
+        self._message: AssistantMessage | None = None
+        self._error: TurnError | None = None
+        self._text = ""
+        self._size = 0
+        self._attempts = 0
+        self._reused = False
+        self._connection: Connection | None = None
+        self._times: dict[str, float] = {}
+        self.timeouts = timeouts
+        self.context = contextvars.copy_context()
+        self.exchange = Exchange()
+        self.idle = timeouts.of("idle")
+        self.last_progress: float | None = None
+
+    # --- the caller's side ---
+
+    async def __aenter__(self) -> Turn:
+        """Queue the request and wait until the lane is granted.
+
+        Raises:
+            ConfigurationError: the request cannot be written as JSON.
+            RequestTooLarge: it is over `engine.Limits.max_request_bytes`.
+            TurnTimeout: the lane was not granted within the ``queue`` (or ``turn``) budget.
+            SessionClosed: the session takes no more turns.
+
+        If cancelled, the turn leaves the queue; nothing was sent.
+        """
+        if self._entered:
+            raise RuntimeError("a turn can be entered only once")
+        self._entered = True
+        self._begin("entered", "turn", "queue")
+        await self._prepare()
+        try:
+            self._actor.submit(self)
+            with trio.CancelScope(deadline=self._budgets.deadline) as scope:
+                await self._admitted.wait()
+            if scope.cancelled_caught and not self._admitted.is_set():
+                self._actor.withdraw(self)
+                expired = self._budgets.expired(trio.current_time())
+                assert expired is not None
+                self.fail(expired)
+            if self._error is not None and not self._granted:
+                raise self._error
+        except BaseException:
+            self._leave()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Leave the turn. Has no checkpoint: it returns at once, whatever the turn's state."""
+        self._leave()
+
+    def __aiter__(self) -> Turn:
+        return self
+
+    async def __anext__(self) -> TurnEvent:
+        """Return the next turn event.
+
+        Raises:
+            TurnError: the turn failed; the same error again if asked again.
+
+        Cancelling loses no event.
+        """
+        self._check_reader()
+        while True:
+            if self._events:
+                self._taken += 1
+                if self._taken % _EVENTS_PER_CHECKPOINT:
+                    await trio.lowlevel.checkpoint_if_cancelled()
+                else:
+                    await trio.lowlevel.checkpoint()
+                event = self._events.popleft()
+                self._held -= _weight(event)
+                return event
+            if self._done.is_set():
+                await trio.lowlevel.checkpoint()
+                if self._error is not None:
+                    raise self._error
+                raise StopAsyncIteration
+            self._reading = True
+            try:
+                await self._parked.park()
+            finally:
+                self._reading = False
+
+    async def wait(self) -> AssistantMessage:
+        """Wait for the whole answer. From here on nothing is buffered, so it cannot overflow.
+
+        Raises:
+            TurnError: the turn failed.
+
+        Cancelling only stops waiting; leaving the block is what abandons the turn.
+        """
+        self._check_reader()
+        self._buffered = False
+        self._events.clear()
+        self._held = 0
+        self._reading = True
+        try:
+            await self._done.wait()
+        finally:
+            self._reading = False
+        if self._error is not None:
+            raise self._error
+        return self.message
+
+    def _check_reader(self) -> None:
+        if not self._entered:
+            raise RuntimeError("enter the turn first: async with session.turn(...) as turn")
+        if self._left:
+            raise RuntimeError("the turn's block was left")
+        if self._reading:
+            raise RuntimeError("another task is reading this turn")
+
+    @property
+    def message(self) -> AssistantMessage:
+        """The whole answer.
+
+        Raises:
+            RuntimeError: the turn has not ended.
+            TurnError: it failed.
+        """
+        if self._error is not None:
+            raise self._error
+        if self._message is None:
+            raise RuntimeError("the turn has not ended; turn.partial is what there is so far")
+        return self._message
+
+    @property
+    def partial(self) -> AssistantMessage:
+        """What has arrived of the answer so far; empty when nothing has."""
+        return self._message or self.exchange.partial() or AssistantMessage()
+
+    @property
+    def report(self) -> TurnReport:
+        """What is known of the turn at this moment."""
+        usage = self.partial.usage
+        sent = self._attempts > 0
+        return TurnReport(
+            transport="websocket" if sent else None,
+            attempts=self._attempts,
+            connection_reused=self._reused,
+            continued=False,
+            full_because="every request carries its whole input" if sent else None,
+            bytes_sent=self._size if sent else 0,
+            bytes_full=self._size,
+            cached_tokens=usage.cached_tokens if usage is not None else None,
+            response_id=self.exchange.response_id,
+            delivery=self.exchange.delivery,
+            seconds=self._seconds(),
+        )
+
+    def _seconds(self) -> PhaseSeconds:
+        def between(start: str, end: str) -> float | None:
+            if start in self._times and end in self._times:
+                return self._times[end] - self._times[start]
+            return None
+
+        return PhaseSeconds(
+            queue=between("entered", "granted"),
+            connect=between("granted", "connected"),
+            send=between("connected", "sent"),
+            first_event=between("sent", "first_event"),
+            total=between("entered", "ended"),
+        )
+
+    # --- submission ---
+
+    async def _prepare(self) -> None:
+        """Let the caller's hook have its say, then encode: once, in the caller's task, whatever happens later."""
+        body = self._body
+        if self._payload_hook is not None:
+            changed = self._payload_hook(body)
+            if inspect.isawaitable(changed):
+                changed = await changed
+            body = body if changed is None else changed
+        else:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        try:
+            self._text = encode(ResponseCreate(body))
+        except RecursionError:
+            raise ConfigurationError("request", "is nested too deep for JSON") from None
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError("request", f"cannot be written as JSON: {_without_values(error)}") from None
+        self._size = len(self._text.encode())
+        limit = self._limits.number("max_request_bytes")
+        if self._size > limit:
+            self.fail(TooLarge(self._size, limit))
+            assert self._error is not None
+            raise self._error
+
+    # --- the lane's side ---
+
+    def overdue(self, now: float) -> bool:
+        """Whether a budget ran out while the turn was waiting."""
+        return self._budgets.expired(now) is not None
+
+    def grant(self, now: float) -> None:
+        """The lane is the turn's own: start its task."""
+        self._granted = True
+        self._times["granted"] = now
+        self._budgets.stop("queue")
+        self._budgets.start("start", now)
+        self._actor.start(self, self._run)
+        self._admitted.set()
+
+    # --- the turn's own task ---
+
+    async def _run(self) -> None:
+        try:
+            with self._scope:
+                self._scope.deadline = self._budgets.deadline
+                await self._drive()
+            if not self._settled:
+                expired = self._budgets.expired(trio.current_time())
+                self.fail(expired or Closed("the turn was cancelled"))
+        except Exception as error:
+            self.fail(Broken(error))
+        finally:
+            self.fail(Closed("the session ended"))  # nothing, where the turn has ended already
+            self._actor.release(self)
+
+    async def _drive(self) -> None:
+        while not self._settled:
+            connection = await self._actor.acquire(self)
+            if isinstance(connection, Failure):
+                self.fail(connection)
+                return
+            reused = connection.requests > 0
+            self._budgets.stop("connect")
+            self._begin("connected", "send")
+            self._connection = connection
+            if await connection.dispatch(self, self._text):
+                self._attempts += 1
+                self._reused = reused
+                self._actor.instruments.emit(
+                    "request_sent", self._actor.id, connection.number, self._size, context=self.context
+                )
+                break
+            self._connection = None
+        if self._left or self._error is not None:  # left while the frame was being queued
+            self._forsake()
+            return
+        await self._done.wait()
+
+    def joined(self, connection: Connection) -> None:
+        """The turn waits for a dial, whose clock may have been running for a while."""
+        self._budgets.start("connect", connection.started_at)
+        self._scope.deadline = self._budgets.deadline
+
+    # --- the connection's side ---
+
+    def passed(self, now: float) -> None:
+        """The request's last byte was passed on."""
+        self._budgets.stop("send")
+        if self.last_progress is None:
+            self._times["sent"] = now
+            self._budgets.start("first_event", now)
+        self._scope.deadline = self._budgets.deadline
+
+    def received(self, events: Sequence[TurnEvent], now: float) -> None:
+        """Note an event of the response, and keep what the consumer should see of it."""
+        if "first_event" not in self._times:
+            self._times["first_event"] = now
+            self._times.setdefault("sent", now)
+            self._budgets.stop("start", "send", "first_event")
+            self._scope.deadline = self._budgets.deadline
+        if not events or not self._buffered or self._settled:
+            return
+        for event in events:
+            self._events.append(event)
+            self._held += _weight(event)
+        if self._reading:
+            self._parked.unpark_all()
+        elif len(self._events) > self._limits.number("buffer_events") or self._held > self._limits.number(
+            "buffer_bytes"
+        ):
+            self.fail(Overflowed(len(self._events), self._held))
+
+    def ended(self) -> None:
+        """The exchange has an outcome."""
+        outcome = self.exchange.outcome
+        if isinstance(outcome, AssistantMessage):
+            self._settle(message=outcome)
+        elif outcome is not None:
+            self.fail(outcome)
+
+    # --- how it ends ---
+
+    @property
+    def answered(self) -> bool:
+        """Whether it ended with an answer."""
+        return self._message is not None
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended with an error."""
+        return self._error is not None
+
+    @property
+    def _settled(self) -> bool:
+        return self._done.is_set()
+
+    def fail(self, failure: Failure) -> None:
+        """End the turn with an error, unless it has ended."""
+        if self._settled:
+            return
+        if isinstance(failure, Expired) and failure.phase == "connect":
+            failure = Unreachable("timeout", f"no connection came about within {failure.seconds:g} s")
+        error = to_error(failure)
+        error.delivery = self.exchange.delivery
+        error.partial = self.exchange.partial()
+        self._settle(error=error)
+
+    def _settle(self, *, message: AssistantMessage | None = None, error: TurnError | None = None) -> None:
+        self._message = message
+        self._error = error
+        self._times["ended"] = trio.current_time()
+        self._done.set()
+        self._admitted.set()
+        self._parked.unpark_all()
+        if error is not None:
+            error.report = self.report
+        self._forsake()
+        if not self._attempts:  # its task may be waiting for a connection that it no longer needs
+            self._scope.cancel(reason="the turn has ended")
+        if self._granted:
+            self._actor.instruments.emit("turn_ended", self._actor.id, self.report, error, context=self.context)
+
+    def _forsake(self) -> None:
+        """Give up what is still in flight for this turn."""
+        connection, self._connection = self._connection, None
+        if connection is not None and self.exchange.outcome is None:
+            self._actor.left(self, connection)
+
+    def _leave(self) -> None:
+        """Abandon the turn if it has not ended. Synchronous: clean-up is the session's work."""
+        if self._left:
+            return
+        self._left = True
+        self._events.clear()
+        if not self._settled:
+            self._actor.withdraw(self)
+            self._settle()
+
+    def _begin(self, moment: str, *phases: str) -> None:
+        now = trio.current_time()
+        self._times[moment] = now
+        for phase in phases:
+            self._budgets.start(phase, now)
+        self._scope.deadline = self._budgets.deadline
+
+
+def _weight(event: TurnEvent) -> int:
+    return len(event.delta) if isinstance(event, _DELTAS) else 0
+
+
+def _without_values(error: Exception) -> str:
+    """The kind of an encoding error; its own text may quote the payload."""
+    return {"ValueError": "a number is not finite, or an object contains itself"}.get(
+        type(error).__name__, "it holds an object of another kind"
+    )
