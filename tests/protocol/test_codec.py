@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import traceback
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -211,10 +212,21 @@ def test_values_of_ours_may_stand_inside_a_request() -> None:
     )
 
 
-def test_importing_the_protocol_imports_no_transport() -> None:
-    # In a fresh interpreter, since the test run itself has Trio loaded.
-    code = "import sys, engine.protocol.codec; sys.exit(bool({'trio', 'httpx'} & sys.modules.keys()))"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+ALONE = """
+import sys, types
+package = types.ModuleType("engine")
+package.__path__ = ["engine"]
+sys.modules["engine"] = package
+import engine.protocol.codec
+print(sorted({"trio", "httpx", "trio_websocket"} & sys.modules.keys()))
+"""
+
+
+def test_the_protocol_needs_no_transport() -> None:
+    # In a fresh interpreter, and past the package's own module, which brings in every layer.
+    root = Path(__file__).parents[2]
+    finished = subprocess.run([sys.executable, "-c", ALONE], cwd=root, check=True, capture_output=True, text=True)
+    assert finished.stdout == "[]\n"
 
 
 # --- Requests
