@@ -252,15 +252,18 @@ class open_engine:  # noqa: N801 - read as a function: async with open_engine(..
         assert self._nursery is not None
         self._engine._leave()
         self._nursery.cancel_scope.cancel(reason="the engine was left")
-        interrupt = False
+        interrupted = False
         try:
             await self._manager.__aexit__(None, None, None)
         except BaseExceptionGroup as group:
-            interrupt = group.subgroup(KeyboardInterrupt) is not None
-            if not interrupt and exc is None:
+            interrupted = group.subgroup(KeyboardInterrupt) is not None
+            foreign = group.subgroup(lambda error: not isinstance(error, trio.Cancelled | KeyboardInterrupt))
+            if foreign is not None and exc is None:
                 raise
-        if interrupt:
+        if interrupted:
             raise KeyboardInterrupt
+        if exc is None:
+            await trio.lowlevel.checkpoint_if_cancelled()  # where the tasks were cancelled, so is this block
         return False
 
 

@@ -138,8 +138,12 @@ class Actor:
 
     def left(self, turn: Turn, connection: Connection) -> None:
         """A turn was left while its request was in flight: give the connection up and dial its replacement."""
-        connection.abandon(turn)
-        if self._current is None and self.failure is None and not self._nursery_cancelled():
+        if (
+            connection.abandon(turn)
+            and self._current is None
+            and self.failure is None
+            and not self._nursery_cancelled()
+        ):
             self._dial(turn.timeouts)
 
     def _nursery_cancelled(self) -> bool:

@@ -178,11 +178,17 @@ class Connection:
         tap.when_passed(mark, functools.partial(self._passed, rider))
         return True
 
-    def abandon(self, rider: Rider) -> None:
-        """Forget who waited for an answer that is still to come. No other request may follow it on this socket."""
-        if self._riders.pop(rider.exchange, None) is not None:
-            rider.exchange.abandoned = True
-            self.retire("a turn was left before its response had ended")
+    def abandon(self, rider: Rider) -> bool:
+        """Forget who waited for an answer that is still to come; no other request may follow it on this socket.
+
+        Returns:
+            Whether there was one to come: a connection that failed has told its turns already.
+        """
+        if self._riders.pop(rider.exchange, None) is None:
+            return False
+        rider.exchange.abandoned = True
+        self.retire("a turn was left before its response had ended")
+        return True
 
     def retire(self, reason: str) -> None:
         """Take no new turns, and close once those in flight have ended. Idempotent, and returns at once."""

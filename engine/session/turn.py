@@ -30,7 +30,7 @@ from engine.protocol.failures import (
     Unreachable,
     to_error,
 )
-from engine.protocol.requests import ResponseCreate
+from engine.protocol.requests import SOCKET_ONLY, ResponseCreate
 from engine.reports import PhaseSeconds, TurnReport
 from engine.session.budgets import Budgets
 from engine.turn_events import TextDelta, ThinkingDelta, ToolCallDelta, TurnEvent
@@ -68,7 +68,9 @@ class Turn:
         self._actor = actor
         self._body = body
         self._payload_hook = payload_hook
-        self._limits = limits
+        self._max_request_bytes = limits.number("max_request_bytes")
+        self._max_events = limits.number("buffer_events")
+        self._max_held = limits.number("buffer_bytes")
         self._budgets = Budgets(timeouts)
         self._scope = trio.CancelScope()
         self._admitted = trio.Event()
@@ -265,16 +267,10 @@ class Turn:
             body = body if changed is None else changed
         else:
             await trio.lowlevel.checkpoint_if_cancelled()
-        try:
-            self._text = encode(ResponseCreate(body))
-        except RecursionError:
-            raise ConfigurationError("request", "is nested too deep for JSON") from None
-        except (TypeError, ValueError) as error:
-            raise ConfigurationError("request", f"cannot be written as JSON: {_without_values(error)}") from None
+        self._text = _request_text(body)
         self._size = len(self._text.encode())
-        limit = self._limits.number("max_request_bytes")
-        if self._size > limit:
-            self.fail(TooLarge(self._size, limit))
+        if self._size > self._max_request_bytes:
+            self.fail(TooLarge(self._size, self._max_request_bytes))
             assert self._error is not None
             raise self._error
 
@@ -318,19 +314,16 @@ class Turn:
             reused = connection.requests > 0
             self._budgets.stop("connect")
             self._begin("connected", "send")
-            self._connection = connection
             if await connection.dispatch(self, self._text):
+                self._connection = connection
                 self._attempts += 1
                 self._reused = reused
                 self._actor.instruments.emit(
                     "request_sent", self._actor.id, connection.number, self._size, context=self.context
                 )
-                break
-            self._connection = None
-        if self._left or self._error is not None:  # left while the frame was being queued
-            self._forsake()
-            return
-        await self._done.wait()
+                if self._settled:  # left, or its session released, while the frame was being queued
+                    self._forsake()
+                await self._done.wait()
 
     def joined(self, connection: Connection) -> None:
         """The turn waits for a dial, whose clock may have been running for a while."""
@@ -361,9 +354,7 @@ class Turn:
             self._held += _weight(event)
         if self._reading:
             self._parked.unpark_all()
-        elif len(self._events) > self._limits.number("buffer_events") or self._held > self._limits.number(
-            "buffer_bytes"
-        ):
+        if len(self._events) > self._max_events or self._held > self._max_held:
             self.fail(Overflowed(len(self._events), self._held))
 
     def ended(self) -> None:
@@ -444,8 +435,23 @@ def _weight(event: TurnEvent) -> int:
     return len(event.delta) if isinstance(event, _DELTAS) else 0
 
 
-def _without_values(error: Exception) -> str:
-    """The kind of an encoding error; its own text may quote the payload."""
-    return {"ValueError": "a number is not finite, or an object contains itself"}.get(
-        type(error).__name__, "it holds an object of another kind"
-    )
+def _request_text(body: object) -> str:
+    """Encode a request body; what is wrong with it is told without its values."""
+    if not isinstance(body, Mapping):
+        raise ConfigurationError("options.payload_hook", f"returned a {type(body).__name__}, not a mapping or None")
+    for name in SOCKET_ONLY:
+        if name in body:
+            raise ConfigurationError(f"request[{name!r}]", "is set by the library")
+    for name, value in body.items():
+        try:
+            encode({name: value})
+        except TypeError:
+            problem = "holds something that JSON does not have"
+        except ValueError:
+            problem = "holds a number that is not finite, or contains itself"
+        except RecursionError:
+            problem = "is nested too deep"
+        else:
+            continue
+        raise ConfigurationError(f"request[{name!r}]", problem)
+    return encode(ResponseCreate(body))
