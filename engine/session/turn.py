@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextvars
 import inspect
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -442,16 +442,22 @@ def _request_text(body: object) -> str:
     for name in SOCKET_ONLY:
         if name in body:
             raise ConfigurationError(f"request[{name!r}]", "is set by the library")
+    try:
+        return encode(ResponseCreate(body))
+    except (TypeError, ValueError, RecursionError):
+        culprit, problem = _unwritable(body)
+    raise ConfigurationError(culprit, problem)
+
+
+def _unwritable(body: Mapping[str, Any]) -> tuple[str, str]:
+    """Find the field that has no JSON form."""
     for name, value in body.items():
         try:
             encode({name: value})
         except TypeError:
-            problem = "holds something that JSON does not have"
+            return f"request[{name!r}]", "holds something that JSON does not have"
         except ValueError:
-            problem = "holds a number that is not finite, or contains itself"
+            return f"request[{name!r}]", "holds a number that is not finite, or contains itself"
         except RecursionError:
-            problem = "is nested too deep"
-        else:
-            continue
-        raise ConfigurationError(f"request[{name!r}]", problem)
-    return encode(ResponseCreate(body))
+            return f"request[{name!r}]", "is nested too deep"
+    return "request", "cannot be written as JSON"
