@@ -1,0 +1,26 @@
+"""The command line: ``ask``, ``chat`` and ``simulate``. Needs the ``[cli]`` extra."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+__all__ = ["main"]
+
+_EXTRA: Final = frozenset({"click", "rich"})
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command line with ``arguments`` and return the exit code.
+
+    0 means done, 1 that something failed, 2 that the arguments could not be used, 130 that it was interrupted.
+    """
+    try:
+        from engine.cli.commands import invoke
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] not in _EXTRA:
+            raise
+        print(f"The command line needs {error.name}: python -m pip install 'trio-session-engine[cli]'", file=sys.stderr)
+        return 1
+    return invoke(list(arguments))

@@ -1,0 +1,135 @@
+"""The commands and their options."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import math
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+import click
+
+from engine.cli.errors import DONE, INTERRUPTED, MISUSED
+from engine.cli.programs import Wishes, ask, chat, simulate, verdict
+from engine.cli.terminal import Terminal
+from engine.errors import ConfigurationError
+from engine.options import Endpoint, Transport
+
+__all__ = ["invoke"]
+
+_MODEL: Final = "gpt-5.4"
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def invoke(arguments: list[str]) -> int:
+    """Run the command that ``arguments`` name and return its exit code."""
+    try:
+        code = commands.main(args=arguments, standalone_mode=False)
+    except click.Abort:
+        return INTERRUPTED
+    except click.ClickException as error:
+        hint = ""
+        if isinstance(error, click.UsageError) and error.ctx is not None:
+            hint = f"; try {error.ctx.command_path} --help"
+        Terminal().notice(f"Error: {error.format_message().rstrip('.')}{hint}")
+        return MISUSED
+    return code if isinstance(code, int) else DONE
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("trio-session-engine")
+    except importlib.metadata.PackageNotFoundError:
+        return "(not installed: running from a checkout)"
+
+
+def _finite(context: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter("must be a finite number")
+    return value
+
+
+def _url(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    if not value:
+        return None
+    try:
+        Endpoint(value)
+    except ConfigurationError as error:
+        raise click.BadParameter(error.problem) from None
+    return value
+
+
+_TURN_OPTIONS: Final = (
+    click.option("--model", default=_MODEL, show_default=True, help="The model to ask."),
+    click.option(
+        "--base-url",
+        envvar="OPENAI_BASE_URL",
+        callback=_url,
+        metavar="URL",
+        help="The server, up to but not including /responses.  [env: OPENAI_BASE_URL]",
+    ),
+    click.option(
+        "--transport",
+        type=click.Choice([transport.value for transport in Transport]),
+        default=Transport.AUTO.value,
+        show_default=True,
+        help="How requests travel.",
+    ),
+    click.option("--temperature", type=float, callback=_finite, help="Sampling temperature."),
+    click.option(
+        "--timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        callback=_finite,
+        metavar="SECONDS",
+        help="Bound for a whole turn.",
+    ),
+    click.option("--json", is_flag=True, help="Print every event as a line of JSON."),
+    click.option("--report", is_flag=True, help="Print what is known of each turn on standard error."),
+)
+
+
+def _turn_options(function: _Function) -> _Function:
+    @functools.wraps(function)
+    def wrapper(transport: str, **options: Any) -> Any:
+        positional = {name: options.pop(name) for name in ("prompt",) if name in options}
+        return function(**positional, wishes=Wishes(transport=Transport(transport), **options))
+
+    return functools.reduce(lambda decorated, option: option(decorated), reversed(_TURN_OPTIONS), wrapper)  # type: ignore[return-value]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False)
+@click.version_option(_version(), message="trio-session-engine %(version)s")
+def commands() -> None:
+    """Talk to the OpenAI Responses API, or a server compatible with it, over one WebSocket.
+
+    The key comes from OPENAI_API_KEY. Without it and without --base-url, a built-in simulator answers.
+    """
+
+
+@commands.command("ask")
+@click.argument("prompt")
+@_turn_options
+def ask_command(prompt: str, wishes: Wishes) -> int:
+    """Ask one question and print the answer as it comes. PROMPT may be - for standard input."""
+    terminal = Terminal()
+    return verdict(terminal, lambda: ask(terminal, wishes, prompt))
+
+
+@commands.command("chat")
+@_turn_options
+def chat_command(wishes: Wishes) -> int:
+    """Hold a conversation: every line of standard input is a message. /quit or the end of the input ends it."""
+    terminal = Terminal()
+    return verdict(terminal, lambda: chat(terminal, wishes))
+
+
+@commands.command("simulate")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, show_default=True, help="0 picks a free one.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
+@click.option("--verbose", is_flag=True, help="List requests, without what they say.")
+def simulate_command(port: int, host: str, verbose: bool) -> int:
+    """Run the simulator until it is interrupted."""
+    terminal = Terminal()
+    return verdict(terminal, lambda: simulate(terminal, host, port, verbose=verbose))
