@@ -145,7 +145,7 @@ def _call(tool: Mapping[str, Any], text: str) -> Call | CustomCall:
 def sample(schema: object, text: str, answer: str | None = None, depth: int = 0) -> Any:
     """Return a value that fits a simple JSON schema: strings take the text, numbers the answer, the rest is minimal."""
     if not isinstance(schema, dict) or depth > 20:
-        return text
+        return answer if answer is not None else text
     if "const" in schema:
         return schema["const"]
     if schema.get("enum"):

@@ -125,7 +125,7 @@ class WebSocket:
     def _note_close(self) -> None:
         if self.record.close_code is None:
             reason = None if self._socket is None else self._socket.closed
-            self.record.close_code = 1006 if reason is None else reason.code
+            self.record.close_code = 1006 if reason is None else int(reason.code)
             self.record.close_reason = None if reason is None else reason.reason
 
     def finish(self, code: int, reason: str = "") -> None:
