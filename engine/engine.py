@@ -87,7 +87,7 @@ class Engine:
                 settings=settings,
                 instruments=self._instruments,
             )
-            self._nursery.start_soon(actor.run)
+            self._nursery.start_soon(self._host, actor)
         elif (model, timeouts, limits, on_cancel, transport) != (None,) * 5 and settings != actor.settings:
             raise ConfigurationError(f"session {session_id!r}", "lives with other options; release it first")
         await actor.started.wait()
@@ -129,17 +129,20 @@ class Engine:
         return True
 
     def _retire(self, actor: Actor) -> None:
-        """Take an actor out of the registry, and remember it until its sockets are gone."""
+        """Take an actor out of the registry; until its sockets are gone it counts as closing."""
         del self._actors[actor.id]
-        self._closing.setdefault(actor.id, []).append(actor)
-        self._nursery.start_soon(self._bury, actor)
+        if not actor.finished.is_set():
+            self._closing.setdefault(actor.id, []).append(actor)
 
-    async def _bury(self, actor: Actor) -> None:
-        await actor.finished.wait()
-        remaining = self._closing[actor.id]
-        remaining.remove(actor)
-        if not remaining:
-            del self._closing[actor.id]
+    async def _host(self, actor: Actor) -> None:
+        try:
+            await actor.run()
+        finally:
+            remaining = self._closing.get(actor.id, [])
+            if actor in remaining:
+                remaining.remove(actor)
+            if not remaining:
+                self._closing.pop(actor.id, None)
 
     def _leave(self) -> None:
         self._left = True

@@ -12,7 +12,7 @@ from typing import Final
 import trio
 from attrs import frozen
 
-from engine.errors import SessionClosed
+from engine.errors import SessionClosed, TurnError
 from engine.instruments import Instruments
 from engine.options import Endpoint, Limits, OnCancel, Timeouts, Transport
 from engine.protocol.failures import Broken, Closed, Failure, to_error
@@ -126,14 +126,18 @@ class Actor:
         self.instruments.emit("turn_started", self.id, context=turn.context)
         turn.context.run(self._nursery.start_soon, task)
 
-    def release(self, turn: Turn) -> None:
-        """A granted turn's task is over; count how it went and serve the next one."""
+    def ended(self, turn: Turn, error: TurnError | None) -> None:
+        """Count how a granted turn went."""
         if turn.answered:
             self._completed += 1
-        elif turn.failed:
+        elif error is not None:
             self._failed += 1
         else:
             self._abandoned += 1
+        self.instruments.emit("turn_ended", self.id, turn.report, error, context=turn.context)
+
+    def release(self, turn: Turn) -> None:
+        """A granted turn's task is over: serve the next one."""
         self._lane.release(turn)
 
     def left(self, turn: Turn, connection: Connection) -> None:
@@ -225,7 +229,7 @@ class Actor:
         others = [each for each in self._connections if each is not self._current]
         return SessionStatistics(
             queued=self._lane.queued,
-            active=0 if self._lane.active is None else 1,
+            active=self._started - self._completed - self._failed - self._abandoned,
             turns_started=self._started,
             turns_completed=self._completed,
             turns_failed=self._failed,

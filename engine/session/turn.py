@@ -373,11 +373,6 @@ class Turn:
         return self._message is not None
 
     @property
-    def failed(self) -> bool:
-        """Whether it ended with an error."""
-        return self._error is not None
-
-    @property
     def _settled(self) -> bool:
         return self._done.is_set()
 
@@ -405,7 +400,7 @@ class Turn:
         if not self._attempts:  # its task may be waiting for a connection that it no longer needs
             self._scope.cancel(reason="the turn has ended")
         if self._granted:
-            self._actor.instruments.emit("turn_ended", self._actor.id, self.report, error, context=self.context)
+            self._actor.ended(self, error)
 
     def _forsake(self) -> None:
         """Give up what is still in flight for this turn."""
