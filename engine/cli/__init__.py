@@ -19,8 +19,9 @@ def main(arguments: Sequence[str]) -> int:
     try:
         from engine.cli.commands import invoke
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] not in _EXTRA:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in _EXTRA:
             raise
-        print(f"The command line needs {error.name}: python -m pip install 'trio-session-engine[cli]'", file=sys.stderr)
+        print(f"The command line needs {missing}: python -m pip install 'trio-session-engine[cli]'", file=sys.stderr)
         return 1
     return invoke(list(arguments))

@@ -1,0 +1,163 @@
+"""Never run: the public interface as type checkers see it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import assert_type
+
+import trio
+
+from engine import (
+    AssistantMessage,
+    AuthenticationFailed,
+    ConfigurationError,
+    ConnectFailed,
+    ConnectionLost,
+    Context,
+    Delivery,
+    Endpoint,
+    Engine,
+    EngineError,
+    Instrument,
+    Limits,
+    OnCancel,
+    RateLimited,
+    RequestRejected,
+    ResponseFailed,
+    Session,
+    TextDelta,
+    TextEnded,
+    TextStarted,
+    ThinkingDelta,
+    ThinkingEnded,
+    ThinkingStarted,
+    Timeouts,
+    ToolCall,
+    ToolCallDelta,
+    ToolCallEnded,
+    ToolCallStarted,
+    ToolResult,
+    Transport,
+    Turn,
+    TurnDone,
+    TurnError,
+    TurnOptions,
+    TurnReport,
+    TurnStarted,
+    TurnTimeout,
+    Usage,
+    UserMessage,
+    open_engine,
+    open_session,
+)
+from engine.simulator import Simulator, open_simulator
+from engine.turn_events import TurnEvent
+
+
+async def key() -> str:
+    return "sk-example"
+
+
+class Counting(Instrument):
+    def turn_started(self, session: str) -> None:
+        return None
+
+    def turn_ended(self, session: str, report: TurnReport, error: TurnError | None) -> None:
+        assert_type(report.delivery, Delivery)
+
+
+async def one_session(endpoint: Endpoint) -> None:
+    async with open_session(endpoint, model="gpt-5.4", timeouts=Timeouts(connect=5, turn=None)) as session:
+        assert_type(session, Session)
+        answer = await session.ask("What is 2+2?")
+        assert_type(answer, AssistantMessage)
+        assert_type(answer.text, str)
+        assert_type(answer.usage, Usage | None)
+        assert_type(answer.tool_calls, tuple[ToolCall, ...])
+        context = Context([UserMessage("hello"), answer, ToolResult("call_1", "done")], instructions="Be brief.")
+        async with session.turn(
+            context,
+            TurnOptions(temperature=0.8, metadata={"a": "b"}),
+            timeouts=Timeouts(turn=20),
+            on_cancel=OnCancel.CLOSE,
+            transport=Transport.AUTO,
+        ) as turn:
+            assert_type(turn, Turn)
+            async for event in turn:
+                tell(event)
+            assert_type(turn.message, AssistantMessage)
+            assert_type(turn.partial, AssistantMessage)
+            assert_type(turn.report, TurnReport)
+            assert_type(turn.report.seconds.total, float | None)
+        async with session.turn("again") as turn:
+            assert_type(await turn.wait(), AssistantMessage)
+
+
+def tell(event: TurnEvent) -> str:
+    match event:
+        case TurnStarted(response_id):
+            return response_id or ""
+        case TextDelta(_, delta) | ThinkingDelta(_, delta) | ToolCallDelta(_, delta):
+            return delta
+        case TextStarted() | TextEnded() | ThinkingStarted() | ThinkingEnded():
+            return str(event.index)
+        case ToolCallStarted(_, block) | ToolCallEnded(_, block):
+            return block.name
+        case TurnDone(reason, message):
+            return reason + message.text
+
+
+async def many_sessions(dialer_of: Simulator) -> None:
+    async with open_engine(
+        Endpoint("https://example.com/v1", key, headers={"X-Team": "a"}),
+        model="gpt-5.4",
+        limits=Limits(buffer_events=10),
+        instruments=[Counting()],
+        dialer=dialer_of.dialer,
+    ) as engine:
+        assert_type(engine, Engine)
+        session = await engine.session("user-42")
+        assert_type(session, Session)
+        assert_type(engine.has_session("user-42"), bool)
+        assert_type(list(engine), list[str])
+        assert_type(await engine.release("user-42"), bool)
+
+
+async def failures(session: Session) -> float | int | str | None:
+    try:
+        await session.ask("hello")
+    except ConfigurationError as error:
+        return error.field
+    except TurnTimeout as error:
+        return error.phase
+    except RateLimited as error:
+        return error.retry_after
+    except AuthenticationFailed as error:
+        return error.status
+    except RequestRejected as error:
+        return error.code
+    except ConnectFailed as error:
+        assert_type(error.headers, Sequence[tuple[str, str]])
+        return error.status
+    except ConnectionLost as error:
+        return error.close_code
+    except ResponseFailed as error:
+        return error.response_id
+    except TurnError as error:
+        assert_type(error.delivery, Delivery)
+        assert_type(error.partial, AssistantMessage | None)
+        return None
+    except EngineError as error:
+        return str(error)
+    return None
+
+
+async def simulated() -> None:
+    async with open_simulator(in_memory=True) as simulator:
+        assert_type(simulator, Simulator)
+        assert_type(simulator.endpoint, Endpoint)
+        async with open_session(simulator.endpoint, model="gpt-5.4", dialer=simulator.dialer) as session:
+            await session.ask("hello")
+
+
+trio.run(simulated)
