@@ -14,6 +14,7 @@ import attrs
 from attrs import Attribute, field, frozen
 
 from engine.errors import ConfigurationError
+from engine.profiles import Profile, profile_of
 
 __all__ = [
     "UNSET",
@@ -56,7 +57,11 @@ class OnCancel(Enum):
     """What becomes of the connection when a turn is left before its response has ended."""
 
     CLOSE = "close"
-    """Close it. The next turn uses another one."""
+    """Close it and dial its replacement at once."""
+    DRAIN = "drain"
+    """Read the rest of the response and throw it away, within the ``drain`` budget; then as `CLOSE`."""
+    NEW_LANE = "new_lane"
+    """Leave it to itself and go on over a fresh lane of the same connection; as `CLOSE` where there are no lanes."""
 
 
 # --- endpoint --------------------------------------------------------------------------------------------------------
@@ -139,6 +144,7 @@ class Endpoint:
         project: Sent as ``OpenAI-Project``.
         ssl_context: Used instead of the default one, which verifies certificates and host names; the only way to
             change how they are verified.
+        profile: What kind of server it is: ``"openai"``, ``"generic"`` or a `Profile`; by the host's name if not given.
 
     Raises:
         ConfigurationError: a value could not be used; ``field`` names it.
@@ -157,6 +163,7 @@ class Endpoint:
     organization: str | None = field(default=None, kw_only=True)
     project: str | None = field(default=None, kw_only=True)
     ssl_context: ssl.SSLContext | None = field(default=None, kw_only=True, repr=False)
+    profile: Profile | str | None = field(default=None, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         if self.api_key is not None and not callable(self.api_key):
@@ -167,6 +174,7 @@ class Endpoint:
                 check_header("OpenAI-" + name.capitalize(), value, where=name)
         if self.ssl_context is not None and not isinstance(self.ssl_context, ssl.SSLContext):
             raise ConfigurationError("ssl_context", f"is a {type(self.ssl_context).__name__}, not an ssl.SSLContext")
+        profile_of(self.profile, "")
 
     @classmethod
     def from_env(cls) -> Endpoint:
@@ -186,6 +194,11 @@ class Endpoint:
             organization=os.environ.get("OPENAI_ORG_ID") or None,
             project=os.environ.get("OPENAI_PROJECT_ID") or None,
         )
+
+    @property
+    def server(self) -> Profile:
+        """What kind of server it is: the given profile, or the one that fits the host."""
+        return profile_of(self.profile, self.websocket.hostname or "")
 
     @property
     def websocket(self) -> SplitResult:
@@ -230,7 +243,9 @@ class Timeouts:
         first_event: From then until the first event. Default 30.
         idle: Silence of this turn between two of its events. Default 300.
         turn: From entering the block until the response has ended. Default None.
+        drain: Reading the rest of an abandoned response, with `OnCancel.DRAIN`. Default 5.
         close: The closing handshake; the socket is then aborted. 0 aborts at once. Default 2.
+        warm_up: The exchange that prepares a connection, with `TurnOptions.warm_up`. Default 8.
     """
 
     queue: Seconds = field(default=UNSET, validator=_seconds)
@@ -240,7 +255,9 @@ class Timeouts:
     first_event: Seconds = field(default=UNSET, validator=_seconds)
     idle: Seconds = field(default=UNSET, validator=_seconds)
     turn: Seconds = field(default=UNSET, validator=_seconds)
+    drain: Seconds = field(default=UNSET, validator=_seconds)
     close: Seconds = field(default=UNSET, validator=_seconds)
+    warm_up: Seconds = field(default=UNSET, validator=_seconds)
 
     def of(self, phase: str) -> float:
         """The budget called ``phase`` in seconds, infinite when there is none. Only for merged timeouts."""
@@ -249,7 +266,16 @@ class Timeouts:
 
 
 DEFAULT_TIMEOUTS: Final = Timeouts(
-    queue=30.0, start=60.0, connect=10.0, send=30.0, first_event=30.0, idle=300.0, turn=None, close=2.0
+    queue=30.0,
+    start=60.0,
+    connect=10.0,
+    send=30.0,
+    first_event=30.0,
+    idle=300.0,
+    turn=None,
+    drain=5.0,
+    close=2.0,
+    warm_up=8.0,
 )
 
 
@@ -380,6 +406,8 @@ class TurnOptions:
         prompt_cache_key: Helps the server's prompt cache find its entry.
         safety_identifier: A stable, opaque id of the end user.
         context_management: The wire's own list, for example to let the server compact the context.
+        warm_up: Whether a fresh connection is first told model, instructions and tools, so that the server can
+            prepare. Once per connection; a failure is ignored and costs the turn `Timeouts.warm_up` at most.
         extra: Any other request field, under its wire name; passed through as given.
         payload_hook: Called once with the full request body, in the caller's task, before anything is sent; it may
             change the body or return another. May be async.
@@ -403,6 +431,7 @@ class TurnOptions:
     prompt_cache_key: str | None = field(default=None, repr=False)
     safety_identifier: str | None = field(default=None, repr=False)
     context_management: Sequence[Mapping[str, Any]] | None = None
+    warm_up: bool = False
     extra: Mapping[str, Any] = field(factory=dict, repr=False)
     payload_hook: PayloadHook | None = field(default=None, repr=False)
 

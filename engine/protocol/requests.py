@@ -19,6 +19,7 @@ __all__ = [
     "ResponseInject",
     "ResponseSteer",
     "UnknownClientEvent",
+    "create_frame",
     "is_stream_id",
     "structure_client_event",
 ]
@@ -67,6 +68,25 @@ class ResponseCreate:
     def http_body(self) -> JsonObject:
         """Give the form for a streamed HTTP POST, which has neither lanes nor ``generate``."""
         return {**self.body, "stream": True}
+
+
+def create_frame(body: str, *, stream_id: str | None = None, generate: bool | None = None) -> str:
+    """Give the text of a ``response.create`` around a body that is JSON text already.
+
+    The body is written once, in its caller's task; which lane it travels on is known only when it is sent.
+
+    Args:
+        body: A JSON object as compact text.
+        stream_id: The lane; None for the default lane.
+        generate: False for a warm-up.
+    """
+    head = '{"type":"response.create"'
+    if stream_id is not None:
+        head += f',"stream_id":"{stream_id}"'
+    if generate is not None:
+        head += f',"generate":{"true" if generate else "false"}'
+    members = body[1:-1]
+    return f"{head},{members}}}" if members else f"{head}}}"
 
 
 @frozen

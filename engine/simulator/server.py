@@ -130,7 +130,8 @@ class Simulator:
         """What the client library needs to reach this server."""
         from engine import options
 
-        return options.Endpoint(base_url=self.base_url, api_key=self.api_key, **self._options.endpoint_options)
+        given = {"profile": "openai", **self._options.endpoint_options}
+        return options.Endpoint(base_url=self.base_url, api_key=self.api_key, **given)
 
     @property
     def dialer(self) -> Dialer:
@@ -283,10 +284,12 @@ class Simulator:
             self.errors += _leaves(group)
         finally:
             self._scopes.pop(record.id, None)
-            await trio.aclose_forcefully(accepted)
-            record.closed_at = trio.current_time()
             if record.closed_by is None:
                 record.closed_by = "client"
+            try:
+                await trio.aclose_forcefully(accepted)
+            finally:
+                record.closed_at = trio.current_time()
 
     async def _serve_requests(self, stream: ServerStream, record: ConnectionRecord) -> None:
         leftover: bytes | None = b""
@@ -344,7 +347,8 @@ class Simulator:
         if problem is not None:
             await _refuse(stream, record, problem)
             return
-        stream.replay(raw)
+        end = raw.index(b"\r\n\r\n") + 4 if b"\r\n\r\n" in raw else len(raw)
+        stream.replay(raw[:end], raw[end:])
         await WebSocket(self, stream, record).serve(step if isinstance(step, Accept) else Accept())
 
     def _check_upgrade(self, record: ConnectionRecord, head: h11.Request) -> Refusal | None:
