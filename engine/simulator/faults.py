@@ -89,8 +89,7 @@ class Mute:
 
     async def perform(self, stage: Stage) -> None:
         """Fall silent; the script goes on unheard."""
-        stage.outlet.mute(frozen=self.frozen)
-        await trio.lowlevel.checkpoint()
+        await stage.outlet.mute(frozen=self.frozen)
 
 
 @attrs.frozen

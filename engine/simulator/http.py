@@ -63,7 +63,7 @@ class HttpExchange:
                 return None
             await self._route(body)
         except ApiError as error:
-            await self._send_json(error.status, {"error": error.body() | {"param": error.param}}, error.headers)
+            await self._send_error(error)
         if self._dropped or self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
             return None
         return self._http.trailing_data[0]
@@ -178,6 +178,9 @@ class HttpExchange:
                 await self._end(stage)
             except _AnsweredError:
                 pass
+            except ApiError as error:
+                # Answered here, so that it does not leave the nursery inside a group.
+                await self._send_error(error)
             nursery.cancel_scope.cancel(reason="the answer is complete")
         if self._dropped:
             _lost(record)
@@ -190,7 +193,7 @@ class HttpExchange:
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 data = b""
             if not data:
-                self._record.closed_by = "client"
+                self._record.closed_by = self._record.closed_by or "client"
                 self._drop("the client has left")
                 return
             self._http.receive_data(data)
@@ -263,6 +266,9 @@ class HttpExchange:
         await self._send(self._http.send(h11.Data(data=content)))
         await self._send(self._http.send(h11.EndOfMessage()))
 
+    async def _send_error(self, error: ApiError) -> None:
+        await self._send_json(error.status, {"error": error.body() | {"param": error.param}}, error.headers)
+
     # --- outlet ---
 
     async def event(self, event: dict[str, Any]) -> None:
@@ -293,7 +299,7 @@ class HttpExchange:
 
     async def reject(self, error: ApiError) -> None:
         """Answer with the error's status."""
-        await self._send_json(error.status, {"error": error.body() | {"param": error.param}}, error.headers)
+        await self._send_error(error)
         raise _AnsweredError
 
     async def frame(self, payload: str | bytes) -> None:
@@ -323,9 +329,10 @@ class HttpExchange:
         """Do nothing: HTTP has no pings."""
         await trio.lowlevel.checkpoint()
 
-    def mute(self, *, frozen: bool) -> None:
+    async def mute(self, *, frozen: bool) -> None:
         """Send no more events."""
         self._muted = True
+        await trio.lowlevel.checkpoint()
 
     def deafen(self) -> None:
         """Stop reading."""

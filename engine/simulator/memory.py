@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import ssl
 from collections.abc import Callable
 from typing import Final
@@ -66,16 +67,22 @@ class MemoryStream(trio.abc.HalfCloseableStream):
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until the peer's buffer has room. Cancellation changes nothing."""
-        await trio.lowlevel.checkpoint()
-        while True:
-            self._check_send()
-            if len(self._out.buffer) < self._out.capacity:
-                return
-            await self._out.changed.park()
+        if self._sending:
+            raise trio.BusyResourceError("another task is sending")
+        self._sending = True
+        try:
+            await trio.lowlevel.checkpoint()
+            while True:
+                self._check_send()
+                if len(self._out.buffer) < self._out.capacity:
+                    return
+                await self._out.changed.park()
+        finally:
+            self._sending = False
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Return what has come, ``b""`` at the end. Cancelled, nothing has been taken."""
-        if max_bytes is not None and max_bytes < 1:
+        if max_bytes is not None and operator.index(max_bytes) < 1:
             raise ValueError("max_bytes must be positive")
         if self._receiving:
             raise trio.BusyResourceError("another task is receiving")

@@ -47,7 +47,7 @@ class Outlet(Protocol):
     async def ping(self) -> None:
         """Send a protocol ping where there is one."""
 
-    def mute(self, *, frozen: bool) -> None:
+    async def mute(self, *, frozen: bool) -> None:
         """Send no more events; frozen, not even a protocol answer."""
 
     def deafen(self) -> None:

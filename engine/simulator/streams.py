@@ -28,12 +28,26 @@ class ServerStream(trio.abc.Stream):
         self._record = record
         self._lock = trio.StrictFIFOLock()
         self._pending = b""
+        self._held = b""
+        self._released = trio.Event()
+        self._released.set()
         self.frozen = False
         self.deaf = False
 
-    def replay(self, data: bytes) -> None:
-        """Hand ``data`` to whoever receives next."""
-        self._pending = data + self._pending
+    def replay(self, head: bytes, rest: bytes) -> None:
+        """Hand ``head`` to whoever receives next, and ``rest`` and all else only after `release`.
+
+        trio-websocket overlooks frames that it receives together with the upgrade request.
+        """
+        self._pending = head
+        self._held = rest
+        self._released = trio.Event()
+
+    def release(self) -> None:
+        """Let the bytes after the head pass."""
+        self._pending += self._held
+        self._held = b""
+        self._released.set()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send in turn with the other tasks of this connection."""
@@ -57,6 +71,9 @@ class ServerStream(trio.abc.Stream):
             amount = len(self._pending) if max_bytes is None else max_bytes
             data, self._pending = self._pending[:amount], self._pending[amount:]
             return data
+        if not self._released.is_set():
+            await self._released.wait()
+            return await self.receive_some(max_bytes)
         received = bytes(await self._stream.receive_some(max_bytes))
         self._record.bytes_in += len(received)
         return received

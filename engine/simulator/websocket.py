@@ -6,7 +6,7 @@ import contextlib
 import json
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 import attrs
 import trio
@@ -62,6 +62,14 @@ class _Ping:
     pass
 
 
+@attrs.frozen
+class _Freeze:
+    """In the outbox, so that what was sent before still leaves."""
+
+
+_Command: TypeAlias = "_Frame | _Cut | _Close | _Abort | _Ping | _Freeze"
+
+
 @attrs.define(eq=False)
 class _Job:
     body: Mapping[str, Any]
@@ -80,7 +88,7 @@ class WebSocket:
         self._stream = stream
         self._socket: trio_websocket.WebSocketConnection | None = None
         self._nursery: trio.Nursery | None = None
-        self._outbox, self._outgoing = trio.open_memory_channel[_Frame | _Cut | _Close | _Abort | _Ping](_OUTBOX)
+        self._outbox, self._outgoing = trio.open_memory_channel[_Command](_OUTBOX)
         self._lanes: dict[str | None, Lane] = {}
         self._slots = trio.Semaphore(simulator.max_active)
         self._finished: OrderedDict[str, str | None] = OrderedDict()  # response id -> lane
@@ -105,6 +113,7 @@ class WebSocket:
                     )
                     headers = [(name.encode(), value.encode()) for name, value in accept.headers.items()]
                     self._socket = await proposal.accept(extra_headers=headers)
+                self._stream.release()
                 self.record.handshake_status = 101
                 self._muted = accept.mute
                 nursery.start_soon(self._write)
@@ -172,6 +181,8 @@ class WebSocket:
                             await trio.sleep_forever()
                     case _Ping():
                         self._spawn(self._ping)
+                    case _Freeze():
+                        self._stream.frozen = True
                     case _Cut(payload, fraction):
                         frame = _text_frame(payload)
                         with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
@@ -220,15 +231,16 @@ class WebSocket:
         text = wire.dumps(value)
         return text.encode() if self.simulator.quirks.binary else text
 
-    async def send(self, command: _Frame | _Cut | _Close | _Abort | _Ping) -> None:
+    async def send(self, command: _Command) -> None:
         """Queue a command for the writer, waiting while the peer is slow."""
         if not (self._muted and isinstance(command, _Frame)):
             await self._outbox.send(command)
 
-    def mute(self, *, frozen: bool) -> None:
+    async def mute(self, *, frozen: bool) -> None:
         """Send no more frames; frozen, no bytes at all."""
         self._muted = True
-        self._stream.frozen = frozen or self._stream.frozen
+        if frozen:
+            await self._outbox.send(_Freeze())
 
     def deafen(self) -> None:
         """Read no more."""
@@ -606,9 +618,9 @@ class Lane:
         """Send a ping."""
         await self._connection.send(_Ping())
 
-    def mute(self, *, frozen: bool) -> None:
+    async def mute(self, *, frozen: bool) -> None:
         """Silence the connection."""
-        self._connection.mute(frozen=frozen)
+        await self._connection.mute(frozen=frozen)
 
     def deafen(self) -> None:
         """Stop reading on the connection."""

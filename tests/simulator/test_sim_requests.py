@@ -76,7 +76,6 @@ REFUSED: list[tuple[dict[str, Any], int, str | None, str | None]] = [
     ({"conversation": "conv_gone"}, 404, None, "conversation"),
     ({"conversation": {"name": "x"}}, 400, "invalid_value", "conversation"),
     # tools
-    ({"tools": {}}, 400, None, None),
     ({"tools": "add"}, 400, "invalid_type", "tools"),
     ({"tools": ["add"]}, 400, "invalid_type", "tools[0]"),
     ({"tools": [{"name": "add"}]}, 400, "missing_required_parameter", "tools[0].type"),
@@ -181,10 +180,9 @@ REFUSED: list[tuple[dict[str, Any], int, str | None, str | None]] = [
     ({"input": [{"type": "reasoning", "id": "rs_1", "summary": ["no"]}]}, 400, "invalid_value", "input[0].summary[0]"),
     ({"input": [{"type": "reasoning", "id": "thought", "summary": []}]}, 400, "invalid_value", "input[0].id"),
 ]
-REFUSED = [case for case in REFUSED if case[0] != {"tools": {}}]
 
 
-@pytest.mark.parametrize(("body", "status", "code", "param"), REFUSED, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("body", "status", "code", "param"), REFUSED, ids=map(str, range(len(REFUSED))))
 async def test_refused_over_websocket(
     autojump_clock: MockClock, body: dict[str, Any], status: int, code: str | None, param: str | None
 ) -> None:
@@ -198,7 +196,7 @@ async def test_refused_over_websocket(
         await peer.ask()
 
 
-@pytest.mark.parametrize(("body", "status", "code", "param"), REFUSED, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("body", "status", "code", "param"), REFUSED, ids=map(str, range(len(REFUSED))))
 async def test_refused_over_http(
     autojump_clock: MockClock, body: dict[str, Any], status: int, code: str | None, param: str | None
 ) -> None:
@@ -214,8 +212,8 @@ async def test_refused_over_http(
     ("message", "code"),
     [
         ("{", "invalid_json"),
-        ("[" * 100_000, "invalid_json"),
-        ("9" * 5000, "invalid_json"),
+        pytest.param("[" * 100_000, "invalid_json", id="deep"),
+        pytest.param("9" * 5000, "invalid_json", id="long number"),
         ("[]", "invalid_json"),
         ("{}", "missing_required_parameter"),
         ('{"type":"response.cancel"}', "unknown_event_type"),
@@ -223,7 +221,6 @@ async def test_refused_over_http(
         ('{"type":7}', "unknown_event_type"),
         (b"{}", "invalid_message"),
     ],
-    ids=lambda value: str(value)[:20],
 )
 async def test_messages_that_are_no_event_are_refused_and_the_socket_stays(
     autojump_clock: MockClock, message: str | bytes, code: str
