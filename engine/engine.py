@@ -259,9 +259,10 @@ class open_engine:  # noqa: N801 - read as a function: async with open_engine(..
         try:
             await self._manager.__aexit__(None, None, None)
         except BaseExceptionGroup as group:
+            # Sessions record every `Exception` themselves, so this is an interrupt, an exit, or only cancellation.
             interrupted = group.subgroup(KeyboardInterrupt) is not None
             foreign = group.subgroup(lambda error: not isinstance(error, trio.Cancelled | KeyboardInterrupt))
-            if foreign is not None and exc is None:
+            if foreign is not None and not interrupted:
                 raise
         if interrupted:
             raise KeyboardInterrupt

@@ -19,7 +19,9 @@ from engine.protocol.failures import Broken, Closed, Failure, to_error
 from engine.reports import SessionStatistics
 from engine.session.connection import Connection, State
 from engine.session.lane import LaneQueue
+from engine.session.leaving import Aftermath, aftermath
 from engine.session.turn import Turn
+from engine.session.warm_up import WarmUp
 from engine.transport.dial import Dialer
 
 __all__ = ["Actor", "Settings"]
@@ -140,18 +142,47 @@ class Actor:
         """A granted turn's task is over: serve the next one."""
         self._lane.release(turn)
 
-    def left(self, turn: Turn, connection: Connection) -> None:
-        """A turn was left while its request was in flight: give the connection up and dial its replacement."""
-        if (
-            connection.abandon(turn)
-            and self._current is None
-            and self.failure is None
-            and not self._nursery_cancelled()
-        ):
-            self._dial(turn.timeouts)
+    def hurry(self, turn: Turn) -> None:
+        """A turn's waiting time is over: if only the rest of an abandoned response is in its way, give that up."""
+        self._lane.hurry(turn)
 
-    def _nursery_cancelled(self) -> bool:
-        return self._nursery is None or self._nursery.cancel_scope.cancel_called
+    def left(self, turn: Turn, connection: Connection, *, wanted: bool) -> bool:
+        """A turn ended while its response goes on; deal with the rest of it.
+
+        Args:
+            turn: The turn.
+            connection: Where its request went.
+            wanted: Whether the turn's cancel policy applies.
+
+        Returns:
+            Whether the turn's task should drain the rest.
+        """
+        if not connection.abandon(turn):
+            return False
+        match aftermath(turn.on_cancel, wanted=wanted, flushed=turn.flushed, fresh_lane=connection.offers_lane):
+            case Aftermath.DRAIN:
+                return True
+            case Aftermath.NEW_LANE:
+                connection.take_lane()
+            case Aftermath.RETIRE:
+                self.replace(connection, turn.timeouts, "a turn was left before its response had ended")
+        return False
+
+    def replace(self, connection: Connection, timeouts: Timeouts, reason: str) -> None:
+        """Give a connection up and dial another at once, so that the next turn finds it open or under way."""
+        connection.retire(reason)
+        if self._current is None and self._alive:
+            self._dial(timeouts)
+
+    @property
+    def _alive(self) -> bool:
+        return self.failure is None and self._nursery is not None and not self._nursery.cancel_scope.cancel_called
+
+    def warm_up(self, connection: Connection, body: str, seconds: float) -> None:
+        """Prepare a fresh connection, in a task that outlives the turn that asked for it."""
+        assert self._nursery is not None
+        connection.begin_warm_up()
+        self._nursery.start_soon(WarmUp(connection, body, seconds).run)
 
     # --- connections ---
 

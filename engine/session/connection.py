@@ -24,6 +24,7 @@ from engine.protocol.control_events import ErrorEvent
 from engine.protocol.events import Chunks, ServerEvent, TerminalEvent
 from engine.protocol.exchange import Exchange, Router, Verdict, rejection
 from engine.protocol.failures import Expired, Failure, Lost, Rejected
+from engine.protocol.requests import create_frame
 from engine.reports import ConnectionStatistics, Delivery
 from engine.transport.dial import Dialer
 from engine.transport.websocket import Bounds, Callbacks, WebSocket
@@ -67,6 +68,10 @@ class Rider(Protocol):
         """There will be no answer."""
         ...
 
+    def drained(self) -> None:
+        """Nothing of its response can come any more, after it was abandoned."""
+        ...
+
 
 class Owner(Protocol):
     """The session, as its connections see it."""
@@ -93,6 +98,7 @@ class Connection:
         failure: Why it failed, None while it did not.
         settled: Set when it is open, or will never be.
         requests: Requests handed to it.
+        warming: Set when its warm-up is over; None while none is under way.
     """
 
     def __init__(
@@ -112,6 +118,7 @@ class Connection:
         self.failure: Failure | None = None
         self.settled = trio.Event()
         self.requests = 0
+        self.warming: trio.Event | None = None
         self._session = session
         self._owner = owner
         self._limits = limits
@@ -119,6 +126,10 @@ class Connection:
         self._observed = instruments.wants("event_received")
         self._router = Router()
         self._riders: dict[Exchange, Rider] = {}
+        self._abandoned: dict[Exchange, Rider] = {}
+        self._server = endpoint.server
+        self._lane: str | None = None
+        self._lanes_used = 0
         self._state = State.DIALLING
         self._retired_because: str | None = None
         self._opened_at = math.inf
@@ -158,15 +169,26 @@ class Connection:
         """Seconds since it was opened."""
         return now - self._opened_at
 
-    async def dispatch(self, rider: Rider, text: str) -> bool:
+    @property
+    def fresh(self) -> bool:
+        """Whether nothing was ever sent on it."""
+        return self.requests == 0 and self.warming is None
+
+    async def dispatch(self, rider: Rider, body: str, *, generate: bool | None = None) -> bool:
         """Send a request; False if the socket turned out to be gone and no byte of it was queued.
 
         Cancellation cannot interrupt it.
+
+        Args:
+            rider: Who waits for the answer.
+            body: The request's body as JSON text.
+            generate: False for a warm-up.
         """
         exchange = rider.exchange
+        exchange.lane = self._lane
         self._router.begin(exchange)
         exchange.dispatched()
-        mark = await self._socket.send(text)
+        mark = await self._socket.send(create_frame(body, stream_id=self._lane, generate=generate))
         if mark is None:
             exchange.withdrawn()
             self._router.end(exchange)
@@ -179,7 +201,7 @@ class Connection:
         return True
 
     def abandon(self, rider: Rider) -> bool:
-        """Forget who waited for an answer that is still to come; no other request may follow it on this socket.
+        """Forget who waited for an answer that is still to come; what comes of it is dropped.
 
         Returns:
             Whether there was one to come: a connection that failed has told its turns already.
@@ -187,8 +209,33 @@ class Connection:
         if self._riders.pop(rider.exchange, None) is None:
             return False
         rider.exchange.abandoned = True
-        self.retire("a turn was left before its response had ended")
+        self._abandoned[rider.exchange] = rider
         return True
+
+    @property
+    def offers_lane(self) -> bool:
+        """Whether another response may be in progress beside the ones that are, on a lane of its own."""
+        return (
+            self._state is State.OPEN
+            and self._server.multiplexing
+            and self._lanes_used < self._server.max_lanes
+            and self._router.in_flight < self._server.max_active
+        )
+
+    def take_lane(self) -> None:
+        """Send what follows on a lane that was never used."""
+        self._lanes_used += 1
+        self._lane = f"lane-{self._lanes_used}"
+
+    def begin_warm_up(self) -> None:
+        """Hold turns back until `warmed_up`."""
+        self.warming = trio.Event()
+
+    def warmed_up(self) -> None:
+        """Let turns through, whatever came of the warm-up."""
+        warming, self.warming = self.warming, None
+        if warming is not None:
+            warming.set()
 
     def retire(self, reason: str) -> None:
         """Take no new turns, and close once those in flight have ended. Idempotent, and returns at once."""
@@ -267,6 +314,9 @@ class Connection:
                 exchange.delivery = Delivery.REJECTED
             self._router.end(exchange)
             rider.fail(failure)
+        abandoned, self._abandoned = self._abandoned, {}
+        for rider in abandoned.values():
+            rider.drained()
 
     def _passed(self, rider: Rider) -> None:
         rider.passed(trio.current_time())
@@ -297,7 +347,7 @@ class Connection:
         if rider is None:
             self._dropped += 1  # its turn was left
             if isinstance(event, TerminalEvent | ErrorEvent):
-                self._router.end(target)
+                self._tail_ended(target)
             return
         if self._observed:
             self._instruments.emit("event_received", self._session, event, context=rider.context)
@@ -313,6 +363,12 @@ class Connection:
             self._close_if_done()
         elif first:
             self._wake_by(now + rider.idle)
+
+    def _tail_ended(self, exchange: Exchange) -> None:
+        self._router.end(exchange)
+        rider = self._abandoned.pop(exchange, None)
+        if rider is not None:
+            rider.drained()
 
     def _unrouted(self, verdict: Verdict, event: ServerEvent, now: float) -> None:
         match verdict:
@@ -383,7 +439,7 @@ class Connection:
         return now + allowed
 
     def _check_idle_close(self, now: float) -> float:
-        if self._riders or self._router.in_flight:
+        if self._riders:
             return now + self._limits.seconds("idle_lifetime")
         due = self._idle_since + self._limits.seconds("idle_lifetime")
         if due <= now:

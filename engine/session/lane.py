@@ -27,6 +27,10 @@ class Queued(Protocol):
         """It will not be served."""
         ...
 
+    def cut_short(self) -> bool:
+        """Stop throwing away the rest of an abandoned response, if that is what it still does."""
+        ...
+
 
 class LaneQueue:
     """The turns that wait for one lane and the one that has it.
@@ -58,6 +62,11 @@ class LaneQueue:
         if self.active is turn:
             self.active = None
             self._grant()
+
+    def hurry(self, turn: Queued) -> None:
+        """The first turn in the queue has waited long enough for a response that nobody wants any more."""
+        if self._waiting and self._waiting[0] is turn and self.active is not None and self.active.cut_short():
+            self.release(self.active)
 
     def fail(self, failure: Failure) -> None:
         """Fail every turn, the active one included."""

@@ -105,6 +105,8 @@ class Session:
             payload_hook=options.payload_hook,
             timeouts=merge(settings.timeouts, timeouts),
             limits=merge(settings.limits, limits),
+            on_cancel=settings.on_cancel if on_cancel is None else on_cancel,
+            warm_up=options.warm_up,
             buffered=buffered,
         )
 

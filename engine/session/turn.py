@@ -17,7 +17,7 @@ import trio
 
 from engine.errors import ConfigurationError, TurnError
 from engine.messages import AssistantMessage
-from engine.options import Limits, PayloadHook, Timeouts
+from engine.options import Limits, OnCancel, PayloadHook, Timeouts
 from engine.protocol.codec import encode
 from engine.protocol.exchange import Exchange
 from engine.protocol.failures import (
@@ -30,7 +30,7 @@ from engine.protocol.failures import (
     Unreachable,
     to_error,
 )
-from engine.protocol.requests import SOCKET_ONLY, ResponseCreate
+from engine.protocol.requests import SOCKET_ONLY, create_frame
 from engine.reports import PhaseSeconds, TurnReport
 from engine.session.budgets import Budgets
 from engine.turn_events import TextDelta, ThinkingDelta, ToolCallDelta, TurnEvent
@@ -63,6 +63,8 @@ class Turn:
         payload_hook: PayloadHook | None,
         timeouts: Timeouts,
         limits: Limits,
+        on_cancel: OnCancel,
+        warm_up: bool = False,
         buffered: bool = True,
     ) -> None:
         self._actor = actor
@@ -86,13 +88,19 @@ class Turn:
         self._taken = 0
         self._message: AssistantMessage | None = None
         self._error: TurnError | None = None
-        self._text = ""
+        self._body_text = ""
+        self._warm_up = warm_up
+        self._warm_up_text = ""
         self._size = 0
         self._attempts = 0
         self._reused = False
         self._connection: Connection | None = None
+        self._draining: Connection | None = None
+        self._tail_gone = trio.Event()
         self._times: dict[str, float] = {}
         self.timeouts = timeouts
+        self.on_cancel = on_cancel
+        self.flushed = False
         self.context = contextvars.copy_context()
         self.exchange = Exchange()
         self.idle = timeouts.of("idle")
@@ -121,10 +129,7 @@ class Turn:
             with trio.CancelScope(deadline=self._budgets.deadline) as scope:
                 await self._admitted.wait()
             if scope.cancelled_caught and not self._admitted.is_set():
-                self._actor.withdraw(self)
-                expired = self._budgets.expired(trio.current_time())
-                assert expired is not None
-                self.fail(expired)
+                self._waited_long_enough()
             if self._error is not None and not self._granted:
                 raise self._error
         except BaseException:
@@ -267,12 +272,24 @@ class Turn:
             body = body if changed is None else changed
         else:
             await trio.lowlevel.checkpoint_if_cancelled()
-        self._text = _request_text(body)
-        self._size = len(self._text.encode())
+        self._body_text = _body_text(body)
+        self._size = len(create_frame(self._body_text).encode())
         if self._size > self._max_request_bytes:
             self.fail(TooLarge(self._size, self._max_request_bytes))
             assert self._error is not None
             raise self._error
+        if self._warm_up:
+            self._warm_up_text = _body_text({**body, "input": []})
+
+    def _waited_long_enough(self) -> None:
+        expired = self._budgets.expired(trio.current_time())
+        assert expired is not None
+        if expired.phase == "queue":
+            self._budgets.stop("queue")
+            self._actor.hurry(self)
+        if not self._granted:
+            self._actor.withdraw(self)
+            self.fail(expired)
 
     # --- the lane's side ---
 
@@ -299,6 +316,7 @@ class Turn:
             if not self._settled:
                 expired = self._budgets.expired(trio.current_time())
                 self.fail(expired or Closed("the turn was cancelled"))
+            await self._drain()
         except Exception as error:
             self.fail(Broken(error))
         finally:
@@ -311,10 +329,17 @@ class Turn:
             if isinstance(connection, Failure):
                 self.fail(connection)
                 return
-            reused = connection.requests > 0
             self._budgets.stop("connect")
+            if self._warm_up_text and connection.fresh:
+                self._actor.warm_up(connection, self._warm_up_text, self.timeouts.of("warm_up"))
+                self._warm_up_text = ""  # once per turn: a warm-up that kills its connection must not do so again
+            if connection.warming is not None:
+                self._scope.deadline = self._budgets.deadline
+                await connection.warming.wait()
+                continue
+            reused = connection.requests > 0
             self._begin("connected", "send")
-            if await connection.dispatch(self, self._text):
+            if await connection.dispatch(self, self._body_text):
                 self._connection = connection
                 self._attempts += 1
                 self._reused = reused
@@ -322,8 +347,30 @@ class Turn:
                     "request_sent", self._actor.id, connection.number, self._size, context=self.context
                 )
                 if self._settled:  # left, or its session released, while the frame was being queued
-                    self._forsake()
+                    self._forsake(wanted=True)
                 await self._done.wait()
+
+    async def _drain(self) -> None:
+        """Hold the lane until the rest of the abandoned response has passed, within the ``drain`` budget."""
+        if self._draining is None:
+            return
+        with trio.CancelScope(deadline=self._times["ended"] + self.timeouts.of("drain")):
+            await self._tail_gone.wait()
+        self.cut_short()
+
+    def cut_short(self) -> bool:
+        """Stop draining, if the turn does: give the connection up unless the response has ended."""
+        connection, self._draining = self._draining, None
+        if connection is None:
+            return False
+        if not self._tail_gone.is_set():
+            self._tail_gone.set()
+            self._actor.replace(connection, self.timeouts, "the rest of an abandoned response took too long")
+        return True
+
+    def drained(self) -> None:
+        """The abandoned response has ended, or its connection has."""
+        self._tail_gone.set()
 
     def joined(self, connection: Connection) -> None:
         """The turn waits for a dial, whose clock may have been running for a while."""
@@ -334,6 +381,7 @@ class Turn:
 
     def passed(self, now: float) -> None:
         """The request's last byte was passed on."""
+        self.flushed = True
         self._budgets.stop("send")
         if self.last_progress is None:
             self._times["sent"] = now
@@ -380,14 +428,17 @@ class Turn:
         """End the turn with an error, unless it has ended."""
         if self._settled:
             return
+        wanted = isinstance(failure, Overflowed) or failure == Expired("turn", self.timeouts.of("turn"))
         if isinstance(failure, Expired) and failure.phase == "connect":
             failure = Unreachable("timeout", f"no connection came about within {failure.seconds:g} s")
         error = to_error(failure)
         error.delivery = self.exchange.delivery
         error.partial = self.exchange.partial()
-        self._settle(error=error)
+        self._settle(error=error, wanted=wanted)
 
-    def _settle(self, *, message: AssistantMessage | None = None, error: TurnError | None = None) -> None:
+    def _settle(
+        self, *, message: AssistantMessage | None = None, error: TurnError | None = None, wanted: bool = True
+    ) -> None:
         self._message = message
         self._error = error
         self._times["ended"] = trio.current_time()
@@ -396,17 +447,21 @@ class Turn:
         self._parked.unpark_all()
         if error is not None:
             error.report = self.report
-        self._forsake()
+        self._forsake(wanted=wanted)
         if not self._attempts:  # its task may be waiting for a connection that it no longer needs
             self._scope.cancel(reason="the turn has ended")
         if self._granted:
             self._actor.ended(self, error)
 
-    def _forsake(self) -> None:
-        """Give up what is still in flight for this turn."""
+    def _forsake(self, *, wanted: bool) -> None:
+        """Give up what is still in flight for this turn, by the cancel policy where that is ``wanted``."""
         connection, self._connection = self._connection, None
-        if connection is not None and self.exchange.outcome is None:
-            self._actor.left(self, connection)
+        if (
+            connection is not None
+            and self.exchange.outcome is None
+            and self._actor.left(self, connection, wanted=wanted)
+        ):
+            self._draining = connection
 
     def _leave(self) -> None:
         """Abandon the turn if it has not ended. Synchronous: clean-up is the session's work."""
@@ -430,7 +485,7 @@ def _weight(event: TurnEvent) -> int:
     return len(event.delta) if isinstance(event, _DELTAS) else 0
 
 
-def _request_text(body: object) -> str:
+def _body_text(body: object) -> str:
     """Encode a request body; what is wrong with it is told without its values."""
     if not isinstance(body, Mapping):
         raise ConfigurationError("options.payload_hook", f"returned a {type(body).__name__}, not a mapping or None")
@@ -438,7 +493,7 @@ def _request_text(body: object) -> str:
         if name in body:
             raise ConfigurationError(f"request[{name!r}]", "is set by the library")
     try:
-        return encode(ResponseCreate(body))
+        return encode(body)
     except (TypeError, ValueError, RecursionError):
         culprit, problem = _unwritable(body)
     raise ConfigurationError(culprit, problem)
