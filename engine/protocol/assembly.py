@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Literal, TypeAlias
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from engine.messages import (
     AssistantBlock,
@@ -25,8 +25,8 @@ from engine.messages import (
     Usage,
 )
 from engine.protocol import events as wire
-from engine.protocol.items import CustomToolCallItem, FunctionCallItem, Item, MessageItem, ReasoningItem
-from engine.protocol.parts import ContentPart, OutputText, RefusalPart
+from engine.protocol.items import CallItem, CustomToolCallItem, FunctionCallItem, Item, MessageItem, ReasoningItem
+from engine.protocol.parts import ContentPart, OutputText, PlainText, ReasoningText, RefusalPart, SummaryText
 from engine.protocol.response import ResponseObject
 from engine.turn_events import (
     TextDelta,
@@ -47,18 +47,30 @@ _SECTION_BREAK: Final = "\n\n"
 
 Kind: TypeAlias = Literal["text", "refusal", "thinking", "call"]
 _Key: TypeAlias = tuple[int, Kind, int]
+_Section: TypeAlias = tuple[Literal["summary", "content"], int]
 
 
 @define(eq=False)
 class _Growing:
-    """A block that is still being written."""
+    """A block that is still being written.
+
+    Attributes:
+        index: Its place in the message.
+        kind: What it is, and so which deltas it has.
+        block: What is known of it apart from the text; the whole block once it has ended.
+        pieces: The text so far.
+        ended: Whether it is complete.
+        section: Of reasoning: which part of the item is being written.
+        section_start: Of reasoning: how many pieces belong to earlier sections.
+    """
 
     index: int
     kind: Kind
     block: AssistantBlock
     pieces: list[str] = field(factory=list)
     ended: bool = False
-    section: int | None = None
+    section: _Section | None = None
+    section_start: int = 0
 
     @property
     def written(self) -> str:
@@ -96,22 +108,30 @@ def _tool_call(call: str, name: str, raw: str, kind: Literal["function", "custom
 
 
 class Assembly:
-    """Builds one response. Feed it every event of the response in order, then ask for the message."""
+    """Builds one response. Feed it every event of the response in order, then ask for the message.
+
+    Blocks stand in the order in which the response first spoke of them, which is the order of its items unless a
+    server writes several at once. A block ends with its item: until then its phase and citations may change.
+    """
 
     def __init__(self) -> None:
         self._blocks: list[_Growing] = []
         self._by_key: dict[_Key, _Growing] = {}
         self._items: dict[int, Item] = {}
-        self._done: dict[int, str | None] = {}
+        self._ids: dict[int, str] = {}
+        self._done: set[int] = set()
         self._events: list[TurnEvent] = []
-        self._response: ResponseObject | None = None
+        self._response_id: str | None = None
+        self._model: str | None = None
+        self._usage: Usage | None = None
+        self._cut = False
 
     # --- what is known so far ---
 
     @property
     def item_ids(self) -> frozenset[str]:
         """The ids of the items seen."""
-        return frozenset(item.id for item in self._items.values() if item.id is not None)
+        return frozenset(self._ids.values())
 
     def partial(self) -> AssistantMessage | None:
         """What has arrived of the answer, None when nothing has."""
@@ -125,21 +145,19 @@ class Assembly:
 
     def stop_reason(self) -> StopReason:
         """Why the response ended, in the caller's terms."""
-        response = self._response
-        if response is not None and response.status == "incomplete" and response.incomplete_reason not in _HANDED_ON:
+        if self._cut:
             return "length"
         if any(isinstance(growing.block, ToolCall) for growing in self._blocks):
             return "tool_use"
         return "stop"
 
     def _message(self, reason: StopReason | None) -> AssistantMessage:
-        response = self._response
         return AssistantMessage(
             tuple(growing.snapshot() for growing in self._blocks),
             stop_reason=reason,
-            usage=usage_from(response.usage) if response is not None else None,
-            model=response.model if response is not None else None,
-            response_id=response.id if response is not None else None,
+            usage=self._usage,
+            model=self._model,
+            response_id=self._response_id,
         )
 
     # --- events ---
@@ -153,88 +171,163 @@ class Assembly:
         handler(self, event)
         return self._events
 
-    def finish(self, response: ResponseObject | None) -> list[TurnEvent]:
-        """Take the terminal event's response and return the events that were still owed."""
+    def finish(self, response: ResponseObject | None, *, incomplete: bool = False) -> list[TurnEvent]:
+        """Take the terminal event's response and return the events that were still owed.
+
+        Args:
+            response: The response; None where the terminal has none.
+            incomplete: Whether the terminal says that the response was cut short.
+        """
         self._events = []
         if response is not None:
-            self._response = response
-            for position, item in enumerate(response.output or ()):
-                self._settle(position, item)
+            self._learn(response)
+            incomplete = incomplete or response.status == "incomplete"
+            self._cut = incomplete and response.incomplete_reason not in _HANDED_ON
+            self._settle(response.output or ())
         for growing in self._blocks:
             self._end(growing)
         return self._events
 
-    def _settle(self, position: int, item: Item) -> None:
-        """Finish an item that the terminal event lists, unless it is finished already."""
+    def _settle(self, output: Iterable[Item]) -> None:
+        """Finish the items that the terminal event lists and that are not finished yet."""
+        unmatched = sorted({*self._items, *(key[0] for key in self._by_key)})
+        listed: set[str] = set()
+        for position, item in enumerate(output):
+            if item.id is not None and item.id in listed:
+                continue
+            listed.update({item.id} if item.id is not None else ())
+            known = self._place_of(item, position, unmatched)
+            if known is not None:
+                unmatched.remove(known)
+            if known not in self._done:
+                self._finish_item(self._unused() if known is None else known, item)
+
+    def _place_of(self, item: Item, position: int, unmatched: list[int]) -> int | None:
+        """Where an item of the terminal's list was seen before: ids tell, else its type and its place in the list."""
         if item.id is not None:
-            if item.id in self._done.values():
-                return
-            position = next((index for index, known in self._items.items() if known.id == item.id), position)
-        if position in self._done:
-            if item.id is None:
-                return  # without an id, its place says that it is the same
-            position = max((*self._items, *self._done)) + 1
-        self._finish_item(position, item)
+            for index in unmatched:
+                if self._ids.get(index) == item.id:
+                    return index
+        alike = [index for index in unmatched if self._may_be(index, item)]
+        return position if position in alike else next(iter(alike), None)
+
+    def _may_be(self, index: int, item: Item) -> bool:
+        """Whether ``item`` can be what was seen at ``index``."""
+        known = self._items.get(index)
+        if item.id is not None and index in self._ids:
+            return self._ids[index] == item.id
+        if isinstance(item, CallItem) and isinstance(known, CallItem):
+            return known.call_id == item.call_id
+        if known is not None:
+            return known.type == item.type
+        return any(key[0] == index and item.type == _ITEM_TYPES.get(key[1]) for key in self._by_key)
+
+    def _unused(self) -> int:
+        """An index that no event will speak of."""
+        return min(0, *self._items, *(key[0] for key in self._by_key)) - 1
+
+    def _learn(self, response: ResponseObject) -> None:
+        self._response_id = response.id or self._response_id
+        self._model = response.model or self._model
+        self._usage = usage_from(response.usage) or self._usage
 
     def _opened(self, event: wire.LifecycleEvent) -> None:
-        self._response = event.response
+        self._learn(event.response)
 
     def _item_added(self, event: wire.OutputItemAdded) -> None:
         item = event.item
-        if item is None:
+        if item is None or event.output_index in self._done:
             return
-        self._items[event.output_index] = item
-        if isinstance(item, FunctionCallItem | CustomToolCallItem):
-            self._call(event.output_index)
+        self._seen(event.output_index, item)
+        self._call(event.output_index)
 
     def _item_done(self, event: wire.OutputItemDone) -> None:
-        if event.item is not None and event.output_index not in self._done:
-            self._finish_item(event.output_index, event.item)
+        index, item = event.output_index, event.item
+        if item is None:
+            return
+        if index not in self._done:
+            self._finish_item(index, item)
+        elif not any(self._may_be(each, item) for each in self._done):
+            self._finish_item(self._unused(), item)  # a server that counts wrongly: another item at the same index
 
     def _part_added(self, event: wire.ContentPartAdded) -> None:
-        if isinstance(event.part, RefusalPart):
-            self._spoken(event.output_index, "refusal", event.content_index)
-        elif isinstance(event.part, OutputText):
-            self._spoken(event.output_index, "text", event.content_index)
+        match event.part:
+            case OutputText() | PlainText():
+                self._spoken(event, "text", event.content_index)
+            case RefusalPart():
+                self._spoken(event, "refusal", event.content_index)
 
     def _part_done(self, event: wire.ContentPartDone) -> None:
-        self._finish_part(event.output_index, event.content_index, event.part)
+        match event.part:
+            case OutputText() as part:
+                growing = self._say_all(event, "text", part.text)
+                if growing is not None and isinstance(growing.block, Text):
+                    growing.block = evolve(growing.block, annotations=_annotations(part))
+            case PlainText() as part:
+                self._say_all(event, "text", part.text)
+            case RefusalPart() as part:
+                self._say_all(event, "refusal", part.refusal)
+            case ReasoningText() as part:
+                self._think(event, ("content", event.content_index), part.text, whole=True)
 
     def _text_delta(self, event: wire.OutputTextDelta) -> None:
         growing = self._by_key.get((event.output_index, "text", event.content_index))
         if growing is None:
-            growing = self._spoken(event.output_index, "text", event.content_index)
-        growing.pieces.append(event.delta)
-        self._events.append(TextDelta(growing.index, event.delta))
+            growing = self._spoken(event, "text", event.content_index)
+        if growing is not None and not growing.ended:
+            growing.pieces.append(event.delta)
+            self._events.append(TextDelta(growing.index, event.delta))
 
     def _refusal_delta(self, event: wire.RefusalDelta) -> None:
-        growing = self._spoken(event.output_index, "refusal", event.content_index)
-        growing.pieces.append(event.delta)
-        self._events.append(TextDelta(growing.index, event.delta))
+        growing = self._spoken(event, "refusal", event.content_index)
+        if growing is not None:
+            self._write(growing, event.delta)
+
+    def _text_done(self, event: wire.OutputTextDone) -> None:
+        self._say_all(event, "text", event.text)
+
+    def _refusal_done(self, event: wire.RefusalDone) -> None:
+        self._say_all(event, "refusal", event.refusal)
+
+    def _annotated(self, event: wire.OutputTextAnnotationAdded) -> None:
+        annotation = event.annotation
+        growing = self._spoken(event, "text", event.content_index) if annotation is not None else None
+        if annotation is not None and growing is not None and isinstance(growing.block, Text):
+            growing.block = evolve(growing.block, annotations=(*growing.block.annotations, annotation.raw))
 
     def _summary_delta(self, event: wire.ReasoningSummaryTextDelta) -> None:
-        growing = self._thinking(event.output_index)
-        if growing.section is not None and event.summary_index != growing.section:
-            self._think(growing, _SECTION_BREAK)
-        growing.section = event.summary_index
-        self._think(growing, event.delta)
+        self._think(event, ("summary", event.summary_index), event.delta)
+
+    def _summary_done(self, event: wire.ReasoningSummaryTextDone) -> None:
+        self._think(event, ("summary", event.summary_index), event.text, whole=True)
+
+    def _summary_part_done(self, event: wire.ReasoningSummaryPartDone) -> None:
+        if isinstance(event.part, SummaryText):
+            self._think(event, ("summary", event.summary_index), event.part.text, whole=True)
 
     def _reasoning_delta(self, event: wire.ReasoningTextDelta) -> None:
-        growing = self._thinking(event.output_index)
-        if growing.section is None:  # where a summary is sent too, the summary is what is shown
-            self._think(growing, event.delta)
+        self._think(event, ("content", event.content_index), event.delta)
 
-    def _think(self, growing: _Growing, text: str) -> None:
-        growing.pieces.append(text)
-        self._events.append(ThinkingDelta(growing.index, text))
+    def _reasoning_done(self, event: wire.ReasoningTextDone) -> None:
+        self._think(event, ("content", event.content_index), event.text, whole=True)
 
     def _call_delta(self, event: wire.FunctionCallArgumentsDelta | wire.CustomToolCallInputDelta) -> None:
         growing = self._call(event.output_index)
-        if growing is not None:
-            growing.pieces.append(event.delta)
-            self._events.append(ToolCallDelta(growing.index, event.delta))
+        if growing is not None and not growing.ended:
+            self._write(growing, event.delta)
+
+    def _arguments_done(self, event: wire.FunctionCallArgumentsDone) -> None:
+        self._catch_up(self._call(event.output_index), event.arguments)
+
+    def _input_done(self, event: wire.CustomToolCallInputDone) -> None:
+        self._catch_up(self._call(event.output_index), event.input)
 
     # --- blocks ---
+
+    def _seen(self, index: int, item: Item) -> None:
+        self._items[index] = item
+        if item.id is not None:
+            self._ids[index] = item.id
 
     def _begin(self, key: _Key, block: AssistantBlock) -> _Growing:
         growing = _Growing(len(self._blocks), key[1], block)
@@ -249,19 +342,23 @@ class Assembly:
                 self._events.append(ToolCallStarted(growing.index, block))
         return growing
 
-    def _spoken(self, output_index: int, kind: Literal["text", "refusal"], part: int) -> _Growing:
-        key: _Key = (output_index, kind, part)
+    def _spoken(self, event: wire.OutputEvent, kind: Literal["text", "refusal"], part: int) -> _Growing | None:
+        """The text or refusal an event speaks of; None where its item is finished."""
+        if event.output_index in self._done:
+            return None
+        key: _Key = (event.output_index, kind, part)
         growing = self._by_key.get(key)
         if growing is None:
-            item = self._items.get(output_index)
-            item_id = item.id if item is not None else None
-            phase = item.phase if isinstance(item, MessageItem) else None
-            growing = self._begin(key, Text("", phase, item_id) if kind == "text" else Refusal("", item_id))
+            if event.item_id is not None:
+                self._ids.setdefault(event.output_index, event.item_id)
+            growing = self._begin_spoken(key)
         return growing
 
-    def _thinking(self, output_index: int) -> _Growing:
-        key: _Key = (output_index, "thinking", 0)
-        return self._by_key.get(key) or self._begin(key, Thinking(""))
+    def _begin_spoken(self, key: _Key) -> _Growing:
+        item = self._items.get(key[0])
+        item_id = self._ids.get(key[0])
+        phase = item.phase if isinstance(item, MessageItem) else None
+        return self._begin(key, Text("", phase, item_id) if key[1] == "text" else Refusal("", item_id))
 
     def _call(self, output_index: int) -> _Growing | None:
         key: _Key = (output_index, "call", 0)
@@ -269,28 +366,64 @@ class Assembly:
         if growing is not None:
             return growing
         item = self._items.get(output_index)
-        if not isinstance(item, FunctionCallItem | CustomToolCallItem) or not item.name or not item.call_id:
+        if not isinstance(item, FunctionCallItem | CustomToolCallItem) or not _nameable(item):
             return None  # arguments of a call that is not introduced yet: the finished item has them all
-        kind: Literal["function", "custom"] = "function" if isinstance(item, FunctionCallItem) else "custom"
-        return self._begin(key, ToolCall(_call_identity(item), item.name, kind=kind))
+        return self._begin(key, ToolCall(_call_identity(item), item.name, kind=_call_kind(item)))
+
+    def _write(self, growing: _Growing, text: str) -> None:
+        growing.pieces.append(text)
+        self._events.append(_DELTAS[growing.kind](growing.index, text))
+
+    def _say_all(self, event: wire.ContentEvent, kind: Literal["text", "refusal"], text: str) -> _Growing | None:
+        growing = self._spoken(event, kind, event.content_index)
+        self._catch_up(growing, text)
+        return growing
+
+    def _catch_up(self, growing: _Growing | None, text: str) -> None:
+        """Take a block's whole text and show what its deltas left out."""
+        if growing is None or growing.ended:
+            return
+        written = growing.written
+        if not text.startswith(written):
+            growing.pieces = [text]  # the whole text counts; what was shown cannot be taken back
+        elif len(text) > len(written):
+            self._write(growing, text[len(written) :])
+
+    def _think(self, event: wire.OutputEvent, section: _Section, text: str, *, whole: bool = False) -> None:
+        """Show reasoning. Where a server sends both a summary and the text itself, the first to come is shown."""
+        key: _Key = (event.output_index, "thinking", 0)
+        growing = self._by_key.get(key)
+        if growing is None:
+            if not text or event.output_index in self._done:
+                return
+            if event.item_id is not None:
+                self._ids.setdefault(event.output_index, event.item_id)
+            growing = self._begin(key, Thinking(""))
+        if growing.ended or (growing.section is not None and growing.section[0] != section[0]):
+            return
+        if growing.section != section:
+            if whole and growing.section is not None and section < growing.section:
+                return  # the end of a section after the next has begun
+            growing.section, growing.section_start = section, len(growing.pieces)
+        if whole:
+            written = "".join(growing.pieces[growing.section_start :])
+            text = text[len(written) :] if text.startswith(written) else ""
+        if not text:
+            return
+        if 0 < growing.section_start == len(growing.pieces):
+            growing.section_start += 1
+            self._write(growing, _SECTION_BREAK)
+        self._write(growing, text)
 
     def _complete(self, growing: _Growing, block: AssistantBlock, text: str) -> None:
         """Give a block its authoritative content, show what its deltas left out, and end it."""
-        if growing.ended:
-            growing.block = block
-            return
-        missing = text.removeprefix(growing.written) if text.startswith(growing.written) else ""
-        if missing:
-            growing.pieces.append(missing)
-            self._events.append(_DELTAS[growing.kind](growing.index, missing))
-        growing.block = block
-        self._end(growing, final=True)
+        self._catch_up(growing, text)
+        self._end(growing, block)
 
-    def _end(self, growing: _Growing, *, final: bool = False) -> None:
+    def _end(self, growing: _Growing, whole: AssistantBlock | None = None) -> None:
         if growing.ended:
             return
-        if not final:
-            growing.block = growing.snapshot()
+        growing.block = whole or growing.snapshot()
         growing.ended = True
         match growing.block:
             case Text() | Refusal() as block:
@@ -302,50 +435,79 @@ class Assembly:
 
     # --- finished items ---
 
-    def _finish_item(self, output_index: int, item: Item) -> None:
-        self._items[output_index] = item
-        self._done[output_index] = item.id
+    def _finish_item(self, index: int, item: Item) -> None:
+        self._seen(index, item)
         match item:
             case MessageItem():
-                content = item.content
-                for number, part in enumerate(() if isinstance(content, str) else content):
-                    self._finish_part(output_index, number, part)
+                self._finish_message(index, item)
             case ReasoningItem():
-                self._finish_reasoning(output_index, item)
-            case FunctionCallItem() | CustomToolCallItem() if item.name and item.call_id:
-                growing = self._call(output_index)
+                self._finish_reasoning(index, item)
+            case FunctionCallItem() | CustomToolCallItem() if _nameable(item):
+                growing = self._call(index)
                 assert growing is not None
                 raw = item.arguments if isinstance(item, FunctionCallItem) else item.input
                 raw = raw or growing.written
-                kind: Literal["function", "custom"] = "function" if isinstance(item, FunctionCallItem) else "custom"
-                self._complete(growing, _tool_call(_call_identity(item), item.name, raw, kind), raw)
-            case _:
-                self._keep(output_index, item)
+                self._complete(growing, _tool_call(_call_identity(item), item.name, raw, _call_kind(item)), raw)
+        begun = [growing for key, growing in self._by_key.items() if key[0] == index]
+        for growing in begun:
+            self._end(growing)
+        if not begun and _replayable(item):
+            self._blocks.append(_Growing(len(self._blocks), "text", OutputItem(item.raw), ended=True))
+        self._done.add(index)
 
-    def _finish_part(self, output_index: int, number: int, part: ContentPart) -> None:
-        item = self._items.get(output_index)
-        item_id = item.id if item is not None else None
-        match part:
-            case OutputText():
-                phase = item.phase if isinstance(item, MessageItem) else None
-                annotations = tuple(annotation.raw for annotation in part.annotations)
-                growing = self._spoken(output_index, "text", number)
-                self._complete(growing, Text(part.text, phase, item_id, annotations), part.text)
-            case RefusalPart():
-                growing = self._spoken(output_index, "refusal", number)
-                self._complete(growing, Refusal(part.refusal, item_id), part.refusal)
-
-    def _finish_reasoning(self, output_index: int, item: ReasoningItem) -> None:
-        text = _SECTION_BREAK.join(_texts(item.summary)) or _SECTION_BREAK.join(_texts(item.content))
-        begun = self._by_key.get((output_index, "thinking", 0))
-        if not text and begun is None:
-            self._keep(output_index, item)  # nothing to show, and a replay may still need it
+    def _finish_message(self, index: int, item: MessageItem) -> None:
+        content = item.content
+        if isinstance(content, str):
+            if content:
+                self._finish_text(index, 0, Text(content, item.phase, item.id))
             return
-        growing = begun or self._thinking(output_index)
-        self._complete(growing, Thinking(text or growing.written, _signature(item)), text)
+        for number, part in enumerate(content):
+            match part:
+                case OutputText():
+                    self._finish_text(index, number, Text(part.text, item.phase, item.id, _annotations(part)))
+                case PlainText():
+                    self._finish_text(index, number, Text(part.text, item.phase, item.id))
+                case RefusalPart():
+                    key: _Key = (index, "refusal", number)
+                    growing = self._by_key.get(key) or self._begin_spoken(key)
+                    self._complete(growing, Refusal(part.refusal, item.id), part.refusal)
 
-    def _keep(self, output_index: int, item: Item) -> None:
-        self._blocks.append(_Growing(len(self._blocks), "text", OutputItem(item.raw), ended=True))
+    def _finish_text(self, index: int, number: int, block: Text) -> None:
+        key: _Key = (index, "text", number)
+        self._complete(self._by_key.get(key) or self._begin_spoken(key), block, block.text)
+
+    def _finish_reasoning(self, index: int, item: ReasoningItem) -> None:
+        key: _Key = (index, "thinking", 0)
+        growing = self._by_key.get(key)
+        shown = growing.section[0] if growing is not None and growing.section is not None else None
+        summary, content = (_SECTION_BREAK.join(_texts(parts)) for parts in (item.summary, item.content))
+        text = (content or summary) if shown == "content" else (summary or content)
+        if growing is None:
+            if not text:
+                return
+            growing = self._begin(key, Thinking(""))
+        text = text or growing.written
+        self._complete(growing, Thinking(text, _signature(item)), text)
+
+
+def _nameable(item: FunctionCallItem | CustomToolCallItem) -> bool:
+    """Whether a call says what is called, and how its result will find it."""
+    return bool(item.name and item.call_id)
+
+
+def _replayable(item: Item) -> bool:
+    """Whether an item without a block of its own is worth keeping: not an empty message, nor a call without a name."""
+    if isinstance(item, MessageItem):
+        return bool(item.content)
+    return item.type not in {"function_call", "custom_tool_call"}
+
+
+def _call_kind(item: FunctionCallItem | CustomToolCallItem) -> Literal["function", "custom"]:
+    return "function" if isinstance(item, FunctionCallItem) else "custom"
+
+
+def _annotations(part: OutputText) -> tuple[Mapping[str, Any], ...]:
+    return tuple(annotation.raw for annotation in part.annotations)
 
 
 def _call_identity(item: FunctionCallItem | CustomToolCallItem) -> str:
@@ -380,7 +542,7 @@ def usage_from(usage: Mapping[str, Any] | None) -> Usage | None:
         total = received + produced
     read = _mapping(usage, "input_tokens_details", "prompt_tokens_details")
     written = _mapping(usage, "output_tokens_details", "completion_tokens_details")
-    return Usage(
+    counted = Usage(
         input_tokens=received,
         output_tokens=produced,
         total_tokens=total,
@@ -388,6 +550,7 @@ def usage_from(usage: Mapping[str, Any] | None) -> Usage | None:
         cache_write_tokens=_tokens(read, "cache_write_tokens"),
         reasoning_tokens=_tokens(written, "reasoning_tokens"),
     )
+    return None if counted == Usage() else counted
 
 
 def _tokens(holder: Mapping[str, Any], *names: str) -> int | None:
@@ -409,6 +572,9 @@ def _mapping(holder: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
 # Reasons of an incomplete response that hand over to a successor instead of cutting the answer short.
 _HANDED_ON: Final = frozenset({"steered", "interrupted"})
 
+# What kind of item a block seen only through its deltas belongs to.
+_ITEM_TYPES: Final[Mapping[Kind, str]] = {"text": "message", "refusal": "message", "thinking": "reasoning"}
+
 _DELTAS: Final[Mapping[Kind, Callable[[int, str], TurnEvent]]] = {
     "text": TextDelta,
     "refusal": TextDelta,
@@ -425,9 +591,17 @@ _HANDLERS: Final[Mapping[type[wire.ServerEvent], Callable[[Assembly, Any], None]
     wire.ContentPartAdded: Assembly._part_added,
     wire.ContentPartDone: Assembly._part_done,
     wire.OutputTextDelta: Assembly._text_delta,
+    wire.OutputTextDone: Assembly._text_done,
+    wire.OutputTextAnnotationAdded: Assembly._annotated,
     wire.RefusalDelta: Assembly._refusal_delta,
+    wire.RefusalDone: Assembly._refusal_done,
     wire.ReasoningSummaryTextDelta: Assembly._summary_delta,
+    wire.ReasoningSummaryTextDone: Assembly._summary_done,
+    wire.ReasoningSummaryPartDone: Assembly._summary_part_done,
     wire.ReasoningTextDelta: Assembly._reasoning_delta,
+    wire.ReasoningTextDone: Assembly._reasoning_done,
     wire.FunctionCallArgumentsDelta: Assembly._call_delta,
+    wire.FunctionCallArgumentsDone: Assembly._arguments_done,
     wire.CustomToolCallInputDelta: Assembly._call_delta,
+    wire.CustomToolCallInputDone: Assembly._input_done,
 }

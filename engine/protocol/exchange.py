@@ -7,7 +7,8 @@ request's answer as another's. The order of the rules in `Router.route` is the o
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Final, TypeAlias
 
@@ -26,7 +27,8 @@ from engine.protocol.events import (
     TerminalEvent,
     UnknownEvent,
 )
-from engine.protocol.failures import Failed, Failure, Rejected
+from engine.protocol.failures import Failed, Failure, Rejected, Violated
+from engine.protocol.wire import member
 from engine.reports import Delivery
 from engine.turn_events import TurnDone, TurnEvent, TurnStarted
 
@@ -39,15 +41,10 @@ CONNECTION_LIMIT: Final = "websocket_connection_limit_reached"
 
 _REMEMBERED_RESPONSES: Final = 64
 
-# Terminals that no schema has and that some servers send all the same.
-_FOREIGN_TERMINALS: Final = {
-    "response.cancelled": "cancelled",
-    "response.error": "error",
-    "response.completed": "unreadable",
-    "response.done": "unreadable",
-    "response.failed": "unreadable",
-    "response.incomplete": "unreadable",
-}
+# Terminals that no schema has and that some servers send all the same, with the code that stands in for their own.
+_FOREIGN_TERMINALS: Final = {"response.cancelled": "cancelled", "response.error": None}
+
+_TERMINAL_TYPES: Final = frozenset({"response.completed", "response.done", "response.failed", "response.incomplete"})
 
 
 class Exchange:
@@ -99,9 +96,9 @@ class Exchange:
             self.response_id = self.response_id or event.response_id
             if isinstance(event, TerminalEvent):
                 return self._ended(event)
-        elif event.__class__ is UnknownEvent and event.type in _FOREIGN_TERMINALS:
-            self.outcome = Failed(_FOREIGN_TERMINALS[event.type], response_id=self.response_id)
-            return self._shown(self._assembly.finish(None))
+        elif event.__class__ is UnknownEvent:
+            self.outcome = _unknown_end(event, self.response_id)
+            return self._shown(self._assembly.finish(None)) if self.outcome is not None else []
         return self._shown(self._assembly.feed(event))
 
     def _shown(self, events: list[TurnEvent]) -> list[TurnEvent]:
@@ -119,7 +116,7 @@ class Exchange:
         return self._shown(self._assembly.finish(None))
 
     def _ended(self, event: TerminalEvent) -> list[TurnEvent]:
-        events = self._assembly.finish(event.response)
+        events = self._assembly.finish(event.response, incomplete=isinstance(event, ResponseIncomplete))
         failure = _failure(event)
         if failure is not None:
             self.outcome = failure
@@ -151,25 +148,49 @@ def _retry_after(event: ErrorEvent) -> float | None:
             continue
         if 0 <= seconds < float("inf"):
             return seconds
-    return None
+    return _until(headers)
+
+
+def _until(headers: Mapping[str, str]) -> float | None:
+    """Read a Retry-After that names a date, by the server's own clock (RFC 9110 section 10.2.3)."""
+    try:
+        wait = parsedate_to_datetime(headers["retry-after"]) - parsedate_to_datetime(headers["date"])
+    except (KeyError, ValueError, OverflowError, TypeError):  # a TypeError where only one of them names a time zone
+        return None
+    return max(wait.total_seconds(), 0.0)
 
 
 def _failure(event: TerminalEvent) -> Failed | None:
     """What a terminal event says went wrong; None for an answer, a cut one included."""
     response = event.response
     if isinstance(event, ResponseFailed) or response.status in {"failed", "cancelled"}:
-        error = response.error or {}
-        code, kind, words = (error.get(name) for name in ("code", "type", "message"))
-        return Failed(
-            code if isinstance(code, str) else response.status if response.status == "cancelled" else None,
-            kind if isinstance(kind, str) else None,
-            response.id,
-            words if isinstance(words, str) else "",
-        )
+        return _failed(response.error or {}, "cancelled" if response.status == "cancelled" else None, response.id)
     incomplete = isinstance(event, ResponseIncomplete) or response.status == "incomplete"
     if incomplete and response.incomplete_reason == "content_filter":
         return Failed("content_filter", response_id=response.id)
     return None
+
+
+def _failed(error: Mapping[str, object], fallback: str | None, response_id: str | None) -> Failed:
+    code, kind, words = (value if isinstance(value, str) else None for value in map(error.get, _ERROR_MEMBERS))
+    return Failed(code or fallback, kind, response_id, words or "")
+
+
+_ERROR_MEMBERS: Final = ("code", "type", "message")
+
+
+def _unknown_end(event: UnknownEvent, response_id: str | None) -> Failure | None:
+    """What an event of no known shape says of the response's end; None when it does not end it."""
+    if event.type in _TERMINAL_TYPES:
+        return Violated(f"the event {event.type} held no response")
+    if event.type not in _FOREIGN_TERMINALS:
+        return None
+    response = event.raw.get("response")
+    for holder in (event.raw, response):
+        error = holder.get("error") if isinstance(holder, dict) else None
+        if isinstance(error, dict):
+            return _failed(error, _FOREIGN_TERMINALS[event.type], response_id)
+    return Failed(_FOREIGN_TERMINALS[event.type], response_id=response_id)
 
 
 class Verdict(Enum):
@@ -244,17 +265,28 @@ class Router:
         if exchange is None:
             return self._unclaimed(event, state)
         assert state is not None
-        if isinstance(event, LifecycleEvent):
-            foreign = event.response_id
-            if foreign is not None and (foreign in state.finished or exchange.response_id not in {None, foreign}):
-                return Verdict.DROPPED
-        elif exchange.response_id is None and isinstance(event, OutputEvent) and self._stale(event, state):
-            return Verdict.DROPPED
-        return exchange
+        if isinstance(event, OutputEvent):
+            stale = exchange.response_id is None and self._predates(event, state)
+        else:
+            stale = self._foreign(event, exchange, state)
+        return Verdict.DROPPED if stale else exchange
 
-    def _stale(self, event: OutputEvent, state: _LaneState) -> bool:
+    def _predates(self, event: OutputEvent, state: _LaneState) -> bool:
         """Whether output before its response was announced must be a predecessor's."""
         return state.had_abandoned or (event.item_id is not None and event.item_id in state.earlier_items)
+
+    def _foreign(self, event: ServerEvent, exchange: Exchange, state: _LaneState) -> bool:
+        """Whether an event that is no output is another response's. Learns the name of the exchange's own."""
+        named = _response_named_by(event)
+        if named is None:
+            # Unknown events may be output in a shape that is not known; errors never come after a response's end.
+            return isinstance(event, UnknownEvent) and exchange.response_id is None and state.had_abandoned
+        if named in state.finished or exchange.response_id not in {None, named}:
+            return True
+        if isinstance(event, LifecycleEvent):
+            # Even if nobody takes the event any more, since its turn was left: a later one of it must be recognised.
+            exchange.response_id = named
+        return False
 
     def _unclaimed(self, event: ServerEvent, state: _LaneState | None) -> Exchange | Verdict:
         if event.__class__ is ErrorEvent:
@@ -267,3 +299,11 @@ class Router:
         if isinstance(event, TerminalEvent) and event.response_id in state.finished:
             return Verdict.DROPPED  # a second terminal under another name: some servers send both
         return Verdict.STRAY
+
+
+def _response_named_by(event: ServerEvent) -> str | None:
+    """The id of the response an event names as the one it is about."""
+    if isinstance(event, LifecycleEvent):
+        return event.response_id
+    named = event.raw.get("response_id")
+    return named if isinstance(named, str) else member(event.raw, "response", "id")
