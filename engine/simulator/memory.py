@@ -108,6 +108,8 @@ class MemoryStream(trio.abc.HalfCloseableStream):
 
     async def send_eof(self) -> None:
         """Say that nothing more will be sent."""
+        if self._sending:
+            raise trio.BusyResourceError("another task is sending")
         await trio.lowlevel.checkpoint()
         self._out.ended = True
         self._out.changed.unpark_all()
