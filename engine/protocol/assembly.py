@@ -224,7 +224,7 @@ class Assembly:
 
     def _unused(self) -> int:
         """An index that no event will speak of."""
-        return min(0, *self._items, *(key[0] for key in self._by_key)) - 1
+        return min((0, *self._items, *(key[0] for key in self._by_key))) - 1
 
     def _learn(self, response: ResponseObject) -> None:
         self._response_id = response.id or self._response_id
