@@ -303,6 +303,7 @@ class Turn:
         self._times["granted"] = now
         self._budgets.stop("queue")
         self._budgets.start("start", now)
+        self._scope.deadline = self._budgets.deadline
         self._actor.start(self, self._run)
         self._admitted.set()
 
@@ -311,7 +312,6 @@ class Turn:
     async def _run(self) -> None:
         try:
             with self._scope:
-                self._scope.deadline = self._budgets.deadline
                 await self._drive()
             if not self._settled:
                 expired = self._budgets.expired(trio.current_time())

@@ -1,0 +1,91 @@
+"""The warm-up: an exchange of its own, never a turn."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+import engine
+from engine.simulator import Asked, Created, Delay, Error, Say, Simulator, Stall, TextDelta, open_simulator
+
+WARM = engine.TurnOptions(warm_up=True)
+
+
+class Warming:
+    """Plays a script for warm-ups and echoes turns."""
+
+    warm_ups = True
+
+    def __init__(self, *warm_up: Any) -> None:
+        self.warm_up = warm_up
+
+    def reply(self, asked: Asked) -> Any:
+        return list(self.warm_up) if not asked.generate else [Created(), Say(asked.last_user_text)]
+
+
+@asynccontextmanager
+async def session_to(brain: Any = None, **options: Any) -> AsyncIterator[tuple[engine.Session, Simulator]]:
+    async with open_simulator(in_memory=True, brain=brain) as sim:
+        async with engine.open_session(sim.endpoint, model="m", dialer=sim.dialer, **options) as session:
+            yield session, sim
+
+
+async def test_it_goes_first_once_per_connection_and_says_what_the_turn_will_say(autojump_clock: MockClock) -> None:
+    tool = engine.Tool("add")
+    context = engine.Context([engine.UserMessage("hi")], instructions="be brief", tools=[tool])
+    async with session_to() as (session, sim):
+        assert (await session.ask(context, WARM)).text == "hi"
+        assert (await session.ask("again", WARM)).text == "again"
+    warm_up, first, second = (dict(request.body) for request in sim.requests)
+    assert warm_up == {**first, "generate": False, "input": []}
+    assert "generate" not in first
+    assert "generate" not in second
+    assert len(sim.connections) == 1
+
+
+async def test_without_the_option_there_is_none(autojump_clock: MockClock) -> None:
+    async with session_to() as (session, sim):
+        await session.ask("hi")
+    assert len(sim.requests) == 1
+
+
+async def test_a_late_answer_to_it_is_never_a_turns(autojump_clock: MockClock) -> None:
+    brain = Warming(Delay(10), Created(), TextDelta("ghost"))
+    async with session_to(brain, timeouts=engine.Timeouts(warm_up=4)) as (session, sim):
+        async with session.turn("mine", WARM) as turn:
+            assert (await turn.wait()).text == "mine"
+        assert turn.report.seconds.total == 4
+        await trio.sleep(20)
+        assert (await session.ask("mine too")).text == "mine too"
+    assert [connection.open for connection in sim.connections] == [False, False]
+
+
+@pytest.mark.parametrize("warm_up", [Error(500), Error(404, "model_not_found")])
+async def test_a_failed_one_is_ignored(autojump_clock: MockClock, warm_up: Any) -> None:
+    async with session_to(Warming(warm_up)) as (session, sim):
+        assert (await session.ask("hi", WARM)).text == "hi"
+    assert len(sim.connections) == 1
+
+
+async def test_a_turn_left_meanwhile_leaves_it_running_for_the_next(autojump_clock: MockClock) -> None:
+    async with session_to(Warming(Delay(3), Created())) as (session, sim):
+        with trio.move_on_after(1):
+            await session.ask("left", WARM)
+        async with session.turn("next", WARM) as turn:
+            assert (await turn.wait()).text == "next"
+        assert turn.report.seconds.total == 2
+    assert [request.body.get("generate") for request in sim.requests] == [False, None]
+    assert len(sim.connections) == 1
+
+
+async def test_release_does_not_wait_for_it(autojump_clock: MockClock) -> None:
+    async with session_to(Warming(Stall())) as (session, _):
+        with trio.move_on_after(1):
+            await session.ask("hi", WARM)
+        start = trio.current_time()
+    assert trio.current_time() - start <= 2.5
