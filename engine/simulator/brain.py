@@ -148,21 +148,24 @@ def sample(schema: object, text: str, answer: str | None = None, depth: int = 0)
         return answer if answer is not None else text
     if "const" in schema:
         return schema["const"]
-    if schema.get("enum"):
-        return schema["enum"][0]
-    for key in ("anyOf", "oneOf", "allOf"):
-        if schema.get(key):
-            return sample(schema[key][0], text, answer, depth + 1)
+    for key in ("enum", "anyOf", "oneOf", "allOf"):
+        choices = schema.get(key)
+        if isinstance(choices, list) and choices:
+            return choices[0] if key == "enum" else sample(choices[0], text, answer, depth + 1)
     kind = schema.get("type")
     if isinstance(kind, list):
         kind = next((entry for entry in kind if entry != "null"), "null")
     match kind:
         case "object":
-            properties = schema.get("properties") or {}
-            wanted = schema.get("required", list(properties))
+            properties = schema.get("properties")
+            properties = properties if isinstance(properties, dict) else {}
+            required = schema.get("required")
+            wanted = [name for name in required if isinstance(name, str)] if isinstance(required, list) else properties
             return {name: sample(properties.get(name), text, answer, depth + 1) for name in wanted}
         case "array":
-            return [sample(schema.get("items"), text, answer, depth + 1)] * int(schema.get("minItems", 1))
+            least = schema.get("minItems", 1)
+            amount = min(least, 100) if isinstance(least, int) else 1
+            return [sample(schema.get("items"), text, answer, depth + 1)] * amount
         case "integer" | "number":
             return _within(schema, _number(answer if answer is not None else text))
         case "boolean":
@@ -182,9 +185,11 @@ def _number(text: str) -> int | float:
 def _within(schema: Mapping[str, Any], value: float) -> int | float:
     if schema.get("type") == "integer":
         value = int(value)
-    value = max(value, schema.get("minimum", value))
-    bounded: int | float = min(value, schema.get("maximum", value))
-    return bounded
+    for name, choose in (("minimum", max), ("maximum", min)):
+        bound = schema.get(name)
+        if isinstance(bound, (int, float)):
+            value = choose(value, bound)
+    return value
 
 
 _SUM: Final = re.compile(

@@ -125,7 +125,7 @@ def _call_id(param: str, item: Item) -> None:
 
 def _check_message(param: str, item: Item) -> None:
     role = item["role"]
-    if role not in {"user", "assistant", "system", "developer"}:
+    if not isinstance(role, str) or role not in {"user", "assistant", "system", "developer"}:
         raise wrong_value(f"{param}.role", f"'{param}.role' must be one of: user, assistant, system, developer.")
     phase = item.get("phase")
     if phase is not None:
@@ -146,7 +146,7 @@ def _check_parts(param: str, parts: object, allowed: frozenset[str]) -> None:
         if not isinstance(part, dict):
             raise wrong_type(where, "an object", part)
         kind = part.get("type")
-        if kind not in allowed:
+        if not isinstance(kind, str) or kind not in allowed:
             raise wrong_value(f"{where}.type", f"'{where}.type' must be one of: {', '.join(sorted(allowed))}.")
         if kind in _PART_TEXT:
             check_string(f"{where}.{_PART_TEXT[kind]}", part.get(_PART_TEXT[kind]))
@@ -218,6 +218,8 @@ def check_tool_choice(choice: object, tools: Sequence[Mapping[str, Any]]) -> Non
     if not isinstance(choice, dict):
         raise wrong_type("tool_choice", "a string or an object", choice)
     kind = choice.get("type")
+    if not isinstance(kind, str):
+        raise missing_parameter("tool_choice.type")
     if kind == "allowed_tools":
         one_of("auto", "required")("tool_choice.mode", choice.get("mode"))
         array(mapping())("tool_choice.tools", choice.get("tools"))
@@ -227,8 +229,6 @@ def check_tool_choice(choice: object, tools: Sequence[Mapping[str, Any]]) -> Non
         if choice.get("name") is None:
             raise missing_parameter("tool_choice.name")
         _offered(choice, tools)
-    elif not isinstance(kind, str):
-        raise missing_parameter("tool_choice.type")
 
 
 def _offered(choice: Mapping[str, Any], tools: Sequence[Mapping[str, Any]]) -> None:

@@ -42,7 +42,7 @@ def _format(param: str, value: object) -> None:
     if not isinstance(value, dict):
         raise wrong_type(param, "an object", value)
     kind = value.get("type")
-    if kind in {"text", "json_object"}:
+    if isinstance(kind, str) and kind in {"text", "json_object"}:
         return
     if kind != "json_schema":
         raise wrong_value(f"{param}.type", f"'{param}.type' must be one of: text, json_object, json_schema.")

@@ -536,7 +536,7 @@ class open_simulator:  # noqa: N801 - used like a function
             await simulator._run(self._nursery)
         except BaseException:
             self._nursery.cancel_scope.cancel(reason="the simulator could not start")
-            await self._manager.__aexit__(None, None, None)
+            await self._manager.__aexit__(None, None, None)  # bounded: every task is cancelled
             raise
         return simulator
 
@@ -546,7 +546,7 @@ class open_simulator:  # noqa: N801 - used like a function
         """Drop every connection and end every task. Cancellation does not stop this; it is quick in any case."""
         self._nursery.cancel_scope.cancel(reason="the simulator is closing")
         # The body's exception stays outside, so that it is not wrapped in a group with ours.
-        await self._manager.__aexit__(None, None, None)
+        await self._manager.__aexit__(None, None, None)  # bounded: every task is cancelled
         return False
 
 

@@ -157,12 +157,14 @@ def check_strict_schema(param: str, schema: object, *, code: str, depth: int = 0
     if not isinstance(schema, dict) or depth > 10:
         return
     if schema.get("type") == "object":
-        properties = schema.get("properties") or {}
+        properties, required = schema.get("properties") or {}, schema.get("required") or []
+        if not isinstance(properties, dict) or not isinstance(required, list):
+            raise ApiError(400, code, "'properties' is an object and 'required' an array.", param)
         if schema.get("additionalProperties") is not False:
             raise ApiError(400, code, "A strict schema needs 'additionalProperties': false on every object.", param)
-        if isinstance(properties, dict) and set(schema.get("required") or ()) != set(properties):
+        if any(name not in required for name in properties) or len(required) != len(properties):
             raise ApiError(400, code, "A strict schema must list every property in 'required'.", param)
-        for part in properties.values() if isinstance(properties, dict) else ():
+        for part in properties.values():
             check_strict_schema(param, part, code=code, depth=depth + 1)
     if "items" in schema:
         check_strict_schema(param, schema["items"], code=code, depth=depth + 1)
