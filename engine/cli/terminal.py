@@ -63,7 +63,7 @@ class Outlet:
         self._stream = stream
         self._fd = _descriptor(stream)
         self._encoding = getattr(stream, "encoding", None) or "utf-8"
-        self.is_terminal = _is_terminal(stream)
+        self.is_terminal: bool = _is_terminal(stream)
 
     async def write(self, text: str) -> None:
         """Write ``text`` at once.
@@ -101,7 +101,7 @@ class Inlet:
         self._decoder = codecs.getincrementaldecoder(getattr(stream, "encoding", None) or "utf-8")("replace")
         self._held = ""
         self._ended = stream is None
-        self.is_terminal = _is_terminal(stream)
+        self.is_terminal: bool = _is_terminal(stream)
 
     async def _fill(self) -> None:
         if self._fd is None:
@@ -147,9 +147,9 @@ class Terminal:
     """
 
     def __init__(self) -> None:
-        self.input = Inlet(sys.stdin)
-        self.output = Outlet(sys.stdout)
-        self.aside = Outlet(sys.stderr)
+        self.input: Inlet = Inlet(sys.stdin)
+        self.output: Outlet = Outlet(sys.stdout)
+        self.aside: Outlet = Outlet(sys.stderr)
         self.secret: str | None = None
 
     def notice(self, text: str) -> None:
