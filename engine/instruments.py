@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
+from engine.errors import ConfigurationError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from contextvars import Context
@@ -58,9 +60,13 @@ class Instruments:
 
     def __init__(self, instruments: Iterable[Instrument] = ()) -> None:
         self._listeners: dict[str, list[Instrument]] = {name: [] for name in HOOKS}
-        for instrument in instruments:
+        if isinstance(instruments, Instrument):
+            raise ConfigurationError("instruments", "is one Instrument, not a sequence of them")
+        for number, instrument in enumerate(instruments):
+            if not isinstance(instrument, Instrument):
+                raise ConfigurationError(f"instruments[{number}]", "is no Instrument")
             for name in HOOKS:
-                if getattr(type(instrument), name, None) is not getattr(Instrument, name):
+                if getattr(type(instrument), name) is not getattr(Instrument, name):
                     self._listeners[name].append(instrument)
 
     def wants(self, hook: str) -> bool:
@@ -69,8 +75,7 @@ class Instruments:
 
     def emit(self, hook: str, *args: object, context: Context | None = None) -> None:
         """Call ``hook`` of everybody who overrides it, within ``context`` if there is one."""
-        listeners = self._listeners[hook]
-        for instrument in tuple(listeners):
+        for instrument in tuple(self._listeners[hook]):
             function = getattr(instrument, hook)
             try:
                 if context is None:
@@ -78,7 +83,8 @@ class Instruments:
                 else:
                     context.run(function, *args)
             except Exception as error:  # an observer's mistake must not become the observed turn's failure
-                listeners.remove(instrument)
+                if not self._disable(hook, instrument):
+                    continue
                 # The traceback would show the frames' values, and those hold replies.
                 _logger.error(
                     "%s.%s raised %s and will not be called again",
@@ -86,3 +92,10 @@ class Instruments:
                     hook,
                     type(error).__name__,
                 )
+
+    def _disable(self, hook: str, instrument: Instrument) -> bool:
+        """Call a hook no more; False if it was disabled already, by a failure inside its own call."""
+        listeners = self._listeners[hook]
+        remaining = [each for each in listeners if each is not instrument]
+        self._listeners[hook] = remaining
+        return len(remaining) < len(listeners)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
-from attrs import field, frozen
-from attrs.converters import optional
+from attrs import Attribute, field, frozen
+from attrs.validators import optional
 
 from engine.errors import ConfigurationError
 
@@ -44,8 +44,40 @@ def size_only(value: Any) -> str:
     return f"<{len(value)}>"
 
 
+def _listed(given: Any, where: str, wanted: str) -> tuple[Any, ...]:
+    """Take a collection as a tuple. Strings and mappings are collections too, of what nobody means here."""
+    if isinstance(given, Iterable) and not isinstance(given, (str, bytes, Mapping)):
+        return tuple(given)
+    raise ConfigurationError(where, f"is a {type(given).__name__}, not a sequence of {wanted}")
+
+
 def _objects(given: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
-    return tuple(given)
+    return _listed(given, "text annotations", "mappings")
+
+
+def _where(instance: object, attribute: Attribute[Any]) -> str:
+    return f"{type(instance).__name__}.{attribute.name}"
+
+
+def _string(instance: object, attribute: Attribute[Any], value: str) -> None:
+    if not isinstance(value, str):
+        raise ConfigurationError(_where(instance, attribute), f"is a {type(value).__name__}, not a string")
+
+
+def _name(instance: object, attribute: Attribute[Any], value: str) -> None:
+    _string(instance, attribute, value)
+    if not value:
+        raise ConfigurationError(_where(instance, attribute), "is empty")
+
+
+def _call_kind(instance: object, attribute: Attribute[Any], value: str) -> None:
+    if value not in ("function", "custom"):
+        raise ConfigurationError(_where(instance, attribute), 'must be "function" or "custom"')
+
+
+def _mapping(instance: object, attribute: Attribute[Any], value: Mapping[str, Any]) -> None:
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(_where(instance, attribute), f"is a {type(value).__name__}, not a mapping")
 
 
 @frozen
@@ -59,7 +91,7 @@ class Text:
         annotations: Citations as the server sent them.
     """
 
-    text: str = field(repr=size_only)
+    text: str = field(repr=size_only, validator=_string)
     phase: str | None = None
     item_id: str | None = None
     annotations: tuple[Mapping[str, Any], ...] = field(default=(), converter=_objects, repr=size_only)
@@ -75,8 +107,8 @@ class Thinking:
             encrypted content. None when it cannot be replayed.
     """
 
-    text: str = field(repr=size_only)
-    signature: str | None = field(default=None, repr=size_only)
+    text: str = field(repr=size_only, validator=_string)
+    signature: str | None = field(default=None, repr=size_only, validator=optional(_string))
 
 
 @frozen
@@ -87,15 +119,20 @@ class ToolCall:
         id: ``call_id|item_id``, or the call id alone when the item had no id.
         name: The tool's name.
         arguments: The parsed arguments; empty when they are not a JSON object or the tool takes free text.
-        raw_arguments: The arguments exactly as the model wrote them: JSON text, or a custom tool's free text.
+        raw_arguments: The arguments exactly as the model wrote them: JSON text, or a custom tool's free text. Where a
+            call made by hand has none, `arguments` are sent.
         kind: ``"function"`` or ``"custom"``.
     """
 
-    id: str
-    name: str
-    arguments: Mapping[str, Any] = field(factory=dict, repr=size_only)
-    raw_arguments: str = field(default="", repr=size_only)
-    kind: Literal["function", "custom"] = "function"
+    id: str = field(validator=_name)
+    name: str = field(validator=_name)
+    arguments: Mapping[str, Any] = field(factory=dict, repr=size_only, validator=_mapping)
+    raw_arguments: str = field(default="", repr=size_only, validator=_string)
+    kind: Literal["function", "custom"] = field(default="function", validator=_call_kind)
+
+    def __attrs_post_init__(self) -> None:
+        if not self.call_id:
+            raise ConfigurationError("ToolCall.id", "has no call id before the |")
 
     @property
     def call_id(self) -> str:
@@ -112,7 +149,7 @@ class ToolCall:
 class Refusal:
     """The model declines, in its own words."""
 
-    refusal: str = field(repr=size_only)
+    refusal: str = field(repr=size_only, validator=_string)
     item_id: str | None = None
 
 
@@ -124,7 +161,7 @@ class OutputItem:
         item: The item as the server sent it.
     """
 
-    item: Mapping[str, Any] = field(repr=False)
+    item: Mapping[str, Any] = field(repr=False, validator=_mapping)
 
     @property
     def type(self) -> str:
@@ -142,9 +179,9 @@ class Image:
         detail: ``"low"``, ``"high"``, ``"auto"`` or ``"original"``.
     """
 
-    url: str | None = field(default=None, repr=size_only)
-    file_id: str | None = None
-    detail: str = "auto"
+    url: str | None = field(default=None, repr=size_only, validator=optional(_name))
+    file_id: str | None = field(default=None, validator=optional(_name))
+    detail: str = field(default="auto", validator=_name)
 
     def __attrs_post_init__(self) -> None:
         if (self.url is None) == (self.file_id is None):
@@ -162,10 +199,10 @@ class File:
         filename: Its name; the server wants one with ``data``.
     """
 
-    file_id: str | None = None
-    url: str | None = field(default=None, repr=size_only)
-    data: str | None = field(default=None, repr=size_only)
-    filename: str | None = field(default=None, repr=size_only)
+    file_id: str | None = field(default=None, validator=optional(_name))
+    url: str | None = field(default=None, repr=size_only, validator=optional(_name))
+    data: str | None = field(default=None, repr=size_only, validator=optional(_name))
+    filename: str | None = field(default=None, repr=size_only, validator=optional(_name))
 
     def __attrs_post_init__(self) -> None:
         if sum(source is not None for source in (self.file_id, self.url, self.data)) != 1:
@@ -197,28 +234,30 @@ class Usage:
     reasoning_tokens: int | None = None
 
 
-def _assistant_blocks(given: Iterable[AssistantBlock]) -> tuple[AssistantBlock, ...]:
-    return tuple(given)
+def _assistant_blocks(content: str | Iterable[AssistantBlock]) -> tuple[AssistantBlock, ...]:
+    if isinstance(content, str):
+        return (Text(content),) if content else ()
+    return _listed(content, "assistant message content", "blocks")
 
 
 def _tools(given: Iterable[Tool | Mapping[str, Any]]) -> tuple[Tool | Mapping[str, Any], ...]:
-    return tuple(given)
+    return _listed(given, "context tools", "tools")
 
 
 def _messages(given: Iterable[Message]) -> tuple[Message, ...]:
-    return tuple(given)
+    return _listed(given, "context messages", "messages")
 
 
-def _user_blocks(content: str | UserBlock | Sequence[UserBlock]) -> tuple[UserBlock, ...]:
+def _user_blocks(content: str | UserBlock | Iterable[UserBlock]) -> tuple[UserBlock, ...]:
     if isinstance(content, str):
         return (Text(content),)
     if isinstance(content, (Text, Image, File)):
         return (content,)
-    return tuple(content)
+    return _listed(content, "content", "blocks")
 
 
 def _bare_call_id(given: str) -> str:
-    return str(given).partition("|")[0]
+    return given.partition("|")[0] if isinstance(given, str) else given
 
 
 def _check_blocks(where: str, blocks: Sequence[object], allowed: tuple[type, ...]) -> None:
@@ -246,7 +285,7 @@ class UserMessage:
 class DeveloperMessage:
     """What the application says to the model, with more weight than the user's words."""
 
-    text: str = field(repr=size_only)
+    text: str = field(repr=size_only, validator=_string)
 
 
 @frozen
@@ -260,14 +299,12 @@ class ToolResult:
         kind: Of the call: ``"function"`` or ``"custom"``.
     """
 
-    call_id: str = field(converter=_bare_call_id)
+    call_id: str = field(converter=_bare_call_id, validator=_name)
     content: tuple[UserBlock, ...] = field(converter=_user_blocks, repr=size_only)
     is_error: bool = False
-    kind: Literal["function", "custom"] = "function"
+    kind: Literal["function", "custom"] = field(default="function", validator=_call_kind)
 
     def __attrs_post_init__(self) -> None:
-        if not self.call_id:
-            raise ConfigurationError("tool result call_id", "is empty")
         _check_blocks("tool result content", self.content, (Text, Image, File))
 
 
@@ -276,7 +313,7 @@ class AssistantMessage:
     """What the model answered.
 
     Attributes:
-        content: Blocks in the order of the response's items.
+        content: Blocks in the order of the response's items; a plain string is one text.
         stop_reason: ``"stop"``, ``"length"`` (the token limit cut it) or ``"tool_use"`` (it waits for tool results);
             None on a partial message.
         usage: Token counts, None when the server reported none.
@@ -345,14 +382,10 @@ class Tool:
         strict: Whether the model's arguments must satisfy the schema exactly; None leaves it to the server.
     """
 
-    name: str
-    description: str | None = field(default=None, repr=size_only)
-    parameters: Mapping[str, Any] = field(factory=dict, repr=size_only)
+    name: str = field(validator=_name)
+    description: str | None = field(default=None, repr=size_only, validator=optional(_string))
+    parameters: Mapping[str, Any] = field(factory=dict, repr=size_only, validator=_mapping)
     strict: bool | None = None
-
-    def __attrs_post_init__(self) -> None:
-        if not self.name:
-            raise ConfigurationError("tool name", "is empty")
 
 
 @frozen
@@ -366,7 +399,7 @@ class Context:
     """
 
     messages: tuple[Message, ...] = field(default=(), converter=_messages, repr=size_only)
-    instructions: str | None = field(default=None, kw_only=True, converter=optional(str), repr=size_only)
+    instructions: str | None = field(default=None, kw_only=True, validator=optional(_string), repr=size_only)
     tools: tuple[Tool | Mapping[str, Any], ...] = field(default=(), kw_only=True, converter=_tools, repr=size_only)
 
     def __attrs_post_init__(self) -> None:

@@ -12,6 +12,7 @@ from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 import attrs
 from attrs import Attribute, field, frozen
+from attrs.validators import optional
 
 from engine.errors import ConfigurationError
 from engine.profiles import Profile, profile_of
@@ -72,17 +73,23 @@ _TOKEN_CHARACTERS = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwx
 _RESERVED_HEADERS = frozenset({"authorization", "connection", "content-length", "host", "transfer-encoding", "upgrade"})
 
 
-def check_header(name: str, value: object, *, where: str) -> None:
+def _is_token(name: object) -> bool:
+    return isinstance(name, str) and name != "" and set(name) <= _TOKEN_CHARACTERS
+
+
+def check_header(name: object, value: object, *, where: str) -> None:
     """Raise `ConfigurationError` unless the pair is a legal HTTP field (RFC 9110 section 5).
 
     A line break would let whoever supplies the value write headers of their own.
     """
-    if not name or not set(name) <= _TOKEN_CHARACTERS:
+    if not _is_token(name):
         raise ConfigurationError(where, "the header name holds characters that a header name may not have")
     if not isinstance(value, str):
         raise ConfigurationError(where, f"is a {type(value).__name__}, not a string")
     if any(not (character == "\t" or " " <= character <= "~") for character in value):
         raise ConfigurationError(where, "holds a line break, another control character or a character outside ASCII")
+    if value != value.strip(" \t"):
+        raise ConfigurationError(where, "begins or ends with white space")
 
 
 def check_key(key: object) -> str:
@@ -95,9 +102,7 @@ def check_key(key: object) -> str:
     return key
 
 
-def _check_url(instance: object, attribute: Attribute[Any], value: str | None) -> None:
-    if value is None:
-        return
+def _check_url(instance: object, attribute: Attribute[Any], value: str) -> None:
     where = attribute.name
     if not isinstance(value, str):
         raise ConfigurationError(where, f"is a {type(value).__name__}, not a string")
@@ -106,6 +111,7 @@ def _check_url(instance: object, attribute: Attribute[Any], value: str | None) -
     try:
         parts = urlsplit(value)
         port = parts.port
+        (parts.hostname or "").encode("idna")
     except ValueError:
         raise ConfigurationError(where, "is not a URL with a valid host and port") from None
     if parts.scheme not in {"http", "https", "ws", "wss"}:
@@ -118,13 +124,23 @@ def _check_url(instance: object, attribute: Attribute[Any], value: str | None) -
         raise ConfigurationError(where, "holds a fragment")
 
 
-def _frozen_headers(given: Mapping[str, str]) -> Mapping[str, str]:
+def _shown_url(url: str | None) -> str:
+    """Stand in for a URL in a repr: some servers take their key in the query."""
+    if url is None:
+        return "None"
+    path, mark, _ = url.partition("?")
+    return repr(path + mark + "<hidden>" if mark else path)
+
+
+def _own_headers(given: Mapping[str, str]) -> Mapping[str, str]:
+    if not isinstance(given, Mapping):
+        raise ConfigurationError("headers", f"is a {type(given).__name__}, not a mapping")
     return dict(given)
 
 
 def _check_headers(instance: object, attribute: Attribute[Any], value: Mapping[str, str]) -> None:
     for name, content in value.items():
-        where = f"headers[{name!r}]" if set(name) <= _TOKEN_CHARACTERS else "headers"
+        where = f"headers[{name!r}]" if _is_token(name) else "headers"
         check_header(name, content, where=where)
         if name.lower() in _RESERVED_HEADERS or name.lower().startswith("sec-websocket-"):
             raise ConfigurationError(where, "is set by the library itself")
@@ -150,14 +166,15 @@ class Endpoint:
         ConfigurationError: a value could not be used; ``field`` names it.
     """
 
-    base_url: str = field(default="https://api.openai.com/v1", validator=_check_url)
+    base_url: str = field(default="https://api.openai.com/v1", validator=_check_url, repr=_shown_url)
     api_key: ApiKey = field(default=None, repr=lambda key: "None" if key is None else "<hidden>")
-    websocket_url: str | None = field(default=None, kw_only=True, validator=_check_url)
+    websocket_url: str | None = field(default=None, kw_only=True, validator=optional(_check_url), repr=_shown_url)
     headers: Mapping[str, str] = field(
         factory=dict,
         kw_only=True,
-        converter=_frozen_headers,
+        converter=_own_headers,
         validator=_check_headers,
+        hash=False,  # a mapping has none, and equal endpoints have equal hashes without it
         repr=lambda headers: f"<{len(headers)}>",
     )
     organization: str | None = field(default=None, kw_only=True)
@@ -225,10 +242,24 @@ def _seconds(instance: object, attribute: Attribute[Any], value: Seconds) -> Non
     if value is UNSET or value is None:
         return
     where = f"{type(instance).__name__.lower()}.{attribute.name}"
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ConfigurationError(where, f"is a {type(value).__name__}, not a number of seconds or None")
-    if math.isnan(value) or value < 0:
+    seconds = _real(where, value, "a number of seconds or None")
+    if math.isnan(seconds) or seconds < 0:
         raise ConfigurationError(where, "must not be negative or NaN")
+
+
+def _real(where: str, value: object, wanted: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ConfigurationError(where, f"is a {type(value).__name__}, not {wanted}")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ConfigurationError(where, "is too large") from None
+
+
+def _some_seconds(instance: object, attribute: Attribute[Any], value: Seconds) -> None:
+    _seconds(instance, attribute, value)
+    if value == 0:  # a connection that is over as soon as it is open would be dialled again for ever
+        raise ConfigurationError(f"limits.{attribute.name}", "must be greater than 0")
 
 
 @frozen(kw_only=True)
@@ -312,10 +343,10 @@ class Limits:
     max_outbox_bytes: int | Unset = field(default=UNSET, validator=_count)
     buffer_events: int | Unset = field(default=UNSET, validator=_count)
     buffer_bytes: int | Unset = field(default=UNSET, validator=_count)
-    connection_lifetime: Seconds = field(default=UNSET, validator=_seconds)
-    idle_lifetime: Seconds = field(default=UNSET, validator=_seconds)
-    ping_interval: Seconds = field(default=UNSET, validator=_seconds)
-    ping_timeout: Seconds = field(default=UNSET, validator=_seconds)
+    connection_lifetime: Seconds = field(default=UNSET, validator=_some_seconds)
+    idle_lifetime: Seconds = field(default=UNSET, validator=_some_seconds)
+    ping_interval: Seconds = field(default=UNSET, validator=_some_seconds)
+    ping_timeout: Seconds = field(default=UNSET, validator=_some_seconds)
 
     def number(self, name: str) -> int:
         """The limit called ``name``. Only for merged limits."""
@@ -350,6 +381,9 @@ def merge(outer: _Layered, inner: _Layered | None) -> _Layered:
     """Return ``outer`` with every field that ``inner`` sets, field by field."""
     if inner is None:
         return outer
+    if not isinstance(inner, type(outer)):
+        wanted = type(outer).__name__
+        raise ConfigurationError(wanted.lower(), f"is a {type(inner).__name__}, not {wanted}")
     given = {
         attribute.name: value
         for attribute in attrs.fields(type(inner))
@@ -367,9 +401,7 @@ def _number(instance: object, attribute: Attribute[Any], value: float | None) ->
     if value is None:
         return
     where = f"options.{attribute.name}"
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ConfigurationError(where, f"is a {type(value).__name__}, not a number")
-    if not math.isfinite(value):
+    if not math.isfinite(_real(where, value, "a number")):
         raise ConfigurationError(where, "must be finite")
 
 
@@ -381,6 +413,59 @@ def _whole(instance: object, attribute: Attribute[Any], value: int | None) -> No
 def _name(instance: object, attribute: Attribute[Any], value: str | None) -> None:
     if value is not None and (not isinstance(value, str) or not value.strip()):
         raise ConfigurationError(f"options.{attribute.name}", "must be a string that is not empty")
+
+
+def _flag(instance: object, attribute: Attribute[Any], value: bool | None) -> None:
+    if value is not None:
+        _strict_flag(instance, attribute, value)
+
+
+def _strict_flag(instance: object, attribute: Attribute[Any], value: bool) -> None:
+    if not isinstance(value, bool):
+        raise _not(attribute, value, "a bool")
+
+
+def _mapping(instance: object, attribute: Attribute[Any], value: Mapping[str, Any]) -> None:
+    if not isinstance(value, Mapping):
+        raise _not(attribute, value, "a mapping")
+    if not all(isinstance(name, str) for name in value):
+        raise ConfigurationError(f"options.{attribute.name}", "holds a name that is not a string")
+
+
+def _string_pairs(instance: object, attribute: Attribute[Any], value: Mapping[str, str]) -> None:
+    _mapping(instance, attribute, value)
+    for name, content in value.items():
+        if not isinstance(content, str):
+            raise ConfigurationError(
+                f"options.{attribute.name}[{name!r}]", f"is a {type(content).__name__}, not a string"
+            )
+
+
+def _list_of(kind: type, wanted: str) -> Callable[[object, Attribute[Any], Any], None]:
+    def check(instance: object, attribute: Attribute[Any], value: Sequence[Any]) -> None:
+        # A string is a sequence of strings, and a request with one character per entry is nobody's wish.
+        if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
+            raise _not(attribute, value, f"a sequence of {wanted}s")
+        for number, each in enumerate(value):
+            if not isinstance(each, kind):
+                raise ConfigurationError(
+                    f"options.{attribute.name}[{number}]", f"is a {type(each).__name__}, not a {wanted}"
+                )
+
+    return check
+
+
+def _tool_choice(instance: object, attribute: Attribute[Any], value: str | Mapping[str, Any] | None) -> None:
+    if isinstance(value, Mapping):
+        _mapping(instance, attribute, value)
+    elif value is not None and not isinstance(value, str):
+        raise _not(attribute, value, "a string or a mapping")
+    else:
+        _name(instance, attribute, value)
+
+
+def _not(attribute: Attribute[Any], value: object, wanted: str) -> ConfigurationError:
+    return ConfigurationError(f"options.{attribute.name}", f"is a {type(value).__name__}, not {wanted}")
 
 
 @frozen(kw_only=True)
@@ -417,22 +502,24 @@ class TurnOptions:
     temperature: float | None = field(default=None, validator=_number)
     top_p: float | None = field(default=None, validator=_number)
     max_output_tokens: int | None = field(default=None, validator=_whole)
-    tool_choice: str | Mapping[str, Any] | None = None
-    parallel_tool_calls: bool | None = None
+    tool_choice: str | Mapping[str, Any] | None = field(default=None, validator=_tool_choice, repr=False)
+    parallel_tool_calls: bool | None = field(default=None, validator=_flag)
     reasoning_effort: str | None = field(default=None, validator=_name)
     reasoning_summary: str | None = field(default=None, validator=_name)
     text_verbosity: str | None = field(default=None, validator=_name)
-    text_format: Mapping[str, Any] | None = field(default=None, repr=False)
-    store: bool | None = False
-    include: Sequence[str] | None = None
+    text_format: Mapping[str, Any] | None = field(default=None, validator=optional(_mapping), repr=False)
+    store: bool | None = field(default=False, validator=_flag)
+    include: Sequence[str] | None = field(default=None, validator=optional(_list_of(str, "string")))
     service_tier: str | None = field(default=None, validator=_name)
     truncation: str | None = field(default=None, validator=_name)
-    metadata: Mapping[str, str] | None = field(default=None, repr=False)
-    prompt_cache_key: str | None = field(default=None, repr=False)
-    safety_identifier: str | None = field(default=None, repr=False)
-    context_management: Sequence[Mapping[str, Any]] | None = None
-    warm_up: bool = False
-    extra: Mapping[str, Any] = field(factory=dict, repr=False)
+    metadata: Mapping[str, str] | None = field(default=None, validator=optional(_string_pairs), repr=False)
+    prompt_cache_key: str | None = field(default=None, validator=_name, repr=False)
+    safety_identifier: str | None = field(default=None, validator=_name, repr=False)
+    context_management: Sequence[Mapping[str, Any]] | None = field(
+        default=None, validator=optional(_list_of(Mapping, "mapping")), repr=False
+    )
+    warm_up: bool = field(default=False, validator=_strict_flag)
+    extra: Mapping[str, Any] = field(factory=dict, validator=_mapping, repr=False)
     payload_hook: PayloadHook | None = field(default=None, repr=False)
 
     def __attrs_post_init__(self) -> None:

@@ -492,7 +492,7 @@ class Assembly:
 
 def _nameable(item: FunctionCallItem | CustomToolCallItem) -> bool:
     """Whether a call says what is called, and how its result will find it."""
-    return bool(item.name and item.call_id)
+    return bool(item.name and item.call_id.partition("|")[0])
 
 
 def _replayable(item: Item) -> bool:

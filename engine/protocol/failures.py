@@ -43,6 +43,11 @@ __all__ = [
 ]
 
 
+def _shown(said: str | None) -> str:
+    """Stand in for a server's word in a repr, as `token` does in a text."""
+    return "None" if said is None else repr(token(said))
+
+
 @frozen
 class Unreachable:
     """No connection came about: name resolution, TCP, TLS, or an upgrade that was never answered properly."""
@@ -83,9 +88,9 @@ class Rejected:
     """The server refused the request, in band or over HTTP."""
 
     status: int | None
-    code: str | None
-    type: str | None
-    param: str | None
+    code: str | None = field(repr=_shown)
+    type: str | None = field(repr=_shown)
+    param: str | None = field(repr=_shown)
     message: str = field(default="", repr=False)
     retry_after: float | None = None
 
@@ -94,9 +99,9 @@ class Rejected:
 class Failed:
     """The server began the response and gave up."""
 
-    code: str | None
-    type: str | None = None
-    response_id: str | None = None
+    code: str | None = field(repr=_shown)
+    type: str | None = field(default=None, repr=_shown)
+    response_id: str | None = field(default=None, repr=_shown)
     message: str = field(default="", repr=False)
 
 
@@ -143,6 +148,7 @@ Failure: TypeAlias = (
 )
 
 _AUTHENTICATION_CODES = frozenset({"invalid_api_key", "incorrect_api_key_provided", "invalid_authentication"})
+_AUTHENTICATION_TYPES = frozenset({"authentication_error"})
 _RATE_CODES = frozenset({"rate_limit_exceeded", "slow_down", "insufficient_quota", "usage_limit_reached"})
 _RATE_TYPES = frozenset({"rate_limit_error", "insufficient_quota", "usage_limit_reached", "too_many_requests"})
 
@@ -203,14 +209,14 @@ def to_error(failure: Failure) -> TurnError:
 
 
 def _rejection(failure: Rejected) -> RequestRejected:
-    if failure.status == 401 or failure.code in _AUTHENTICATION_CODES:
+    if failure.status == 401 or failure.code in _AUTHENTICATION_CODES or failure.type in _AUTHENTICATION_TYPES:
         kind: type[RequestRejected] = AuthenticationFailed
     elif failure.status == 429 or failure.code in _RATE_CODES or failure.type in _RATE_TYPES:
         kind = RateLimited
     else:
         kind = RequestRejected
     said = [
-        f"{name}: {token(value) if isinstance(value, str) else value}"
+        f"{name}: {value if isinstance(value, int) else token(value)}"
         for name, value in (
             ("status", failure.status),
             ("code", failure.code),

@@ -55,11 +55,18 @@ _NESTED_FIELDS: Final = {
     "text_format": ("text", "format"),
 }
 
+# Kinds of tools that a request may choose by name.
+_NAMED_TOOLS: Final = frozenset({"function", "custom"})
+
+_SHARED_FIELDS: Final = frozenset(name for name, _ in _NESTED_FIELDS.values())
+
 _TOOL_CHOICES: Final = frozenset({"auto", "none", "required"})
 
 
 def create_body(context: Context, options: TurnOptions, *, model: str | None) -> dict[str, Any]:
     """Return the body of a create request, the whole input included, without the fields that only WebSocket has.
+
+    The body is the caller's to change: it shares no list or mapping with what was given.
 
     Args:
         context: Instructions, messages and tools.
@@ -83,42 +90,101 @@ def create_body(context: Context, options: TurnOptions, *, model: str | None) ->
     for option, name in _PLAIN_FIELDS.items():
         value = getattr(options, option)
         if value is not None:
-            body[name] = value
+            body[name] = _own(value)
     for option, (name, key) in _NESTED_FIELDS.items():
         value = getattr(options, option)
         if value is not None:
-            body.setdefault(name, {})[key] = value
-    body.update(options.extra)
+            body.setdefault(name, {})[key] = _own(value)
+    for name, value in options.extra.items():
+        mine = body.get(name) if name in _SHARED_FIELDS else None
+        theirs = _own(value)
+        body[name] = {**mine, **theirs} if isinstance(mine, dict) and isinstance(theirs, dict) else theirs
     return body
+
+
+def _own(value: Any) -> Any:
+    """Copy a value's lists and mappings, of whatever class, so that a payload hook cannot change the caller's."""
+    try:
+        return _copied(value)
+    except RecursionError:
+        return value  # the encoder says what is wrong with it
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _copied(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_copied(each) for each in value]
+    return value
 
 
 def wire_tools(tools: Iterable[Tool | Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return tools in wire form; mappings (hosted and custom tools) pass through."""
-    return [_function(tool) if isinstance(tool, Tool) else dict(tool) for tool in tools]
+    return [_function(tool) if isinstance(tool, Tool) else _own(tool) for tool in tools]
 
 
 def _function(tool: Tool) -> dict[str, Any]:
-    # Servers want an object schema even of a function without parameters.
-    schema: dict[str, Any] = {"type": "object", **tool.parameters}
-    if schema["type"] == "object":
-        schema.setdefault("properties", {})
     wire: dict[str, Any] = {"type": "function", "name": tool.name}
     if tool.description is not None:
         wire["description"] = tool.description
-    wire["parameters"] = schema
+    wire["parameters"] = _object_schema(tool.parameters)
     if tool.strict is not None:
         wire["strict"] = tool.strict
     return wire
 
 
+def _object_schema(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Bring a schema into the form the server takes: an object, with properties, without alternatives at the top."""
+    schema: dict[str, Any] = {"type": "object", **_own(parameters)}
+    if schema["type"] != "object":
+        return schema
+    schema.setdefault("properties", {})
+    variants = schema.get("anyOf")
+    if isinstance(variants, list) and variants and all(_lists_properties(each) for each in (schema, *variants)):
+        del schema["anyOf"]
+        _admit_all(schema, variants)
+    return schema
+
+
+def _lists_properties(schema: object) -> bool:
+    return isinstance(schema, dict) and isinstance(schema.get("properties"), dict)
+
+
+def _admit_all(schema: dict[str, Any], variants: list[dict[str, Any]]) -> None:
+    """Make one object schema of several: what any variant knows is allowed, what all of them require is required."""
+    properties: dict[str, Any] = schema["properties"]
+    alternatives: dict[str, list[Any]] = {}
+    for variant in variants:
+        for name, each in variant["properties"].items():
+            known = alternatives.setdefault(name, [properties[name]] if name in properties else [])
+            if each not in known:
+                known.append(each)
+    for name, known in alternatives.items():
+        properties[name] = known[0] if len(known) == 1 else {"anyOf": known}
+    required = _required(schema)
+    required += [
+        name
+        for name in _required(variants[0])
+        if name not in required and all(name in _required(variant) for variant in variants)
+    ]
+    if required:
+        schema["required"] = required
+
+
+def _required(schema: dict[str, Any]) -> list[Any]:
+    value = schema.get("required")
+    return list(value) if isinstance(value, list) else []
+
+
 def _tool_choice(choice: str | Mapping[str, Any], tools: Iterable[Mapping[str, Any]]) -> str | dict[str, Any]:
     if isinstance(choice, Mapping):
-        return dict(choice)
+        chosen: dict[str, Any] = _own(choice)
+        return chosen
     if choice in _TOOL_CHOICES:
         return choice
     for tool in tools:
-        if tool.get("name") == choice:
-            return {"type": tool.get("type", "function"), "name": choice}
+        if tool.get("name") == choice and tool.get("type") in _NAMED_TOOLS:
+            return {"type": tool["type"], "name": choice}
     raise ConfigurationError("options.tool_choice", "is neither auto, none or required nor the name of an offered tool")
 
 
@@ -133,6 +199,8 @@ def input_items(messages: Iterable[Message], *, stored: bool) -> list[Item]:
     items: list[Item] = []
     for message in messages:
         match message:
+            case UserMessage() if not message.content:
+                pass
             case UserMessage():
                 items.append({"type": "message", "role": "user", "content": _user_content(message.content)})
             case DeveloperMessage():
@@ -168,9 +236,12 @@ def _input_part(block: UserBlock) -> dict[str, Any]:
 
 
 def _tool_output(result: ToolResult) -> Item:
-    output = _user_content(result.content)
-    if result.is_error and isinstance(output, str):
-        output = f"Error: {output}"  # the wire has no flag for it, and the model must know
+    output = _user_content(result.content) if result.content else ""
+    if result.is_error:  # the wire has no flag for it, and the model must know
+        if isinstance(output, str):
+            output = f"Error: {output}"
+        else:
+            output.insert(0, {"type": "input_text", "text": "Error:"})
     kind = "function_call_output" if result.kind == "function" else "custom_tool_call_output"
     return {"type": kind, "call_id": result.call_id, "output": output}
 
@@ -179,6 +250,8 @@ def _assistant_items(blocks: tuple[AssistantBlock, ...], *, stored: bool) -> Ite
     spoken: Item | None = None
     for block in blocks:
         if isinstance(block, (Text, Refusal)):
+            if isinstance(block, Text) and not block.text:
+                continue
             phase = block.phase if isinstance(block, Text) else None
             if spoken is None or spoken.get("phase") != phase:
                 if spoken is not None:
@@ -201,37 +274,67 @@ def _assistant_items(blocks: tuple[AssistantBlock, ...], *, stored: bool) -> Ite
 def _output_part(block: Text | Refusal) -> dict[str, Any]:
     if isinstance(block, Refusal):
         return {"type": "refusal", "refusal": block.refusal}
-    return {"type": "output_text", "text": block.text, "annotations": [dict(each) for each in block.annotations]}
+    return {"type": "output_text", "text": block.text, "annotations": _own(block.annotations)}
 
 
 def _assistant_item(block: Thinking | ToolCall | OutputItem, *, stored: bool) -> Item | None:
     match block:
+        case OutputItem() if block.type == "reasoning":
+            return _reasoning(block.item, stored=stored)
         case OutputItem():
-            return dict(block.item)
+            kept: Item = _own(block.item)
+            return kept
         case Thinking():
-            return _reasoning(block, stored=stored)
+            return _reasoning(_signed(block.signature), stored=stored)
         case ToolCall():
             name, text = ("arguments", "function_call") if block.kind == "function" else ("input", "custom_tool_call")
-            item = {"type": text, "call_id": block.call_id, "name": block.name, name: block.raw_arguments}
+            item = {"type": text, "call_id": block.call_id, "name": block.name, name: _raw_arguments(block)}
             if stored and block.item_id is not None:
                 item["id"] = block.item_id
             return item
 
 
-def _reasoning(block: Thinking, *, stored: bool) -> Item | None:
+def _raw_arguments(call: ToolCall) -> str:
+    if call.raw_arguments or call.kind == "custom":
+        return call.raw_arguments
     try:
-        signed = json.loads(block.signature or "")
-    except ValueError:
+        return json.dumps(_own(call.arguments), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        pass
+    raise ConfigurationError("ToolCall.arguments", "cannot be written as JSON")
+
+
+def _signed(signature: str | None) -> Mapping[str, Any]:
+    try:
+        signed = json.loads(signature or "")
+    except (ValueError, RecursionError):
+        return {}
+    return signed if isinstance(signed, dict) else {}
+
+
+def _reasoning(signed: Mapping[str, Any], *, stored: bool) -> Item | None:
+    """Return the item to replay, None where the server could make nothing of it."""
+    kind = signed.get("type")
+    if not isinstance(kind, str) or kind.partition(".")[0] != "reasoning":
         return None
-    if not isinstance(signed, dict) or not str(signed.get("type", "")).startswith("reasoning"):
-        return None
-    item: Item = {"type": "reasoning", "summary": signed.get("summary") or []}
-    if signed.get("content"):
-        item["content"] = signed["content"]
-    if signed.get("encrypted_content"):
-        item["encrypted_content"] = signed["encrypted_content"]
+    item: Item = {"type": "reasoning", "summary": _parts(signed.get("summary"), "summary_text")}
+    content = _parts(signed.get("content"), "reasoning_text")
+    if content:
+        item["content"] = content
+    sealed = signed.get("encrypted_content")
+    if isinstance(sealed, str) and sealed:
+        item["encrypted_content"] = sealed
     elif not stored:
         return None
-    if stored and str(signed.get("id", "")).startswith("rs_"):
-        item["id"] = signed["id"]
+    name = signed.get("id")
+    if stored and isinstance(name, str) and name.startswith("rs_"):
+        item["id"] = name
     return item
+
+
+def _parts(value: Any, kind: str) -> list[Any]:
+    """Give reasoning text the form the schema wants; older transcripts hold it as a string."""
+    if isinstance(value, str):
+        return [{"type": kind, "text": value}] if value else []
+    parts: list[Any] = _own(value) if isinstance(value, (list, tuple)) else []
+    return parts
