@@ -1,0 +1,551 @@
+"""Whose an event is, and what becomes of one request: no answer is ever shown as another's."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.messages import AssistantMessage
+from engine.protocol.account_events import ACCOUNT_EVENT_CLASSES
+from engine.protocol.codec import decode_object
+from engine.protocol.control_events import ErrorEvent
+from engine.protocol.events import ServerEvent
+from engine.protocol.exchange import CONNECTION_LIMIT, Exchange, Router, Verdict, rejection
+from engine.protocol.failures import Failed, Rejected, Violated
+from engine.reports import Delivery
+from engine.turn_events import TextDelta, TextEnded, TextStarted, TurnDone, TurnStarted
+
+
+def event(wire_type: str, **members: Any) -> ServerEvent:
+    return decode_object({"type": wire_type, **members})
+
+
+def lifecycle(wire_type: str, response_id: str | None = "resp_1", **members: Any) -> ServerEvent:
+    lane = {"stream_id": members.pop("stream_id")} if "stream_id" in members else {}
+    named = {"id": response_id} if response_id is not None else {}
+    return event(f"response.{wire_type}", response={**named, **members}, **lane)
+
+
+def delta(text: str = "Hi", **members: Any) -> ServerEvent:
+    return event("response.output_text.delta", output_index=0, content_index=0, delta=text, **members)
+
+
+def error(code: str | None = None, **members: Any) -> ErrorEvent:
+    nested = {name: members.pop(name) for name in ("message", "param", "headers") if name in members}
+    kind = members.pop("kind", "invalid_request_error")
+    made = event("error", error={"type": kind, "code": code, **nested}, **members)
+    assert isinstance(made, ErrorEvent)
+    return made
+
+
+def message(text: str, name: str = "msg_1") -> dict[str, Any]:
+    return {
+        "type": "message", "id": name, "role": "assistant", "content": [{"type": "output_text", "text": text}]
+    }  # fmt: skip
+
+
+def sent(lane: str | None = None) -> Exchange:
+    exchange = Exchange(lane)
+    exchange.dispatched()
+    return exchange
+
+
+def routed(*lanes: str | None) -> tuple[Router, list[Exchange]]:
+    router = Router()
+    exchanges = [sent(lane) for lane in lanes]
+    for exchange in exchanges:
+        router.begin(exchange)
+    return router, exchanges
+
+
+# --- rule 1: the account's events are the connection's
+
+
+@pytest.mark.parametrize("wire_type", sorted(ACCOUNT_EVENT_CLASSES))
+@pytest.mark.parametrize("lanes", [(), (None,), (None, "a")])
+def test_account_events_are_the_connection_s(wire_type: str, lanes: tuple[str | None, ...]) -> None:
+    router, _ = routed(*lanes)
+    assert router.route(event(wire_type)) is Verdict.CONNECTION
+    assert router.route(event(wire_type, stream_id="a")) is Verdict.CONNECTION
+
+
+# --- rule 2: the connection limit
+
+
+@pytest.mark.parametrize("lanes", [(), (None,), ("a",), (None, "a")])
+def test_the_connection_limit_is_the_connection_s(lanes: tuple[str | None, ...]) -> None:
+    router, _ = routed(*lanes)
+    assert router.route(error(CONNECTION_LIMIT)) is Verdict.LIMIT
+    assert router.route(event("error", code=CONNECTION_LIMIT)) is Verdict.LIMIT
+
+
+def test_other_limits_are_their_lane_s() -> None:
+    router, (exchange,) = routed("a")
+    assert router.route(error("websocket_stream_limit_reached", stream_id="a")) is exchange
+
+
+# --- rule 3: lanes
+
+
+def test_named_lanes() -> None:
+    router, (main, a, b) = routed(None, "a", "b")
+    for lane, exchange in ((None, main), ("a", a), ("b", b)):
+        named = {"stream_id": lane} if lane is not None else {}
+        assert router.route(lifecycle("created", f"resp_{lane}", **named)) is exchange
+        assert router.route(delta(**named)) is exchange
+        assert router.route(error("x", **named)) is exchange
+    assert router.route(delta(stream_id="c")) is Verdict.DROPPED
+    assert router.route(error("x", stream_id="c")) is Verdict.DROPPED
+    assert router.route(event("hologram", stream_id="c")) is Verdict.DROPPED
+
+
+# --- rule 4: events without a lane
+
+
+@pytest.mark.parametrize(
+    ("lanes", "target"),
+    [((), Verdict.FATAL), ((None,), 0), (("a",), 0), ((None, "a"), 0), (("a", "b"), Verdict.FATAL)],
+)
+def test_an_error_without_a_lane(lanes: tuple[str | None, ...], target: int | Verdict) -> None:
+    router, exchanges = routed(*lanes)
+    assert router.route(error("boom")) is (target if isinstance(target, Verdict) else exchanges[target])
+
+
+def test_only_errors_go_to_a_lane_that_is_not_theirs() -> None:
+    router, _ = routed("a")
+    assert router.route(delta()) is Verdict.DROPPED
+    assert router.route(lifecycle("created")) is Verdict.DROPPED
+
+
+def test_an_error_after_its_turn_went_to_nobody_else() -> None:
+    router, (main, a) = routed(None, "a")
+    router.end(main)
+    assert router.route(error("late", stream_id="a")) is a
+    router.end(a)
+    assert router.route(error("late")) is Verdict.FATAL
+    assert router.route(error("late", stream_id="a")) is Verdict.STRAY
+
+
+# --- rule 5: another response's events
+
+
+def followed(*, abandoned: bool = False, response_id: str | None = "resp_1") -> tuple[Router, Exchange]:
+    """A lane whose first response has ended and whose second is awaited."""
+    router, (first,) = routed(None)
+    first.abandoned = abandoned
+    for each in (lifecycle("created", response_id), delta(item_id="msg_1"), lifecycle("completed", response_id)):
+        assert router.route(each) is first
+        if not abandoned:
+            first.receive(each)
+    router.end(first)
+    second = sent()
+    router.begin(second)
+    return router, second
+
+
+@pytest.mark.parametrize("abandoned", [False, True])
+@pytest.mark.parametrize(
+    "late",
+    [
+        lifecycle("created"),
+        lifecycle("in_progress"),
+        lifecycle("completed"),
+        lifecycle("done"),
+        lifecycle("failed"),
+        event("response.cancelled", response={"id": "resp_1"}),
+        event("response.error", response_id="resp_1"),
+        event("response.inject.failed", response_id="resp_1"),
+        event("hologram", response_id="resp_1"),
+        delta(item_id="msg_1"),
+    ],
+)
+def test_late_events_of_the_response_before(late: ServerEvent, abandoned: bool) -> None:
+    router, second = followed(abandoned=abandoned)
+    assert router.route(late) is Verdict.DROPPED
+    assert second.delivery is Delivery.AMBIGUOUS
+    assert router.route(lifecycle("created", "resp_2")) is second
+    if not late.type.endswith("delta"):
+        assert router.route(late) is Verdict.DROPPED
+    assert router.route(lifecycle("completed", "resp_2")) is second
+
+
+@pytest.mark.parametrize("unannounced", [delta(), delta(item_id="msg_2"), event("hologram")])
+def test_unannounced_output_after_a_turn_that_was_left(unannounced: ServerEvent) -> None:
+    router, second = followed(abandoned=True)
+    assert router.route(unannounced) is Verdict.DROPPED
+    assert router.route(error("x")) is second
+    router.route(lifecycle("created", "resp_2"))
+    assert router.route(unannounced) is second
+
+
+@pytest.mark.parametrize("unannounced", [delta(), delta(item_id="msg_2"), event("hologram")])
+def test_unannounced_output_after_a_turn_that_ended(unannounced: ServerEvent) -> None:
+    router, second = followed()
+    assert router.route(unannounced) is second
+
+
+def test_a_lane_is_spared_its_neighbour_s_past() -> None:
+    router, (left, other) = routed("a", "b")
+    left.abandoned = True
+    router.end(left)
+    assert router.route(delta(stream_id="b")) is other
+
+
+def test_a_response_keeps_its_first_id() -> None:
+    router, (exchange,) = routed(None)
+    assert router.route(lifecycle("created", "resp_1")) is exchange
+    assert router.route(lifecycle("completed", "resp_2")) is Verdict.DROPPED
+    assert router.route(lifecycle("in_progress", None)) is exchange
+    assert router.route(lifecycle("completed", "resp_1")) is exchange
+
+
+def test_a_server_without_ids() -> None:
+    router, second = followed(response_id=None)
+    assert router.route(lifecycle("created", None)) is second
+    assert router.route(lifecycle("completed", None)) is second
+
+
+# --- rule 6: events when nothing is in flight
+
+
+@pytest.mark.parametrize(
+    ("stray", "verdict"),
+    [
+        (delta(), Verdict.STRAY),
+        (lifecycle("created", "resp_2"), Verdict.STRAY),
+        (lifecycle("completed", "resp_2"), Verdict.STRAY),
+        (lifecycle("in_progress"), Verdict.STRAY),
+        (event("hologram"), Verdict.STRAY),
+        (lifecycle("completed"), Verdict.DROPPED),
+        (lifecycle("done"), Verdict.DROPPED),
+        (event("keepalive"), Verdict.CONNECTION),
+        (error("x"), Verdict.FATAL),
+    ],
+)
+def test_events_after_the_end(stray: ServerEvent, verdict: Verdict) -> None:
+    router, (exchange,) = routed(None)
+    exchange.receive(lifecycle("completed"))
+    router.end(exchange)
+    assert router.route(stray) is verdict
+    assert router.in_flight == 0
+
+
+def test_ids_of_long_ago_are_forgotten() -> None:
+    router = Router()
+    for number in range(100):
+        exchange = sent()
+        router.begin(exchange)
+        assert router.route(lifecycle("completed", f"resp_{number}")) is exchange
+        router.end(exchange)
+    assert router.route(lifecycle("done", "resp_99")) is Verdict.DROPPED
+    assert router.route(lifecycle("done", "resp_0")) is Verdict.STRAY
+
+
+def test_a_lane_serves_one_request_at_a_time() -> None:
+    router, (exchange,) = routed(None)
+    with pytest.raises(AssertionError):
+        router.begin(sent())
+    assert list(router.exchanges()) == [exchange]
+    router.end(exchange)
+    router.end(exchange)
+    assert (router.in_flight, list(router.exchanges())) == (0, [])
+
+
+# --- delivery and outcome
+
+
+def test_delivery_from_start_to_end() -> None:
+    exchange = Exchange()
+    seen = [exchange.delivery]
+    for change in (exchange.dispatched, exchange.withdrawn, exchange.dispatched):
+        change()
+        seen.append(exchange.delivery)
+    assert exchange.receive(lifecycle("created")) == []
+    seen.append(exchange.delivery)
+    assert seen == [
+        Delivery.NOT_SENT, Delivery.AMBIGUOUS, Delivery.NOT_SENT, Delivery.AMBIGUOUS, Delivery.ACCEPTED
+    ]  # fmt: skip
+    assert exchange.response_id == "resp_1"
+    assert not exchange.output_seen
+    assert exchange.partial() is None
+
+
+@pytest.mark.parametrize("first", [delta(), event("hologram"), event("response.steer.accepted", steer={})])
+def test_any_event_of_the_turn_shows_that_it_was_accepted(first: ServerEvent) -> None:
+    exchange = sent()
+    exchange.receive(first)
+    assert exchange.delivery is Delivery.ACCEPTED
+
+
+def test_the_start_is_told_with_the_first_output_and_once() -> None:
+    exchange = sent()
+    for quiet in (lifecycle("queued"), lifecycle("created"), lifecycle("in_progress"), event("hologram")):
+        assert exchange.receive(quiet) == []
+    first = exchange.receive(delta("H"))
+    assert [type(each) for each in first] == [TurnStarted, TextStarted, TextDelta]
+    assert first[0] == TurnStarted("resp_1")
+    assert exchange.output_seen
+    assert exchange.receive(delta("i")) == [TextDelta(0, "i")]
+    assert exchange.item_ids == frozenset()
+    last = exchange.receive(lifecycle("completed", output=[message("Hi")], status="completed"))
+    assert [type(each) for each in last] == [TextEnded, TurnDone]
+    assert isinstance(exchange.outcome, AssistantMessage)
+    assert last[-1] == TurnDone("stop", exchange.outcome)
+
+
+def test_a_response_without_output_starts_at_its_end() -> None:
+    exchange = sent()
+    events = exchange.receive(lifecycle("completed", output=[]))
+    assert [type(each) for each in events] == [TurnStarted, TurnDone]
+    assert exchange.output_seen
+
+
+def test_output_before_the_id_is_known() -> None:
+    exchange = sent()
+    assert exchange.receive(delta())[0] == TurnStarted(None)
+
+
+@pytest.mark.parametrize("wire_type", ["completed", "done"])
+def test_both_names_of_the_good_end(wire_type: str) -> None:
+    exchange = sent()
+    exchange.receive(lifecycle(wire_type, output=[message("Hi")]))
+    assert isinstance(exchange.outcome, AssistantMessage)
+    assert exchange.outcome.text == "Hi"
+
+
+@pytest.mark.parametrize(
+    ("refusal", "expected"),
+    [
+        (
+            error("model_not_found", status=404, param="model", message="no such thing"),
+            Rejected(404, "model_not_found", "invalid_request_error", "model", "no such thing"),
+        ),
+        (event("error", code="bad", message="no", param=None), Rejected(None, "bad", None, None, "no")),
+        (
+            decode_object({"error": {"message": "no", "type": "api_error"}}),
+            Rejected(None, None, "api_error", None, "no"),
+        ),
+        (event("error", error="no"), Rejected(None, None, None, None, "no")),
+        (event("error"), Rejected(None, None, None, None, "")),
+        (
+            error("slow_down", status_code=429, headers={"Retry-After": "2"}),
+            Rejected(429, "slow_down", "invalid_request_error", None, "", 2.0),
+        ),
+    ],
+)
+def test_an_error_before_anything_rejects(refusal: ServerEvent, expected: Rejected) -> None:
+    exchange = sent()
+    assert exchange.receive(refusal) == []
+    assert exchange.delivery is Delivery.REJECTED
+    assert exchange.outcome == expected
+    assert not exchange.output_seen
+
+
+@pytest.mark.parametrize(
+    ("headers", "beside", "expected"),
+    [
+        ({}, {}, None),
+        ({"retry-after": "7"}, {}, 7.0),
+        ({"retry-after": 7}, {}, 7.0),
+        ({}, {"Retry-After": "0.5"}, 0.5),
+        ({"retry-after": "3", "retry-after-ms": "1500"}, {}, 1.5),
+        ({"retry-after": "3", "retry-after-ms": "soon"}, {}, 3.0),
+        ({"retry-after": "0"}, {}, 0.0),
+        ({"retry-after": "-1"}, {}, None),
+        ({"retry-after": "nan"}, {}, None),
+        ({"retry-after": "inf"}, {}, None),
+        ({"retry-after": "soon"}, {}, None),
+        ({"retry-after": "Fri, 20 Nov 2026 12:00:30 GMT", "date": "Fri, 20 Nov 2026 12:00:00 GMT"}, {}, 30.0),
+        ({"retry-after": "Fri, 20 Nov 2026 11:00:00 GMT", "date": "Fri, 20 Nov 2026 12:00:00 GMT"}, {}, 0.0),
+        ({"retry-after": "Fri, 20 Nov 2026 12:00:30 GMT"}, {}, None),
+        ({"retry-after": "Fri, 20 Nov 2026 12:00:30 GMT", "date": "Fri, 20 Nov 2026 12:00:00"}, {}, None),
+        ({"retry-after": "Fri, 20 Nov 99999 12:00:30 GMT", "date": "today"}, {}, None),
+    ],
+)
+def test_when_to_try_again(headers: dict[str, Any], beside: dict[str, str], expected: float | None) -> None:
+    made = event("error", headers=beside, error={"code": "slow_down", "headers": headers})
+    assert isinstance(made, ErrorEvent)
+    assert rejection(made).retry_after == expected
+
+
+def test_an_error_after_the_start_is_a_failure() -> None:
+    exchange = sent()
+    exchange.receive(lifecycle("created"))
+    assert exchange.receive(error("server_error", kind="server_error", message="oh")) == []
+    assert exchange.delivery is Delivery.ACCEPTED
+    assert exchange.outcome == Failed("server_error", "server_error", "resp_1", "oh")
+
+
+def test_a_failure_after_output_ends_what_was_begun() -> None:
+    exchange = sent()
+    exchange.receive(delta("Hi"))
+    assert [type(each) for each in exchange.receive(error("server_error"))] == [TextEnded]
+    partial = exchange.partial()
+    assert partial is not None
+    assert (partial.text, partial.stop_reason) == ("Hi", None)
+
+
+@pytest.mark.parametrize(
+    ("end", "outcome"),
+    [
+        (
+            lifecycle("failed", status="failed", error={"code": "server_error", "message": "oh", "type": "t"}),
+            Failed("server_error", "t", "resp_1", "oh"),
+        ),
+        (lifecycle("failed", error=None), Failed(None, None, "resp_1")),
+        (lifecycle("failed", error={"code": 3, "message": []}), Failed(None, None, "resp_1")),
+        (lifecycle("failed", status="cancelled"), Failed("cancelled", None, "resp_1")),
+        (lifecycle("completed", status="cancelled"), Failed("cancelled", None, "resp_1")),
+        (lifecycle("done", status="failed", error={"code": "x"}), Failed("x", None, "resp_1")),
+        (
+            lifecycle("incomplete", incomplete_details={"reason": "content_filter"}),
+            Failed("content_filter", None, "resp_1"),
+        ),
+        (
+            lifecycle("done", status="incomplete", incomplete_details={"reason": "content_filter"}),
+            Failed("content_filter", None, "resp_1"),
+        ),
+        (event("response.cancelled"), Failed("cancelled", None, "resp_1")),
+        (event("response.cancelled", response={"id": "resp_1", "error": None}), Failed("cancelled", None, "resp_1")),
+        (event("response.error"), Failed(None, None, "resp_1")),
+        (event("response.error", error={"code": "x", "message": "oh"}), Failed("x", None, "resp_1", "oh")),
+        (event("response.error", response={"error": {"type": "t"}}), Failed(None, "t", "resp_1")),
+        *(
+            (event(f"response.{name}"), Violated(f"the event response.{name} held no response"))
+            for name in ("completed", "done", "failed", "incomplete")
+        ),
+        (event("response.completed", response=None), Violated("the event response.completed held no response")),
+    ],
+)
+def test_bad_ends(end: ServerEvent, outcome: Failed | Violated) -> None:
+    exchange = sent()
+    exchange.receive(lifecycle("created"))
+    assert exchange.receive(end) == []
+    assert exchange.outcome == outcome
+    assert exchange.delivery is Delivery.ACCEPTED
+
+
+@pytest.mark.parametrize(
+    ("reason", "expected"),
+    [("max_output_tokens", "length"), ("something_new", "length"), (None, "length"), ("steered", "stop")],
+)
+@pytest.mark.parametrize("named_by", ["type", "status"])
+def test_an_incomplete_response_is_an_answer(reason: str | None, expected: str, named_by: str) -> None:
+    exchange = sent()
+    details = {"reason": reason} if reason is not None else None
+    end = (
+        lifecycle("incomplete", incomplete_details=details)
+        if named_by == "type"
+        else lifecycle("done", status="incomplete", incomplete_details=details)
+    )
+    events = exchange.receive(end)
+    assert isinstance(exchange.outcome, AssistantMessage)
+    assert exchange.outcome.stop_reason == expected
+    assert isinstance(events[-1], TurnDone)
+
+
+# --- any interleaving
+
+
+class Lane:
+    """A server's view of one lane: what it still has to send, and the client's request it belongs to."""
+
+    def __init__(self, name: str | None) -> None:
+        self.name = name
+        self.pending: deque[ServerEvent] = deque()
+        self.late: deque[ServerEvent] = deque()
+        self.exchange: Exchange | None = None
+        self.nonce = ""
+
+
+def stream(chance: random.Random, lane: str | None, nonce: str) -> tuple[list[ServerEvent], list[ServerEvent]]:
+    """The events of one response that says ``nonce``, and some that come after its end."""
+    where = {"stream_id": lane} if lane is not None else {}
+    item = {"item_id": f"msg_{nonce}"} if chance.random() < 0.8 else {}
+    response = f"resp_{nonce}"
+    body = [lifecycle("created", response, **where), lifecycle("in_progress", response, **where)][: chance.randrange(3)]
+    body += [delta(nonce, **item, **where)] * chance.randrange(2)
+    body += [event("hologram", response_id=response, **where)] * chance.randrange(2)
+    whole = message(nonce, f"msg_{nonce}")
+    body += [event("response.output_item.done", output_index=0, item=whole, **where)] * chance.randrange(2)
+    end: ServerEvent = lifecycle("completed", response, output=[whole], **where)
+    if chance.random() < 0.2:
+        end = lifecycle("failed", response, error={"code": nonce}, **where)
+    elif chance.random() < 0.2:
+        body = body[:0]
+        end = error(nonce, **where)
+    late = [
+        lifecycle("done", response, output=[whole], **where),
+        lifecycle("in_progress", response, **where),
+        event("response.cancelled", response={"id": response}, **where),
+    ]
+    # Only output that names its item, or that comes before a response was announced, can be told from the next one's.
+    if item and any(each.type == "response.output_text.delta" for each in body):
+        late.append(delta(nonce, **item, **where))
+    chance.shuffle(late)
+    kept = [] if isinstance(end, ErrorEvent) else late[: chance.randrange(3)]
+    return [*body, end], kept
+
+
+@settings(derandomize=True, deadline=None, max_examples=300)
+@given(st.randoms(use_true_random=False))
+def test_no_turn_gets_another_s_answer(chance: random.Random) -> None:
+    router = Router()
+    lanes = [Lane(name) for name in (None, "a", "b")]
+    for turn in range(chance.randrange(4, 12)):
+        lane = chance.choice(lanes)
+        while lane.exchange is not None:
+            step(router, chance, chance.choice(lanes))
+        lane.nonce = f"nonce{turn}"
+        lane.exchange = sent(lane.name)
+        router.begin(lane.exchange)
+        body, late = stream(chance, lane.name, lane.nonce)
+        # What the server still had to say of the last response comes before it knows of this request.
+        lane.pending = deque([*lane.late, *body])
+        lane.late = deque(late)
+        for _ in range(chance.randrange(8)):
+            step(router, chance, chance.choice(lanes))
+    for lane in lanes:
+        while lane.exchange is not None:
+            step(router, chance, lane)
+    assert router.in_flight == 0
+
+
+def step(router: Router, chance: random.Random, lane: Lane) -> None:
+    """Let the server send one event of a lane, or the client leave the lane's turn."""
+    exchange = lane.exchange
+    if exchange is None:
+        if lane.late and chance.random() < 0.3:
+            late = lane.late.popleft()
+            assert router.route(late) in {Verdict.STRAY, Verdict.DROPPED}
+        return
+    if chance.random() < 0.1:
+        exchange.abandoned = True
+    arrived = lane.pending.popleft()
+    target = router.route(arrived)
+    if target is not exchange:
+        assert isinstance(target, Verdict)
+    elif exchange.abandoned:
+        if not lane.pending:
+            exchange.outcome = Failed("left")
+    else:
+        exchange.receive(arrived)
+    if exchange.outcome is None:
+        assert lane.pending
+        return
+    assert not lane.pending
+    router.end(exchange)
+    lane.exchange = None
+    match exchange.outcome:
+        case AssistantMessage() as answer:
+            assert answer.text == lane.nonce
+            assert answer.response_id == f"resp_{lane.nonce}"
+        case Failed() | Rejected() as failure:
+            assert failure.code == ("left" if exchange.abandoned else lane.nonce)
+        case other:
+            raise AssertionError(other)
