@@ -59,8 +59,8 @@ async def tls_over(
     ``https_compatible``: closing then needs no answer from the peer. A truncated stream looks like a clean end, which
     is safe here because only a terminal event ends a response.
     """
-    encrypted = trio.SSLStream(stream, ssl_context, server_hostname=server_hostname, https_compatible=True)
     try:
+        encrypted = trio.SSLStream(stream, ssl_context, server_hostname=server_hostname, https_compatible=True)
         await encrypted.do_handshake()
     except BaseException:
         await trio.aclose_forcefully(stream)

@@ -7,12 +7,14 @@ be reported even where the library would wait for more bytes.
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable
 from typing import Final
 
 import h11
 import trio
+from attrs import evolve
 
 from engine.protocol.failures import Failure, Lost, Refused, Unreachable
 
@@ -21,7 +23,12 @@ __all__ = ["Tap"]
 _MAX_HEAD: Final = 16 * 1024
 _MAX_BODY: Final = 16 * 1024
 _BODY_GRACE: Final = 0.2
+_LAST_WORDS_GRACE: Final = 0.2
 _PUMP_CHUNK: Final = 256 * 1024
+_RECEIVE_BYTES: Final = 65536
+_HEAD_END: Final = re.compile(rb"\r?\n\r?\n")  # RFC 9112 section 2.2 admits a bare line feed
+_OPCODE: Final = 0x0F
+_CLOSE: Final = 0x8  # the first of the control opcodes, RFC 6455 section 5.2
 
 
 class Tap(trio.abc.Stream):
@@ -34,7 +41,9 @@ class Tap(trio.abc.Stream):
         last_receive: When bytes last arrived, on Trio's clock.
         ended: Whether the peer closed its side, or reading broke.
         torn: Whether a write to the real stream did not finish: nothing sensible can follow it.
+        close_sent: Whether trio-websocket has put a Close frame in the outbox.
         closed_by_library: Whether trio-websocket has closed this stream.
+        refusal: What is known so far of an answer that refuses the upgrade.
     """
 
     def __init__(self, stream: trio.abc.Stream, *, max_outbox_bytes: int, fail: Callable[[Failure], None]) -> None:
@@ -44,7 +53,9 @@ class Tap(trio.abc.Stream):
         self._outbox: deque[bytes] = deque()
         self._outbox_filled = trio.lowlevel.ParkingLot()
         self._marks: deque[tuple[int, Callable[[], None]]] = deque()
-        self._head: bytearray | None = bytearray()
+        self._head = bytearray()
+        self._accepted = False
+        self._upgraded = False
         self._sending = False
         self.bytes_received = 0
         self.bytes_queued = 0
@@ -52,7 +63,9 @@ class Tap(trio.abc.Stream):
         self.last_receive = trio.current_time()
         self.ended = False
         self.torn = False
+        self.close_sent = False
         self.closed_by_library = False
+        self.refusal: Refused | None = None
 
     def __repr__(self) -> str:
         # trio-websocket shows the repr of its stream as the connection's address
@@ -73,11 +86,17 @@ class Tap(trio.abc.Stream):
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Put ``data`` in the outbox. Has a checkpoint before that and none after: it happens whole or not at all."""
         await trio.lowlevel.checkpoint_if_cancelled()
+        control = self._accepted and data[0] & _OPCODE >= _CLOSE
+        if self.torn and control:
+            return  # an error would keep trio-websocket from reading what the peer said before it left
         if self.closed_by_library or self.torn:
             raise trio.ClosedResourceError
-        if self.outbox_bytes + len(data) > self._max_outbox_bytes:
+        # One frame over the limit may go out alone: on a new connection it would be over the limit just the same.
+        if self.outbox_bytes and self.outbox_bytes + len(data) > self._max_outbox_bytes:
             self._fail(Lost("the peer does not read: the outbox is full"))
             raise trio.BrokenResourceError
+        if control and data[0] & _OPCODE == _CLOSE:
+            self.close_sent = True
         self.bytes_queued += len(data)
         self._outbox.append(bytes(data))
         self._outbox_filled.unpark()
@@ -110,9 +129,15 @@ class Tap(trio.abc.Stream):
                 while self._marks and self._marks[0][0] <= self.bytes_passed:
                     self._marks.popleft()[1]()
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            self._fail(Lost("the connection broke while sending", cause=error))
+            self.torn = True
+            # A peer that turns away, say from a request too large for it, may have told why: that is still to be read.
+            await trio.sleep(_LAST_WORDS_GRACE)
+            if self._accepted:
+                self._fail(Lost("the connection broke while sending", cause=error))
+            else:
+                self._fail(Unreachable("upgrade", "the connection broke before the upgrade was answered", error))
         finally:
-            self.torn = self._sending
+            self.torn = self.torn or self._sending
 
     async def drained(self) -> None:
         """Wait until the outbox is empty. The caller bounds the wait."""
@@ -127,50 +152,53 @@ class Tap(trio.abc.Stream):
         """Receive from the real stream; before the upgrade, hold back what is not an acceptance of it."""
         if self.closed_by_library:
             raise trio.ClosedResourceError
+        data = await self._receive(max_bytes)
+        return data if self._accepted else await self._acceptance(data)
+
+    async def _receive(self, max_bytes: int | None) -> bytes:
         try:
             data = await self._stream.receive_some(max_bytes)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self.ended = True
-            if self._head is not None:
+            if not self._accepted:
                 self._fail(Unreachable("upgrade", "the connection broke before the upgrade was answered", error))
             raise
         self.last_receive = trio.current_time()
         self.bytes_received += len(data)
         if not data:
             self.ended = True
-        if self._head is None:
-            return bytes(data)
-        return await self._upgrade_bytes(bytes(data))
+        return bytes(data)
 
     def upgraded(self) -> None:
-        """Stop watching for a refusal."""
-        self._head = None
+        """Note that trio-websocket is content with the answer it got."""
+        self._upgraded = True
 
-    async def _upgrade_bytes(self, data: bytes) -> bytes:
+    async def _acceptance(self, data: bytes) -> bytes:
+        """Return the whole head of an acceptance and what came behind it; report anything else, and never return.
+
+        trio-websocket would wait for ever after an end of the stream in the middle, or for the rest of a body.
+        """
         head = self._head
-        assert head is not None
-        if data and head.endswith(b"\r\n\r\n"):
-            return data  # frames behind an acceptance that trio-websocket is still digesting
-        if not data:
-            self._fail(Unreachable("upgrade", "the server closed the connection before it answered the upgrade"))
-            return await self._nothing_more()
-        head += data
-        if not b"HTTP/".startswith(head[:5]):
-            self._fail(Unreachable("upgrade", "the server's answer is not HTTP"))
-            return await self._nothing_more()
-        end = head.find(b"\r\n\r\n")
-        if end < 0:
+        while data:
+            searched = max(0, len(head) - 3)
+            head += data
+            while b"HTTP/".startswith(head[:5]) and (end := _HEAD_END.search(head, searched)) is not None:
+                if head[8:12] == b" 101":
+                    self._accepted = True
+                    return bytes(head)
+                if head[8:10] != b" 1":
+                    await self._refusal(bytes(head))
+                    return await self._nothing_more()
+                del head[: end.end()]  # an interim answer: the real one follows
+                searched = 0
+            if not b"HTTP/".startswith(head[:5]):
+                self._fail(Unreachable("upgrade", "the server's answer is not HTTP"))
+                return await self._nothing_more()
             if len(head) > _MAX_HEAD:
                 self._fail(Unreachable("upgrade", "the server's answer has an endless head"))
                 return await self._nothing_more()
-            # trio-websocket gets the head whole or not at all: what it cannot parse would break it
-            return await self.receive_some(65536)
-        status = head[9:12]
-        if head[8:9] == b" " and status == b"101":
-            answer = bytes(head)
-            del head[end + 4 :]
-            return answer
-        await self._refusal(bytes(head))
+            data = await self._receive(_RECEIVE_BYTES)
+        self._fail(Unreachable("upgrade", "the server closed the connection before it answered the upgrade"))
         return await self._nothing_more()
 
     async def _refusal(self, received: bytes) -> None:
@@ -178,31 +206,25 @@ class Tap(trio.abc.Stream):
         parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD)
         parser.send(h11.Request(method="GET", target="/", headers=[("Host", "unused")]))
         parser.send(h11.EndOfMessage())
-        status = 0
-        headers: tuple[tuple[str, str], ...] = ()
-        body = bytearray()
         try:
             parser.receive_data(received)
             with trio.move_on_after(_BODY_GRACE):
-                while len(body) < _MAX_BODY:
+                while self.refusal is None or len(self.refusal.body) < _MAX_BODY:
                     event = parser.next_event()
                     if event is h11.NEED_DATA:
                         parser.receive_data(bytes(await self._stream.receive_some(_MAX_BODY)))
                     elif isinstance(event, h11.Response):
-                        status = event.status_code
-                        headers = tuple((k.decode("latin-1"), v.decode("latin-1")) for k, v in event.headers)
+                        headers = ((k.decode("latin-1"), v.decode("latin-1")) for k, v in event.headers)
+                        self.refusal = Refused(event.status_code, tuple(headers))
                     elif isinstance(event, h11.Data):
-                        body += event.data
-                    elif isinstance(event, h11.InformationalResponse):
-                        continue
+                        assert self.refusal is not None
+                        body = self.refusal.body + event.data
+                        self.refusal = evolve(self.refusal, body=bytes(body[:_MAX_BODY]))
                     else:
                         break
         except (h11.RemoteProtocolError, trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # what was understood so far is the answer
-        if status:
-            self._fail(Refused(status, headers, bytes(body[:_MAX_BODY])))
-        else:
-            self._fail(Unreachable("upgrade", "the server's answer is not HTTP"))
+        self._fail(self.refusal or Unreachable("upgrade", "the server's answer is not HTTP"))
 
     async def _nothing_more(self) -> bytes:
         """Hold trio-websocket's reader until its nursery is cancelled, which the reported failure brings about."""
@@ -214,6 +236,6 @@ class Tap(trio.abc.Stream):
     async def aclose(self) -> None:
         """Note that trio-websocket is done; the real stream's owner closes it."""
         self.closed_by_library = True
-        if self._head is not None:
+        if not self._upgraded:
             self._fail(Unreachable("upgrade", "the server's answer to the upgrade is not valid"))
         await trio.lowlevel.checkpoint()

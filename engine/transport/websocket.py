@@ -8,6 +8,7 @@ has an end of our own.
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -200,25 +201,34 @@ class WebSocket:
         try:
             with trio.CancelScope(deadline=deadline) as scope:
                 self._key = await self._resolve_key()
-                stage = "tcp"
-                stream = await self._dialer.open_tcp(target.host, target.port)
+                context = None
                 if target.tls:
                     stage = "tls"
                     context = self._endpoint.ssl_context or default_ssl_context()
+                stage = "tcp"
+                stream = await self._dialer.open_tcp(target.host, target.port)
+                if context is not None:
+                    stage = "tls"
                     stream = await self._dialer.start_tls(stream, ssl_context=context, server_hostname=target.host)
                 return stream
-        except socket.gaierror as error:
-            self._report(Unreachable("dns", f"the host name {target.host} could not be resolved", error))
-        except (OSError, trio.BrokenResourceError) as error:
-            self._report(Unreachable(stage, f"{_STAGES[stage]} {target.host_header} failed", error))
-        except ConfigurationError as error:
-            self._report(Unreachable(stage, "the api_key function returned an unusable key", error))
         except Exception as error:
-            self._report(Unreachable(stage, f"{_STAGES[stage]} {target.host_header} raised", error))
+            self._report(self._undialled(stage, error))
         else:
             if scope.cancelled_caught:
                 self._report(self._too_slow(stage))
         return None
+
+    def _undialled(self, stage: str, error: Exception) -> Unreachable:
+        target = self._target
+        if stage == "credentials":
+            problem = "returned an unusable key" if isinstance(error, ConfigurationError) else "raised"
+            return Unreachable(stage, f"the api_key function {problem}", error)
+        if stage == "tcp" and isinstance(error, (socket.gaierror, UnicodeError)):
+            return Unreachable("dns", f"the host name {target.host} could not be resolved", error)
+        if isinstance(error.__cause__, ssl.SSLError):
+            return Unreachable(stage, f"{_STAGES[stage]} {target.host_header} failed", error.__cause__)
+        problem = "failed" if isinstance(error, (OSError, trio.BrokenResourceError)) else "raised"
+        return Unreachable(stage, f"{_STAGES[stage]} {target.host_header} {problem}", error)
 
     async def _resolve_key(self) -> str | None:
         key = self._endpoint.api_key
@@ -242,22 +252,41 @@ class WebSocket:
             with self._scope:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._guarded, tap.pump)
-                    await self._upgrade(nursery, tap, deadline)
-                    if self._ws is not None:
-                        nursery.start_soon(self._guarded, self._read)
-                        self._callbacks.opened(nursery)
-                        await self._closing.wait()
-                        await self._say_goodbye()
+                    await self._over_library(nursery, tap, deadline)
                     nursery.cancel_scope.cancel(reason="the socket is closed")
+        except* Exception as group:
+            self._report(Broken(group))
+        finally:
+            self._finished.set()
+
+    async def _over_library(self, nursery: trio.Nursery, tap: Tap, deadline: float) -> None:
+        try:
+            async with trio.open_nursery() as library:
+                if await self._upgrade(library, tap, deadline):
+                    await self._use(nursery)
+                library.cancel_scope.cancel(reason="the socket is closed")
         except* Exception as group:
             # Ours are guarded, so this is trio-websocket's reader: wsproto objected to what the peer sent, or a Ping
             # met our Close frame (its issue 184).
             if self._ws is None:
-                self._report(Unreachable("upgrade", "the server's answer to the upgrade is not valid", group))
+                cause = _only(group)
+                self._report(Unreachable("upgrade", "the server's answer to the upgrade is not valid", cause))
             else:
                 self._report(Violated("the peer broke the WebSocket protocol"))
-        finally:
-            self._finished.set()
+
+    async def _use(self, nursery: trio.Nursery) -> None:
+        """Serve the open socket until it is to be closed, then say goodbye."""
+        assert self._ws is not None
+        if self._ws.closed is not None:
+            await self._guarded(self._read)  # over before it was open; what the server said on the way still counts
+        else:
+            nursery.start_soon(self._guarded, self._read)
+            try:
+                self._callbacks.opened(nursery)
+            except Exception as error:
+                self.fail(Broken(error))
+        await self._closing.wait()
+        await self._say_goodbye()
 
     async def _guarded(self, task: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -265,7 +294,7 @@ class WebSocket:
         except Exception as error:
             self.fail(Broken(error))
 
-    async def _upgrade(self, nursery: trio.Nursery, tap: Tap, deadline: float) -> None:
+    async def _upgrade(self, nursery: trio.Nursery, tap: Tap, deadline: float) -> bool:
         with trio.CancelScope(deadline=deadline) as scope:
             ws = await wrap_client_stream(
                 nursery,
@@ -280,7 +309,8 @@ class WebSocket:
             tap.upgraded()
             self._ws = ws
         if scope.cancelled_caught:
-            self._report(self._too_slow("upgrade"))
+            self._report(tap.refusal or self._too_slow("upgrade"))
+        return self._ws is not None
 
     async def _read(self) -> None:
         """Hand every message on at once. Nothing here waits for a consumer, so Pings are always answered."""
@@ -301,13 +331,16 @@ class WebSocket:
     def _ending(self, reason: CloseReason | None) -> Failure:
         tap = self._tap
         assert tap is not None
-        if reason is not None and reason.code == 1009 and (reason.reason or "").startswith("Exceeded maximum message"):
-            return Violated(f"the server sent a message over {self._bounds.max_message_bytes} bytes")
-        if reason is None or (reason.code == 1006 and tap.closed_by_library and not tap.ended):
+        if reason is None:
             return Violated("the peer broke the WebSocket protocol")
+        limit = self._bounds.max_message_bytes
+        if reason.code == 1009 and reason.reason == f"Exceeded maximum message size: {limit} bytes":
+            return Violated(f"the server sent a message over {limit} bytes")
         if reason.code == 1006:
             return Lost("the connection ended without a Close frame")
-        return Lost(f"the server closed the connection with code {reason.code}", reason.code, reason.reason)
+        if not tap.close_sent and not tap.torn:  # a Close frame of the peer's would have been answered
+            return Violated("the peer broke the WebSocket protocol")
+        return Lost(f"the server closed the connection with code {reason.code}", int(reason.code), reason.reason)
 
     async def _say_goodbye(self) -> None:
         """Close politely where that can work: nothing half-sent, and a peer that may still answer.
@@ -335,3 +368,10 @@ _STAGES: Final = {
     "tls": "the TLS handshake with",
     "upgrade": "the WebSocket upgrade at",
 }
+
+
+def _only(group: BaseException) -> BaseException:
+    """The exception in ``group``, if it is alone there."""
+    while isinstance(group, BaseExceptionGroup) and len(group.exceptions) == 1:
+        group = group.exceptions[0]
+    return group
