@@ -188,13 +188,14 @@ class Connection:
         exchange.lane = self._lane
         self._router.begin(exchange)
         exchange.dispatched()
+        self._riders[exchange] = rider  # an error may arrive while the frame is being queued
         mark = await self._socket.send(create_frame(body, stream_id=self._lane, generate=generate))
         if mark is None:
             exchange.withdrawn()
+            self._riders.pop(exchange, None)
             self._router.end(exchange)
             return False
         self.requests += 1
-        self._riders[exchange] = rider
         tap = self._socket.tap
         assert tap is not None
         tap.when_passed(mark, functools.partial(self._passed, rider))
