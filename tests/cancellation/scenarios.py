@@ -1,0 +1,177 @@
+"""What callers do, for `stepping` to strike."""
+
+from __future__ import annotations
+
+import trio
+from stepping import CLOSE, GRACE, Scenario, World, ask_once, nothing
+
+import engine
+from engine import OnCancel
+
+__all__ = ["CONNECTING", "ENGINES", "RELEASE", "TURNS", "WARM"]
+
+LOOK = engine.Tool("look", "Look.", {"type": "object", "properties": {"prompt": {"type": "string"}}}, strict=False)
+
+
+async def _ask(world: World) -> None:
+    world.arm()
+    await world.ask()
+
+
+async def _warm_up(world: World) -> None:
+    world.arm()
+    await world.ask(options=engine.TurnOptions(warm_up=True))
+
+
+async def _stream(world: World) -> None:
+    text = world.prompt()
+    seen = []
+    world.arm()
+    async with world.session.turn(text) as turn:
+        async for event in turn:
+            if isinstance(event, engine.TextDelta):
+                seen.append(event.delta)
+    assert "".join(seen) == turn.message.text == text
+
+
+async def _tools(world: World) -> None:
+    """A turn that calls a tool, and the turn that brings its result."""
+    question = engine.UserMessage(world.prompt("call"))
+    world.arm()
+    asked = await world.session.ask(engine.Context([question], tools=[LOOK]))
+    (call,) = asked.tool_calls
+    result = world.prompt("result")
+    context = engine.Context([question, asked, engine.ToolResult(call.id, result)], tools=[LOOK])
+    assert (await world.session.ask(context)).text == result
+
+
+async def _queue(world: World) -> None:
+    """A turn that waits for its lane, which another task has until after the wait began."""
+    text, gate = world.gated()
+    holding, done = trio.Event(), trio.Event()
+
+    async def hold() -> None:
+        try:
+            async with world.session.turn(text) as turn:
+                await anext(turn)
+                holding.set()
+                assert (await turn.wait()).text == text, "the turn that was ahead got another answer"
+        except engine.SessionClosed:
+            assert world.blow == "interrupt"
+        finally:
+            done.set()
+
+    async def let_go() -> None:
+        await trio.testing.wait_all_tasks_blocked()
+        gate.set()
+
+    world.held.outside.start_soon(hold)
+    await holding.wait()
+    world.held.outside.start_soon(let_go)
+    world.after.append(done.wait)
+    world.arm()
+    await world.ask()
+
+
+async def _leave(world: World) -> None:
+    """A turn that is left after its first words, and the one behind it."""
+    world.arm()
+    async with world.session.turn(world.prompt()) as turn:
+        async for event in turn:
+            if isinstance(event, engine.TextDelta):
+                break
+    await world.ask()
+
+
+async def _leave_frozen(world: World) -> None:
+    """A turn that is left while the server has stopped sending and will not answer a Close frame."""
+    world.arm()
+    async with world.session.turn(world.prompt("freeze")) as turn:
+        async for event in turn:
+            if isinstance(event, engine.TextEnded):
+                break
+    await world.ask()
+
+
+async def _release(world: World) -> None:
+    """Release a session whose turn is in flight, on a server that will not answer a Close frame."""
+    started, done = trio.Event(), trio.Event()
+
+    async def hold() -> None:
+        try:
+            async with world.session.turn(world.prompt("freeze")) as turn:
+                async for event in turn:
+                    if isinstance(event, engine.TextEnded):
+                        started.set()
+        except engine.SessionClosed:
+            pass
+        finally:
+            done.set()
+
+    world.held.outside.start_soon(hold)
+    await started.wait()
+    world.after.append(done.wait)
+    begun = trio.current_time()
+    world.arm()
+    await world.engine.release("a")
+    assert trio.current_time() - begun <= CLOSE + GRACE
+
+
+async def _life(world: World) -> None:
+    """A session's whole life: opened, connected, asked, closed."""
+    world.arm()
+    async with engine.open_session(world.endpoint, **world.options()) as session:
+        await world.ask(session)
+
+
+async def _exit(world: World) -> None:
+    """Leave an engine of which one session is idle, one waits for its answer, and one dials."""
+    done = trio.Event()
+
+    async def hold(session: engine.Session, started: trio.Event) -> None:
+        try:
+            async with session.turn(world.prompt("freeze")) as turn:
+                async for event in turn:
+                    if isinstance(event, engine.TextEnded):
+                        started.set()
+        except engine.SessionClosed:
+            pass
+        finally:
+            done.set()
+
+    async def dial(session: engine.Session) -> None:
+        try:
+            await world.ask(session)
+        except engine.SessionClosed:
+            pass
+
+    async with world.open_engine() as eng:
+        await world.ask(await eng.session("idle"))
+        started = trio.Event()
+        world.held.outside.start_soon(hold, await eng.session("waits"), started)
+        await started.wait()
+        world.held.outside.start_soon(dial, await eng.session("dials"))
+        world.after.append(done.wait)
+        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint()
+        begun = trio.current_time()
+        world.arm()
+    assert trio.current_time() - begun <= CLOSE + GRACE
+
+
+TURNS = (
+    Scenario("ask", _ask, ask_once, points=50),
+    Scenario("stream", _stream, ask_once, points=50),
+    Scenario("tools", _tools, ask_once, points=100),
+    Scenario("queue", _queue, ask_once, points=50),
+    Scenario("leave", _leave, ask_once, points=50),
+    Scenario("leave frozen", _leave_frozen, ask_once, points=50, policies=(OnCancel.CLOSE, OnCancel.DRAIN)),
+)
+CONNECTING = Scenario("connect", _ask, nothing, points=80)
+WARM = Scenario("warm-up", _warm_up, nothing, points=80)
+RELEASE = Scenario("release", _release, ask_once, points=5)
+ENGINES = (
+    Scenario("life", _life, owns_engine=True, points=100),
+    Scenario("exit", _exit, owns_engine=True, points=10),
+)
+ALL = (*TURNS, CONNECTING, WARM, RELEASE, *ENGINES)
