@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
-import sys
+import shutil
 from collections.abc import Mapping
 from enum import Enum
 from typing import Any, Protocol, TypeAlias
@@ -20,7 +21,7 @@ from engine.messages import Text
 from engine.reports import TurnReport
 from engine.turn_events import TextDelta, TextStarted, TurnDone, TurnEvent
 
-__all__ = ["JsonView", "Pieces", "TextView", "View", "plain", "show_report"]
+__all__ = ["JsonView", "Pieces", "TextView", "View", "plain", "report_table"]
 
 
 Pieces: TypeAlias = "list[tuple[Outlet, str]]"
@@ -103,19 +104,17 @@ def plain(value: Any) -> Any:
     return value.value if isinstance(value, Enum) else value
 
 
-def show_report(report: TurnReport | None) -> None:
-    """Print what is known of a turn as a table on standard error."""
-    if report is None or sys.stderr is None:
-        return
+def report_table(report: TurnReport) -> str:
+    """Return what is known of a turn as a table."""
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for name, content in _rows(report):
         table.add_row(Cell(name), Cell(one_line(content)))
-    try:
-        Console(stderr=True).print(table)
-    except OSError:
-        return  # nobody reads standard error any more
+    # Not printed by rich itself: it ends the process when nobody reads.
+    text = io.StringIO()
+    Console(file=text, width=shutil.get_terminal_size((100, 24)).columns).print(table)
+    return text.getvalue()
 
 
 def _rows(report: TurnReport) -> list[tuple[str, str]]:

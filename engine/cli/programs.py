@@ -25,7 +25,7 @@ from engine import (
 )
 from engine.cli.errors import DONE, FAILED, INTERRUPTED, MISUSED, CommandFailed, describe, one_line
 from engine.cli.interrupts import run
-from engine.cli.output import JsonView, Pieces, TextView, View, show_report
+from engine.cli.output import JsonView, Pieces, TextView, View, report_table
 from engine.cli.terminal import Terminal
 from engine.errors import EngineError
 from engine.messages import Message
@@ -163,7 +163,7 @@ async def _answer(session: Session, terminal: Terminal, wishes: Wishes, context:
         failure = error
     await _write(view.end())
     if wishes.report:
-        show_report(turn.report)
+        await terminal.aside.write(report_table(turn.report))
     if failure is not None:
         raise failure
     return turn.message

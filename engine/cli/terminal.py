@@ -55,11 +55,16 @@ class Outlet:
     Whoever reads it may stop reading, so each write waits in a thread, on the bare descriptor: Python's own stream
     would hold a lock there that the interpreter wants at shutdown.
 
+    Args:
+        stream: Python's own stream; None where the process was started without.
+        optional: Whether it is no failure when it cannot be written.
+
     Attributes:
         is_terminal: Whether a person looks at it. What is written there has its control characters neutralised.
     """
 
-    def __init__(self, stream: TextIO | None) -> None:
+    def __init__(self, stream: TextIO | None, *, optional: bool = False) -> None:
+        self._optional = optional
         self._stream = stream
         self._fd = _descriptor(stream)
         self._encoding = getattr(stream, "encoding", None) or "utf-8"
@@ -71,14 +76,18 @@ class Outlet:
         If cancelled, part of it may have been written, or may yet be.
 
         Raises:
-            BrokenPipeError: nobody reads any more.
-            OSError: it cannot be written, for example because a disk is full.
+            BrokenPipeError: nobody reads any more, and the stream is not optional.
+            OSError: it cannot be written, for example because a disk is full, and is not optional.
         """
         if self.is_terminal:
             text = neutralise(text)
         if self._fd is not None:
             data = text.encode(self._encoding, "replace")
-            await trio.to_thread.run_sync(_write_all, self._fd, data, abandon_on_cancel=True)
+            try:
+                await trio.to_thread.run_sync(_write_all, self._fd, data, abandon_on_cancel=True)
+            except OSError:
+                if not self._optional:
+                    raise
             return
         if self._stream is not None:
             self._stream.write(text)
@@ -149,7 +158,7 @@ class Terminal:
     def __init__(self) -> None:
         self.input: Inlet = Inlet(sys.stdin)
         self.output: Outlet = Outlet(sys.stdout)
-        self.aside: Outlet = Outlet(sys.stderr)
+        self.aside: Outlet = Outlet(sys.stderr, optional=True)
         self.secret: str | None = None
 
     def notice(self, text: str) -> None:

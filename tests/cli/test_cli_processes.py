@@ -143,6 +143,15 @@ def test_a_reader_that_has_seen_enough(start: Callable[..., Any]) -> None:
     assert len(said_aside(process)) == 1
 
 
+def test_nobody_needs_to_read_what_is_said_aside(start: Callable[..., Any]) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    process = start("ask", "hi", "--report", stderr=write)
+    os.close(write)
+    assert process.end() == 0
+    assert process.stdout == b"hi\n"
+
+
 def test_a_terminal_gets_no_escape_sequences(start: Callable[..., Any]) -> None:
     with terminal() as (ours, theirs):
         process = start("ask", "\x1b[31mred\x07\x9b\r\tend", stdout=theirs)
