@@ -187,14 +187,13 @@ class Connection:
         exchange = rider.exchange
         exchange.lane = self._lane
         self._router.begin(exchange)
-        exchange.dispatched()
         self._riders[exchange] = rider  # an error may arrive while the frame is being queued
         mark = await self._socket.send(create_frame(body, stream_id=self._lane, generate=generate))
-        if mark is None:
-            exchange.withdrawn()
+        if mark is None or self.failure is not None:  # what is queued on a failed socket goes nowhere
             self._riders.pop(exchange, None)
             self._router.end(exchange)
             return False
+        exchange.dispatched()
         self.requests += 1
         tap = self._socket.tap
         assert tap is not None
@@ -311,6 +310,8 @@ class Connection:
         self.settled.set()
         riders, self._riders = self._riders, {}
         for exchange, rider in riders.items():
+            if exchange.delivery is Delivery.NOT_SENT:
+                continue  # still being queued: its dispatch will notice, and its turn go elsewhere
             if isinstance(failure, Rejected) and exchange.delivery is Delivery.AMBIGUOUS:
                 exchange.delivery = Delivery.REJECTED
             self._router.end(exchange)

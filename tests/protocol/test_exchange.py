@@ -262,14 +262,13 @@ def test_a_lane_serves_one_request_at_a_time() -> None:
 def test_delivery_from_start_to_end() -> None:
     exchange = Exchange()
     seen = [exchange.delivery]
-    for change in (exchange.dispatched, exchange.withdrawn, exchange.dispatched):
-        change()
-        seen.append(exchange.delivery)
+    exchange.dispatched()
+    seen.append(exchange.delivery)
     assert exchange.receive(lifecycle("created")) == []
     seen.append(exchange.delivery)
-    assert seen == [
-        Delivery.NOT_SENT, Delivery.AMBIGUOUS, Delivery.NOT_SENT, Delivery.AMBIGUOUS, Delivery.ACCEPTED
-    ]  # fmt: skip
+    exchange.dispatched()  # an answer can overtake the note that the frame was queued
+    seen.append(exchange.delivery)
+    assert seen == [Delivery.NOT_SENT, Delivery.AMBIGUOUS, Delivery.ACCEPTED, Delivery.ACCEPTED]
     assert exchange.response_id == "resp_1"
     assert not exchange.output_seen
     assert exchange.partial() is None
