@@ -169,7 +169,13 @@ def test_annotations_travel_with_their_text() -> None:
 @pytest.mark.parametrize("stored", [False, True])
 def test_ids_mean_something_only_to_a_server_that_keeps_items(stored: bool) -> None:
     signature = json.dumps({"type": "reasoning", "id": "rs_1", "summary": SUMMARY, "encrypted_content": "x"})
-    sealed = {"type": "reasoning", "id": "rs_2", "summary": [], "encrypted_content": "y", "status": None}
+    sealed: dict[str, Any] = {
+        "type": "reasoning",
+        "id": "rs_2",
+        "summary": [],
+        "encrypted_content": "y",
+        "status": None,
+    }
     made = said(
         Thinking("why", signature),
         OutputItem(sealed),
@@ -244,7 +250,7 @@ def test_arguments_that_json_does_not_have(arguments: dict[str, Any]) -> None:
 
 
 def test_a_whole_conversation() -> None:
-    output = [
+    output: list[dict[str, Any]] = [
         {"type": "reasoning", "id": "rs_1", "summary": SUMMARY, "encrypted_content": "x"},
         {"type": "message", "id": "msg_1", "role": "assistant", "phase": "commentary", "status": "completed",
          "content": [{"type": "output_text", "text": "Let me look", "annotations": []}]},
