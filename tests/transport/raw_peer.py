@@ -22,6 +22,7 @@ from engine.transport.websocket import Bounds, Callbacks, WebSocket
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 KEY = "sk-raw-peer-0123456789"
 URL = "ws://peer.test/v1/responses"
+PIPE_CAPACITY = 256 * 1024
 
 
 # --- streams in memory ---
@@ -98,7 +99,7 @@ class PipeStream(trio.abc.Stream):
         await trio.lowlevel.checkpoint()
 
 
-def pipe(capacity: float = 256 * 1024) -> tuple[PipeStream, PipeStream]:
+def pipe(capacity: float = PIPE_CAPACITY) -> tuple[PipeStream, PipeStream]:
     """Two ends of a connection."""
     there, back = _Way(capacity), _Way(capacity)
     return PipeStream(back, there), PipeStream(there, back)
@@ -235,10 +236,11 @@ class Peer:
                 return message
         raise trio.BrokenResourceError
 
-    async def until_gone(self) -> None:
-        """Read frames until the client is gone."""
-        while await self.next_frame() is not None:
-            pass
+    async def until_gone(self, *, polite: bool = True) -> None:
+        """Read frames until the client is gone; answer its Close frame if polite, and nothing else."""
+        while (got := await self.next_frame()) is not None:
+            if got[0] == CLOSE and polite:
+                await self.send(frame(got[1], CLOSE))
 
     def reset(self) -> None:
         """Send an RST."""
@@ -270,7 +272,7 @@ class PeerDialer:
         dials: How many connections were made.
     """
 
-    def __init__(self, held: Held, *scripts: ScriptFor, capacity: float = 256 * 1024) -> None:
+    def __init__(self, held: Held, *scripts: ScriptFor, capacity: float = PIPE_CAPACITY) -> None:
         self.held = held
         self.scripts = scripts
         self.capacity = capacity
@@ -389,7 +391,7 @@ def line(
     url: str = URL,
     api_key: Any = KEY,
     ssl_context: ssl.SSLContext | None = None,
-    capacity: float = 256 * 1024,
+    capacity: float = PIPE_CAPACITY,
     connect: float = 10.0,
     close: float = 2.0,
     max_message_bytes: int = 1 << 26,
@@ -403,7 +405,7 @@ def line(
     return Line(held, dialer, endpoint, Bounds(connect, close, max_message_bytes, max_outbox_bytes))
 
 
-def session_to(held: Held, *scripts: ScriptFor, capacity: float = 256 * 1024, **options: Any) -> engine.open_session:
+def session_to(held: Held, *scripts: ScriptFor, capacity: float = PIPE_CAPACITY, **options: Any) -> engine.open_session:
     """A session whose connections are scripts, over WebSocket only."""
     options.setdefault("dialer", PeerDialer(held, *scripts, capacity=capacity))
     options.setdefault("model", "gpt-test")

@@ -235,8 +235,7 @@ async def test_a_turn_is_told_of_its_loss(autojump_clock: MockClock, ending: Any
         await peer.send(CREATED + completed("fine"))
         await peer.until_gone()
 
-    # The serving script never answers the Close frame, so leaving takes the whole close budget.
-    async with contained(within=2) as held, session_to(held, lose, serve) as session:
+    async with contained(within=0) as held, session_to(held, lose, serve) as session:
         with pytest.raises(engine.ConnectionLost) as caught:
             await session.ask("hi")
         error = caught.value
@@ -268,7 +267,7 @@ async def test_a_malformed_message_is_counted_and_costs_nobody_an_answer(
             await peer.send(frame(message) + created(number) + frame(message) + completed("fine", number))
         await peer.until_gone()
 
-    async with contained(within=2) as held:
+    async with contained(within=0) as held:
         dialer = PeerDialer(held, script)
         async with session_to(held, dialer=dialer) as session:
             assert (await session.ask("hi")).text == "fine"
@@ -308,7 +307,7 @@ async def test_an_error_right_behind_the_acceptance_reaches_the_turn(autojump_cl
         await peer.until_gone()
 
     for _ in range(10):  # how far the request has got by then is the scheduler's choice
-        async with contained(within=2) as held, session_to(held, script) as session:
+        async with contained(within=0) as held, session_to(held, script) as session:
             with pytest.raises(engine.AuthenticationFailed):
                 await session.ask("hi")
             assert held.elapsed == 0
@@ -317,7 +316,7 @@ async def test_an_error_right_behind_the_acceptance_reaches_the_turn(autojump_cl
 async def test_random_bytes_never_break_more_than_their_connection(autojump_clock: MockClock) -> None:
     for number in range(100):
         noise = random.Random(number).randbytes(300)
-        async with contained(within=2) as held:
+        async with contained(within=0) as held:
             whole = line(held, saying(noise))
             with trio.move_on_after(0):
                 await whole.run()
