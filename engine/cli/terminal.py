@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import os
 import select
 import sys
@@ -39,6 +40,11 @@ def _write_all(descriptor: int, data: bytes) -> None:
             view = view[os.write(descriptor, view) :]
         except BlockingIOError:  # whoever else holds this terminal or pipe made it non-blocking
             select.select([], [descriptor], [])
+
+
+def _write_or_give_up(descriptor: int, data: bytes) -> None:
+    with contextlib.suppress(OSError):
+        _write_all(descriptor, data)
 
 
 def _read_some(descriptor: int) -> bytes:
@@ -83,11 +89,8 @@ class Outlet:
             text = neutralise(text)
         if self._fd is not None:
             data = text.encode(self._encoding, "replace")
-            try:
-                await trio.to_thread.run_sync(_write_all, self._fd, data, abandon_on_cancel=True)
-            except OSError:
-                if not self._optional:
-                    raise
+            write = _write_or_give_up if self._optional else _write_all
+            await trio.to_thread.run_sync(write, self._fd, data, abandon_on_cancel=True)
             return
         if self._stream is not None:
             self._stream.write(text)
