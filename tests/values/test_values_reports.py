@@ -1,0 +1,69 @@
+"""Reports and statistics: plain frozen records."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import attrs
+import pytest
+
+from engine.reports import (
+    ConnectionStatistics,
+    Delivery,
+    EngineStatistics,
+    PhaseSeconds,
+    SessionStatistics,
+    TurnReport,
+)
+
+CONNECTION = ConnectionStatistics(
+    state="open",
+    requests=1,
+    in_flight=0,
+    bytes_sent=2,
+    bytes_received=3,
+    events=4,
+    dropped=0,
+    malformed=0,
+    outbox_bytes=0,
+    retired_because=None,
+)
+SESSION = SessionStatistics(
+    queued=0,
+    active=1,
+    turns_started=1,
+    turns_completed=0,
+    turns_failed=0,
+    turns_abandoned=0,
+    connections_opened=1,
+    connections=(CONNECTION,),
+)
+RECORDS = [TurnReport(), PhaseSeconds(), CONNECTION, SESSION, EngineStatistics(sessions={"a": SESSION}, closing=0)]
+
+
+@pytest.mark.parametrize("record", RECORDS)
+def test_records_are_frozen_values(record: Any) -> None:
+    assert copy.deepcopy(record) == pickle.loads(pickle.dumps(record)) == record
+    for name in attrs.fields_dict(type(record)):
+        with pytest.raises(attrs.exceptions.FrozenInstanceError):
+            setattr(record, name, None)
+
+
+def test_a_turn_that_never_started() -> None:
+    report = TurnReport()
+    assert report.delivery is Delivery.NOT_SENT
+    assert (report.transport, report.attempts, report.cached_tokens, report.response_id) == (None, 0, None, None)
+    assert attrs.astuple(report.seconds) == (None,) * 5
+
+
+@pytest.mark.parametrize("kind", {type(record) for record in RECORDS})
+def test_every_field_is_described(kind: type) -> None:
+    described = kind.__doc__ or ""
+    for name in attrs.fields_dict(kind):
+        assert f"        {name}: " in described
+
+
+def test_delivery_states() -> None:
+    assert [state.value for state in Delivery] == ["not_sent", "ambiguous", "accepted", "rejected"]
