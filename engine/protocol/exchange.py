@@ -7,7 +7,7 @@ request's answer as another's. The order of the rules in `Router.route` is the o
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Final, TypeAlias
@@ -21,6 +21,8 @@ from engine.protocol.control_events import ErrorEvent
 from engine.protocol.events import (
     LifecycleEvent,
     OutputEvent,
+    OutputItemAdded,
+    OutputItemDone,
     ResponseFailed,
     ResponseIncomplete,
     ServerEvent,
@@ -40,6 +42,7 @@ CONNECTION_LIMIT: Final = "websocket_connection_limit_reached"
 """The error code with which a server ends a connection's life (Responses API: after 60 minutes)."""
 
 _REMEMBERED_RESPONSES: Final = 64
+_REMEMBERED_ITEMS: Final = 256
 
 # Terminals that no schema has and that some servers send all the same, with the code that stands in for their own.
 _FOREIGN_TERMINALS: Final = {"response.cancelled": "cancelled", "response.error": None}
@@ -210,7 +213,12 @@ class _LaneState:
     current: Exchange | None = None
     had_abandoned: bool = False
     finished: deque[str] = field(factory=lambda: deque(maxlen=_REMEMBERED_RESPONSES))
-    earlier_items: frozenset[str] = frozenset()
+    earlier_items: dict[str, None] = field(factory=dict)  # a set that knows which is the oldest
+
+    def remember(self, items: Iterable[str]) -> None:
+        self.earlier_items.update(dict.fromkeys(items))
+        while len(self.earlier_items) > _REMEMBERED_ITEMS:
+            del self.earlier_items[next(iter(self.earlier_items))]
 
 
 class Router:
@@ -246,7 +254,7 @@ class Router:
         state.had_abandoned = state.had_abandoned or exchange.abandoned
         if exchange.response_id is not None:
             state.finished.append(exchange.response_id)
-        state.earlier_items = exchange.item_ids
+        state.remember(exchange.item_ids)
 
     def route(self, event: ServerEvent) -> Exchange | Verdict:
         """Say whose the event is."""
@@ -263,14 +271,23 @@ class Router:
             return self._unclaimed(event, state)
         assert state is not None
         if isinstance(event, OutputEvent):
-            stale = exchange.response_id is None and self._predates(event, state)
+            stale = self._predates(event, exchange, state)
+            if exchange.abandoned and (item_id := _item_named_by(event)) is not None:
+                state.remember((item_id,))  # nobody takes the event, and a later one of the item must be recognised
         else:
             stale = self._foreign(event, exchange, state)
         return Verdict.DROPPED if stale else exchange
 
-    def _predates(self, event: OutputEvent, state: _LaneState) -> bool:
-        """Whether output before its response was announced must be a predecessor's."""
-        return state.had_abandoned or (event.item_id is not None and event.item_id in state.earlier_items)
+    def _predates(self, event: OutputEvent, exchange: Exchange, state: _LaneState) -> bool:
+        """Whether output must be a predecessor's: it came before its response was announced, or names an old item."""
+        announced = exchange.response_id is not None
+        if state.had_abandoned and not announced:
+            return True
+        item_id = _item_named_by(event) if state.earlier_items else None
+        if item_id not in state.earlier_items:
+            return False
+        # Where a server counts items anew in each response, the response announces them itself.
+        return not (announced and (isinstance(event, OutputItemAdded) or item_id in exchange.item_ids))
 
     def _foreign(self, event: ServerEvent, exchange: Exchange, state: _LaneState) -> bool:
         """Whether an event that is no output is another response's. Learns the name of the exchange's own."""
@@ -296,6 +313,13 @@ class Router:
         if isinstance(event, TerminalEvent) and event.response_id in state.finished:
             return Verdict.DROPPED  # a second terminal under another name: some servers send both
         return Verdict.STRAY
+
+
+def _item_named_by(event: OutputEvent) -> str | None:
+    """The id of the item an event is about."""
+    if isinstance(event, (OutputItemAdded, OutputItemDone)):
+        return event.item.id if event.item is not None else None
+    return event.item_id
 
 
 def _response_named_by(event: ServerEvent) -> str | None:
