@@ -12,10 +12,10 @@ from typing import Final
 import trio
 from attrs import frozen
 
-from engine.errors import SessionClosed, TurnError
+from engine.errors import TurnError
 from engine.instruments import Instruments
 from engine.options import Endpoint, Limits, OnCancel, Timeouts, Transport
-from engine.protocol.failures import Broken, Closed, Failure, to_error
+from engine.protocol.failures import Broken, Closed, Failure
 from engine.reports import SessionStatistics
 from engine.session.connection import Connection, State
 from engine.session.lane import LaneQueue
@@ -106,16 +106,11 @@ class Actor:
     # --- turns ---
 
     def submit(self, turn: Turn) -> None:
-        """Queue a turn.
-
-        Raises:
-            SessionClosed: the session takes no more turns.
-        """
+        """Queue a turn, or fail it if the session takes no more."""
         if self.failure is not None:
-            error = to_error(self.failure)
-            assert isinstance(error, SessionClosed)
-            raise error
-        self._lane.enqueue(turn)
+            turn.fail(self.failure)
+        else:
+            self._lane.enqueue(turn)
 
     def withdraw(self, turn: Turn) -> None:
         """Take a turn out of the queue."""
@@ -159,7 +154,8 @@ class Actor:
         """
         if not connection.abandon(turn):
             return False
-        match aftermath(turn.on_cancel, wanted=wanted, flushed=turn.flushed, fresh_lane=connection.offers_lane):
+        sound = turn.flushed and connection.usable
+        match aftermath(turn.on_cancel, wanted=wanted, sound=sound, fresh_lane=connection.offers_lane):
             case Aftermath.DRAIN:
                 return True
             case Aftermath.NEW_LANE:

@@ -20,17 +20,18 @@ class Aftermath(Enum):
     """The response is left to itself, and the next turn goes over a fresh lane."""
 
 
-def aftermath(policy: OnCancel, *, wanted: bool, flushed: bool, fresh_lane: bool) -> Aftermath:
+def aftermath(policy: OnCancel, *, wanted: bool, sound: bool, fresh_lane: bool) -> Aftermath:
     """Decide.
 
     Args:
         policy: What the caller chose.
         wanted: Whether the choice applies: the caller left, or its ``turn`` budget or its buffer ran out. Where the
             peer was silent, or something broke, there is nothing to save.
-        flushed: Whether the whole request was passed on. Half a frame on the wire spoils everything after it.
+        sound: Whether the connection can carry another request: it takes turns, and the whole of this one's request
+            was passed on. Half a frame on the wire spoils everything after it.
         fresh_lane: Whether the connection can offer another lane.
     """
-    if not wanted or not flushed:
+    if not wanted or not sound:
         return Aftermath.RETIRE
     if policy is OnCancel.DRAIN:
         return Aftermath.DRAIN

@@ -321,6 +321,7 @@ class Turn:
             self.fail(Broken(error))
         finally:
             self.fail(Closed("the session ended"))  # nothing, where the turn has ended already
+            self._body_text = ""  # a turn that is kept for its message should not keep its request alive
             self._actor.release(self)
 
     async def _drive(self) -> None:
@@ -339,16 +340,18 @@ class Turn:
                 continue
             reused = connection.requests > 0
             self._begin("connected", "send")
-            if await connection.dispatch(self, self._body_text):
-                self._connection = connection
-                self._attempts += 1
-                self._reused = reused
-                self._actor.instruments.emit(
-                    "request_sent", self._actor.id, connection.number, self._size, context=self.context
-                )
-                if self._settled:  # left, or its session released, while the frame was being queued
-                    self._forsake(wanted=True)
-                await self._done.wait()
+            if not await connection.dispatch(self, self._body_text):
+                self._budgets.stop("send")
+                continue
+            self._connection = connection
+            self._attempts += 1
+            self._reused = reused
+            self._actor.instruments.emit(
+                "request_sent", self._actor.id, connection.number, self._size, context=self.context
+            )
+            if self._settled:  # left, or its session released, while the frame was being queued
+                self._forsake(wanted=True)
+            await self._done.wait()
 
     async def _drain(self) -> None:
         """Hold the lane until the rest of the abandoned response has passed, within the ``drain`` budget."""

@@ -22,6 +22,6 @@ from engine.session.leaving import Aftermath, aftermath
 def test_the_policy_decides_where_there_is_something_to_save(
     policy: OnCancel, fresh_lane: bool, expected: Aftermath
 ) -> None:
-    assert aftermath(policy, wanted=True, flushed=True, fresh_lane=fresh_lane) is expected
-    assert aftermath(policy, wanted=False, flushed=True, fresh_lane=fresh_lane) is Aftermath.RETIRE
-    assert aftermath(policy, wanted=True, flushed=False, fresh_lane=fresh_lane) is Aftermath.RETIRE
+    assert aftermath(policy, wanted=True, sound=True, fresh_lane=fresh_lane) is expected
+    assert aftermath(policy, wanted=False, sound=True, fresh_lane=fresh_lane) is Aftermath.RETIRE
+    assert aftermath(policy, wanted=True, sound=False, fresh_lane=fresh_lane) is Aftermath.RETIRE
