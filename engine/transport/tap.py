@@ -16,7 +16,7 @@ import h11
 import trio
 from attrs import evolve
 
-from engine.protocol.failures import Failure, Lost, Refused, Unreachable
+from engine.protocol.failures import Broken, Failure, Lost, Refused, Unreachable
 
 __all__ = ["Tap"]
 
@@ -162,6 +162,9 @@ class Tap(trio.abc.Stream):
             self.ended = True
             if not self._accepted:
                 self._fail(Unreachable("upgrade", "the connection broke before the upgrade was answered", error))
+            raise
+        except Exception as error:
+            self._fail(Broken(error))  # the stream itself is at fault, which must not be told of the peer
             raise
         self.last_receive = trio.current_time()
         self.bytes_received += len(data)

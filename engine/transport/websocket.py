@@ -255,7 +255,7 @@ class WebSocket:
                     await self._over_library(nursery, tap, deadline)
                     nursery.cancel_scope.cancel(reason="the socket is closed")
         except* Exception as group:
-            self._report(Broken(group))
+            self._report(Broken(_only(group)))
         finally:
             self._finished.set()
 

@@ -164,3 +164,47 @@ async def test_a_broken_session_is_replaced_and_its_siblings_live(autojump_clock
             dialer.broken = False
             assert (await (await eng.session("b")).ask("hi")).text == "fine"
             assert (await session.ask("hi")).text == "fine"
+
+
+async def test_a_bug_below_fails_its_own_session_with_the_cause_and_no_other(autojump_clock: MockClock) -> None:
+    class Buggy(trio.abc.Stream):
+        """A stream that breaks in a way no stream may."""
+
+        def __init__(self, stream: trio.abc.Stream) -> None:
+            self.stream = stream
+
+        async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+            await self.stream.send_all(data)
+
+        async def wait_send_all_might_not_block(self) -> None:
+            await trio.lowlevel.checkpoint()
+
+        async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+            data = await self.stream.receive_some(max_bytes)
+            if b"trigger" in data:
+                raise ZeroDivisionError("a bug")
+            return data
+
+        async def aclose(self) -> None:
+            await self.stream.aclose()
+
+    class Dialer:
+        def __init__(self, good: Dialer) -> None:
+            self.good = good
+
+        async def open_tcp(self, host: str, port: int) -> trio.abc.Stream:
+            return Buggy(await self.good.open_tcp(host, port))
+
+        async def start_tls(self, stream: trio.abc.Stream, **_: object) -> trio.abc.Stream:
+            return stream
+
+    async with open_simulator(in_memory=True) as sim:
+        async with engine.open_engine(sim.endpoint, model="m", dialer=Dialer(sim.dialer)) as eng:  # type: ignore[arg-type]
+            unlucky, sibling = await eng.session("unlucky"), await eng.session("sibling")
+            await sibling.ask("hi")
+            with pytest.raises(engine.SessionClosed) as caught:
+                await unlucky.ask("trigger")
+            assert isinstance(caught.value.__cause__, ZeroDivisionError)
+            assert (await sibling.ask("still here")).text == "still here"
+            assert (await unlucky.ask("and I too")).text == "and I too"
+        assert sim.open_connections == []
