@@ -67,18 +67,22 @@ class _TasksBelow(trio.abc.Instrument):
         self.alive: set[trio.lowlevel.Task] = set()
 
     def task_spawned(self, task: trio.lowlevel.Task) -> None:
-        above: trio.lowlevel.Task | None = task
-        while above is not None:
-            if above is self.top:
-                self.alive.add(task)
-                return
-            nursery = above.parent_nursery
-            if nursery is None or nursery is self.outside:
-                return
-            above = nursery.parent_task
+        self.alive.add(task)
 
     def task_exited(self, task: trio.lowlevel.Task) -> None:
         self.alive.discard(task)
+
+    @property
+    def left(self) -> list[str]:
+        """Their names, as of now: `trio.Nursery.start` moves tasks between nurseries."""
+        return sorted(task.name for task in self.alive if self._is_below(task))
+
+    def _is_below(self, task: trio.lowlevel.Task) -> bool:
+        above: trio.lowlevel.Task | None = task
+        while above is not None and above is not self.top:
+            nursery = above.parent_nursery
+            above = None if nursery is None or nursery is self.outside else nursery.parent_task
+        return above is self.top
 
 
 @attrs.define
@@ -149,7 +153,7 @@ async def contained(*, within: float = math.inf) -> AsyncIterator[Held]:
             finally:
                 trio.lowlevel.remove_instrument(tasks)
             elapsed = held.elapsed
-            assert not tasks.alive, f"tasks left: {sorted(task.name for task in tasks.alive)}"
+            assert tasks.left == []
             assert not held.still_open, f"streams left open: {held.still_open}"
             assert elapsed <= within + 1e-6, f"took {elapsed:g} s, {within:g} s are allowed"
             await trio.lowlevel.checkpoint()

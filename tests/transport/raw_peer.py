@@ -202,7 +202,7 @@ class Peer:
         while (parsed := self._parse()) is None:
             try:
                 data = await self.stream.receive_some(1 << 20)
-            except trio.BrokenResourceError:
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
                 return None
             if not data:
                 return None
@@ -229,12 +229,19 @@ class Peer:
         return opcode, (int.from_bytes(masked) ^ int.from_bytes(repeated)).to_bytes(length)
 
     async def request(self) -> dict[str, Any]:
-        """Return the client's next text message, read as JSON."""
+        """Return the client's next text message, read as JSON; answer a Close frame."""
         while (got := await self.next_frame()) is not None:
             if got[0] == TEXT:
                 message: dict[str, Any] = json.loads(got[1])
                 return message
+            if got[0] == CLOSE:
+                await self.send(frame(got[1], CLOSE))
         raise trio.BrokenResourceError
+
+    async def swallow(self) -> None:
+        """Read bytes until the client is gone."""
+        while await self.stream.receive_some(1 << 20):
+            pass
 
     async def until_gone(self, *, polite: bool = True) -> None:
         """Read frames until the client is gone; answer its Close frame if polite, and nothing else."""
