@@ -74,9 +74,12 @@ class Exchange:
         self._assembly = Assembly()
 
     def dispatched(self) -> None:
-        """Its frame is in the outbox: from now on it may have been delivered."""
-        if self.delivery is Delivery.NOT_SENT:
-            self.delivery = Delivery.AMBIGUOUS
+        """Its frame is about to enter the outbox: from now on it may have been delivered."""
+        self.delivery = Delivery.AMBIGUOUS
+
+    def withdrawn(self) -> None:
+        """Its frame turned out not to have entered the outbox."""
+        self.delivery = Delivery.NOT_SENT
 
     @property
     def item_ids(self) -> frozenset[str]:

@@ -127,6 +127,7 @@ class Connection:
         self._router = Router()
         self._riders: dict[Exchange, Rider] = {}
         self._abandoned: dict[Exchange, Rider] = {}
+        self._queueing: set[Exchange] = set()
         self._server = endpoint.server
         self._lane: str | None = None
         self._lanes_used = 0
@@ -188,12 +189,16 @@ class Connection:
         exchange.lane = self._lane
         self._router.begin(exchange)
         self._riders[exchange] = rider  # an error may arrive while the frame is being queued
+        # The turn may end while it is, and the frame leaves all the same: it must not say that nothing was sent.
+        exchange.dispatched()
+        self._queueing.add(exchange)
         mark = await self._socket.send(create_frame(body, stream_id=self._lane, generate=generate))
+        self._queueing.remove(exchange)
         if mark is None or self.failure is not None:  # what is queued on a failed socket goes nowhere
+            exchange.withdrawn()
             self._riders.pop(exchange, None)
             self._router.end(exchange)
             return False
-        exchange.dispatched()
         self.requests += 1
         tap = self._socket.tap
         assert tap is not None
@@ -310,8 +315,8 @@ class Connection:
         self.settled.set()
         riders, self._riders = self._riders, {}
         for exchange, rider in riders.items():
-            if exchange.delivery is Delivery.NOT_SENT:
-                continue  # still being queued: its dispatch will notice, and its turn go elsewhere
+            if exchange in self._queueing:
+                continue  # its dispatch will notice, and its turn go elsewhere
             if isinstance(failure, Rejected) and exchange.delivery is Delivery.AMBIGUOUS:
                 exchange.delivery = Delivery.REJECTED
             self._router.end(exchange)
