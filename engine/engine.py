@@ -1,4 +1,8 @@
-"""The engine: one nursery that owns sessions, and the registry that finds them by id."""
+"""The engine: one nursery that owns sessions, and the registry that finds them by id.
+
+What changes the registry, or opens and closes the nursery, is protected from KeyboardInterrupt: it is raised at the next
+checkpoint, never between two statements of which the second must follow the first.
+"""
 
 from __future__ import annotations
 
@@ -49,6 +53,7 @@ class Engine:
         self._closing: dict[str, list[Actor]] = {}
         self._left = False
 
+    @trio.lowlevel.enable_ki_protection
     async def session(
         self,
         session_id: str,
@@ -107,6 +112,7 @@ class Engine:
     def __len__(self) -> int:
         return len(self._actors)
 
+    @trio.lowlevel.enable_ki_protection
     async def release(self, session_id: str) -> bool:
         """Close the session of that id and wait until its sockets are gone; its turns fail with `SessionClosed`.
 
@@ -228,6 +234,7 @@ class open_engine:  # noqa: N801 - read as a function: async with open_engine(..
         self._nursery: trio.Nursery | None = None
         self._engine: Engine | None = None
 
+    @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Engine:
         """Open the engine's nursery. Makes no connection."""
         if self._manager is not None:
@@ -244,6 +251,7 @@ class open_engine:  # noqa: N801 - read as a function: async with open_engine(..
         )
         return self._engine
 
+    @trio.lowlevel.enable_ki_protection
     async def __aexit__(
         self,
         exc_type: type[BaseException] | None,
@@ -280,6 +288,7 @@ class open_session:  # noqa: N801 - read as a function: async with open_session(
     def __init__(self, endpoint: Endpoint, *, model: str | None = None, **options: Any) -> None:
         self._opener = open_engine(endpoint, model=model, **options)
 
+    @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Session:
         """Open the engine and start its session. Makes no connection."""
         engine = await self._opener.__aenter__()
@@ -289,6 +298,7 @@ class open_session:  # noqa: N801 - read as a function: async with open_session(
             await self._opener.__aexit__(type(error), error, error.__traceback__)
             raise
 
+    @trio.lowlevel.enable_ki_protection
     async def __aexit__(
         self,
         exc_type: type[BaseException] | None,

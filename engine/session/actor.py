@@ -57,8 +57,8 @@ class Actor:
         self.id = session_id
         self.settings = settings
         self.instruments = instruments
-        self.started = trio.Event()
-        self.finished = trio.Event()
+        self.started: trio.Event = trio.Event()
+        self.finished: trio.Event = trio.Event()
         self.failure: Failure | None = None
         self._endpoint = endpoint
         self._dialer = dialer
@@ -105,6 +105,7 @@ class Actor:
 
     # --- turns ---
 
+    @trio.lowlevel.enable_ki_protection
     def submit(self, turn: Turn) -> None:
         """Queue a turn, or fail it if the session takes no more."""
         if self.failure is not None:
@@ -137,6 +138,7 @@ class Actor:
         """A granted turn's task is over: serve the next one."""
         self._lane.release(turn)
 
+    @trio.lowlevel.enable_ki_protection
     def hurry(self, turn: Turn) -> None:
         """A turn's waiting time is over: if only the rest of an abandoned response is in its way, give that up."""
         self._lane.hurry(turn)

@@ -2,6 +2,9 @@
 
 The caller's task only queues, waits and reads. The turn's own task, in the session's nursery, gets the connection,
 sends, and carries the scope that the turn's budgets act on.
+
+Where the caller's task changes what the session holds, a KeyboardInterrupt has to wait for the next checkpoint: a turn
+that has its lane by half would keep it for ever.
 """
 
 from __future__ import annotations
@@ -100,10 +103,10 @@ class Turn:
         self._times: dict[str, float] = {}
         self.timeouts = timeouts
         self.on_cancel = on_cancel
-        self.flushed = False
-        self.context = contextvars.copy_context()
-        self.exchange = Exchange()
-        self.idle = timeouts.of("idle")
+        self.flushed: bool = False
+        self.context: contextvars.Context = contextvars.copy_context()
+        self.exchange: Exchange = Exchange()
+        self.idle: float = timeouts.of("idle")
         self.last_progress: float | None = None
 
     # --- the caller's side ---
@@ -137,6 +140,7 @@ class Turn:
             raise
         return self
 
+    @trio.lowlevel.enable_ki_protection
     async def __aexit__(
         self,
         exc_type: type[BaseException] | None,
@@ -466,6 +470,7 @@ class Turn:
         ):
             self._draining = connection
 
+    @trio.lowlevel.enable_ki_protection
     def _leave(self) -> None:
         """Abandon the turn if it has not ended. Synchronous: clean-up is the session's work."""
         if self._left:
