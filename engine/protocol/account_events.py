@@ -7,7 +7,7 @@ gateways (``ping``), and from the ChatGPT back end (the rest).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, ClassVar, Final
 
 from attrs import frozen
 
@@ -54,8 +54,8 @@ class CodexRateLimits(AccountEvent):
             ``used_percent``, ``window_minutes``, ``reset_after_seconds`` and ``reset_at`` (seconds since the epoch).
     """
 
-    plan_type = WireField(str)
-    rate_limits = WireField(dict)
+    plan_type: ClassVar[WireField[str]] = WireField(str)
+    rate_limits: ClassVar[WireField[dict[str, Any]]] = WireField(dict)
 
 
 @frozen(repr=False, eq=False)
@@ -66,7 +66,7 @@ class MetadataEvent(AccountEvent):
         metadata: Facts of many kinds, an open set.
     """
 
-    metadata = WireField(dict)
+    metadata: ClassVar[WireField[dict[str, Any]]] = WireField(dict)
 
     @property
     def headers(self) -> dict[str, str]:
@@ -88,8 +88,8 @@ class ResponseMetadata(MetadataEvent):
 class WebSocketTiming(AccountEvent):
     """Server-side timings in milliseconds, sent on request; under ``timing_metrics``, or ``timing`` in one variant."""
 
-    timing_metrics = WireField(dict)
-    timing = WireField(dict)
+    timing_metrics: ClassVar[WireField[dict[str, Any]]] = WireField(dict)
+    timing: ClassVar[WireField[dict[str, Any]]] = WireField(dict)
 
 
 @frozen(repr=False, eq=False)

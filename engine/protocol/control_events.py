@@ -7,7 +7,7 @@ the ChatGPT back end only.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from attrs import frozen
 
@@ -67,7 +67,7 @@ class SteerPending(SteerEvent):
         reason: An open set; known is ``waiting_for_required_input``.
     """
 
-    reason = WireField(str)
+    reason: ClassVar[WireField[str]] = WireField(str)
 
     @property
     def required_input(self) -> tuple[Item, ...]:
@@ -123,14 +123,14 @@ class InjectFailed(ServerEvent):
 class InterruptAccepted(ServerEvent):
     """The response is being interrupted."""
 
-    response_id = WireField(str)
+    response_id: ClassVar[WireField[str]] = WireField(str)
 
 
 @frozen(repr=False, eq=False)
 class InterruptFailed(ServerEvent):
     """The response cannot be interrupted."""
 
-    response_id = WireField(str)
+    response_id: ClassVar[WireField[str]] = WireField(str)
 
     @property
     def code(self) -> str | None:
@@ -142,7 +142,7 @@ class InterruptFailed(ServerEvent):
 class OutputItemInterrupted(OutputEvent):
     """An item was left unfinished by an interruption and is not part of the output."""
 
-    response_id = WireField(str)
+    response_id: ClassVar[WireField[str]] = WireField(str)
 
 
 @frozen(repr=False, eq=False)

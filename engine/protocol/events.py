@@ -9,7 +9,7 @@ Only members a client steers by are required and typed; the rest is read from ``
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, ClassVar, Final
 
 from attrs import field, frozen
 
@@ -69,8 +69,8 @@ class ServerEvent(WireObject):
             out.
     """
 
-    stream_id = WireField(str)
-    sequence_number = WireField(int)
+    stream_id: ClassVar[WireField[str]] = WireField(str)
+    sequence_number: ClassVar[WireField[int]] = WireField(int)
 
     @property
     def agent_name(self) -> str | None:
@@ -168,7 +168,7 @@ class OutputEvent(ServerEvent):
     """
 
     output_index: int
-    item_id = WireField(str)
+    item_id: ClassVar[WireField[str]] = WireField(str)
 
 
 @frozen(repr=False, eq=False)
@@ -223,7 +223,7 @@ class OutputTextDelta(ContentEvent):
     """More output text."""
 
     delta: str
-    logprobs = WireField(list)
+    logprobs: ClassVar[WireField[list[Any]]] = WireField(list)
 
 
 @frozen(repr=False, eq=False)
@@ -231,7 +231,7 @@ class OutputTextDone(ContentEvent):
     """The whole text of a part."""
 
     text: str
-    logprobs = WireField(list)
+    logprobs: ClassVar[WireField[list[Any]]] = WireField(list)
 
 
 @frozen(repr=False, eq=False)
@@ -242,7 +242,7 @@ class OutputTextAnnotationAdded(ContentEvent):
         annotation_index: The citation's position among the part's.
     """
 
-    annotation_index = WireField(int)
+    annotation_index: ClassVar[WireField[int]] = WireField(int)
 
     @property
     def annotation(self) -> Annotation | None:
@@ -302,7 +302,7 @@ class ReasoningSummaryPartDone(SummaryEvent):
     """A section is finished; ``status`` is ``"incomplete"`` when it was interrupted, else absent."""
 
     part: ContentPart
-    status = WireField(str)
+    status: ClassVar[WireField[str]] = WireField(str)
 
 
 @frozen(repr=False, eq=False)

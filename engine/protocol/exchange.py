@@ -65,11 +65,11 @@ class Exchange:
     __slots__ = ("_assembly", "abandoned", "delivery", "lane", "outcome", "output_seen", "response_id")
 
     def __init__(self, lane: LaneName = None) -> None:
-        self.lane = lane
-        self.delivery = Delivery.NOT_SENT
-        self.output_seen = False
+        self.lane: LaneName = lane
+        self.delivery: Delivery = Delivery.NOT_SENT
+        self.output_seen: bool = False
         self.response_id: str | None = None
-        self.abandoned = False
+        self.abandoned: bool = False
         self.outcome: AssistantMessage | Failure | None = None
         self._assembly = Assembly()
 

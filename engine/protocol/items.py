@@ -7,7 +7,7 @@ means nothing; a request may leave out what a response always has, such as ``id`
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from attrs import frozen
 
@@ -67,8 +67,8 @@ class Item(WireObject):
         status: ``"in_progress"``, ``"completed"``, ``"incomplete"``, or what else the type defines.
     """
 
-    id = WireField(str)
-    status = WireField(str)
+    id: ClassVar[WireField[str]] = WireField(str)
+    status: ClassVar[WireField[str]] = WireField(str)
 
     @property
     def agent_name(self) -> str | None:
@@ -96,7 +96,7 @@ class MessageItem(Item):
     """
 
     role: str
-    phase = WireField(str)
+    phase: ClassVar[WireField[str]] = WireField(str)
 
     @property
     def content(self) -> str | tuple[ContentPart, ...]:
@@ -121,7 +121,7 @@ class ReasoningItem(Item):
         encrypted_content: Opaque state; only the finished item has all of it.
     """
 
-    encrypted_content = WireField(str)
+    encrypted_content: ClassVar[WireField[str]] = WireField(str)
 
     @property
     def summary(self) -> tuple[ContentPart, ...]:
@@ -147,7 +147,7 @@ class CallItem(Item):
     """
 
     call_id: str
-    created_by = WireField(str)
+    created_by: ClassVar[WireField[str]] = WireField(str)
 
     @property
     def caller(self) -> JsonObject | None:
@@ -167,8 +167,8 @@ class FunctionCallItem(CallItem):
     """
 
     name: str
-    namespace = WireField(str)
-    asynchronous = WireField(bool, "async")
+    namespace: ClassVar[WireField[str]] = WireField(str)
+    asynchronous: ClassVar[WireField[bool]] = WireField(bool, "async")
 
     @property
     def arguments(self) -> str:
@@ -188,8 +188,8 @@ class CustomToolCallItem(CallItem):
     """
 
     name: str
-    namespace = WireField(str)
-    asynchronous = WireField(bool, "async")
+    namespace: ClassVar[WireField[str]] = WireField(str)
+    asynchronous: ClassVar[WireField[bool]] = WireField(bool, "async")
 
     @property
     def input(self) -> str:
@@ -207,10 +207,10 @@ def _output(raw: JsonObject) -> str | tuple[ContentPart, ...]:
 class FunctionCallOutputItem(Item):
     """What a function returned. Steering lets a request leave the ``call_id`` out."""
 
-    call_id = WireField(str)
-    name = WireField(str)
-    namespace = WireField(str)
-    created_by = WireField(str)
+    call_id: ClassVar[WireField[str]] = WireField(str)
+    name: ClassVar[WireField[str]] = WireField(str)
+    namespace: ClassVar[WireField[str]] = WireField(str)
+    created_by: ClassVar[WireField[str]] = WireField(str)
 
     @property
     def output(self) -> str | tuple[ContentPart, ...]:
@@ -232,17 +232,17 @@ class CustomToolCallOutputItem(CallItem):
 class ComputerCallItem(CallItem):
     """The model operates a computer: one ``action``, or several ``actions`` in order."""
 
-    action = WireField(dict)
-    actions = WireField(list)
-    pending_safety_checks = WireField(list)
+    action: ClassVar[WireField[dict[str, Any]]] = WireField(dict)
+    actions: ClassVar[WireField[list[Any]]] = WireField(list)
+    pending_safety_checks: ClassVar[WireField[list[Any]]] = WireField(list)
 
 
 @frozen(repr=False, eq=False)
 class ComputerCallOutputItem(CallItem):
     """The screen after the action."""
 
-    output = WireField(dict)
-    acknowledged_safety_checks = WireField(list)
+    output: ClassVar[WireField[dict[str, Any]]] = WireField(dict)
+    acknowledged_safety_checks: ClassVar[WireField[list[Any]]] = WireField(list)
 
 
 @frozen(repr=False, eq=False)
@@ -256,7 +256,7 @@ class LocalShellCallItem(CallItem):
 class LocalShellCallOutputItem(Item):
     """What that command printed. It is paired by ``id``, not by a call id."""
 
-    output = WireField(str)
+    output: ClassVar[WireField[str]] = WireField(str)
 
 
 @frozen(repr=False, eq=False)
@@ -264,15 +264,15 @@ class ShellCallItem(CallItem):
     """The model runs shell commands; ``action`` holds ``commands``, ``timeout_ms`` and ``max_output_length``."""
 
     action: JsonObject
-    environment = WireField(dict)
+    environment: ClassVar[WireField[dict[str, Any]]] = WireField(dict)
 
 
 @frozen(repr=False, eq=False)
 class ShellCallOutputItem(CallItem):
     """What the commands printed: per command ``stdout``, ``stderr`` and ``outcome``."""
 
-    output = WireField(list)
-    max_output_length = WireField(int)
+    output: ClassVar[WireField[list[Any]]] = WireField(list)
+    max_output_length: ClassVar[WireField[int]] = WireField(int)
 
 
 @frozen(repr=False, eq=False)
@@ -286,16 +286,16 @@ class ApplyPatchCallItem(CallItem):
 class ApplyPatchCallOutputItem(CallItem):
     """How the edit went: ``status`` is ``"completed"`` or ``"failed"``."""
 
-    output = WireField(str)
+    output: ClassVar[WireField[str]] = WireField(str)
 
 
 @frozen(repr=False, eq=False)
 class ToolSearchCallItem(Item):
     """The model looks for tools. ``execution`` says who searches: ``"server"`` or ``"client"``."""
 
-    call_id = WireField(str)
-    execution = WireField(str)
-    created_by = WireField(str)
+    call_id: ClassVar[WireField[str]] = WireField(str)
+    execution: ClassVar[WireField[str]] = WireField(str)
+    created_by: ClassVar[WireField[str]] = WireField(str)
 
     @property
     def arguments(self) -> Any:
@@ -307,10 +307,10 @@ class ToolSearchCallItem(Item):
 class ToolSearchOutputItem(Item):
     """The tools that were found."""
 
-    call_id = WireField(str)
-    execution = WireField(str)
-    created_by = WireField(str)
-    tools = WireField(list)
+    call_id: ClassVar[WireField[str]] = WireField(str)
+    execution: ClassVar[WireField[str]] = WireField(str)
+    created_by: ClassVar[WireField[str]] = WireField(str)
+    tools: ClassVar[WireField[list[Any]]] = WireField(list)
 
 
 @frozen(repr=False, eq=False)
@@ -318,8 +318,8 @@ class McpApprovalRequestItem(Item):
     """The model asks leave to call a tool on an MCP server. ``arguments`` is JSON text."""
 
     name: str
-    server_label = WireField(str)
-    arguments = WireField(str)
+    server_label: ClassVar[WireField[str]] = WireField(str)
+    arguments: ClassVar[WireField[str]] = WireField(str)
 
 
 @frozen(repr=False, eq=False)
@@ -327,8 +327,8 @@ class McpApprovalResponseItem(Item):
     """Leave given or refused."""
 
     approval_request_id: str
-    approve = WireField(bool)
-    reason = WireField(str)
+    approve: ClassVar[WireField[bool]] = WireField(bool)
+    reason: ClassVar[WireField[str]] = WireField(str)
 
 
 # --- Hosted tools
@@ -338,34 +338,34 @@ class McpApprovalResponseItem(Item):
 class WebSearchCallItem(Item):
     """A web search; ``action`` is a ``search``, an ``open_page`` or a ``find_in_page``."""
 
-    action = WireField(dict)
+    action: ClassVar[WireField[dict[str, Any]]] = WireField(dict)
 
 
 @frozen(repr=False, eq=False)
 class FileSearchCallItem(Item):
     """A search of vector stores."""
 
-    queries = WireField(list)
-    results = WireField(list)
+    queries: ClassVar[WireField[list[Any]]] = WireField(list)
+    results: ClassVar[WireField[list[Any]]] = WireField(list)
 
 
 @frozen(repr=False, eq=False)
 class CodeInterpreterCallItem(Item):
     """Code run in a container; ``outputs`` are logs and images."""
 
-    code = WireField(str)
-    container_id = WireField(str)
-    outputs = WireField(list)
+    code: ClassVar[WireField[str]] = WireField(str)
+    container_id: ClassVar[WireField[str]] = WireField(str)
+    outputs: ClassVar[WireField[list[Any]]] = WireField(list)
 
 
 @frozen(repr=False, eq=False)
 class ImageGenerationCallItem(Item):
     """An image made; ``result`` is base64."""
 
-    result = WireField(str)
-    error = WireField(dict)
-    revised_prompt = WireField(str)
-    output_format = WireField(str)
+    result: ClassVar[WireField[str]] = WireField(str)
+    error: ClassVar[WireField[dict[str, Any]]] = WireField(dict)
+    revised_prompt: ClassVar[WireField[str]] = WireField(str)
+    output_format: ClassVar[WireField[str]] = WireField(str)
 
 
 @frozen(repr=False, eq=False)
@@ -373,10 +373,10 @@ class McpCallItem(Item):
     """A call of a tool on an MCP server. ``arguments`` is JSON text."""
 
     name: str
-    server_label = WireField(str)
-    arguments = WireField(str)
-    approval_request_id = WireField(str)
-    output = WireField(str)
+    server_label: ClassVar[WireField[str]] = WireField(str)
+    arguments: ClassVar[WireField[str]] = WireField(str)
+    approval_request_id: ClassVar[WireField[str]] = WireField(str)
+    output: ClassVar[WireField[str]] = WireField(str)
 
     @property
     def error(self) -> Any:
@@ -388,24 +388,24 @@ class McpCallItem(Item):
 class McpListToolsItem(Item):
     """The tools an MCP server offers."""
 
-    server_label = WireField(str)
-    tools = WireField(list)
-    error = WireField(str)
+    server_label: ClassVar[WireField[str]] = WireField(str)
+    tools: ClassVar[WireField[list[Any]]] = WireField(list)
+    error: ClassVar[WireField[str]] = WireField(str)
 
 
 @frozen(repr=False, eq=False)
 class ProgramItem(CallItem):
     """A program the model wrote to call tools. ``fingerprint`` is opaque and must be replayed unchanged."""
 
-    code = WireField(str)
-    fingerprint = WireField(str)
+    code: ClassVar[WireField[str]] = WireField(str)
+    fingerprint: ClassVar[WireField[str]] = WireField(str)
 
 
 @frozen(repr=False, eq=False)
 class ProgramOutputItem(CallItem):
     """What the program returned."""
 
-    result = WireField(str)
+    result: ClassVar[WireField[str]] = WireField(str)
 
 
 # --- Steering the context
@@ -416,7 +416,7 @@ class CompactionItem(Item):
     """A conversation's past, condensed into opaque state."""
 
     encrypted_content: str
-    created_by = WireField(str)
+    created_by: ClassVar[WireField[str]] = WireField(str)
 
 
 @frozen(repr=False, eq=False)
@@ -428,16 +428,16 @@ class CompactionTriggerItem(Item):
 class ConfigurationUpdateItem(Item):
     """Changes ``reasoning`` or ``text`` settings from here on."""
 
-    reasoning = WireField(dict)
-    text = WireField(dict)
+    reasoning: ClassVar[WireField[dict[str, Any]]] = WireField(dict)
+    text: ClassVar[WireField[dict[str, Any]]] = WireField(dict)
 
 
 @frozen(repr=False, eq=False)
 class AdditionalToolsItem(Item):
     """Tools added in mid-conversation."""
 
-    role = WireField(str)
-    tools = WireField(list)
+    role: ClassVar[WireField[str]] = WireField(str)
+    tools: ClassVar[WireField[list[Any]]] = WireField(list)
 
 
 @frozen(repr=False, eq=False)
@@ -452,8 +452,8 @@ class ItemReference(Item):
 class AgentMessageItem(Item):
     """A message from one agent to another."""
 
-    author = WireField(str)
-    recipient = WireField(str)
+    author: ClassVar[WireField[str]] = WireField(str)
+    recipient: ClassVar[WireField[str]] = WireField(str)
 
     @property
     def content(self) -> tuple[ContentPart, ...]:
@@ -465,15 +465,15 @@ class AgentMessageItem(Item):
 class MultiAgentCallItem(CallItem):
     """An agent acts on another, for example ``spawn_agent``. The server answers it; a client never does."""
 
-    action = WireField(str)
-    arguments = WireField(str)
+    action: ClassVar[WireField[str]] = WireField(str)
+    arguments: ClassVar[WireField[str]] = WireField(str)
 
 
 @frozen(repr=False, eq=False)
 class MultiAgentCallOutputItem(CallItem):
     """The server's answer to such a call."""
 
-    action = WireField(str)
+    action: ClassVar[WireField[str]] = WireField(str)
 
     @property
     def output(self) -> tuple[ContentPart, ...]:

@@ -6,7 +6,7 @@ Shapes are those of the Responses API reference.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from attrs import frozen
 
@@ -50,8 +50,8 @@ class FileCitation(Annotation):
     """A file that was searched. ``index`` is the file's position in the list of files."""
 
     file_id: str
-    filename = WireField(str)
-    index = WireField(int)
+    filename: ClassVar[WireField[str]] = WireField(str)
+    index: ClassVar[WireField[int]] = WireField(int)
 
 
 @frozen(repr=False, eq=False)
@@ -59,9 +59,9 @@ class UrlCitation(Annotation):
     """A web page. The indices bound the cited characters of the text."""
 
     url: str
-    title = WireField(str)
-    start_index = WireField(int)
-    end_index = WireField(int)
+    title: ClassVar[WireField[str]] = WireField(str)
+    start_index: ClassVar[WireField[int]] = WireField(int)
+    end_index: ClassVar[WireField[int]] = WireField(int)
 
 
 @frozen(repr=False, eq=False)
@@ -70,9 +70,9 @@ class ContainerFileCitation(Annotation):
 
     container_id: str
     file_id: str
-    filename = WireField(str)
-    start_index = WireField(int)
-    end_index = WireField(int)
+    filename: ClassVar[WireField[str]] = WireField(str)
+    start_index: ClassVar[WireField[int]] = WireField(int)
+    end_index: ClassVar[WireField[int]] = WireField(int)
 
 
 @frozen(repr=False, eq=False)
@@ -80,7 +80,7 @@ class FilePath(Annotation):
     """A file the model produced. ``index`` is the file's position in the list of files."""
 
     file_id: str
-    index = WireField(int)
+    index: ClassVar[WireField[int]] = WireField(int)
 
 
 @frozen(repr=False, eq=False)
@@ -118,7 +118,7 @@ class OutputText(ContentPart):
     """
 
     text: str
-    logprobs = WireField(list)
+    logprobs: ClassVar[WireField[list[Any]]] = WireField(list)
 
     @property
     def annotations(self) -> tuple[Annotation, ...]:
@@ -158,20 +158,20 @@ class InputText(ContentPart):
 class InputImage(ContentPart):
     """An image given to the model, by URL (``data:`` included) or by file id."""
 
-    image_url = WireField(str)
-    file_id = WireField(str)
-    detail = WireField(str)
+    image_url: ClassVar[WireField[str]] = WireField(str)
+    file_id: ClassVar[WireField[str]] = WireField(str)
+    detail: ClassVar[WireField[str]] = WireField(str)
 
 
 @frozen(repr=False, eq=False)
 class InputFile(ContentPart):
     """A file given to the model, by id, by URL or as a ``data:`` URL."""
 
-    file_id = WireField(str)
-    file_data = WireField(str)
-    file_url = WireField(str)
-    filename = WireField(str)
-    detail = WireField(str)
+    file_id: ClassVar[WireField[str]] = WireField(str)
+    file_data: ClassVar[WireField[str]] = WireField(str)
+    file_url: ClassVar[WireField[str]] = WireField(str)
+    filename: ClassVar[WireField[str]] = WireField(str)
+    detail: ClassVar[WireField[str]] = WireField(str)
 
 
 @frozen(repr=False, eq=False)
@@ -192,9 +192,9 @@ class PlainText(ContentPart):
 class Screenshot(ContentPart):
     """A picture of a computer's screen, by URL or by file id."""
 
-    image_url = WireField(str)
-    file_id = WireField(str)
-    detail = WireField(str)
+    image_url: ClassVar[WireField[str]] = WireField(str)
+    file_id: ClassVar[WireField[str]] = WireField(str)
+    detail: ClassVar[WireField[str]] = WireField(str)
 
 
 @frozen(repr=False, eq=False)

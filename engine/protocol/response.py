@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, ClassVar, Final
 
 from attrs import field, frozen
 
@@ -32,17 +32,17 @@ class ResponseObject(WireObject):
         end_turn: Whether the model considers its turn over; sent by the ChatGPT back end only.
     """
 
-    id = WireField(str)
-    status = WireField(str)
-    model = WireField(str)
-    usage = WireField(dict)
-    error = WireField(dict)
-    incomplete_details = WireField(dict)
-    previous_response_id = WireField(str)
-    service_tier = WireField(str)
-    store = WireField(bool)
-    metadata = WireField(dict)
-    end_turn = WireField(bool)
+    id: ClassVar[WireField[str]] = WireField(str)
+    status: ClassVar[WireField[str]] = WireField(str)
+    model: ClassVar[WireField[str]] = WireField(str)
+    usage: ClassVar[WireField[dict[str, Any]]] = WireField(dict)
+    error: ClassVar[WireField[dict[str, Any]]] = WireField(dict)
+    incomplete_details: ClassVar[WireField[dict[str, Any]]] = WireField(dict)
+    previous_response_id: ClassVar[WireField[str]] = WireField(str)
+    service_tier: ClassVar[WireField[str]] = WireField(str)
+    store: ClassVar[WireField[bool]] = WireField(bool)
+    metadata: ClassVar[WireField[dict[str, Any]]] = WireField(dict)
+    end_turn: ClassVar[WireField[bool]] = WireField(bool)
 
     _items: tuple[Item, ...] | None = field(init=False, default=None)
 

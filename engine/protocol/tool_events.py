@@ -6,7 +6,7 @@ Names and shapes are those of the Responses API reference.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, ClassVar, Final
 
 from attrs import frozen
 
@@ -104,11 +104,11 @@ class ImageGenerationCallPartialImage(OutputEvent):
     """
 
     partial_image_b64: str
-    partial_image_index = WireField(int)
-    background = WireField(str)
-    output_format = WireField(str)
-    quality = WireField(str)
-    size = WireField(str)
+    partial_image_index: ClassVar[WireField[int]] = WireField(int)
+    background: ClassVar[WireField[str]] = WireField(str)
+    output_format: ClassVar[WireField[str]] = WireField(str)
+    quality: ClassVar[WireField[str]] = WireField(str)
+    size: ClassVar[WireField[str]] = WireField(str)
 
 
 @frozen(repr=False, eq=False)
@@ -168,7 +168,7 @@ class ShellCallOutputContentDelta(ShellEvent):
 class ShellCallOutputContentDone(ShellEvent):
     """What a command printed, and how it ended: objects with ``stdout``, ``stderr`` and ``outcome``."""
 
-    output = WireField(list)
+    output: ClassVar[WireField[list[Any]]] = WireField(list)
 
 
 @frozen(repr=False, eq=False)
@@ -176,14 +176,14 @@ class AudioDelta(ServerEvent):
     """More audio, base64."""
 
     delta: str
-    response_id = WireField(str)
+    response_id: ClassVar[WireField[str]] = WireField(str)
 
 
 @frozen(repr=False, eq=False)
 class AudioDone(ServerEvent):
     """The audio is complete."""
 
-    response_id = WireField(str)
+    response_id: ClassVar[WireField[str]] = WireField(str)
 
 
 @frozen(repr=False, eq=False)
@@ -191,14 +191,14 @@ class AudioTranscriptDelta(ServerEvent):
     """More of the audio's transcript."""
 
     delta: str
-    response_id = WireField(str)
+    response_id: ClassVar[WireField[str]] = WireField(str)
 
 
 @frozen(repr=False, eq=False)
 class AudioTranscriptDone(ServerEvent):
     """The transcript is complete."""
 
-    response_id = WireField(str)
+    response_id: ClassVar[WireField[str]] = WireField(str)
 
 
 TOOL_EVENT_CLASSES: Final[Mapping[str, type[ServerEvent]]] = {

@@ -7,7 +7,7 @@ and structuring costs little more than the parse.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Generic, Self, TypeAlias, TypeVar, overload
+from typing import Any, ClassVar, Final, Generic, Self, TypeAlias, TypeVar, overload
 
 from attrs import field, frozen
 from cattrs.gen import make_dict_structure_fn
@@ -62,7 +62,7 @@ class WireObject:
         return self.raw == other.raw
 
     # The object underneath is mutable, so there is no hash to give.
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
         return f"<{self.__class__.__name__} {self.type[:_SHOWN_TYPE]!r}>"

@@ -24,7 +24,7 @@ class Budgets:
     def __init__(self, timeouts: Timeouts) -> None:
         self._timeouts = timeouts
         self._running: dict[str, float] = {}
-        self.deadline = math.inf
+        self.deadline: float = math.inf
 
     def start(self, phase: str, now: float) -> None:
         """Start the budget called ``phase`` at ``now``; one that runs already is started again."""

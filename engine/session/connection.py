@@ -114,10 +114,10 @@ class Connection:
         instruments: Instruments,
     ) -> None:
         self.number = number
-        self.started_at = trio.current_time()
+        self.started_at: float = trio.current_time()
         self.failure: Failure | None = None
-        self.settled = trio.Event()
-        self.requests = 0
+        self.settled: trio.Event = trio.Event()
+        self.requests: int = 0
         self.warming: trio.Event | None = None
         self._session = session
         self._owner = owner

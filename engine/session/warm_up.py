@@ -34,10 +34,10 @@ class WarmUp:
         self._body = body
         self._seconds = seconds
         self._over = trio.Event()
-        self.exchange = Exchange()
-        self.idle = math.inf
+        self.exchange: Exchange = Exchange()
+        self.idle: float = math.inf
         self.last_progress: float | None = None
-        self.context = contextvars.copy_context()
+        self.context: contextvars.Context = contextvars.copy_context()
 
     async def run(self) -> None:
         """Send it and wait for its end. Never raises; cancelling it gives the connection up."""

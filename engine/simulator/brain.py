@@ -73,7 +73,7 @@ class Script:
         self._turns = [turn if isinstance(turn, str) else as_steps(turn) for turn in turns]
         self._then: AnyBrain = Calculator() if then is None else then
         self.warm_ups = warm_ups
-        self.served = 0
+        self.served: int = 0
 
     def add(self, *turns: Turn) -> None:
         """Append further turns."""

@@ -21,11 +21,11 @@ class _Pipe:
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        self.buffer = bytearray()
+        self.buffer: bytearray = bytearray()
         self.ended = False  # the sender will send no more
         self.deaf = False  # the receiver is gone
         self.reset = False
-        self.changed = trio.lowlevel.ParkingLot()
+        self.changed: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
 
 
 class MemoryStream(trio.abc.HalfCloseableStream):

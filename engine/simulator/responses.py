@@ -126,12 +126,12 @@ class Stage:
         self.record = record
         self.quirks = quirks
         self.ids = ids
-        self.response_id = ids.new("resp")
+        self.response_id: str = ids.new("resp")
         self.output: list[Item] = []
-        self.begun = False
-        self.announced = False
-        self.finished = False
-        self.rejected = False
+        self.begun: bool = False
+        self.announced: bool = False
+        self.finished: bool = False
+        self.rejected: bool = False
         self.steers: list[Pending] = []
         self._now = now
         self._created_at = int(now())

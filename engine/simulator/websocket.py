@@ -83,7 +83,7 @@ class WebSocket:
     def __init__(self, simulator: Simulator, stream: ServerStream, record: ConnectionRecord) -> None:
         self.simulator = simulator
         self.record = record
-        self.cache = Cache()
+        self.cache: Cache = Cache()
         self.active: dict[str, Stage] = {}
         self._stream = stream
         self._socket: trio_websocket.WebSocketConnection | None = None
@@ -439,11 +439,12 @@ class Lane:
     def __init__(self, connection: WebSocket, name: str | None) -> None:
         self._connection = connection
         self._name = name
+        self.inbox: trio.MemorySendChannel[_Job]
         self.inbox, self._jobs = trio.open_memory_channel[_Job](_QUEUE)
         self._steers: dict[str, list[Pending]] = {}
         self._batch: list[dict[str, Any]] = []
         self._running = False
-        self.waiting = 0
+        self.waiting: int = 0
 
     @property
     def busy(self) -> bool:

@@ -57,14 +57,14 @@ class Tap(trio.abc.Stream):
         self._accepted = False
         self._upgraded = False
         self._sending = False
-        self.bytes_received = 0
-        self.bytes_queued = 0
-        self.bytes_passed = 0
-        self.last_receive = trio.current_time()
-        self.ended = False
-        self.torn = False
-        self.close_sent = False
-        self.closed_by_library = False
+        self.bytes_received: int = 0
+        self.bytes_queued: int = 0
+        self.bytes_passed: int = 0
+        self.last_receive: float = trio.current_time()
+        self.ended: bool = False
+        self.torn: bool = False
+        self.close_sent: bool = False
+        self.closed_by_library: bool = False
         self.refusal: Refused | None = None
 
     def __repr__(self) -> str:
