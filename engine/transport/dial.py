@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import trio
 
-__all__ = ["Dialer", "TcpDialer", "default_ssl_context"]
+__all__ = ["Dialer", "TcpDialer", "close_at_once", "default_ssl_context"]
 
 
 class Dialer(Protocol):
@@ -63,9 +63,19 @@ async def tls_over(
         encrypted = trio.SSLStream(stream, ssl_context, server_hostname=server_hostname, https_compatible=True)
         await encrypted.do_handshake()
     except BaseException:
-        await trio.aclose_forcefully(stream)
+        await close_at_once(stream)
         raise
     return encrypted
+
+
+async def close_at_once(stream: trio.abc.Stream) -> None:
+    """Close without a goodbye. Cancellation does not reach it, so that an exception on its way out stays what it is.
+
+    In a cancelled task, a checkpoint in a ``finally`` clause puts a `trio.Cancelled` in the place of a
+    KeyboardInterrupt, and then nobody ever learns of it.
+    """
+    with trio.CancelScope(shield=True):
+        await trio.aclose_forcefully(stream)
 
 
 @functools.cache

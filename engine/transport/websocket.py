@@ -21,7 +21,7 @@ from trio_websocket import CloseReason, ConnectionClosed, WebSocketConnection, w
 from engine.errors import ConfigurationError
 from engine.options import Endpoint, check_key
 from engine.protocol.failures import Broken, Failure, Lost, Unreachable, Violated
-from engine.transport.dial import Dialer, default_ssl_context
+from engine.transport.dial import Dialer, close_at_once, default_ssl_context
 from engine.transport.tap import Tap
 
 __all__ = ["Bounds", "WebSocket", "upgrade_headers"]
@@ -191,7 +191,7 @@ class WebSocket:
                     finally:
                         self.close()
             finally:
-                await trio.aclose_forcefully(stream)
+                await close_at_once(stream)
         finally:
             self._closing.set()
 
