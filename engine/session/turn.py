@@ -414,6 +414,8 @@ class Turn:
 
     def ended(self) -> None:
         """The exchange has an outcome."""
+        if self._settled:  # its last events were more than the buffer holds
+            return
         outcome = self.exchange.outcome
         if isinstance(outcome, AssistantMessage):
             self._settle(message=outcome)
