@@ -572,7 +572,8 @@ def test_what_the_finished_item_says_counts() -> None:
 
 def test_a_message_that_shows_what_its_finished_item_lacks() -> None:
     watched = Watched()
-    watched.feed(text_delta("Hi"), done(message()))
+    ended = watched.feed(text_delta("Hi"), done(message()))
+    assert ended[-1] == TextEnded(0, Text("Hi"))
     assert watched.finish(None).text == "Hi"
 
 

@@ -169,8 +169,7 @@ def test_late_events_of_the_response_before(late: ServerEvent, abandoned: bool) 
     assert router.route(late) is Verdict.DROPPED
     assert second.delivery is Delivery.AMBIGUOUS
     assert router.route(lifecycle("created", "resp_2")) is second
-    if not late.type.endswith("delta"):
-        assert router.route(late) is Verdict.DROPPED
+    assert router.route(late) is Verdict.DROPPED
     assert router.route(lifecycle("completed", "resp_2")) is second
 
 
@@ -187,6 +186,26 @@ def test_unannounced_output_after_a_turn_that_was_left(unannounced: ServerEvent)
 def test_unannounced_output_after_a_turn_that_ended(unannounced: ServerEvent) -> None:
     router, second = followed()
     assert router.route(unannounced) is second
+
+
+def test_a_server_that_counts_items_anew_in_each_response() -> None:
+    router, second = followed()
+    added = event("response.output_item.added", output_index=0, item=message("", "msg_1"))
+    for each in (lifecycle("created", "resp_2"), added, delta(item_id="msg_1")):
+        assert router.route(each) is second
+        second.receive(each)
+
+
+def test_items_of_long_ago_are_forgotten() -> None:
+    router = Router()
+    for number in range(300):
+        exchange = sent()
+        router.begin(exchange)
+        exchange.receive(lifecycle("completed", f"resp_{number}", output=[message("", f"msg_{number}")]))
+        router.end(exchange)
+    router.begin(sent())
+    assert router.route(delta(item_id="msg_299")) is Verdict.DROPPED
+    assert isinstance(router.route(delta(item_id="msg_0")), Exchange)
 
 
 def test_a_lane_is_spared_its_neighbour_s_past() -> None:
@@ -481,7 +500,7 @@ def stream(chance: random.Random, lane: str | None, nonce: str) -> tuple[list[Se
         lifecycle("in_progress", response, **where),
         event("response.cancelled", response={"id": response}, **where),
     ]
-    # Only output that names its item, or that comes before a response was announced, can be told from the next one's.
+    # Only output that names its item can be told from the next one's.
     if item and any(each.type == "response.output_text.delta" for each in body):
         late.append(delta(nonce, **item, **where))
     chance.shuffle(late)
@@ -502,8 +521,10 @@ def test_no_turn_gets_another_s_answer(chance: random.Random) -> None:
         lane.exchange = sent(lane.name)
         router.begin(lane.exchange)
         body, late = stream(chance, lane.name, lane.nonce)
-        # What the server still had to say of the last response comes before it knows of this request.
-        lane.pending = deque([*lane.late, *body])
+        # What the server still had to say of the last response comes anywhere before the end of this one.
+        for each in lane.late:
+            body.insert(chance.randrange(len(body)), each)
+        lane.pending = deque(body)
         lane.late = deque(late)
         for _ in range(chance.randrange(8)):
             step(router, chance, chance.choice(lanes))
