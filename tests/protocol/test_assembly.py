@@ -32,7 +32,7 @@ STARTED = (TextStarted, ThinkingStarted, ToolCallStarted)
 DELTA = (TextDelta, ThinkingDelta, ToolCallDelta)
 ENDED = (TextEnded, ThinkingEnded, ToolCallEnded)
 
-same_examples = settings(derandomize=True, deadline=None, max_examples=200)
+same_examples = settings(derandomize=True, deadline=None, max_examples=120)
 
 
 def event(wire_type: str, index: int = 0, **members: Any) -> dict[str, Any]:
@@ -827,7 +827,7 @@ any_event = st.builds(
 )
 
 
-@settings(derandomize=True, deadline=None, max_examples=400)
+@settings(derandomize=True, deadline=None, max_examples=120)
 @given(st.lists(any_event, max_size=25), st.lists(any_item.filter(bool), max_size=4))
 def test_no_order_of_events_breaks_it(raws: list[dict[str, Any]], output: list[dict[str, Any]]) -> None:
     watched = Watched()

@@ -508,7 +508,7 @@ def stream(chance: random.Random, lane: str | None, nonce: str) -> tuple[list[Se
     return [*body, end], kept
 
 
-@settings(derandomize=True, deadline=None, max_examples=300)
+@settings(derandomize=True, deadline=None, max_examples=150)
 @given(st.randoms(use_true_random=False))
 def test_no_turn_gets_another_s_answer(chance: random.Random) -> None:
     router = Router()
