@@ -19,33 +19,51 @@ After the strike every trial checks
 
 from __future__ import annotations
 
+import dis
 import functools
 import itertools
+import math
 import signal
 import ssl
 import sys
 from collections.abc import Awaitable, Callable, Iterable
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any, Literal, TypeAlias
 
 import attrs
 import trio
 import trio.testing
 import trio_websocket
+from hypothesis import HealthCheck, Phase, given, settings, strategies
 from invariants import Held, contained
 
 import engine
 from engine.simulator import Call, Created, Gate, InProgress, Mute, Say, Simulator, Stall, TextDelta, open_simulator
+from engine.transport.dial import TcpDialer
 
-__all__ = ["Interruption", "Lines", "Network", "Scenario", "Steps", "World", "sweep", "trial"]
+__all__ = [
+    "Interruption",
+    "Network",
+    "Place",
+    "Scenario",
+    "Signals",
+    "Steps",
+    "World",
+    "ask_once",
+    "interrupt",
+    "nothing",
+    "repeatable",
+    "run",
+    "signal_places",
+    "sweep",
+    "trial",
+]
 
-CLOSE = 2.0
-GRACE = 0.5
 SOON = 2.0
 """Seconds within which the next turn must be answered where the server is alive."""
 
-_EVERY = 3
-"""A turn of another session is in flight in every third trial: it doubles what a trial costs."""
+_BYSTANDER_EVERY = 4
+"""A turn of another session is in flight in every fourth trial only: it doubles what a trial costs."""
 
 Blow: TypeAlias = Literal["cancel", "interrupt"]
 
@@ -67,7 +85,7 @@ class Steps(trio.abc.Instrument):
         self.struck = False
         self._strike: Callable[[], object] | None = None
 
-    def arm(self, strike: Callable[[], object]) -> None:
+    def arm(self, strike: Callable[[], object], servers: trio.Nursery) -> None:
         """Count from the next step on."""
         self._strike = strike
 
@@ -87,12 +105,15 @@ class Steps(trio.abc.Instrument):
 _TRACED = (str(engine.__path__[0]), str(trio_websocket.__path__[0]))
 _SERVER = str(engine.simulator.__path__[0])
 
-Place: TypeAlias = tuple[str, int, bool]
-"""A file, a line, and whether the main task runs it."""
+Place: TypeAlias = tuple[CodeType, int, bool]
+"""A function, an offset in it, and whether the main task runs it."""
 
 
-class Lines:
-    """Strikes in front of lines of the engine's own code, where no scheduler step is: an interrupt can come anywhere.
+class Signals(trio.abc.Instrument):
+    """Strikes between two instructions of the client's code: where CPython looks whether a signal has come.
+
+    It looks when a function begins, when a function written in C has returned, and before a loop's next round, but
+    neither on the way into an ``except`` or ``finally`` clause, nor when an ``await`` returns.
 
     Args:
         at: Where to strike: when the place is reached for the first time. None only takes note of places.
@@ -108,33 +129,59 @@ class Lines:
         self.struck = False
         self._strike: Callable[[], object] | None = None
         self._main: trio.lowlevel.Task | None = None
+        self._servers: trio.Nursery | None = None
+        self._task: trio.lowlevel.Task | None = None
+        self._previous: dict[int, int] = {}
         self._earlier: Any = None
 
-    def arm(self, strike: Callable[[], object]) -> None:
+    def arm(self, strike: Callable[[], object], servers: trio.Nursery) -> None:
         """Watch from now on. Call it in the main task."""
         self._strike = strike
-        self._main = trio.lowlevel.current_task()
+        self._main = self._task = trio.lowlevel.current_task()
+        self._servers = servers
         self._earlier = sys.gettrace()
         sys.settrace(self._enter)
 
     def disarm(self) -> None:
         """Stop watching."""
-        if self._strike is not None:
-            self._strike = None
-            sys.settrace(self._earlier)
+        self._strike = None
+        if self._main is not None:
+            sys.settrace(self._earlier)  # again after a strike, which switches tracing off
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self._task = task if self._strike is not None and not self._is_server(task) else None
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        self._task = None
+
+    def _is_server(self, task: trio.lowlevel.Task) -> bool:
+        nursery = task.parent_nursery
+        while nursery is not None and nursery is not self._servers:
+            nursery = nursery.parent_task.parent_nursery
+        return nursery is not None
 
     def _enter(self, frame: FrameType, event: str, argument: object) -> Any:
-        file = frame.f_code.co_filename
-        return self._line if file.startswith(_TRACED) and not file.startswith(_SERVER) else None
-
-    def _line(self, frame: FrameType, event: str, argument: object) -> Any:
-        if event != "line" or self._strike is None:
-            return self._line
-        try:
-            task = trio.lowlevel.current_task()
-        except RuntimeError:  # a callback of the scheduler's own
+        if self._task is None:
             return None
-        place = (frame.f_code.co_filename, frame.f_lineno, task is self._main)
+        if frame.f_back is not None:
+            self._previous.pop(id(frame.f_back), None)  # what it has called is no function written in C
+        file = frame.f_code.co_filename
+        if not file.startswith(_TRACED) or file.startswith(_SERVER):
+            return None
+        frame.f_trace_lines = False
+        frame.f_trace_opcodes = True
+        return self._instruction
+
+    def _instruction(self, frame: FrameType, event: str, argument: object) -> Any:
+        if event == "return":
+            self._previous.pop(id(frame), None)
+        if event != "opcode" or self._strike is None:
+            return self._instruction
+        previous = self._previous.get(id(frame))
+        self._previous[id(frame)] = frame.f_lasti
+        if previous not in _looks_for_signals(frame.f_code):
+            return self._instruction
+        place = (frame.f_code, frame.f_lasti, self._task is self._main)
         if place not in self.places:
             self.places[place] = None
             if place == self.at:
@@ -142,10 +189,24 @@ class Lines:
                 strike = self._strike
                 self.disarm()
                 strike()
-        return self._line
+        return self._instruction
 
 
-Interruption: TypeAlias = Steps | Lines
+@functools.cache
+def _looks_for_signals(code: CodeType) -> frozenset[int]:
+    """The offsets of a function's instructions after which CPython looks for signals."""
+    instructions = list(dis.get_instructions(code))
+    return frozenset(
+        each.offset
+        for each, following in itertools.pairwise(instructions)
+        # What is awaited was made by a function written in Python, whose beginning is yet to come.
+        if (each.opname.startswith("CALL") and following.opname != "GET_AWAITABLE")
+        or each.opname == "JUMP_BACKWARD"
+        or (each.opname == "RESUME" and each.arg is not None and each.arg < 2)
+    )
+
+
+Interruption: TypeAlias = Steps | Signals
 
 
 # --- where -----------------------------------------------------------------------------------------------------------
@@ -164,6 +225,16 @@ class Network:
     in_memory: bool = True
     server_tls: ssl.SSLContext | None = None
     client_tls: ssl.SSLContext | None = None
+
+    @property
+    def close(self) -> float:
+        """The ``close`` budget; short where time is real."""
+        return 2.0 if self.in_memory else 0.1
+
+    @property
+    def bound(self) -> float:
+        """Within how many seconds sockets are gone. Real time is no measure on a busy machine."""
+        return self.close + 0.5 if self.in_memory else math.inf
 
 
 class _Watched(trio.abc.Stream):
@@ -274,9 +345,9 @@ class World:
     def arm(self) -> None:
         """Count points from here on."""
         if self.blow == "cancel":
-            self.interruption.arm(lambda: self.scope.cancel(reason="struck"))
+            self.interruption.arm(lambda: self.scope.cancel(reason="struck"), self.held.outside)
         else:
-            self.interruption.arm(lambda: signal.raise_signal(signal.SIGINT))
+            self.interruption.arm(lambda: signal.raise_signal(signal.SIGINT), self.held.outside)
 
     def prompt(self, kind: str = "say") -> str:
         """Return a prompt like no other."""
@@ -289,12 +360,12 @@ class World:
         return text, gate
 
     def options(self) -> dict[str, Any]:
-        dialer = _WatchingDialer(self.sim.dialer, self.held, in_memory=self.network.in_memory)
+        dialer = self.sim.dialer if self.network.in_memory else TcpDialer()
         return {
             "model": "gpt-test",
-            "dialer": dialer,
+            "dialer": _WatchingDialer(dialer, self.held, in_memory=self.network.in_memory),
             "on_cancel": self.policy,
-            "timeouts": engine.Timeouts(close=CLOSE),
+            "timeouts": engine.Timeouts(close=self.network.close),
         }
 
     @property
@@ -315,6 +386,8 @@ class World:
         started = trio.current_time()
         await self.ask(session)
         took = trio.current_time() - started
+        if not self.network.in_memory:
+            return
         assert took <= SOON + (5 if self.policy is engine.OnCancel.DRAIN else 0), f"the next turn took {took:g} s"
 
 
@@ -357,7 +430,9 @@ async def _served(outside: trio.Nursery, brain: _Repeating, network: Network) ->
     ready = trio.Event()
 
     async def serve() -> None:
-        async with open_simulator(brain=brain, in_memory=network.in_memory, ssl_context=network.server_tls, seed=1) as sim:
+        async with open_simulator(
+            brain=brain, in_memory=network.in_memory, ssl_context=network.server_tls, seed=1
+        ) as sim:
             running.append(sim)
             ready.set()
             await trio.sleep_forever()
@@ -377,8 +452,7 @@ async def trial(
 ) -> World:
     """Run the scenario, struck where ``interruption`` says, and check everything that must hold afterwards."""
     network = network or Network()
-    if isinstance(interruption, trio.abc.Instrument):
-        trio.lowlevel.add_instrument(interruption)
+    trio.lowlevel.add_instrument(interruption)
     async with contained() as held:
         brain = _Repeating(0.05 if network.in_memory else 0)
         sim = await _served(held.outside, brain, network)
@@ -438,10 +512,10 @@ async def _with_engine(scenario: Scenario, world: World) -> None:
         started = trio.current_time()
         assert await world.engine.release("a")
         took = trio.current_time() - started
-        assert took <= CLOSE + GRACE, f"release took {took:g} s"
+        assert took <= world.network.bound, f"release took {took:g} s"
         started = trio.current_time()
     took = trio.current_time() - started
-    assert took <= CLOSE + GRACE, f"leaving the engine took {took:g} s"
+    assert took <= world.network.bound, f"leaving the engine took {took:g} s"
 
 
 class _Bystander:
@@ -460,8 +534,8 @@ class _Bystander:
                 await anext(turn)
                 self.started.set()
                 assert (await turn.wait()).text == self._text, "another turn's answer"
-        except engine.SessionClosed:
-            assert self._world.blow == "interrupt", "nobody closed this session"
+        except engine.TurnError:
+            assert self._world.blow == "interrupt"  # which may have ended the engine
         finally:
             self._done.set()
 
@@ -501,7 +575,7 @@ def sweep(
     last = 0
     for at in itertools.count(1) if points is None else points:
         steps = Steps(at)
-        chosen = attrs.evolve(scenario, bystander=at % _EVERY == 0)
+        chosen = attrs.evolve(scenario, bystander=at % _BYSTANDER_EVERY == 0)
         try:
             run(functools.partial(trial, chosen, policy, steps, blow=blow, network=network), network=network)
         except BaseException as error:
@@ -511,3 +585,42 @@ def sweep(
             break
         last = at
     return last
+
+
+def signal_places(scenario: Scenario, *, network: Network | None = None) -> list[Place]:
+    """Where the scenario can be interrupted between two instructions, in the order in which it gets there."""
+    watching = Signals(None)
+    run(functools.partial(trial, scenario, engine.OnCancel.CLOSE, watching, network=network), network=network)
+    return list(watching.places)
+
+
+def interrupt(
+    scenario: Scenario, policy: engine.OnCancel, places: Iterable[Place], *, network: Network | None = None
+) -> int:
+    """Interrupt at one place after the other, in a run each. Returns how many were reached."""
+    reached = 0
+    for number, place in enumerate(places):
+        signals = Signals(place)
+        chosen = attrs.evolve(scenario, bystander=number % _BYSTANDER_EVERY == 0)
+        try:
+            run(functools.partial(trial, chosen, policy, signals, blow="interrupt", network=network), network=network)
+        except BaseException as error:
+            error.add_note(f"interrupted at instruction {place[1]} of {place[0].co_qualname} in {scenario.name!r}")
+            raise
+        reached += signals.struck
+    return reached
+
+
+def repeatable(test: Callable[..., None]) -> Callable[..., None]:
+    """Seed Trio's scheduler, which Hypothesis knows of, so that a sweep goes the same way every time."""
+    seeded = given(scheduling=strategies.random_module())(test)
+    once = settings(
+        max_examples=1,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    decorated: Callable[..., None] = once(seeded)
+    return decorated

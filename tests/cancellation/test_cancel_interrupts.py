@@ -1,0 +1,57 @@
+"""Interrupting the process: a bare KeyboardInterrupt comes out, and everything else holds as after a cancellation.
+
+Before a scheduler step the signal meets Trio itself, which hands it to the main task's next checkpoint. Between two
+instructions it is raised where it comes, in whichever task that is.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+
+import pytest
+import scenarios
+from stepping import Scenario, interrupt, repeatable, signal_places, sweep
+
+from engine import OnCancel
+
+STEP_STRIDE = 6
+PLACE_STRIDE = 4
+IN_THE_MAIN_TASK = (scenarios.ASK, scenarios.QUEUE, scenarios.LEAVE, scenarios.RELEASE, scenarios.LIFE, scenarios.EXIT)
+IN_ANY_TASK = (scenarios.CONNECT, scenarios.STREAM, scenarios.WARM_UP, scenarios.LEAVE, scenarios.LIFE, scenarios.EXIT)
+
+instructions = pytest.mark.skipif(
+    sys.version_info[:2] != (3, 11) or sys.implementation.name != "cpython",
+    reason="when an interpreter looks for signals is known here for CPython 3.11 only",
+)
+
+
+def named(scenario: Scenario) -> str:
+    return scenario.name
+
+
+@pytest.mark.parametrize("scenario", scenarios.ALL, ids=named)
+@repeatable
+def test_interrupted_at_every_sixth_step(scenario: Scenario, scheduling: object) -> None:
+    policy = scenario.policies[scenarios.ALL.index(scenario) % len(scenario.policies)]
+    first = 1 + scenarios.ALL.index(scenario) % STEP_STRIDE
+    reached = sweep(scenario, policy, blow="interrupt", points=itertools.count(first, STEP_STRIDE))
+    assert reached >= scenario.points
+
+
+@instructions
+@pytest.mark.parametrize("scenario", IN_THE_MAIN_TASK, ids=named)
+@repeatable
+def test_interrupted_wherever_the_main_task_is(scenario: Scenario, scheduling: object) -> None:
+    places = [place for place in signal_places(scenario) if place[2]]
+    assert interrupt(scenario, OnCancel.CLOSE, places) >= max(15, len(places) - 5)
+
+
+@instructions
+@pytest.mark.parametrize("scenario", IN_ANY_TASK, ids=named)
+@repeatable
+def test_interrupted_in_tasks_of_the_engine(scenario: Scenario, scheduling: object) -> None:
+    places = [place for place in signal_places(scenario) if not place[2]]
+    sample = places[IN_ANY_TASK.index(scenario) % PLACE_STRIDE :: PLACE_STRIDE]
+    # A place that only some orders of tasks lead to may not be reached again.
+    assert interrupt(scenario, OnCancel.CLOSE, sample) >= 0.8 * len(sample) >= 5
