@@ -1,6 +1,6 @@
 """The engine: one nursery that owns sessions, and the registry that finds them by id.
 
-What changes the registry, or opens and closes the nursery, is protected from KeyboardInterrupt: it is raised at the next
+What changes the registry, or opens and closes the nursery, is protected from KeyboardInterrupt: that comes at the next
 checkpoint, never between two statements of which the second must follow the first.
 """
 

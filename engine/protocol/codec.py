@@ -17,6 +17,7 @@ from engine.protocol.control_events import CONTROL_EVENT_CLASSES
 from engine.protocol.events import EVENT_CLASSES, Chunks, ServerEvent, UnknownEvent
 from engine.protocol.requests import (
     ClientEvent,
+    CreateText,
     ResponseCreate,
     ResponseInject,
     ResponseSteer,
@@ -34,6 +35,7 @@ __all__ = [
     "decode_client_event",
     "decode_object",
     "encode",
+    "encode_create",
 ]
 
 Malformation: TypeAlias = Literal["not JSON", "not an object", "no type", "nested too deep"]
@@ -176,6 +178,22 @@ def _plain(value: Any) -> Any:
 
 _encoder: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_plain)
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
+
+
+def encode_create(body: Mapping[str, Any]) -> CreateText:
+    """Write a request body in the pieces it is sent in.
+
+    Raises:
+        TypeError: Something in it has no JSON form.
+        ValueError: Something in it is not finite, or contains itself.
+        RecursionError: It is nested too deep.
+    """
+    given = body.get("input")
+    members = encode({name: value for name, value in body.items() if name != "input"})[1:-1]
+    if isinstance(given, list):
+        # Items that are no objects are for the server to refuse.
+        return CreateText(members, tuple(encode({"": item})[4:-1] for item in given))
+    return CreateText(members, None, encode({"": given})[4:-1] if "input" in body else None)
 
 
 def encode(value: WireObject | ClientEvent | Mapping[str, Any]) -> str:

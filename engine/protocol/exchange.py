@@ -34,7 +34,7 @@ from engine.protocol.wire import member
 from engine.reports import Delivery
 from engine.turn_events import TurnDone, TurnEvent, TurnStarted
 
-__all__ = ["CONNECTION_LIMIT", "Exchange", "Router", "Verdict", "rejection"]
+__all__ = ["CONNECTION_LIMIT", "Exchange", "Router", "Verdict", "is_cache_miss", "rejection"]
 
 LaneName: TypeAlias = str | None
 
@@ -60,9 +60,10 @@ class Exchange:
         response_id: The server's id of the response, once known.
         abandoned: Whether its turn was left: its events are dropped from then on.
         outcome: The answer or the failure, once the response has ended.
+        continuable: Whether the response ended in such a way that a request may continue it.
     """
 
-    __slots__ = ("_assembly", "abandoned", "delivery", "lane", "outcome", "output_seen", "response_id")
+    __slots__ = ("_assembly", "abandoned", "continuable", "delivery", "lane", "outcome", "output_seen", "response_id")
 
     def __init__(self, lane: LaneName = None) -> None:
         self.lane: LaneName = lane
@@ -70,6 +71,7 @@ class Exchange:
         self.output_seen: bool = False
         self.response_id: str | None = None
         self.abandoned: bool = False
+        self.continuable: bool = False
         self.outcome: AssistantMessage | Failure | None = None
         self._assembly = Assembly()
 
@@ -126,6 +128,8 @@ class Exchange:
             return self._shown(events)
         message = self._assembly.message()
         self.outcome = message
+        cut = isinstance(event, ResponseIncomplete) or event.response.status == "incomplete"
+        self.continuable = not cut or event.response.incomplete_reason == "steered"
         events.append(TurnDone(self._assembly.stop_reason(), message))
         return self._shown(events)
 
@@ -140,6 +144,14 @@ def rejection(event: ErrorEvent) -> Rejected:
         message=event.message or "",
         retry_after=_retry_after(event),
     )
+
+
+def is_cache_miss(outcome: object) -> bool:
+    """Whether a request was refused because the server no longer holds the response it continues.
+
+    Nothing was begun, so the request may be sent again, whole (Responses API, WebSocket mode).
+    """
+    return isinstance(outcome, Rejected) and outcome.code == "previous_response_not_found"
 
 
 def _retry_after(event: ErrorEvent) -> float | None:

@@ -5,6 +5,7 @@ Names and shapes are those of the Responses API reference. Reprs never show a pa
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias
@@ -15,11 +16,11 @@ from engine.protocol.wire import JsonObject
 
 __all__ = [
     "ClientEvent",
+    "CreateText",
     "ResponseCreate",
     "ResponseInject",
     "ResponseSteer",
     "UnknownClientEvent",
-    "create_frame",
     "is_stream_id",
     "structure_client_event",
 ]
@@ -70,23 +71,54 @@ class ResponseCreate:
         return {**self.body, "stream": True}
 
 
-def create_frame(body: str, *, stream_id: str | None = None, generate: bool | None = None) -> str:
-    """Give the text of a ``response.create`` around a body that is JSON text already.
+@frozen
+class CreateText:
+    """A request body as JSON text, in pieces: written once, in its caller's task, and put together when it is sent.
 
-    The body is written once, in its caller's task; which lane it travels on is known only when it is sent.
+    Which lane it travels on, and how much of its input the server holds already, is known only then.
 
-    Args:
-        body: A JSON object as compact text.
-        stream_id: The lane; None for the default lane.
-        generate: False for a warm-up.
+    Attributes:
+        members: The members of the body other than ``input``, without the braces.
+        items: The items of the input; None when the input is no list.
+        input: The input as a whole, where it is no list; None when there is none.
     """
-    head = '{"type":"response.create"'
-    if stream_id is not None:
-        head += f',"stream_id":"{stream_id}"'
-    if generate is not None:
-        head += f',"generate":{"true" if generate else "false"}'
-    members = body[1:-1]
-    return f"{head},{members}}}" if members else f"{head}}}"
+
+    members: str = field(repr=False)
+    items: tuple[str, ...] | None = field(repr=False)
+    input: str | None = field(default=None, repr=False)
+
+    def frame(
+        self,
+        *,
+        stream_id: str | None = None,
+        generate: bool | None = None,
+        previous_response_id: str | None = None,
+        skip: int = 0,
+    ) -> str:
+        """Give the text of a ``response.create``.
+
+        Args:
+            stream_id: The lane; None for the default lane.
+            generate: False for a warm-up, which has no input.
+            previous_response_id: The response it continues.
+            skip: How many items to leave out.
+        """
+        parts = ['"type":"response.create"']
+        if stream_id is not None:
+            parts.append(f'"stream_id":{json.dumps(stream_id)}')
+        if generate is not None:
+            parts.append(f'"generate":{json.dumps(generate)}')
+        if previous_response_id is not None:
+            parts.append(f'"previous_response_id":{json.dumps(previous_response_id)}')
+        if self.members:
+            parts.append(self.members)
+        if generate is False:
+            parts.append('"input":[]')
+        elif self.items is not None:
+            parts.append(f'"input":[{",".join(self.items[skip:])}]')
+        elif self.input is not None:
+            parts.append(f'"input":{self.input}')
+        return f"{{{','.join(parts)}}}"
 
 
 @frozen

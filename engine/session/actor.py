@@ -6,8 +6,8 @@ that run to their end between two checkpoints, so no lock is needed.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
 
 import trio
 from attrs import frozen
@@ -15,7 +15,9 @@ from attrs import frozen
 from engine.errors import TurnError
 from engine.instruments import Instruments
 from engine.options import Endpoint, Limits, OnCancel, Timeouts, Transport
+from engine.protocol.chain import Held
 from engine.protocol.failures import Broken, Closed, Failure
+from engine.protocol.requests import CreateText
 from engine.reports import SessionStatistics
 from engine.session.connection import Connection, State
 from engine.session.lane import LaneQueue
@@ -49,6 +51,7 @@ class Actor:
         started: Set when it can take turns.
         finished: Set when its last socket is gone.
         failure: Why it takes no more turns; None while it does.
+        stored: The newest response that the server keeps beyond its connection.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Actor:
         self.started: trio.Event = trio.Event()
         self.finished: trio.Event = trio.Event()
         self.failure: Failure | None = None
+        self.stored: Held | None = None
         self._endpoint = endpoint
         self._dialer = dialer
         self._nursery: trio.Nursery | None = None
@@ -176,11 +180,11 @@ class Actor:
     def _alive(self) -> bool:
         return self.failure is None and self._nursery is not None and not self._nursery.cancel_scope.cancel_called
 
-    def warm_up(self, connection: Connection, body: str, seconds: float) -> None:
+    def warm_up(self, connection: Connection, body: Mapping[str, Any], text: CreateText, seconds: float) -> None:
         """Prepare a fresh connection, in a task that outlives the turn that asked for it."""
         assert self._nursery is not None
         connection.begin_warm_up()
-        self._nursery.start_soon(WarmUp(connection, body, seconds).run)
+        self._nursery.start_soon(WarmUp(connection, body, text, seconds).run)
 
     # --- connections ---
 

@@ -19,12 +19,12 @@ import trio
 from engine.instruments import Instruments
 from engine.options import Endpoint, Limits, Timeouts
 from engine.protocol.account_events import KeepAlive
+from engine.protocol.chain import Chain
 from engine.protocol.codec import MalformedFrame, decode
 from engine.protocol.control_events import ErrorEvent
-from engine.protocol.events import Chunks, ServerEvent, TerminalEvent
+from engine.protocol.events import Chunks, ServerEvent
 from engine.protocol.exchange import Exchange, Router, Verdict, rejection
 from engine.protocol.failures import Expired, Failure, Lost, Rejected
-from engine.protocol.requests import create_frame
 from engine.reports import ConnectionStatistics, Delivery
 from engine.transport.dial import Dialer
 from engine.transport.websocket import Bounds, Callbacks, WebSocket
@@ -99,6 +99,8 @@ class Connection:
         settled: Set when it is open, or will never be.
         requests: Requests handed to it.
         warming: Set when its warm-up is over; None while none is under way.
+        lane: The lane that requests go over; None for the default lane.
+        chain: What the server holds on that lane.
     """
 
     def __init__(
@@ -119,6 +121,8 @@ class Connection:
         self.settled: trio.Event = trio.Event()
         self.requests: int = 0
         self.warming: trio.Event | None = None
+        self.lane: str | None = None
+        self.chain: Chain = Chain()
         self._session = session
         self._owner = owner
         self._limits = limits
@@ -129,7 +133,6 @@ class Connection:
         self._abandoned: dict[Exchange, Rider] = {}
         self._queueing: set[Exchange] = set()
         self._server = endpoint.server
-        self._lane: str | None = None
         self._lanes_used = 0
         self._state = State.DIALLING
         self._retired_because: str | None = None
@@ -175,24 +178,23 @@ class Connection:
         """Whether nothing was ever sent on it."""
         return self.requests == 0 and self.warming is None
 
-    async def dispatch(self, rider: Rider, body: str, *, generate: bool | None = None) -> bool:
+    async def dispatch(self, rider: Rider, frame: str) -> bool:
         """Send a request; False if the socket turned out to be gone and no byte of it was queued.
 
         Cancellation cannot interrupt it.
 
         Args:
             rider: Who waits for the answer.
-            body: The request's body as JSON text.
-            generate: False for a warm-up.
+            frame: The request, made for this connection's `lane`.
         """
         exchange = rider.exchange
-        exchange.lane = self._lane
+        exchange.lane = self.lane
         self._router.begin(exchange)
         self._riders[exchange] = rider  # an error may arrive while the frame is being queued
         # The turn may end while it is, and the frame leaves all the same: it must not say that nothing was sent.
         exchange.dispatched()
         self._queueing.add(exchange)
-        mark = await self._socket.send(create_frame(body, stream_id=self._lane, generate=generate))
+        mark = await self._socket.send(frame)
         self._queueing.remove(exchange)
         if mark is None or self.failure is not None:  # what is queued on a failed socket goes nowhere
             exchange.withdrawn()
@@ -230,7 +232,8 @@ class Connection:
     def take_lane(self) -> None:
         """Send what follows on a lane that was never used."""
         self._lanes_used += 1
-        self._lane = f"lane-{self._lanes_used}"
+        self.lane = f"lane-{self._lanes_used}"
+        self.chain = Chain()
 
     def begin_warm_up(self) -> None:
         """Hold turns back until `warmed_up`."""
@@ -353,7 +356,8 @@ class Connection:
         rider = self._riders.get(target)
         if rider is None:
             self._dropped += 1  # its turn was left
-            if isinstance(event, TerminalEvent | ErrorEvent):
+            target.receive(event)
+            if target.outcome is not None:
                 self._tail_ended(target)
             return
         if self._observed:

@@ -21,8 +21,9 @@ import trio
 from engine.errors import ConfigurationError, TurnError
 from engine.messages import AssistantMessage
 from engine.options import Limits, OnCancel, PayloadHook, Timeouts
-from engine.protocol.codec import encode
-from engine.protocol.exchange import Exchange
+from engine.protocol.chain import Chain, Held, Plan
+from engine.protocol.codec import encode, encode_create
+from engine.protocol.exchange import Exchange, is_cache_miss
 from engine.protocol.failures import (
     Broken,
     Closed,
@@ -33,7 +34,8 @@ from engine.protocol.failures import (
     Unreachable,
     to_error,
 )
-from engine.protocol.requests import SOCKET_ONLY, create_frame
+from engine.protocol.history import input_items
+from engine.protocol.requests import SOCKET_ONLY, CreateText
 from engine.reports import PhaseSeconds, TurnReport
 from engine.session.budgets import Budgets
 from engine.turn_events import TextDelta, ThinkingDelta, ToolCallDelta, TurnEvent
@@ -80,6 +82,7 @@ class Turn:
         self._scope = trio.CancelScope()
         self._admitted = trio.Event()
         self._done = trio.Event()
+        self._over = trio.Event()
         self._parked = trio.lowlevel.ParkingLot()
         self._entered = False
         self._granted = False
@@ -91,10 +94,13 @@ class Turn:
         self._taken = 0
         self._message: AssistantMessage | None = None
         self._error: TurnError | None = None
-        self._body_text = ""
+        self._text: CreateText | None = None
         self._warm_up = warm_up
-        self._warm_up_text = ""
         self._size = 0
+        self._size_sent = 0
+        self._chain = Chain()
+        self._plan = Plan()
+        self._full_because: str | None = None
         self._attempts = 0
         self._reused = False
         self._connection: Connection | None = None
@@ -240,9 +246,9 @@ class Turn:
             transport="websocket" if sent else None,
             attempts=self._attempts,
             connection_reused=self._reused,
-            continued=False,
-            full_because="every request carries its whole input" if sent else None,
-            bytes_sent=self._size if sent else 0,
+            continued=self._plan.previous_response_id is not None,
+            full_because=self._plan.full_because,
+            bytes_sent=self._size_sent,
             bytes_full=self._size,
             cached_tokens=usage.cached_tokens if usage is not None else None,
             response_id=self.exchange.response_id,
@@ -273,17 +279,15 @@ class Turn:
             changed = self._payload_hook(body)
             if inspect.isawaitable(changed):
                 changed = await changed
-            body = body if changed is None else changed
+            self._body = body = body if changed is None else changed
         else:
             await trio.lowlevel.checkpoint_if_cancelled()
-        self._body_text = _body_text(body)
-        self._size = len(create_frame(self._body_text).encode())
+        self._text = _create_text(body)
+        self._size = len(self._text.frame().encode())
         if self._size > self._max_request_bytes:
             self.fail(TooLarge(self._size, self._max_request_bytes))
             assert self._error is not None
             raise self._error
-        if self._warm_up:
-            self._warm_up_text = _body_text({**body, "input": []})
 
     def _waited_long_enough(self) -> None:
         expired = self._budgets.expired(trio.current_time())
@@ -325,26 +329,29 @@ class Turn:
             self.fail(Broken(error))
         finally:
             self.fail(Closed("the session ended"))  # nothing, where the turn has ended already
-            self._body_text = ""  # a turn that is kept for its message should not keep its request alive
+            self._body, self._text = {}, None  # a turn kept for its message should not keep its request alive
             self._actor.release(self)
 
     async def _drive(self) -> None:
+        text = self._text
+        assert text is not None
         while not self._settled:
             connection = await self._actor.acquire(self)
             if isinstance(connection, Failure):
                 self.fail(connection)
                 return
             self._budgets.stop("connect")
-            if self._warm_up_text and connection.fresh:
-                self._actor.warm_up(connection, self._warm_up_text, self.timeouts.of("warm_up"))
-                self._warm_up_text = ""  # once per turn: a warm-up that kills its connection must not do so again
+            if self._warm_up and connection.fresh:
+                self._actor.warm_up(connection, self._body, text, self.timeouts.of("warm_up"))
+                self._warm_up = False  # once per turn: a warm-up that kills its connection must not do so again
             if connection.warming is not None:
                 self._scope.deadline = self._budgets.deadline
                 await connection.warming.wait()
                 continue
             reused = connection.requests > 0
             self._begin("connected", "send")
-            if not await connection.dispatch(self, self._body_text):
+            self._over = trio.Event()  # before anything can come back
+            if not await connection.dispatch(self, self._planned(connection)):
                 self._budgets.stop("send")
                 continue
             self._connection = connection
@@ -355,7 +362,22 @@ class Turn:
             )
             if self._settled:  # left, or its session released, while the frame was being queued
                 self._forsake(wanted=True)
-            await self._done.wait()
+            await self._over.wait()
+
+    def _planned(self, connection: Connection) -> str:
+        """Use the chain up and give the frame: what is new, or everything and why."""
+        assert self._text is not None
+        self._chain = connection.chain
+        self._plan = self._chain.take(self._body, stored=self._actor.stored)
+        if self._full_because is not None:
+            self._plan = Plan(full_because=self._full_because)
+        frame = self._text.frame(
+            stream_id=connection.lane,
+            previous_response_id=self._plan.previous_response_id,
+            skip=self._plan.skip,
+        )
+        self._size_sent = len(frame.encode())
+        return frame
 
     async def _drain(self) -> None:
         """Hold the lane until the rest of the abandoned response has passed, within the ``drain`` budget."""
@@ -418,9 +440,38 @@ class Turn:
             return
         outcome = self.exchange.outcome
         if isinstance(outcome, AssistantMessage):
+            self._arm_chain(outcome)
             self._settle(message=outcome)
+        elif self._plan.previous_response_id is not None and is_cache_miss(outcome):
+            self._send_again()
         elif outcome is not None:
             self.fail(outcome)
+
+    def _arm_chain(self, message: AssistantMessage) -> None:
+        if not self.exchange.continuable or self.exchange.response_id is None:
+            return
+        output = input_items((message,), stored=self._body.get("store", True) is not False)
+        held = Held.after(self.exchange.response_id, self._body, output)
+        self._chain.arm(held)
+        if held is not None and held.stored:
+            self._actor.stored = held
+
+    def _send_again(self) -> None:
+        """The server refused before it began, because it no longer holds what the request continues: send it whole.
+
+        The one case in which the same connection is used again after a refusal, and once per turn: a whole request
+        cannot be refused for this.
+        """
+        self._full_because = "the server no longer held the previous response"
+        self._actor.stored = None
+        self._connection = None
+        self.exchange = Exchange()
+        self.last_progress = None
+        self.flushed = False
+        self._times.pop("first_event", None)
+        self._budgets.start("start", self._times["granted"])
+        self._scope.deadline = self._budgets.deadline
+        self._over.set()
 
     # --- how it ends ---
 
@@ -452,6 +503,7 @@ class Turn:
         self._error = error
         self._times["ended"] = trio.current_time()
         self._done.set()
+        self._over.set()
         self._admitted.set()
         self._parked.unpark_all()
         if error is not None:
@@ -495,7 +547,7 @@ def _weight(event: TurnEvent) -> int:
     return len(event.delta) if isinstance(event, _DELTAS) else 0
 
 
-def _body_text(body: object) -> str:
+def _create_text(body: object) -> CreateText:
     """Encode a request body; what is wrong with it is told without its values."""
     if not isinstance(body, Mapping):
         raise ConfigurationError("options.payload_hook", f"returned a {type(body).__name__}, not a mapping or None")
@@ -503,7 +555,7 @@ def _body_text(body: object) -> str:
         if name in body:
             raise ConfigurationError(f"request[{name!r}]", "is set by the library")
     try:
-        return encode(body)
+        return encode_create(body)
     except (TypeError, ValueError, RecursionError):
         culprit, problem = _unwritable(body)
     raise ConfigurationError(culprit, problem)

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import contextvars
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import trio
 
+from engine.protocol.chain import Held
 from engine.protocol.exchange import Exchange
 from engine.protocol.failures import Failure
+from engine.protocol.requests import CreateText
 from engine.session.connection import Connection
 from engine.turn_events import TurnEvent
 
@@ -25,13 +28,15 @@ class WarmUp:
 
     Args:
         connection: Where it goes.
-        body: The request's body as JSON text.
+        body: The body of the request it prepares for; its input is left out.
+        text: The same as JSON text.
         seconds: How long it may take.
     """
 
-    def __init__(self, connection: Connection, body: str, seconds: float) -> None:
+    def __init__(self, connection: Connection, body: Mapping[str, Any], text: CreateText, seconds: float) -> None:
         self._connection = connection
         self._body = body
+        self._text = text
         self._seconds = seconds
         self._over = trio.Event()
         self.exchange: Exchange = Exchange()
@@ -44,7 +49,7 @@ class WarmUp:
         connection = self._connection
         try:
             with trio.move_on_after(self._seconds):
-                if await connection.dispatch(self, self._body, generate=False):
+                if await connection.dispatch(self, self._text.frame(stream_id=connection.lane, generate=False)):
                     await self._over.wait()
         finally:
             if connection.abandon(self):
@@ -59,6 +64,8 @@ class WarmUp:
 
     def ended(self) -> None:
         """It was answered, well or not: either way the connection can be used."""
+        if self.exchange.continuable and self.exchange.response_id is not None:
+            self._connection.chain.arm(Held.after(self.exchange.response_id, {**self._body, "input": []}, ()))
         self._over.set()
 
     def fail(self, failure: Failure) -> None:

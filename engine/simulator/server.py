@@ -18,7 +18,7 @@ import trio
 import trio_websocket
 
 from .brain import AnyBrain, Calculator, ask
-from .history import Held, Library
+from .history import Cache, Held, Library
 from .http import HttpExchange
 from .memory import Dialer, MemoryDialer, MemoryStream, TcpDialer
 from .quirks import Accept, Garbage, Handshake, HangUp, Ignore, Quirks, Refusal
@@ -180,6 +180,12 @@ class Simulator:
         for identity, socket in list(self.sockets.items()):
             if connection is None or connection.id == identity:
                 socket.finish(code, reason)
+
+    def forget(self, *, connection: ConnectionRecord | None = None) -> None:
+        """Drop the responses that one WebSocket, or all, keep in memory; stored ones stay."""
+        for identity, socket in self.sockets.items():
+            if connection is None or connection.id == identity:
+                socket.cache = Cache()
 
     def push(self, event: Mapping[str, Any], *, connection: ConnectionRecord | None = None) -> int:
         """Send an event out of the blue on one WebSocket, or all; returns how many took it."""

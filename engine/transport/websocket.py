@@ -48,7 +48,9 @@ class Bounds:
 
 def upgrade_headers(endpoint: Endpoint, key: str | None) -> list[tuple[bytes, bytes]]:
     """The fields of the upgrade request beyond those of RFC 6455: credentials travel here and nowhere else."""
-    fields = {"User-Agent": _USER_AGENT, **endpoint.headers}
+    fields = dict(endpoint.headers)
+    if not any(name.lower() == "user-agent" for name in fields):
+        fields["User-Agent"] = _USER_AGENT
     if key is not None:
         fields["Authorization"] = f"Bearer {key}"
     if endpoint.organization is not None:

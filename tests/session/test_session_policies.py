@@ -13,11 +13,13 @@ from trio.testing import MockClock
 
 import engine
 from engine.simulator import (
+    Abandon,
     Accept,
     Created,
     CutMidFrame,
     Delay,
     Error,
+    Event,
     Ignore,
     Reply,
     Say,
@@ -253,3 +255,14 @@ async def test_at_most_four_connections_are_left_to_close(autojump_clock: MockCl
             await leave_after_the_first_delta(session)
         await trio.testing.wait_all_tasks_blocked()
         assert len(sim.open_connections) <= 5
+
+
+async def test_a_drain_ends_with_a_terminal_that_no_schema_has(autojump_clock: MockClock) -> None:
+    cancelled = Event({"type": "response.cancelled"})
+    script = Script([[Created(), TextDelta("old"), Delay(1), cancelled, Abandon()], Reply("new")])
+    async with session_to(script, on_cancel=engine.OnCancel.DRAIN) as (session, sim):
+        await leave_after_the_first_delta(session)
+        async with session.turn("2") as turn:
+            assert (await turn.wait()).text == "new"
+        assert turn.report.seconds.queue == 1
+    assert len(sim.connections) == 1

@@ -42,6 +42,7 @@ async def test_it_goes_first_once_per_connection_and_says_what_the_turn_will_say
         assert (await session.ask(context, WARM)).text == "hi"
         assert (await session.ask("again", WARM)).text == "again"
     warm_up, first, second = (dict(request.body) for request in sim.requests)
+    assert first.pop("previous_response_id") == sim.requests[0].response_id
     assert warm_up == {**first, "generate": False, "input": []}
     assert "generate" not in first
     assert "generate" not in second

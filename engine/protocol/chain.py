@@ -1,0 +1,159 @@
+"""What the server already holds on one connection and lane, and whether a request may build on it.
+
+A request may name the previous response and carry only what is new. The server keeps that response in the memory of
+the connection, so a chain belongs to one lane of one connection and ends with it; only stored responses can be named
+elsewhere (Responses API, WebSocket mode). A chain is used up by each request and armed again by its clean end alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from attrs import field, frozen
+
+__all__ = ["NEUTRAL_FIELDS", "Chain", "Held", "Plan", "canonical"]
+
+NEUTRAL_FIELDS: Final = frozenset(
+    {
+        "include",
+        "input",
+        "instructions",
+        "max_output_tokens",
+        "max_tool_calls",
+        "metadata",
+        "parallel_tool_calls",
+        "prompt_cache_key",
+        "prompt_cache_options",
+        "prompt_cache_retention",
+        "reasoning",
+        "safety_identifier",
+        "service_tier",
+        "stream_options",
+        "temperature",
+        "text",
+        "tool_choice",
+        "tools",
+        "top_logprobs",
+        "top_p",
+        "user",
+    }
+)
+"""Request fields that may change from one response of a chain to the next: they are sent with every request. Any other
+field that changes (model, store, prompt, truncation, context_management, …) breaks the chain."""
+
+_EXCLUSIVE: Final = ("conversation", "previous_response_id")
+"""Fields with which a request says for itself what it continues."""
+
+_UNCOMPARED: Final = frozenset({"annotations", "encrypted_content", "id", "logprobs", "status"})
+"""Members of items that say nothing of what was said: servers add them, and replays leave them out."""
+
+
+def canonical(item: Any) -> str:
+    """The text by which items are compared: without `_UNCOMPARED` members and nulls, whatever the order of keys."""
+    return json.dumps(_pruned(item), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def _pruned(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {
+            name: _pruned(member)
+            for name, member in value.items()
+            if member is not None and name not in _UNCOMPARED and not (name == "type" and member == "message")
+        }
+    if isinstance(value, (list, tuple)):
+        return [_pruned(member) for member in value]
+    return value
+
+
+@frozen
+class Held:
+    """What the server holds.
+
+    Attributes:
+        response_id: The response that a request may continue.
+        items: The conversation up to its end, in input form: everything that led to it, and what it put out.
+        fields: The fields of its request that must not change.
+    """
+
+    response_id: str
+    items: tuple[Mapping[str, Any], ...] = field(repr=False)
+    fields: Mapping[str, Any] = field(repr=False)
+
+    @classmethod
+    def after(cls, response_id: str, body: Mapping[str, Any], output: Sequence[Mapping[str, Any]]) -> Held | None:
+        """What the server holds once it has answered ``body`` with ``output``; None if that cannot be known."""
+        sent = body.get("input")
+        if not isinstance(sent, list) or any(body.get(name) is not None for name in _EXCLUSIVE):
+            return None
+        return cls(response_id, (*sent, *output), _fixed(body))
+
+    @property
+    def stored(self) -> bool:
+        """Whether it can be named on other connections too. Servers store unless told not to."""
+        return self.fields.get("store", True) is not False
+
+
+def _fixed(body: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in body.items() if name not in NEUTRAL_FIELDS and value is not None}
+
+
+@frozen
+class Plan:
+    """How to send a request.
+
+    Attributes:
+        previous_response_id: The response to continue; None to send the whole input.
+        skip: How many items of the input the server holds already.
+        full_because: Why the whole input is sent: the first differing field or item.
+    """
+
+    previous_response_id: str | None = None
+    skip: int = 0
+    full_because: str | None = None
+
+
+def plan(held: Held, body: Mapping[str, Any]) -> Plan:
+    """Say whether ``body`` extends what is held, and where it differs if it does not."""
+    for name in _EXCLUSIVE:
+        if body.get(name) is not None:
+            return Plan(full_because=name)
+    fields = _fixed(body)
+    for name in sorted({*fields, *held.fields}):
+        if fields.get(name) != held.fields.get(name):
+            return Plan(full_because=name)
+    given = body.get("input")
+    if not isinstance(given, list):
+        return Plan(full_because="input is not a list of items")
+    for number, item in enumerate(held.items):
+        if number >= len(given):
+            return Plan(full_because=f"input[{number}] is missing")
+        if given[number] != item and canonical(given[number]) != canonical(item):
+            return Plan(full_because=f"input[{number}]")
+    return Plan(held.response_id, len(held.items))
+
+
+class Chain:
+    """The chain of one lane of one connection."""
+
+    def __init__(self) -> None:
+        self._held: Held | None = None
+        self._empty_because = "nothing was sent on this connection and lane yet"
+
+    def take(self, body: Mapping[str, Any], *, stored: Held | None = None) -> Plan:
+        """Plan a request and use the chain up: until `arm`, nothing can be continued here.
+
+        Args:
+            body: The request's body with its whole input.
+            stored: A response that can be named on any connection, for when this lane has none.
+        """
+        held, self._held = self._held or stored, None
+        because, self._empty_because = self._empty_because, "the previous response did not end cleanly"
+        return Plan(full_because=because) if held is None else plan(held, body)
+
+    def arm(self, held: Held | None) -> None:
+        """Note what the server holds after a clean end."""
+        self._held = held
+        if held is None:
+            self._empty_because = "what the previous request left at the server is not known"

@@ -1,0 +1,259 @@
+"""Continuing what the server holds: deltas, reports, cache misses, and everything that breaks a chain."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+import engine
+from engine.simulator import (
+    Call,
+    Created,
+    Delay,
+    Error,
+    Incomplete,
+    Quirks,
+    Reply,
+    Say,
+    Script,
+    Simulator,
+    TextDelta,
+    Think,
+    open_simulator,
+)
+
+
+@asynccontextmanager
+async def session_to(
+    brain: Any = None, *, sim_options: dict[str, Any] | None = None, **options: Any
+) -> AsyncIterator[tuple[engine.Session, Simulator]]:
+    async with open_simulator(in_memory=True, brain=brain, **(sim_options or {})) as sim:
+        async with engine.open_session(sim.endpoint, model="m", dialer=sim.dialer, **options) as session:
+            yield session, sim
+
+
+async def turn(
+    session: engine.Session, messages: list[Any], options: engine.TurnOptions | None = None, **changes: Any
+) -> tuple[engine.AssistantMessage, engine.TurnReport]:
+    async with session.turn(engine.Context(messages, **changes), options) as running:
+        return await running.wait(), running.report
+
+
+async def test_a_follow_up_sends_only_what_is_new(autojump_clock: MockClock) -> None:
+    async with session_to() as (session, sim):
+        messages: list[Any] = [engine.UserMessage("one")]
+        reply, first = await turn(session, messages)
+        messages += [reply, engine.UserMessage("two")]
+        reply, second = await turn(session, messages)
+        messages += [reply, engine.UserMessage("three")]
+        reply, third = await turn(session, messages)
+    assert reply.text == "three"
+    assert (first.continued, second.continued, third.continued) == (False, True, True)
+    assert first.full_because == "nothing was sent on this connection and lane yet"
+    assert second.full_because is None
+    assert [request.previous_response_id for request in sim.requests] == [
+        None,
+        sim.requests[0].response_id,
+        sim.requests[1].response_id,
+    ]
+    assert [len(request.input) for request in sim.requests] == [1, 1, 1]
+    assert second.bytes_sent == sim.requests[1].size < second.bytes_full
+    assert third.bytes_full > second.bytes_full
+    assert third.bytes_sent < third.bytes_full
+
+
+async def test_the_tool_follow_up_sends_the_result_alone(autojump_clock: MockClock) -> None:
+    brain = Script([[Think("Hm."), Call("add", {"a": 1})], Reply("done")])
+    async with session_to(brain) as (session, sim):
+        messages: list[Any] = [engine.UserMessage("add")]
+        tools = [engine.Tool("add", "Add.", {"properties": {"a": {"type": "number"}}})]
+        reply, _ = await turn(session, messages, tools=tools)
+        messages += [reply, engine.ToolResult(reply.tool_calls[0].id, "3")]
+        reply, report = await turn(session, messages, tools=tools)
+    assert reply.text == "done"
+    assert report.continued
+    call_id = reply and sim.history(sim.requests[0].response_id or "")[-1]["call_id"]
+    assert list(sim.requests[1].input) == [{"type": "function_call_output", "call_id": call_id, "output": "3"}]
+    assert len(sim.connections) == 1
+
+
+async def test_an_unrelated_question_is_sent_whole_and_says_why(autojump_clock: MockClock) -> None:
+    async with session_to() as (session, sim):
+        await session.ask("one")
+        _, report = await turn(session, [engine.UserMessage("two")])
+    assert not report.continued
+    assert report.full_because == "input[0]"
+    assert report.bytes_sent == report.bytes_full
+    assert [request.previous_response_id for request in sim.requests] == [None, None]
+
+
+async def test_the_field_that_broke_it_is_named(autojump_clock: MockClock) -> None:
+    async with session_to() as (session, _):
+        messages: list[Any] = [engine.UserMessage("one")]
+        reply, _report = await turn(session, messages)
+        messages += [reply, engine.UserMessage("two")]
+        _, report = await turn(session, messages, engine.TurnOptions(model="other"))
+    assert report.full_because == "model"
+
+
+async def test_what_may_change_does_not_break_it(autojump_clock: MockClock) -> None:
+    async with session_to() as (session, _):
+        messages: list[Any] = [engine.UserMessage("one")]
+        reply, _report = await turn(session, messages)
+        messages += [reply, engine.UserMessage("two")]
+        options = engine.TurnOptions(temperature=0.1, reasoning_effort="low", metadata={"a": "b"})
+        _, report = await turn(session, messages, options, instructions="be brief", tools=[engine.Tool("t")])
+    assert report.continued
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        [TextDelta("half"), Incomplete()],
+        [Created(), Error(500)],
+        [Error(400, "invalid_prompt", type="invalid_request_error")],
+    ],
+)
+async def test_only_a_clean_end_can_be_continued(autojump_clock: MockClock, broken: Any) -> None:
+    async with session_to(Script([Reply("one"), broken, Reply("three")])) as (session, sim):
+        messages: list[Any] = [engine.UserMessage("one")]
+        reply, _ = await turn(session, messages)
+        messages += [reply, engine.UserMessage("two")]
+        with suppress(engine.TurnError):
+            await turn(session, messages)
+        _, report = await turn(session, messages)
+    assert not report.continued
+    assert report.full_because == "the previous response did not end cleanly"
+    assert len(sim.connections) == 1
+
+
+@pytest.mark.parametrize("policy", list(engine.OnCancel))
+async def test_a_turn_that_was_left_breaks_it(autojump_clock: MockClock, policy: engine.OnCancel) -> None:
+    script = Script([Reply("one"), [Created(), TextDelta("x"), Delay(1), Say("y")], Reply("three")])
+    async with session_to(script, on_cancel=policy) as (session, _):
+        messages: list[Any] = [engine.UserMessage("one")]
+        reply, _report = await turn(session, messages)
+        messages += [reply, engine.UserMessage("two")]
+        with trio.move_on_after(0.5):
+            await turn(session, messages)
+        reply, report = await turn(session, messages)
+    assert reply.text == "three"
+    assert not report.continued
+
+
+async def test_a_turn_left_in_the_queue_breaks_nothing(autojump_clock: MockClock) -> None:
+    async with session_to(Script([Reply("one"), Reply("two", delay=5), Reply("three")])) as (session, _sim):
+        messages: list[Any] = [engine.UserMessage("one")]
+        reply, _ = await turn(session, messages)
+        messages += [reply, engine.UserMessage("two")]
+        async with session.turn(engine.Context(messages)) as second:
+            with trio.move_on_after(1):
+                await session.ask("left in the queue")
+            messages += [await second.wait(), engine.UserMessage("three")]
+        _, report = await turn(session, messages)
+    assert report.continued
+
+
+async def test_a_new_connection_starts_anew(autojump_clock: MockClock) -> None:
+    async with session_to() as (session, sim):
+        messages: list[Any] = [engine.UserMessage("one")]
+        reply, _ = await turn(session, messages)
+        sim.abort()
+        await trio.sleep(1)
+        messages += [reply, engine.UserMessage("two")]
+        reply, report = await turn(session, messages)
+    assert reply.text == "two"
+    assert report.full_because == "nothing was sent on this connection and lane yet"
+
+
+async def test_a_stored_response_is_continued_on_another_connection(autojump_clock: MockClock) -> None:
+    async with session_to() as (session, sim):
+        options = engine.TurnOptions(store=True)
+        messages: list[Any] = [engine.UserMessage("one")]
+        reply, _ = await turn(session, messages, options)
+        sim.abort()
+        await trio.sleep(1)
+        messages += [reply, engine.UserMessage("two")]
+        reply, report = await turn(session, messages, options)
+        assert reply.text == "two"
+        assert report.continued
+        messages += [reply, engine.UserMessage("three")]
+        _, report = await turn(session, messages, engine.TurnOptions(store=False))
+        assert report.full_because == "store"
+
+
+@pytest.mark.parametrize("errors", ["nested", "flat"])
+async def test_a_cache_miss_is_answered_with_the_whole_input_on_the_same_connection(
+    autojump_clock: MockClock, errors: Any
+) -> None:
+    async with session_to(sim_options={"quirks": Quirks(errors=errors)}) as (session, sim):
+        messages: list[Any] = [engine.UserMessage("one")]
+        reply, _ = await turn(session, messages)
+        sim.forget()
+        messages += [reply, engine.UserMessage("two")]
+        async with session.turn(engine.Context(messages)) as running:
+            events = [type(event).__name__ async for event in running]
+        report = running.report
+        assert running.message.text == "two"
+        assert events.count("TurnStarted") == 1
+        assert report.attempts == 2
+        assert not report.continued
+        assert report.full_because == "the server no longer held the previous response"
+        messages += [running.message, engine.UserMessage("three")]
+        _, report = await turn(session, messages)
+        assert report.continued
+    assert len(sim.connections) == 1
+    assert [request.error_code for request in sim.requests][1] == "previous_response_not_found"
+
+
+async def test_the_resend_stays_within_the_start_budget(autojump_clock: MockClock) -> None:
+    miss = Error(400, "previous_response_not_found", type="invalid_request_error", param="previous_response_id")
+    script = Script([Reply("one"), [Delay(6), miss], [Delay(100), Say("late")]])
+    async with session_to(script, timeouts=engine.Timeouts(start=10)) as (session, _):
+        messages: list[Any] = [engine.UserMessage("one")]
+        reply, _report = await turn(session, messages)
+        messages += [reply, engine.UserMessage("two")]
+        start = trio.current_time()
+        with pytest.raises(engine.TurnTimeout) as caught:
+            await turn(session, messages)
+    assert caught.value.phase == "start"
+    assert trio.current_time() - start >= 10
+    assert caught.value.report is not None
+    assert caught.value.report.attempts == 2
+
+
+async def test_a_second_miss_is_the_turns_failure(autojump_clock: MockClock) -> None:
+    miss = Error(400, "previous_response_not_found", type="invalid_request_error", param="previous_response_id")
+    async with session_to(Script([Reply("one"), miss, miss])) as (session, _):
+        messages: list[Any] = [engine.UserMessage("one")]
+        reply, _report = await turn(session, messages)
+        messages += [reply, engine.UserMessage("two")]
+        with pytest.raises(engine.RequestRejected) as caught:
+            await turn(session, messages)
+    assert caught.value.code == "previous_response_not_found"
+    assert caught.value.report is not None
+    assert caught.value.report.attempts == 2
+
+
+async def test_what_the_server_holds_is_the_transcript(autojump_clock: MockClock) -> None:
+    """Over many turns, with and without deltas, the server's history is the client's."""
+    async with session_to() as (session, sim):
+        messages: list[Any] = []
+        for number in range(12):
+            messages.append(engine.UserMessage(f"message {number}"))
+            if number % 5 == 3:
+                sim.abort()
+                await trio.sleep(1)
+            reply, report = await turn(session, messages)
+            messages.append(reply)
+            assert report.continued is (number % 5 not in {0, 3} or number in {5, 10})
+            history = sim.history(reply.response_id or "")
+            spoken = [
+                item["content"] if isinstance(item["content"], str) else item["content"][0]["text"] for item in history
+            ]
+            assert spoken == [f"message {n // 2}" for n in range(2 * number + 2)]
