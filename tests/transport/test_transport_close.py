@@ -14,6 +14,7 @@ from raw_peer import (
     CLOSE,
     CREATED,
     PING,
+    TEXT,
     Line,
     Peer,
     PeerDialer,
@@ -230,6 +231,28 @@ async def test_an_answer_to_a_close_frame_that_cannot_get_out_is_bounded(autojum
     assert whole.failed_at == 0
 
 
+async def test_an_answer_to_a_close_frame_gets_out_behind_what_is_on_its_way(autojump_clock: MockClock) -> None:
+    peers = []
+    go = trio.Event()
+
+    async def script(peer: Peer) -> None:
+        peers.append(peer)
+        await peer.accept()
+        await go.wait()
+        await peer.send(close_frame(1012))
+        while len(peer.received) < 2500:
+            await trio.sleep(0.01)
+            peer.received += await peer.stream.receive_some(100)
+        await peer.until_gone(polite=False)
+
+    async with contained(within=1) as held, opened(held, script, capacity=300, close=2) as whole:
+        assert await whole.socket.send("x" * 3000) is not None
+        go.set()
+        await trio.sleep(0.5)
+        assert peers[0].frames == [TEXT, CLOSE]
+    assert whole.error.close_code == 1012
+
+
 async def test_failing_aborts_without_a_goodbye(autojump_clock: MockClock) -> None:
     peers = []
 
@@ -240,6 +263,7 @@ async def test_failing_aborts_without_a_goodbye(autojump_clock: MockClock) -> No
 
     async with contained(within=0) as held, opened(held, script) as whole:
         whole.socket.fail(Lost("no longer wanted"))
+        whole.socket.fail(Lost("said again"))
         whole.socket.close()
         assert not whole.socket.usable
     await trio.testing.wait_all_tasks_blocked()

@@ -112,7 +112,7 @@ async def test_a_peer_that_turns_away_from_an_upload_is_heard_out(autojump_clock
         if ending == "reset":
             peer.reset()
 
-    async with contained(within=1.2) as held, session_to(held, script) as session:
+    async with contained(within=1) as held, session_to(held, script) as session:
         with pytest.raises(engine.ConnectionLost) as caught:
             await session.ask("x" * MIB)
         assert (caught.value.close_code, caught.value.close_reason) == (1009, "too big")
@@ -311,6 +311,34 @@ async def test_without_an_interval_nothing_is_pinged(autojump_clock: MockClock) 
         await trio.sleep(80_000)
         assert session.connected
     assert peer.pings == []
+
+
+async def test_waiting_for_a_pong_ends_with_it_with_its_time_or_with_the_connection(
+    autojump_clock: MockClock,
+) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        await peer.next_frame()
+        got = await peer.next_frame()
+        assert got is not None
+        await trio.sleep(1)
+        await peer.send(frame(got[1], PONG))
+        await peer.next_frame()
+        await trio.sleep(1)
+
+    async with contained(within=7) as held, trio.open_nursery() as nursery:
+        whole = line(held, script)
+        nursery.start_soon(whole.run)
+        await whole.opened.wait()
+        moments = []
+        for _ in range(2):
+            await whole.socket.ping(5)
+            moments.append(held.elapsed)
+        with trio.CancelScope() as ours:  # the connection's own tasks end with it
+            await whole.socket.ping(0.5)
+            moments.append(held.elapsed)
+        assert not ours.cancelled_caught
+        assert moments == [5, 6, 6.5]
 
 
 async def test_a_connection_that_dies_while_a_ping_waits_is_a_loss_at_once(autojump_clock: MockClock) -> None:

@@ -178,6 +178,7 @@ async def test_an_endless_body_is_cut(autojump_clock: MockClock) -> None:
     attempt = await fail_to_connect(refuse, within=0.2)
     assert attempt.error.status == 503
     assert attempt.error.body == b"x" * 16384
+    assert attempt.failed_at == pytest.approx(0.03)  # enough is enough
 
 
 async def test_a_body_that_trickles_for_ever_is_cut_by_time(autojump_clock: MockClock) -> None:
