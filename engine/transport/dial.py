@@ -68,6 +68,7 @@ async def tls_over(
     return encrypted
 
 
+@trio.lowlevel.enable_ki_protection
 async def close_at_once(stream: trio.abc.Stream) -> None:
     """Close without a goodbye. Cancellation does not reach it, so that an exception on its way out stays what it is.
 

@@ -211,7 +211,11 @@ class WebSocket:
                 stream = await self._dialer.open_tcp(target.host, target.port)
                 if context is not None:
                     stage = "tls"
-                    stream = await self._dialer.start_tls(stream, ssl_context=context, server_hostname=target.host)
+                    try:
+                        stream = await self._dialer.start_tls(stream, ssl_context=context, server_hostname=target.host)
+                    except BaseException:  # an interrupt can come before the dialer's first instruction
+                        await close_at_once(stream)
+                        raise
                 return stream
         except Exception as error:
             self._report(self._undialled(stage, error))
