@@ -31,6 +31,7 @@ from types import CodeType, FrameType
 from typing import Any, Literal, TypeAlias
 
 import attrs
+import pytest
 import trio
 import trio.testing
 import trio_websocket
@@ -50,6 +51,7 @@ __all__ = [
     "Steps",
     "World",
     "ask_once",
+    "instructions",
     "interrupt",
     "nothing",
     "repeatable",
@@ -168,6 +170,7 @@ class Signals(trio.abc.Instrument):
         file = frame.f_code.co_filename
         if not file.startswith(_TRACED) or file.startswith(_SERVER):
             return None
+        self._previous[id(frame)] = frame.f_lasti  # the instruction with which it begins, or goes on after an await
         frame.f_trace_lines = False
         frame.f_trace_opcodes = True
         return self._instruction
@@ -624,3 +627,9 @@ def repeatable(test: Callable[..., None]) -> Callable[..., None]:
     )
     decorated: Callable[..., None] = once(seeded)
     return decorated
+
+
+instructions = pytest.mark.skipif(
+    sys.version_info[:2] != (3, 11) or sys.implementation.name != "cpython",
+    reason="when an interpreter looks for signals is known here for CPython 3.11 only",
+)

@@ -7,23 +7,20 @@ instructions it is raised where it comes, in whichever task that is.
 from __future__ import annotations
 
 import itertools
-import sys
 
 import pytest
 import scenarios
-from stepping import Scenario, interrupt, repeatable, signal_places, sweep
+from stepping import Scenario, instructions, interrupt, repeatable, signal_places, sweep
 
 from engine import OnCancel
 
 STEP_STRIDE = 6
-PLACE_STRIDE = 4
+PLACE_STRIDE = 8
 IN_THE_MAIN_TASK = (scenarios.ASK, scenarios.QUEUE, scenarios.LEAVE, scenarios.RELEASE, scenarios.LIFE, scenarios.EXIT)
 IN_ANY_TASK = (scenarios.CONNECT, scenarios.STREAM, scenarios.WARM_UP, scenarios.LEAVE, scenarios.LIFE, scenarios.EXIT)
 
-instructions = pytest.mark.skipif(
-    sys.version_info[:2] != (3, 11) or sys.implementation.name != "cpython",
-    reason="when an interpreter looks for signals is known here for CPython 3.11 only",
-)
+STATEFUL = ("/engine.py", "/actor.py", "/lane.py", "/turn.py", "/connection.py", "/websocket.py", "/tap.py", "/dial.py")
+"""Where an interrupt can leave something half done; reading and writing messages leaves nothing behind."""
 
 
 def named(scenario: Scenario) -> str:
@@ -43,8 +40,8 @@ def test_interrupted_at_every_sixth_step(scenario: Scenario, scheduling: object)
 @pytest.mark.parametrize("scenario", IN_THE_MAIN_TASK, ids=named)
 @repeatable
 def test_interrupted_wherever_the_main_task_is(scenario: Scenario, scheduling: object) -> None:
-    places = [place for place in signal_places(scenario) if place[2]]
-    assert interrupt(scenario, OnCancel.CLOSE, places) >= max(15, len(places) - 5)
+    places = [place for place in signal_places(scenario) if place[2] and place[0].co_filename.endswith(STATEFUL)]
+    assert interrupt(scenario, OnCancel.CLOSE, places) >= 0.9 * len(places) >= 10
 
 
 @instructions

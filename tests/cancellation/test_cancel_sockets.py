@@ -1,4 +1,4 @@
-"""The same over sockets and TLS, at a sample of points, with the file descriptors counted."""
+"""The same over sockets, plain and with TLS, at a sample of points, with the process's sockets counted."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ import ssl
 import pytest
 import scenarios
 import trustme
-from stepping import Network
+from stepping import Network, Scenario, instructions, interrupt, signal_places, sweep
 
-POINTS = (1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 110, 144)
-"""Denser at the beginning, where each step is another stage of connecting; 110 and 144 are behind most turns' ends."""
+from engine import OnCancel
 
-SCENARIOS = (scenarios.CONNECT, scenarios.ASK, scenarios.LEAVE, scenarios.LIFE, scenarios.RELEASE)
+POINTS = (1, 2, 3, 5, 8, 13, 21, 34, 55, 89)
+"""Denser at the beginning, where each step is another stage of connecting."""
+
+SCENARIOS = (scenarios.CONNECT, scenarios.ASK, scenarios.LEAVE, scenarios.LIFE)
 
 
-def _tls(*, in_memory: bool) -> Network:
+def tls(*, in_memory: bool) -> Network:
     authority = trustme.CA()
     server, client = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()
     authority.issue_cert("127.0.0.1", "simulator.invalid").configure_cert(server)
@@ -23,6 +25,35 @@ def _tls(*, in_memory: bool) -> Network:
     return Network(in_memory=in_memory, server_tls=server, client_tls=client)
 
 
-@pytest.fixture(scope="module")
-def tls() -> Network:
-    return _tls(in_memory=False)
+@pytest.fixture(scope="module", params=["tcp", "tls"])
+def network(request: pytest.FixtureRequest) -> Network:
+    return Network(in_memory=False) if request.param == "tcp" else tls(in_memory=False)
+
+
+def named(scenario: Scenario) -> str:
+    return scenario.name
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=named)
+@pytest.mark.parametrize("policy", OnCancel, ids=lambda policy: policy.name)
+def test_cancelled_over_sockets(network: Network, scenario: Scenario, policy: OnCancel) -> None:
+    assert sweep(scenario, policy, network=network, points=POINTS) >= 34
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=named)
+def test_interrupted_over_sockets(network: Network, scenario: Scenario) -> None:
+    assert sweep(scenario, OnCancel.CLOSE, network=network, points=POINTS, blow="interrupt") >= 34
+
+
+@instructions
+def test_interrupted_between_instructions_over_sockets(network: Network) -> None:
+    places = signal_places(scenarios.CONNECT, network=network)
+    transport = [place for place in places if "transport" in place[0].co_filename]
+    dialling = [place for place in transport if place[0].co_filename.endswith("dial.py")]
+    sample = [*dialling, *transport[::3]]
+    assert interrupt(scenarios.CONNECT, OnCancel.CLOSE, sample, network=network) >= 0.8 * len(sample) >= 12
+
+
+def test_cancelled_at_every_step_of_a_tls_handshake() -> None:
+    """In memory, so that a handshake's steps are the same every time."""
+    assert sweep(scenarios.CONNECT, OnCancel.CLOSE, network=tls(in_memory=True)) >= scenarios.CONNECT.points
