@@ -337,6 +337,8 @@ class Turn:
         assert text is not None
         while not self._settled:
             connection = await self._actor.acquire(self)
+            if self._settled:  # while the connection came about, and too late for a cancellation to be delivered
+                return
             if isinstance(connection, Failure):
                 self.fail(connection)
                 return
