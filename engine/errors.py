@@ -141,7 +141,7 @@ class ConnectFailed(TurnError):
         status: HTTP status with which the server refused the WebSocket upgrade, None if it did not come to that.
         headers: The refusal's response headers, lower-case names, in order.
         body: As much of the refusal's body as arrived promptly, in bytes.
-        stage: ``"dns"``, ``"tcp"``, ``"tls"``, ``"upgrade"`` or ``"timeout"``.
+        stage: ``"credentials"`` (the key function), ``"dns"``, ``"tcp"``, ``"tls"``, ``"upgrade"`` or ``"timeout"``.
     """
 
     status: int | None
