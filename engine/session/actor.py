@@ -180,11 +180,13 @@ class Actor:
     def _alive(self) -> bool:
         return self.failure is None and self._nursery is not None and not self._nursery.cancel_scope.cancel_called
 
-    def warm_up(self, connection: Connection, body: Mapping[str, Any], text: CreateText, seconds: float) -> None:
-        """Prepare a fresh connection, in a task that outlives the turn that asked for it."""
+    def warm_up(self, connection: Connection, body: Mapping[str, Any], text: CreateText, seconds: float) -> WarmUp:
+        """Prepare a fresh connection, in a task that outlives whoever asked for it."""
         assert self._nursery is not None
         connection.begin_warm_up()
-        self._nursery.start_soon(WarmUp(connection, body, text, seconds).run)
+        warm_up = WarmUp(connection, body, text, seconds)
+        self._nursery.start_soon(warm_up.run)
+        return warm_up
 
     # --- connections ---
 
@@ -193,8 +195,14 @@ class Actor:
         """Whether a turn dispatched now would find an open connection, as far as can be told."""
         return self.failure is None and self._current is not None and self._current.usable
 
-    async def acquire(self, turn: Turn) -> Connection | Failure:
+    async def acquire(
+        self, timeouts: Timeouts, joined: Callable[[Connection], None] | None = None
+    ) -> Connection | Failure:
         """Return an open connection, joining the dial under way or starting one; or why there is none.
+
+        Args:
+            timeouts: For the dial, if one has to be started.
+            joined: Called before waiting for a dial.
 
         Cancelling stops waiting; the dial goes on for whoever comes next.
         """
@@ -207,8 +215,11 @@ class Actor:
                 current.retire(reason)
                 continue
             if current is None:
-                current = self._dial(turn.timeouts)
-            turn.joined(current)
+                if not self._alive:
+                    return self.failure or Closed("the session is being released")
+                current = self._dial(timeouts)
+            if joined is not None:
+                joined(current)
             await current.settled.wait()
             if current.failure is not None:
                 return current.failure

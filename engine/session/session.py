@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import trio
+
 from engine.errors import ConfigurationError
 from engine.messages import AssistantMessage, Context
 from engine.options import Limits, OnCancel, Timeouts, Transport, TurnOptions, merge
+from engine.protocol.failures import Failure
 from engine.protocol.history import create_body
 from engine.reports import SessionStatistics
 from engine.session.actor import Actor
-from engine.session.turn import Turn
+from engine.session.turn import Turn, create_text
 
 __all__ = ["Session"]
 
@@ -109,6 +112,34 @@ class Session:
             warm_up=options.warm_up,
             buffered=buffered,
         )
+
+    async def warm_up(
+        self, context: str | Context, options: TurnOptions | None = None, *, timeouts: Timeouts | None = None
+    ) -> bool:
+        """Open the connection and let the server prepare for ``context``, ahead of the first turn.
+
+        The server is told model, instructions and tools, and generates nothing; the next turn that fits continues
+        from there. Once per connection, and only before its first turn. A failure is no error: the turn will meet it.
+
+        Returns:
+            Whether the server is prepared.
+
+        Raises:
+            ConfigurationError: something given is wrong; nothing was sent.
+
+        Takes the ``connect`` and ``warm_up`` budgets at most. Cancelling stops waiting; the warm-up goes on.
+        """
+        settings = self._actor.settings
+        merged = merge(settings.timeouts, timeouts)
+        body = create_body(Context.of(context), options or TurnOptions(), model=settings.model)
+        text = create_text(body)
+        connection = await self._actor.acquire(merged)
+        if isinstance(connection, Failure) or not connection.fresh:
+            await trio.lowlevel.checkpoint()
+            return False
+        warm_up = self._actor.warm_up(connection, body, text, merged.of("warm_up"))
+        await warm_up.finished.wait()
+        return warm_up.exchange.continuable
 
     def statistics(self) -> SessionStatistics:
         """Counters at this moment."""

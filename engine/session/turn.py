@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from engine.session.actor import Actor
     from engine.session.connection import Connection
 
-__all__ = ["Turn"]
+__all__ = ["Turn", "create_text"]
 
 _DELTAS: Final = (TextDelta, ThinkingDelta, ToolCallDelta)
 _EVENTS_PER_CHECKPOINT: Final = 64
@@ -282,7 +282,7 @@ class Turn:
             self._body = body = body if changed is None else changed
         else:
             await trio.lowlevel.checkpoint_if_cancelled()
-        self._text = _create_text(body)
+        self._text = create_text(body)
         self._size = len(self._text.frame().encode())
         if self._size > self._max_request_bytes:
             self.fail(TooLarge(self._size, self._max_request_bytes))
@@ -336,7 +336,7 @@ class Turn:
         text = self._text
         assert text is not None
         while not self._settled:
-            connection = await self._actor.acquire(self)
+            connection = await self._actor.acquire(self.timeouts, self.joined)
             if self._settled:  # while the connection came about, and too late for a cancellation to be delivered
                 return
             if isinstance(connection, Failure):
@@ -549,7 +549,7 @@ def _weight(event: TurnEvent) -> int:
     return len(event.delta) if isinstance(event, _DELTAS) else 0
 
 
-def _create_text(body: object) -> CreateText:
+def create_text(body: object) -> CreateText:
     """Encode a request body; what is wrong with it is told without its values."""
     if not isinstance(body, Mapping):
         raise ConfigurationError("options.payload_hook", f"returned a {type(body).__name__}, not a mapping or None")

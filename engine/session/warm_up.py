@@ -31,6 +31,9 @@ class WarmUp:
         body: The body of the request it prepares for; its input is left out.
         text: The same as JSON text.
         seconds: How long it may take.
+
+    Attributes:
+        finished: Set when it is over, answered or not.
     """
 
     def __init__(self, connection: Connection, body: Mapping[str, Any], text: CreateText, seconds: float) -> None:
@@ -39,6 +42,7 @@ class WarmUp:
         self._text = text
         self._seconds = seconds
         self._over = trio.Event()
+        self.finished: trio.Event = trio.Event()
         self.exchange: Exchange = Exchange()
         self.idle: float = math.inf
         self.last_progress: float | None = None
@@ -55,6 +59,7 @@ class WarmUp:
             if connection.abandon(self):
                 connection.retire("its warm-up was not answered in time")
             connection.warmed_up()
+            self.finished.set()
 
     def passed(self, now: float) -> None:
         """Nothing waits for this."""

@@ -11,7 +11,7 @@ import trio
 from trio.testing import MockClock
 
 import engine
-from engine.simulator import Asked, Created, Delay, Error, Say, Simulator, Stall, TextDelta, open_simulator
+from engine.simulator import Asked, Created, Delay, Error, Refusal, Say, Simulator, Stall, TextDelta, open_simulator
 
 WARM = engine.TurnOptions(warm_up=True)
 
@@ -90,3 +90,34 @@ async def test_release_does_not_wait_for_it(autojump_clock: MockClock) -> None:
             await session.ask("hi", WARM)
         start = trio.current_time()
     assert trio.current_time() - start <= 2.5
+
+
+async def test_it_can_be_asked_for_ahead_of_the_first_turn(autojump_clock: MockClock) -> None:
+    context = engine.Context([engine.UserMessage("hi")], instructions="be brief")
+    async with session_to() as (session, sim):
+        assert await session.warm_up(context) is True
+        assert session.connected
+        async with session.turn(context) as turn:
+            assert (await turn.wait()).text == "hi"
+        assert turn.report.continued
+        assert turn.report.connection_reused
+        assert await session.warm_up(context) is False  # once per connection, and only before its first turn
+    assert [request.body.get("generate") for request in sim.requests] == [False, None]
+    assert sim.requests[1].previous_response_id == sim.requests[0].response_id
+
+
+async def test_one_that_fails_is_no_error(autojump_clock: MockClock) -> None:
+    async with session_to(Warming(Error(500))) as (session, _):
+        assert await session.warm_up("hi") is False
+        assert (await session.ask("hi")).text == "hi"
+    async with open_simulator(in_memory=True, handshake=[Refusal(503)]) as sim:
+        async with engine.open_session(sim.endpoint, model="m", dialer=sim.dialer) as session:
+            assert await session.warm_up("hi") is False
+            assert (await session.ask("hi")).text == "hi"
+
+
+async def test_bad_input_is_told_before_anything_is_sent(autojump_clock: MockClock) -> None:
+    async with session_to() as (session, sim):
+        with pytest.raises(engine.ConfigurationError):
+            await session.warm_up("hi", engine.TurnOptions(extra={"x": object()}))
+    assert sim.connections == []
