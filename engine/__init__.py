@@ -47,6 +47,7 @@ from engine.reports import Delivery as Delivery
 from engine.reports import TurnReport as TurnReport
 from engine.session.session import Session as Session
 from engine.session.turn import Turn as Turn
+from engine.tools import FunctionTool as FunctionTool
 from engine.turn_events import TextDelta as TextDelta
 from engine.turn_events import TextEnded as TextEnded
 from engine.turn_events import TextStarted as TextStarted

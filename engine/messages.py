@@ -6,7 +6,7 @@ Plain frozen values. Their reprs give sizes and never contents, so a traceback o
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 from attrs import Attribute, field, frozen
 from attrs.validators import optional
@@ -14,9 +14,11 @@ from attrs.validators import optional
 from engine.errors import ConfigurationError
 
 __all__ = [
+    "AnyTool",
     "AssistantBlock",
     "AssistantMessage",
     "Context",
+    "DescribedTool",
     "DeveloperMessage",
     "File",
     "Image",
@@ -240,7 +242,7 @@ def _assistant_blocks(content: str | Iterable[AssistantBlock]) -> tuple[Assistan
     return _listed(content, "assistant message content", "blocks")
 
 
-def _tools(given: Iterable[Tool | Mapping[str, Any]]) -> tuple[Tool | Mapping[str, Any], ...]:
+def _tools(given: Iterable[AnyTool]) -> tuple[AnyTool, ...]:
     return _listed(given, "context tools", "tools")
 
 
@@ -319,6 +321,8 @@ class AssistantMessage:
         usage: Token counts, None when the server reported none.
         model: The model that answered, as the server names it.
         response_id: The server's id of the response.
+        parsed: The answer as the value that `engine.TurnOptions.text_format` asked for, None when it asked for none.
+            It follows from the text, so it takes no part in comparisons.
     """
 
     content: tuple[AssistantBlock, ...] = field(default=(), converter=_assistant_blocks, repr=size_only)
@@ -326,6 +330,7 @@ class AssistantMessage:
     usage: Usage | None = None
     model: str | None = None
     response_id: str | None = None
+    parsed: Any = field(default=None, kw_only=True, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
         _check_blocks("assistant message content", self.content, (Text, Thinking, ToolCall, Refusal, OutputItem))
@@ -388,6 +393,25 @@ class Tool:
     strict: bool | None = None
 
 
+class DescribedTool(Protocol):
+    """A tool that is more than its description, such as `engine.FunctionTool`."""
+
+    @property
+    def tool(self) -> Tool:
+        """What the model is told of it."""
+        ...
+
+
+AnyTool: TypeAlias = Tool | DescribedTool | Mapping[str, Any]
+
+
+def _check_tools(tools: Iterable[object]) -> None:
+    for number, tool in enumerate(tools):
+        if not isinstance(tool, (Tool, Mapping)) and not isinstance(getattr(tool, "tool", None), Tool):
+            problem = f"is a {type(tool).__name__}, not one of Tool, FunctionTool, Mapping"
+            raise ConfigurationError(f"context tools[{number}]", problem)
+
+
 @frozen
 class Context:
     """What one request tells the model.
@@ -395,16 +419,17 @@ class Context:
     Attributes:
         messages: The conversation so far, oldest first.
         instructions: What holds for the whole conversation; sent again with every request.
-        tools: What the model may call: `Tool` records, or mappings in wire form for hosted and custom tools.
+        tools: What the model may call: `engine.FunctionTool` and whatever else has a `Tool` as its ``tool``, plain
+            `Tool` records, or mappings in wire form for hosted and custom tools.
     """
 
     messages: tuple[Message, ...] = field(default=(), converter=_messages, repr=size_only)
     instructions: str | None = field(default=None, kw_only=True, validator=optional(_string), repr=size_only)
-    tools: tuple[Tool | Mapping[str, Any], ...] = field(default=(), kw_only=True, converter=_tools, repr=size_only)
+    tools: tuple[AnyTool, ...] = field(default=(), kw_only=True, converter=_tools, repr=size_only)
 
     def __attrs_post_init__(self) -> None:
         _check_blocks("context messages", self.messages, (UserMessage, DeveloperMessage, AssistantMessage, ToolResult))
-        _check_blocks("context tools", self.tools, (Tool, Mapping))
+        _check_tools(self.tools)
 
     @classmethod
     def of(cls, prompt: str | Context) -> Context:

@@ -16,6 +16,7 @@ from attrs.validators import optional
 
 from engine.errors import ConfigurationError
 from engine.profiles import Profile, profile_of
+from engine.structured import wire_format
 
 __all__ = [
     "UNSET",
@@ -464,6 +465,13 @@ def _tool_choice(instance: object, attribute: Attribute[Any], value: str | Mappi
         _name(instance, attribute, value)
 
 
+def _format(instance: object, attribute: Attribute[Any], value: Mapping[str, Any] | type | None) -> None:
+    if isinstance(value, Mapping):
+        _mapping(instance, attribute, value)
+    elif value is not None:
+        wire_format(value)  # what has no schema is best said before a connection is made
+
+
 def _not(attribute: Attribute[Any], value: object, wanted: str) -> ConfigurationError:
     return ConfigurationError(f"options.{attribute.name}", f"is a {type(value).__name__}, not {wanted}")
 
@@ -482,7 +490,8 @@ class TurnOptions:
         reasoning_effort: Sent as ``reasoning.effort``.
         reasoning_summary: Sent as ``reasoning.summary``.
         text_verbosity: Sent as ``text.verbosity``.
-        text_format: Sent as ``text.format``: the wire's own object.
+        text_format: What the answer has to be: an attrs class, a dataclass or a TypedDict, of which `AssistantMessage`
+            then holds one as ``parsed``; a JSON schema; or the wire's own ``text.format`` object.
         store: Whether the server keeps the response. Sent as false unless set; None leaves it to the server.
         include: Further parts of the response to include.
         service_tier: Which tier serves the request.
@@ -507,7 +516,7 @@ class TurnOptions:
     reasoning_effort: str | None = field(default=None, validator=_name)
     reasoning_summary: str | None = field(default=None, validator=_name)
     text_verbosity: str | None = field(default=None, validator=_name)
-    text_format: Mapping[str, Any] | None = field(default=None, validator=optional(_mapping), repr=False)
+    text_format: Mapping[str, Any] | type | None = field(default=None, validator=_format, repr=False)
     store: bool | None = field(default=False, validator=_flag)
     include: Sequence[str] | None = field(default=None, validator=optional(_list_of(str, "string")))
     service_tier: str | None = field(default=None, validator=_name)

@@ -22,7 +22,7 @@ NAMES = re.findall(
     """
     open_engine Engine open_session Session Turn
     Endpoint Timeouts Limits OnCancel Transport TurnOptions TurnReport Delivery Instrument
-    Context UserMessage AssistantMessage ToolResult Text Thinking ToolCall Image File Refusal Usage Tool
+    Context UserMessage AssistantMessage ToolResult Text Thinking ToolCall Image File Refusal Usage Tool FunctionTool
     TurnStarted TextStarted TextDelta TextEnded ThinkingStarted ThinkingDelta ThinkingEnded
     ToolCallStarted ToolCallDelta ToolCallEnded TurnDone
     EngineError ConfigurationError SessionClosed TurnError TurnTimeout ConnectFailed AuthenticationFailed ConnectionLost

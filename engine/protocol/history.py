@@ -19,13 +19,14 @@ from engine.messages import (
     Refusal,
     Text,
     Thinking,
-    Tool,
     ToolCall,
     ToolResult,
     UserBlock,
     UserMessage,
 )
 from engine.options import TurnOptions
+from engine.protocol.tools import own, wire_tools
+from engine.structured import wire_format
 
 __all__ = ["create_body", "input_items", "wire_tools"]
 
@@ -90,95 +91,21 @@ def create_body(context: Context, options: TurnOptions, *, model: str | None) ->
     for option, name in _PLAIN_FIELDS.items():
         value = getattr(options, option)
         if value is not None:
-            body[name] = _own(value)
+            body[name] = own(value)
     for option, (name, key) in _NESTED_FIELDS.items():
         value = getattr(options, option)
         if value is not None:
-            body.setdefault(name, {})[key] = _own(value)
+            body.setdefault(name, {})[key] = own(wire_format(value) if option == "text_format" else value)
     for name, value in options.extra.items():
         mine = body.get(name) if name in _SHARED_FIELDS else None
-        theirs = _own(value)
+        theirs = own(value)
         body[name] = {**mine, **theirs} if isinstance(mine, dict) and isinstance(theirs, dict) else theirs
     return body
 
 
-def _own(value: Any) -> Any:
-    """Copy a value's lists and mappings, of whatever class, so that a payload hook cannot change the caller's."""
-    try:
-        return _copied(value)
-    except RecursionError:
-        return value  # the encoder says what is wrong with it
-
-
-def _copied(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _copied(each) for name, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_copied(each) for each in value]
-    return value
-
-
-def wire_tools(tools: Iterable[Tool | Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return tools in wire form; mappings (hosted and custom tools) pass through."""
-    return [_function(tool) if isinstance(tool, Tool) else _own(tool) for tool in tools]
-
-
-def _function(tool: Tool) -> dict[str, Any]:
-    wire: dict[str, Any] = {"type": "function", "name": tool.name}
-    if tool.description is not None:
-        wire["description"] = tool.description
-    wire["parameters"] = _object_schema(tool.parameters)
-    if tool.strict is not None:
-        wire["strict"] = tool.strict
-    return wire
-
-
-def _object_schema(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Bring a schema into the form the server takes: an object, with properties, without alternatives at the top."""
-    schema: dict[str, Any] = {"type": "object", **_own(parameters)}
-    if schema["type"] != "object":
-        return schema
-    schema.setdefault("properties", {})
-    variants = schema.get("anyOf")
-    if isinstance(variants, list) and variants and all(_lists_properties(each) for each in (schema, *variants)):
-        del schema["anyOf"]
-        _admit_all(schema, variants)
-    return schema
-
-
-def _lists_properties(schema: object) -> bool:
-    return isinstance(schema, dict) and isinstance(schema.get("properties"), dict)
-
-
-def _admit_all(schema: dict[str, Any], variants: list[dict[str, Any]]) -> None:
-    """Make one object schema of several: what any variant knows is allowed, what all of them require is required."""
-    properties: dict[str, Any] = schema["properties"]
-    alternatives: dict[str, list[Any]] = {}
-    for variant in variants:
-        for name, each in variant["properties"].items():
-            known = alternatives.setdefault(name, [properties[name]] if name in properties else [])
-            if each not in known:
-                known.append(each)
-    for name, known in alternatives.items():
-        properties[name] = known[0] if len(known) == 1 else {"anyOf": known}
-    required = _required(schema)
-    required += [
-        name
-        for name in _required(variants[0])
-        if name not in required and all(name in _required(variant) for variant in variants)
-    ]
-    if required:
-        schema["required"] = required
-
-
-def _required(schema: dict[str, Any]) -> list[Any]:
-    value = schema.get("required")
-    return list(value) if isinstance(value, list) else []
-
-
 def _tool_choice(choice: str | Mapping[str, Any], tools: Iterable[Mapping[str, Any]]) -> str | dict[str, Any]:
     if isinstance(choice, Mapping):
-        chosen: dict[str, Any] = _own(choice)
+        chosen: dict[str, Any] = own(choice)
         return chosen
     if choice in _TOOL_CHOICES:
         return choice
@@ -274,7 +201,7 @@ def _assistant_items(blocks: tuple[AssistantBlock, ...], *, stored: bool) -> Ite
 def _output_part(block: Text | Refusal) -> dict[str, Any]:
     if isinstance(block, Refusal):
         return {"type": "refusal", "refusal": block.refusal}
-    return {"type": "output_text", "text": block.text, "annotations": _own(block.annotations)}
+    return {"type": "output_text", "text": block.text, "annotations": own(block.annotations)}
 
 
 def _assistant_item(block: Thinking | ToolCall | OutputItem, *, stored: bool) -> Item | None:
@@ -282,7 +209,7 @@ def _assistant_item(block: Thinking | ToolCall | OutputItem, *, stored: bool) ->
         case OutputItem() if block.type == "reasoning":
             return _reasoning(block.item, stored=stored)
         case OutputItem():
-            kept: Item = _own(block.item)
+            kept: Item = own(block.item)
             return kept
         case Thinking():
             return _reasoning(_signed(block.signature), stored=stored)
@@ -298,7 +225,7 @@ def _raw_arguments(call: ToolCall) -> str:
     if call.raw_arguments or call.kind == "custom":
         return call.raw_arguments
     try:
-        return json.dumps(_own(call.arguments), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        return json.dumps(own(call.arguments), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError, RecursionError):
         pass
     raise ConfigurationError("ToolCall.arguments", "cannot be written as JSON")
@@ -336,5 +263,5 @@ def _parts(value: Any, kind: str) -> list[Any]:
     """Give reasoning text the form the schema wants; older transcripts hold it as a string."""
     if isinstance(value, str):
         return [{"type": kind, "text": value}] if value else []
-    parts: list[Any] = _own(value) if isinstance(value, (list, tuple)) else []
+    parts: list[Any] = own(value) if isinstance(value, (list, tuple)) else []
     return parts

@@ -1,0 +1,392 @@
+"""Python classes → JSON schemas, in the form that servers enforce strictly where the class allows it."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+import re
+import types
+import typing
+from collections.abc import Mapping, MutableMapping, MutableSequence, MutableSet, Sequence
+from collections.abc import Set as AbstractSet
+from datetime import date, datetime, time
+from enum import Enum
+from typing import Annotated, Any, Final, Literal, TypeAlias, Union, get_args, get_origin, is_typeddict
+from uuid import UUID
+
+import attrs
+from attrs import frozen
+
+from engine.errors import ConfigurationError
+
+__all__ = [
+    "ABSENT",
+    "FORMATS",
+    "LISTS",
+    "MAPPINGS",
+    "SETS",
+    "Member",
+    "Schema",
+    "admits_null",
+    "alternatives",
+    "bare",
+    "documented",
+    "is_generated",
+    "is_record",
+    "is_strict",
+    "members",
+    "object_schema",
+]
+
+Schema: TypeAlias = dict[str, Any]
+
+ABSENT: Final = object()
+"""Stands for a default that is not known or not there: what a TypedDict has when a key is left out."""
+
+FORMATS: Final[Mapping[Any, str]] = {datetime: "date-time", date: "date", time: "time", UUID: "uuid"}
+LISTS: Final = frozenset({list, Sequence, MutableSequence})
+SETS: Final = frozenset({set, frozenset, AbstractSet, MutableSet})
+MAPPINGS: Final = frozenset({dict, Mapping, MutableMapping})
+
+_SCALARS: Final[Mapping[Any, str]] = {str: "string", int: "integer", float: "number", bool: "boolean"}
+
+
+@frozen
+class Member:
+    """One member of a record: a field, a key, a parameter.
+
+    Attributes:
+        name: Its name in JSON.
+        type: Its Python type, annotations included.
+        required: Whether it has no default.
+        default: The default; `ABSENT` where there is none that JSON could show.
+        description: What it is, for the model.
+    """
+
+    name: str
+    type: Any
+    required: bool
+    default: Any
+    description: str | None
+
+
+def bare(kind: Any) -> Any:
+    """Return a type without its annotations, aliases and ``NewType`` wrappings."""
+    while True:
+        if get_origin(kind) in (Annotated, typing.Required, typing.NotRequired):
+            kind = get_args(kind)[0]
+        elif isinstance(kind, typing.NewType):
+            kind = kind.__supertype__
+        elif type(kind).__name__ == "TypeAliasType":
+            kind = kind.__value__
+        else:
+            return kind
+
+
+def alternatives(kind: Any) -> tuple[Any, ...]:
+    """Return the types a union allows, unions inside it taken apart; a type that is none stands alone."""
+    kind = bare(kind)
+    if get_origin(kind) in (Union, types.UnionType):
+        return tuple(each for option in get_args(kind) for each in alternatives(option))
+    return (kind,)
+
+
+def admits_null(kind: Any) -> bool:
+    """Whether None is one of a type's own values."""
+    return any(
+        each in (None, type(None), Any) or (get_origin(each) is Literal and None in get_args(each))
+        for each in alternatives(kind)
+    )
+
+
+def is_record(kind: Any) -> bool:
+    """Whether a type is a class with named members: attrs, dataclass or TypedDict."""
+    return isinstance(kind, type) and (attrs.has(kind) or dataclasses.is_dataclass(kind) or is_typeddict(kind))
+
+
+def members(record: type) -> tuple[Member, ...]:
+    """Return the members of a record that its constructor takes, in order.
+
+    Raises:
+        ConfigurationError: an annotation names something that cannot be found.
+    """
+    try:
+        hints = typing.get_type_hints(record, include_extras=True)
+    except (NameError, TypeError) as error:
+        raise ConfigurationError(record.__name__, f"has an annotation that cannot be resolved: {error}") from None
+    _, notes = documented(inspect.getdoc(record) or "", "Attributes")
+    if is_typeddict(record):
+        required: frozenset[str] = record.__required_keys__  # type: ignore[attr-defined]
+        return tuple(
+            Member(name, kind, name in required, ABSENT, _note(kind) or notes.get(name)) for name, kind in hints.items()
+        )
+    found: list[Member] = []
+    fields: Any = attrs.fields(record) if attrs.has(record) else dataclasses.fields(record)
+    for each in fields:
+        if not each.init:
+            continue
+        kind = hints.get(each.name, each.type)
+        if kind is None and each.type is None and each.name not in hints:
+            raise ConfigurationError(f"{record.__name__}.{each.name}", "has no annotation")
+        default, required_here = _default(each)
+        note = _note(kind) or each.metadata.get("description") or notes.get(each.name)
+        found.append(Member(getattr(each, "alias", None) or each.name, kind, required_here, default, note))
+    return tuple(found)
+
+
+def _default(field: Any) -> tuple[Any, bool]:
+    """Return a field's default where it is a plain value, and whether there is none at all."""
+    if getattr(field, "default_factory", dataclasses.MISSING) is not dataclasses.MISSING:
+        return ABSENT, False
+    if field.default in (attrs.NOTHING, dataclasses.MISSING):
+        return ABSENT, True
+    return (ABSENT if isinstance(field.default, attrs.Factory) else field.default), False  # type: ignore[arg-type]
+
+
+def _note(kind: Any) -> str | None:
+    """Return the first text among a type's annotations."""
+    if get_origin(kind) in (typing.Required, typing.NotRequired):
+        return _note(get_args(kind)[0])
+    if get_origin(kind) is not Annotated:
+        return None
+    return next((each for each in get_args(kind)[1:] if isinstance(each, str)), None)
+
+
+_ENTRY: Final = re.compile(r"\*{0,2}(\w+)\s*(?:\([^)]*\))?:\s*(.*)")
+
+
+def documented(docstring: str, section: str) -> tuple[str | None, dict[str, str]]:
+    """Read a docstring: its first paragraph, and the entries of one of its sections (Google style)."""
+    lines = inspect.cleandoc(docstring).splitlines()
+    first: list[str] = []
+    for line in lines:
+        if not line.strip() or line.rstrip() == f"{section}:":
+            break
+        first.append(line.strip())
+    entries: dict[str, str] = {}
+    name, indent = "", 0
+    start = next((number for number, line in enumerate(lines) if line.rstrip() == f"{section}:"), len(lines))
+    for line in lines[start + 1 :]:
+        depth = len(line) - len(line.lstrip())
+        if line.strip() and depth == 0:
+            break
+        indent = indent or depth
+        entry = _ENTRY.match(line.strip())
+        if depth == indent and entry is not None:
+            name = entry[1]
+            entries[name] = entry[2]
+        elif name and line.strip():
+            entries[name] = f"{entries[name]} {line.strip()}".lstrip()
+    return " ".join(first) or None, {name: text for name, text in entries.items() if text}
+
+
+class _Loose(Exception):
+    """The type cannot be put in a form that a server enforces to the letter."""
+
+
+class _Derivation:
+    """One walk over a record. A class that contains itself becomes a definition, any other is written in place."""
+
+    def __init__(self, where: str, *, strict: bool) -> None:
+        self._where = where
+        self._strict = strict
+        self._within: list[Any] = []
+        self._names: dict[Any, str] = {}
+        self._definitions: dict[str, Schema] = {}
+
+    def whole(self, record: type) -> Schema:
+        schema = self._record(record, self._where)
+        if "$ref" in schema:
+            schema = dict(self._definitions[self._names[record]])
+        if self._definitions:
+            schema["$defs"] = self._definitions
+        return schema
+
+    def _record(self, record: Any, where: str) -> Schema:
+        if record in self._names:
+            return {"$ref": f"#/$defs/{self._names[record]}"}
+        if record in self._within:
+            self._names[record] = self._free_name(record.__name__)
+            return {"$ref": f"#/$defs/{self._names[record]}"}
+        self._within.append(record)
+        schema: Schema = {"type": "object"}
+        text = "" if is_generated(record) else documented(record.__doc__ or "", "Attributes")[0]
+        if text:
+            schema["description"] = text
+        listed = members(record)
+        schema["properties"] = {each.name: self._member(each, f"{where}.{each.name}") for each in listed}
+        schema["required"] = [each.name for each in listed if self._strict or each.required]
+        schema["additionalProperties"] = False
+        self._within.pop()
+        if record in self._names:
+            self._definitions[self._names[record]] = schema
+            return {"$ref": f"#/$defs/{self._names[record]}"}
+        return schema
+
+    def _free_name(self, name: str) -> str:
+        taken = set(self._names.values())
+        return next(each for number in range(1, 10**6) if (each := name + f"_{number}" * (number > 1)) not in taken)
+
+    def _member(self, member: Member, where: str) -> Schema:
+        schema = self._type(member.type, where)
+        text = member.description
+        if not member.required:
+            shown = _json_default(member.default)
+            if not self._strict:
+                if shown is not ABSENT:
+                    schema = {**schema, "default": shown} if "$ref" not in schema else schema
+            elif admits_null(member.type):
+                if member.default is not None:
+                    raise _Loose  # null would have to mean both itself and the default
+            else:
+                schema = _any_of([schema, {"type": "null"}])
+                meant = "the default" if shown is ABSENT else f"the default, {shown!r}"
+                meaning = f"null means {meant}." if member.default is not ABSENT else "null leaves it out."
+                text = f"{text} {meaning}" if text else meaning.capitalize()
+        if not text:
+            return schema
+        return {"anyOf": [schema], "description": text} if "$ref" in schema else {**schema, "description": text}
+
+    def _type(self, kind: Any, where: str) -> Schema:
+        options = alternatives(kind)
+        if len(options) > 1:
+            return _any_of([self._type(each, where) for each in options])
+        kind = options[0]
+        origin, arguments = get_origin(kind) or kind, get_args(kind)
+        if kind is Any:
+            self._only_loose()
+            return {}
+        if kind is None or kind is type(None):
+            return {"type": "null"}
+        if origin is Literal:
+            return _choice(list(dict.fromkeys(_flat_values(arguments))), where)
+        if kind in _SCALARS:
+            return {"type": _SCALARS[kind]}
+        if kind in FORMATS:
+            return {"type": "string", "format": FORMATS[kind]}
+        if isinstance(kind, type) and issubclass(kind, Enum):
+            return _choice([each.value for each in kind], where)
+        if is_record(kind):
+            return self._record(kind, where)
+        if origin is tuple and arguments and arguments[-1] is not ...:
+            return self._fixed(arguments, where)
+        if origin in LISTS or origin in SETS or origin is tuple:
+            if not arguments:
+                self._only_loose()
+            return {"type": "array", "items": self._type(arguments[0], f"{where}[]") if arguments else {}}
+        if origin in MAPPINGS:
+            self._only_loose()
+            if arguments and bare(arguments[0]) is not str:
+                raise ConfigurationError(where, "is a mapping whose keys are not strings, as JSON's are")
+            values: Any = self._type(arguments[1], f"{where}[]") if arguments else True
+            return {"type": "object", "additionalProperties": values}
+        raise ConfigurationError(where, f"is of a type that has no JSON schema here: {_named(kind)}")
+
+    def _fixed(self, kinds: tuple[Any, ...], where: str) -> Schema:
+        each = [self._type(kind, f"{where}[{number}]") for number, kind in enumerate(kinds) if kind != ()]
+        schema: Schema = {"type": "array", "minItems": len(each), "maxItems": len(each)}
+        if any(other != each[0] for other in each):
+            self._only_loose()
+            schema["prefixItems"] = each
+        # Servers insist on "items", also where the positions say everything.
+        return schema | {"items": _any_of(each) if each else {}}
+
+    def _only_loose(self) -> None:
+        if self._strict:
+            raise _Loose
+
+
+def is_generated(record: type) -> bool:
+    """Whether a class has no docstring but the signature that dataclasses write in its place."""
+    return (record.__doc__ or "").startswith(f"{record.__name__}(")
+
+
+def _named(kind: Any) -> str:
+    return kind.__qualname__ if isinstance(kind, type) and not get_args(kind) else str(kind)
+
+
+def _any_of(schemas: list[Schema]) -> Schema:
+    flat = [each for schema in schemas for each in (schema["anyOf"] if list(schema) == ["anyOf"] else [schema])]
+    distinct = [each for number, each in enumerate(flat) if each not in flat[:number]]
+    return distinct[0] if len(distinct) == 1 else {"anyOf": distinct}
+
+
+def _flat_values(values: tuple[Any, ...]) -> list[Any]:
+    return [value.value if isinstance(value, Enum) else value for value in values]
+
+
+_JSON_TYPES: Final[Mapping[type, str]] = {**_SCALARS, type(None): "null"}
+
+
+def _choice(values: list[Any], where: str) -> Schema:
+    for value in values:
+        if type(value) not in _JSON_TYPES or not values:
+            raise ConfigurationError(where, f"has a choice that is not a JSON scalar but a {type(value).__name__}")
+    kinds = list(dict.fromkeys(_JSON_TYPES[type(value)] for value in values))
+    return {"type": kinds[0] if len(kinds) == 1 else kinds, "enum": values}
+
+
+def _json_default(default: Any) -> Any:
+    if isinstance(default, Enum):
+        default = default.value
+    if type(default) in _JSON_TYPES and not (isinstance(default, float) and not math.isfinite(default)):
+        return default
+    return ABSENT
+
+
+def object_schema(record: type, where: str, *, strict: bool = True) -> tuple[Schema, bool]:
+    """Return the schema of a record, and whether it is one that servers enforce to the letter.
+
+    That form requires every member, so one with a default takes null in its place: where None is the default anyway
+    nothing changes, and where the type has no None of its own, null stands for the default. A class where neither
+    holds, or that has open mappings, ``Any``, or tuples of several types, keeps an ordinary schema.
+
+    Args:
+        record: The class.
+        where: What to call it in errors.
+        strict: Whether the strict form is wanted at all.
+
+    Raises:
+        ConfigurationError: a type in it has no schema; ``field`` is its path.
+    """
+    if strict:
+        try:
+            return _Derivation(where, strict=True).whole(record), True
+        except _Loose:
+            pass
+    return _Derivation(where, strict=False).whole(record), False
+
+
+_STRICT_KEYWORDS: Final = frozenset(
+    re.findall(
+        r"\S+",
+        """
+        type properties required additionalProperties items anyOf enum const $ref $defs definitions title description
+        format pattern minLength maxLength minimum maximum exclusiveMinimum exclusiveMaximum multipleOf minItems
+        maxItems
+        """,
+    )
+)
+_NESTED: Final = ("properties", "$defs", "definitions")
+
+
+def is_strict(schema: object) -> bool:
+    """Whether servers can enforce a schema to the letter: every object closed, and every property required."""
+    if not isinstance(schema, Mapping) or not schema or not _STRICT_KEYWORDS.issuperset(schema):
+        return False
+    kind = schema.get("type")
+    kinds = kind if isinstance(kind, (list, tuple)) else [kind]
+    if "object" in kinds or "properties" in schema:
+        properties, required = schema.get("properties", {}), schema.get("required", ())
+        if schema.get("additionalProperties") is not False:
+            return False
+        if not isinstance(properties, Mapping) or not isinstance(required, (list, tuple)):
+            return False
+        if set(properties) != set(required):
+            return False
+    if "array" in kinds and "items" not in schema:
+        return False
+    nested = [part for word in _NESTED for part in dict(schema.get(word) or {}).values()]
+    nested += list(schema.get("anyOf") or ()) + ([schema["items"]] if "items" in schema else [])
+    return all(is_strict(each) for each in nested)
