@@ -19,8 +19,9 @@ from cattrs.preconf.json import JsonConverter, make_converter
 
 from engine.errors import ConfigurationError
 from engine.messages import File, Image, Text, Tool, ToolCall, UserBlock
-from engine.schema import documented, object_schema
-from engine.structured import Misfit, decode, structure
+from engine.records import documented
+from engine.schema import object_schema
+from engine.structuring import Misfit, decode, structure
 
 __all__ = ["FunctionTool", "ToolArgumentError"]
 

@@ -33,6 +33,7 @@ __all__ = [
     "Failed",
     "Failure",
     "Lost",
+    "Mismatched",
     "Overflowed",
     "Refused",
     "Rejected",
@@ -106,6 +107,14 @@ class Failed:
 
 
 @frozen
+class Mismatched:
+    """The response is complete, but its text is not the value that its format promised."""
+
+    cause: BaseException = field(repr=False)
+    response_id: str | None = field(default=None, repr=_shown)
+
+
+@frozen
 class Expired:
     """A budget of the turn ran out."""
 
@@ -144,7 +153,18 @@ class Broken:
 
 
 Failure: TypeAlias = (
-    Unreachable | Refused | Lost | Violated | Rejected | Failed | Expired | TooLarge | Overflowed | Closed | Broken
+    Unreachable
+    | Refused
+    | Lost
+    | Violated
+    | Rejected
+    | Failed
+    | Mismatched
+    | Expired
+    | TooLarge
+    | Overflowed
+    | Closed
+    | Broken
 )
 
 _AUTHENTICATION_CODES = frozenset({"invalid_api_key", "incorrect_api_key_provided", "invalid_authentication"})
@@ -184,6 +204,13 @@ def to_error(failure: Failure) -> TurnError:
                 response_id=failure.response_id,
                 message=failure.message,
             )
+        case Mismatched():
+            error = ResponseFailed(
+                "the response does not have the format it was asked for (code: schema_mismatch)",
+                code="schema_mismatch",
+                response_id=failure.response_id,
+            )
+            error.__cause__ = failure.cause
         case Expired():
             error = TurnTimeout(
                 f"the turn's {failure.phase} budget of {failure.seconds:g} s ran out",
