@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -167,3 +169,9 @@ def test_the_frame_is_put_together_from_pieces() -> None:
     assert encode_create({"model": "m", "input": "hi"}).frame(generate=False) == (
         '{"type":"response.create","generate":false,"model":"m","input":[]}'
     )
+
+
+def test_the_documentation_names_every_field_that_may_change() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "continuation.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == NEUTRAL_FIELDS - {"input"}
