@@ -1,0 +1,24 @@
+"""A short soak; the long one is a command, see `soak`."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from soak import soak
+
+TURNS = int(os.environ.get("SOAK_TURNS", "1200"))
+
+
+@pytest.mark.timeout(0 if TURNS > 2000 else 60)
+async def test_nothing_grows_and_no_answer_goes_astray() -> None:
+    tally = await soak(TURNS, rounds=6)
+    assert tally.wrong == []
+    assert sum(tally.outcomes.values()) == TURNS
+    assert tally.outcomes["answered"] > TURNS // 4
+    assert tally.outcomes["left"] > TURNS // 10
+    assert {sample.descriptors for sample in tally.samples} == {tally.samples[0].descriptors}
+    assert {sample.tasks for sample in tally.samples} == {tally.samples[0].tasks}
+    # The first rounds still fill caches; one object kept per turn would show as thousands.
+    early, late = tally.samples[1], tally.samples[-1]
+    assert late.blocks - early.blocks < TURNS * 2
