@@ -10,9 +10,9 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from enum import Enum
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from engine.messages import AssistantMessage
 from engine.protocol.account_events import AccountEvent
@@ -29,9 +29,10 @@ from engine.protocol.events import (
     TerminalEvent,
     UnknownEvent,
 )
-from engine.protocol.failures import Failed, Failure, Rejected, Violated
+from engine.protocol.failures import Failed, Failure, Mismatched, Rejected, Violated
 from engine.protocol.wire import member
 from engine.reports import Delivery
+from engine.structured import parse
 from engine.turn_events import TurnDone, TurnEvent, TurnStarted
 
 __all__ = ["CONNECTION_LIMIT", "Exchange", "Router", "Verdict", "is_cache_miss", "rejection"]
@@ -53,6 +54,10 @@ _TERMINAL_TYPES: Final = frozenset({"response.completed", "response.done", "resp
 class Exchange:
     """One request and its response.
 
+    Args:
+        lane: The ``stream_id`` it is sent with; None on the default lane.
+        text_format: What the text of a whole answer has to be; None for any text.
+
     Attributes:
         lane: The ``stream_id`` it was sent with; None on the default lane.
         delivery: How far the request got.
@@ -63,9 +68,20 @@ class Exchange:
         continuable: Whether the response ended in such a way that a request may continue it.
     """
 
-    __slots__ = ("_assembly", "abandoned", "continuable", "delivery", "lane", "outcome", "output_seen", "response_id")
+    __slots__ = (
+        "_assembly",
+        "_text_format",
+        "abandoned",
+        "continuable",
+        "delivery",
+        "lane",
+        "outcome",
+        "output_seen",
+        "response_id",
+    )
 
-    def __init__(self, lane: LaneName = None) -> None:
+    def __init__(self, lane: LaneName = None, *, text_format: Mapping[str, Any] | type | None = None) -> None:
+        self._text_format = text_format
         self.lane: LaneName = lane
         self.delivery: Delivery = Delivery.NOT_SENT
         self.output_seen: bool = False
@@ -127,6 +143,12 @@ class Exchange:
             self.outcome = failure
             return self._shown(events)
         message = self._assembly.message()
+        if self._text_format is not None and message.stop_reason == "stop" and not message.refusal:
+            try:
+                message = evolve(message, parsed=parse(self._text_format, message.text))
+            except ValueError as mismatch:
+                self.outcome = Mismatched(mismatch, self.response_id)
+                return self._shown(events)
         self.outcome = message
         cut = isinstance(event, ResponseIncomplete) or event.response.status == "incomplete"
         self.continuable = not cut or event.response.incomplete_reason == "steered"

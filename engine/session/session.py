@@ -109,6 +109,7 @@ class Session:
             timeouts=merge(settings.timeouts, timeouts),
             limits=merge(settings.limits, limits),
             on_cancel=settings.on_cancel if on_cancel is None else on_cancel,
+            text_format=options.text_format,
             warm_up=options.warm_up,
             buffered=buffered,
         )

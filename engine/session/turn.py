@@ -69,6 +69,7 @@ class Turn:
         timeouts: Timeouts,
         limits: Limits,
         on_cancel: OnCancel,
+        text_format: Mapping[str, Any] | type | None = None,
         warm_up: bool = False,
         buffered: bool = True,
     ) -> None:
@@ -95,6 +96,7 @@ class Turn:
         self._message: AssistantMessage | None = None
         self._error: TurnError | None = None
         self._text: CreateText | None = None
+        self._text_format = text_format
         self._warm_up = warm_up
         self._size = 0
         self._size_sent = 0
@@ -111,7 +113,7 @@ class Turn:
         self.on_cancel = on_cancel
         self.flushed: bool = False
         self.context: contextvars.Context = contextvars.copy_context()
-        self.exchange: Exchange = Exchange()
+        self.exchange: Exchange = Exchange(text_format=text_format)
         self.idle: float = timeouts.of("idle")
         self.last_progress: float | None = None
 
@@ -467,7 +469,7 @@ class Turn:
         self._full_because = "the server no longer held the previous response"
         self._actor.stored = None
         self._connection = None
-        self.exchange = Exchange()
+        self.exchange = Exchange(text_format=self._text_format)
         self.last_progress = None
         self.flushed = False
         self._times.pop("first_event", None)
