@@ -229,6 +229,12 @@ class Endpoint:
         scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
         return parts._replace(scheme=scheme, path=parts.path or "/")
 
+    def http_url(self, path: str) -> str:
+        """The URL of an HTTP request: ``path``, such as ``"/responses"``, below ``base_url``, whose query is kept."""
+        base = urlsplit(self.base_url)
+        scheme = {"ws": "http", "wss": "https"}.get(base.scheme, base.scheme)
+        return urlunsplit(base._replace(scheme=scheme, path=base.path.rstrip("/") + path))
+
     def __str__(self) -> str:
         parts = urlsplit(self.base_url)
         return urlunsplit(parts._replace(query=""))

@@ -36,6 +36,7 @@ __all__ = [
     "decode_object",
     "encode",
     "encode_create",
+    "parse_object",
 ]
 
 Malformation: TypeAlias = Literal["not JSON", "not an object", "no type", "nested too deep"]
@@ -72,7 +73,12 @@ _events: Final = StructureTable(SERVER_EVENT_CLASSES, UnknownEvent)
 _ready: Final = _events.ready
 
 
-def _parse(text: str) -> JsonObject:
+def parse_object(text: str) -> JsonObject:
+    """Read text that is to be one JSON object.
+
+    Raises:
+        MalformedFrame: It is not.
+    """
     # Raised outside the handlers: a parser's error holds the whole document, and as a context would carry it along.
     reason: Malformation = "not JSON"
     try:
@@ -103,7 +109,7 @@ def decode(text: str) -> ServerEvent:
     except (ValueError, RecursionError):
         pass
     if with_rest or raw.__class__ is not dict:
-        raw = _parse(text)
+        raw = parse_object(text)
     try:
         return _ready[raw["type"]](raw)
     except DRIFT:
@@ -163,7 +169,7 @@ def decode_client_event(text: str) -> ClientEvent:
     Raises:
         MalformedFrame: It is no JSON object. Unknown types and shapes are `UnknownClientEvent`.
     """
-    return structure_client_event(_parse(text))
+    return structure_client_event(parse_object(text))
 
 
 def _plain(value: Any) -> Any:

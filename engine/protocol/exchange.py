@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Any, Final, TypeAlias
 
@@ -30,12 +29,13 @@ from engine.protocol.events import (
     UnknownEvent,
 )
 from engine.protocol.failures import Failed, Failure, Mismatched, Rejected, Violated
+from engine.protocol.refusals import rejection
 from engine.protocol.wire import member
 from engine.reports import Delivery
 from engine.structured import parse
 from engine.turn_events import TurnDone, TurnEvent, TurnStarted
 
-__all__ = ["CONNECTION_LIMIT", "Exchange", "Router", "Verdict", "is_cache_miss", "rejection"]
+__all__ = ["CONNECTION_LIMIT", "Exchange", "Router", "Verdict", "is_cache_miss"]
 
 LaneName: TypeAlias = str | None
 
@@ -156,45 +156,12 @@ class Exchange:
         return self._shown(events)
 
 
-def rejection(event: ErrorEvent) -> Rejected:
-    """Read an error event that refuses a request."""
-    return Rejected(
-        status=event.status,
-        code=event.code,
-        type=event.error_type,
-        param=event.param,
-        message=event.message or "",
-        retry_after=_retry_after(event),
-    )
-
-
 def is_cache_miss(outcome: object) -> bool:
     """Whether a request was refused because the server no longer holds the response it continues.
 
     Nothing was begun, so the request may be sent again, whole (Responses API, WebSocket mode).
     """
     return isinstance(outcome, Rejected) and outcome.code == "previous_response_not_found"
-
-
-def _retry_after(event: ErrorEvent) -> float | None:
-    headers = event.headers
-    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        try:
-            seconds = float(headers[name]) * unit
-        except (KeyError, ValueError):
-            continue
-        if 0 <= seconds < float("inf"):
-            return seconds
-    return _until(headers)
-
-
-def _until(headers: Mapping[str, str]) -> float | None:
-    """Read a Retry-After that names a date, by the server's own clock (RFC 9110 section 10.2.3)."""
-    try:
-        wait = parsedate_to_datetime(headers["retry-after"]) - parsedate_to_datetime(headers["date"])
-    except (KeyError, ValueError, OverflowError, TypeError):  # a TypeError where only one of them names a time zone
-        return None
-    return max(wait.total_seconds(), 0.0)
 
 
 def _failure(event: TerminalEvent) -> Failed | None:
@@ -354,9 +321,10 @@ class Router:
 
 def _item_named_by(event: OutputEvent) -> str | None:
     """The id of the item an event is about."""
-    if isinstance(event, (OutputItemAdded, OutputItemDone)):
-        return event.item.id if event.item is not None else None
-    return event.item_id
+    named = event.raw.get("item_id")  # rather than the attribute: this is done for every delta
+    if isinstance(named, str):
+        return named
+    return event.item.id if isinstance(event, (OutputItemAdded, OutputItemDone)) and event.item is not None else None
 
 
 def _response_named_by(event: ServerEvent) -> str | None:

@@ -23,8 +23,9 @@ from engine.protocol.chain import Chain
 from engine.protocol.codec import MalformedFrame, decode
 from engine.protocol.control_events import ErrorEvent
 from engine.protocol.events import Chunks, ServerEvent
-from engine.protocol.exchange import Exchange, Router, Verdict, rejection
+from engine.protocol.exchange import Exchange, Router, Verdict
 from engine.protocol.failures import Expired, Failure, Lost, Rejected
+from engine.protocol.refusals import rejection
 from engine.reports import ConnectionStatistics, Delivery
 from engine.transport.dial import Dialer
 from engine.transport.websocket import Bounds, Callbacks, WebSocket

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import functools
+import socket
 import ssl
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import trio
 
-__all__ = ["Dialer", "TcpDialer", "close_at_once", "default_ssl_context"]
+from engine.errors import ConfigurationError
+from engine.protocol.failures import Unreachable
+
+__all__ = ["Dialer", "TcpDialer", "close_at_once", "default_ssl_context", "too_slow", "undialled"]
 
 
 class Dialer(Protocol):
@@ -83,3 +87,37 @@ async def close_at_once(stream: trio.abc.Stream) -> None:
 def default_ssl_context() -> ssl.SSLContext:
     """The verifying context that connections share: making one takes tens of milliseconds and blocks the loop."""
     return ssl.create_default_context()
+
+
+# --- what can go wrong on the way to a server ------------------------------------------------------------------------
+
+_STEPS: Final = {
+    "credentials": "asking for the key of",
+    "tcp": "connecting to",
+    "tls": "the TLS handshake with",
+    "upgrade": "the WebSocket upgrade at",
+}
+
+
+def undialled(stage: str, server: str, error: Exception) -> Unreachable:
+    """Say why a server could not be reached.
+
+    Args:
+        stage: ``"credentials"``, ``"tcp"`` or ``"tls"``.
+        server: The server as it may be shown: its host, and its port where that is not the default.
+        error: What the step raised.
+    """
+    if stage == "credentials":
+        problem = "returned an unusable key" if isinstance(error, ConfigurationError) else "raised"
+        return Unreachable(stage, f"the api_key function {problem}", error)
+    if stage == "tcp" and isinstance(error, (socket.gaierror, UnicodeError)):
+        return Unreachable("dns", f"the host name of {server} could not be resolved", error)
+    if isinstance(error.__cause__, ssl.SSLError):
+        return Unreachable(stage, f"{_STEPS[stage]} {server} failed", error.__cause__)
+    problem = "failed" if isinstance(error, (OSError, trio.BrokenResourceError)) else "raised"
+    return Unreachable(stage, f"{_STEPS[stage]} {server} {problem}", error)
+
+
+def too_slow(stage: str, server: str, seconds: float) -> Unreachable:
+    """Say which step took too long; takes the arguments of `undialled`, and ``"upgrade"``."""
+    return Unreachable("timeout", f"{_STEPS[stage]} {server} took longer than {seconds:g} s")

@@ -7,33 +7,25 @@ has an end of our own.
 
 from __future__ import annotations
 
-import socket
-import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final, cast
 
 import trio
 from attrs import field, frozen
 from trio_websocket import CloseReason, ConnectionClosed, WebSocketConnection, wrap_client_stream
 
-from engine.errors import ConfigurationError
-from engine.options import Endpoint, check_key
+from engine.options import Endpoint
 from engine.protocol.failures import Broken, Failure, Lost, Unreachable, Violated
-from engine.transport.dial import Dialer, close_at_once, default_ssl_context
+from engine.transport.credentials import request_headers, resolve_key
+from engine.transport.dial import Dialer, close_at_once, default_ssl_context, too_slow, undialled
 from engine.transport.tap import Tap
 
-__all__ = ["Bounds", "WebSocket", "upgrade_headers"]
+__all__ = ["Bounds", "WebSocket"]
 
 _RECEIVE_BYTES: Final = 65536
 _QUEUED_MESSAGES: Final = 64
 _DEFAULT_PORTS: Final = {"ws": 80, "wss": 443}
-
-try:
-    _USER_AGENT = f"trio-session-engine/{version('trio-session-engine')}"
-except PackageNotFoundError:  # run from a source tree that was never installed
-    _USER_AGENT = "trio-session-engine"
 
 
 @frozen
@@ -44,20 +36,6 @@ class Bounds:
     close: float
     max_message_bytes: int
     max_outbox_bytes: int
-
-
-def upgrade_headers(endpoint: Endpoint, key: str | None) -> list[tuple[bytes, bytes]]:
-    """The fields of the upgrade request beyond those of RFC 6455: credentials travel here and nowhere else."""
-    fields = dict(endpoint.headers)
-    if not any(name.lower() == "user-agent" for name in fields):
-        fields["User-Agent"] = _USER_AGENT
-    if key is not None:
-        fields["Authorization"] = f"Bearer {key}"
-    if endpoint.organization is not None:
-        fields["OpenAI-Organization"] = endpoint.organization
-    if endpoint.project is not None:
-        fields["OpenAI-Project"] = endpoint.project
-    return [(name.encode("ascii"), value.encode("ascii")) for name, value in fields.items()]
 
 
 @frozen
@@ -202,7 +180,7 @@ class WebSocket:
         stage = "credentials"
         try:
             with trio.CancelScope(deadline=deadline) as scope:
-                self._key = await self._resolve_key()
+                self._key = await resolve_key(self._endpoint)
                 context = None
                 if target.tls:
                     stage = "tls"
@@ -218,34 +196,11 @@ class WebSocket:
                         raise
                 return stream
         except Exception as error:
-            self._report(self._undialled(stage, error))
+            self._report(undialled(stage, target.host_header, error))
         else:
             if scope.cancelled_caught:
-                self._report(self._too_slow(stage))
+                self._report(too_slow(stage, target.host_header, self._bounds.connect))
         return None
-
-    def _undialled(self, stage: str, error: Exception) -> Unreachable:
-        target = self._target
-        if stage == "credentials":
-            problem = "returned an unusable key" if isinstance(error, ConfigurationError) else "raised"
-            return Unreachable(stage, f"the api_key function {problem}", error)
-        if stage == "tcp" and isinstance(error, (socket.gaierror, UnicodeError)):
-            return Unreachable("dns", f"the host name {target.host} could not be resolved", error)
-        if isinstance(error.__cause__, ssl.SSLError):
-            return Unreachable(stage, f"{_STAGES[stage]} {target.host_header} failed", error.__cause__)
-        problem = "failed" if isinstance(error, (OSError, trio.BrokenResourceError)) else "raised"
-        return Unreachable(stage, f"{_STAGES[stage]} {target.host_header} {problem}", error)
-
-    async def _resolve_key(self) -> str | None:
-        key = self._endpoint.api_key
-        if key is None or isinstance(key, str):
-            return key
-        return check_key(await key())
-
-    def _too_slow(self, stage: str) -> Unreachable:
-        return Unreachable(
-            "timeout", f"{_STAGES[stage]} {self._target.host_header} took longer than {self._bounds.connect:g} s"
-        )
 
     async def _serve(self, stream: trio.abc.Stream, deadline: float) -> None:
         """Everything that needs the peer, shielded from the owner's cancellation so that goodbyes can be said.
@@ -307,7 +262,7 @@ class WebSocket:
                 cast("Any", tap),  # annotated as a socket or TLS stream, documented for any stream
                 self._target.host_header,
                 self._target.resource,
-                extra_headers=upgrade_headers(self._endpoint, self._key),
+                extra_headers=request_headers(self._endpoint, self._key),
                 message_queue_size=_QUEUED_MESSAGES,
                 max_message_size=self._bounds.max_message_bytes,
                 receive_buffer_size=_RECEIVE_BYTES,
@@ -315,7 +270,7 @@ class WebSocket:
             tap.upgraded()
             self._ws = ws
         if scope.cancelled_caught:
-            self._report(tap.refusal or self._too_slow("upgrade"))
+            self._report(tap.refusal or too_slow("upgrade", self._target.host_header, self._bounds.connect))
         return self._ws is not None
 
     async def _read(self) -> None:
@@ -366,14 +321,6 @@ class WebSocket:
         if not self._failed and not self._closing.is_set():
             self._failed = True
             self._callbacks.failed(failure)
-
-
-_STAGES: Final = {
-    "credentials": "asking for the key of",
-    "tcp": "connecting to",
-    "tls": "the TLS handshake with",
-    "upgrade": "the WebSocket upgrade at",
-}
 
 
 def _only(group: BaseException) -> BaseException:

@@ -15,8 +15,9 @@ from engine.protocol.account_events import ACCOUNT_EVENT_CLASSES
 from engine.protocol.codec import decode_object
 from engine.protocol.control_events import ErrorEvent
 from engine.protocol.events import ServerEvent
-from engine.protocol.exchange import CONNECTION_LIMIT, Exchange, Router, Verdict, rejection
+from engine.protocol.exchange import CONNECTION_LIMIT, Exchange, Router, Verdict
 from engine.protocol.failures import Failed, Rejected, Violated
+from engine.protocol.refusals import rejection
 from engine.reports import Delivery
 from engine.turn_events import TextDelta, TextEnded, TextStarted, TurnDone, TurnStarted
 

@@ -1,0 +1,80 @@
+"""How a server says no: in an error event, or in an HTTP answer whose status is not one of success."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+from attrs import evolve
+
+from engine.protocol.codec import MalformedFrame, parse_object
+from engine.protocol.control_events import ErrorEvent
+from engine.protocol.failures import Rejected
+from engine.protocol.wire import attach
+
+__all__ = ["refusal", "rejection", "retry_after"]
+
+_MAX_WORDS: Final = 2000
+
+
+def rejection(event: ErrorEvent) -> Rejected:
+    """Read an error event that refuses a request."""
+    return Rejected(
+        status=event.status,
+        code=event.code,
+        type=event.error_type,
+        param=event.param,
+        message=event.message or "",
+        retry_after=retry_after(event.headers),
+    )
+
+
+def refusal(status: int, headers: Iterable[tuple[str, str]], body: bytes) -> Rejected:
+    """Read an HTTP answer that refuses a request.
+
+    Args:
+        status: Its status.
+        headers: Its header fields; of several with one name the first counts.
+        body: What has arrived of its body. JSON in any of the shapes that servers use is understood, other text is
+            kept as the message, and HTML, which comes from whatever stands before the server, is not.
+    """
+    fields: dict[str, str] = {}
+    for name, value in headers:
+        fields.setdefault(name.lower(), value)
+    text = body.decode("utf-8", "replace").strip()
+    try:
+        raw = parse_object(text)
+    except MalformedFrame:
+        words = "" if text.startswith("<") or not text.isprintable() else text[:_MAX_WORDS]
+        said = Rejected(status, None, None, None, words)
+    else:
+        event = ErrorEvent()
+        attach(event, raw)
+        said = rejection(event)
+        if said.type is None and isinstance(raw.get("type"), str) and raw["type"] != "error":
+            said = evolve(said, type=raw["type"])  # beside its code and its message, where nothing is nested
+    if said.retry_after is None:
+        said = evolve(said, retry_after=retry_after(fields))
+    return evolve(said, status=status)
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Read how many seconds a server asks to wait, from header fields with lower-case names."""
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        try:
+            seconds = float(headers[name]) * unit
+        except (KeyError, ValueError):
+            continue
+        if 0 <= seconds < float("inf"):
+            return seconds
+    return _until(headers)
+
+
+def _until(headers: Mapping[str, str]) -> float | None:
+    """Read a Retry-After that names a date, by the server's own clock (RFC 9110 section 10.2.3)."""
+    try:
+        wait = parsedate_to_datetime(headers["retry-after"]) - parsedate_to_datetime(headers["date"])
+    except (KeyError, ValueError, OverflowError, TypeError):  # a TypeError where only one of them names a time zone
+        return None
+    return max(wait.total_seconds(), 0.0)
