@@ -14,7 +14,7 @@ import pytest
 import trio
 
 import engine
-from engine.simulator import Simulator, open_simulator
+from engine.simulator import Refusal, Simulator, open_simulator
 
 SECONDS = 45.0
 
@@ -83,3 +83,28 @@ async def test_a_session_is_in_the_registry_from_its_turn_to_its_release(place: 
             with trio.fail_after(5):
                 while sim.open_connections:
                     await trio.lowlevel.checkpoint()
+
+
+@places
+async def test_a_session_is_warmed_up_before_its_first_turn(place: str) -> None:
+    async with opened(place) as (eng, sim):
+        session = await eng.session("warm")
+        options = engine.TurnOptions(warm_up=True)
+        reply = await session.ask("Say the word pineapple.", options, timeouts=engine.Timeouts(turn=SECONDS))
+        assert "pineapple" in reply.text.lower()
+        if sim is not None:
+            assert [request.body.get("generate") for request in sim.requests] == [False, None]
+
+
+@places
+async def test_a_wrong_key_ends_the_turn_with_an_authentication_failure(place: str) -> None:
+    async with opened(place) as (_, sim):
+        base_url = sim.base_url if sim is not None else "https://api.openai.com/v1"
+        if sim is not None:
+            sim.every_handshake = Refusal(401)
+        wrong = engine.Endpoint(base_url, "sk-wrong")
+        with trio.fail_after(SECONDS):
+            async with engine.open_session(wrong, model="gpt-test") as session:
+                with pytest.raises(engine.AuthenticationFailed) as caught:
+                    await session.ask("hi")
+        assert caught.value.status == 401
