@@ -149,6 +149,33 @@ async def test_an_error_during_an_upload_is_told_at_once(autojump_clock: MockClo
 # --- the outbox ---
 
 
+async def test_a_cancelled_sender_sends_whole_messages_in_order(autojump_clock: MockClock) -> None:
+    received: list[bytes] = []
+
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        while (got := await peer.next_frame()) is not None:
+            received.append(got[1])
+
+    async with contained(within=2) as held, trio.open_nursery() as nursery:
+        whole = line(held, script, capacity=100)
+        nursery.start_soon(whole.run)
+        await whole.opened.wait()
+
+        async def send(number: int) -> None:
+            with trio.CancelScope() as scope:
+                scope.cancel(reason="the caller has left")
+                assert await whole.socket.send(f"{number}" * 500) is not None
+
+        async with trio.open_nursery() as senders:
+            for number in range(10):
+                senders.start_soon(send, number)
+        while len(received) < 10:
+            await trio.testing.wait_all_tasks_blocked()
+        assert sorted(received) == [b"%d" % number * 500 for number in range(10)]
+        whole.socket.close()
+
+
 async def test_pings_without_end_from_a_peer_that_does_not_read_fill_the_outbox(autojump_clock: MockClock) -> None:
     async def script(peer: Peer) -> None:
         await peer.accept()

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import socket
 import ssl
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
 from invariants import Held, contained, said
-from raw_peer import CLOSE, CREATED, KEY, Line, Peer, PeerDialer, ScriptFor, close_frame, event, frame, line
+from raw_peer import CLOSE, CREATED, KEY, Line, Peer, PeerDialer, ScriptFor, close_frame, event, frame, line, pipe
 from trio.testing import MockClock
 
 import engine
+from engine.transport.dial import TcpDialer
 
 
 async def fail_to_connect(script: ScriptFor, *, within: float, **options: Any) -> Line:
@@ -459,6 +461,24 @@ async def test_a_context_that_cannot_be_used_leaves_no_stream_open(autojump_cloc
         attempt = line(held, silent, url="wss://peer.test/", ssl_context=context)
         await attempt.run()
         assert attempt.error.stage == "tls"
+
+
+@pytest.mark.parametrize("problem", ["context", "handshake", "cancelled"])
+async def test_a_dialer_closes_the_stream_whose_tls_fails(autojump_clock: MockClock, problem: str) -> None:
+    class Unusable(ssl.SSLContext):
+        def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
+            raise ValueError("server_hostname cannot start with a leading dot")
+
+    context = (Unusable if problem == "context" else ssl.SSLContext)(ssl.PROTOCOL_TLS_CLIENT)
+    async with contained(within=1) as held:
+        near, far = pipe()
+        held.watch(near)
+        if problem == "handshake":
+            await far.send_all(b"this is not TLS")
+        with trio.move_on_after(1) as scope:
+            with pytest.raises((ValueError, trio.BrokenResourceError)) if problem != "cancelled" else nullcontext():
+                await TcpDialer().start_tls(near, ssl_context=context, server_hostname="peer.test")
+        assert scope.cancelled_caught is (problem == "cancelled")
 
 
 async def test_a_missing_default_context_leaves_no_stream_open(
