@@ -124,6 +124,7 @@ class ToolCall:
         raw_arguments: The arguments exactly as the model wrote them: JSON text, or a custom tool's free text. Where a
             call made by hand has none, `arguments` are sent.
         kind: ``"function"`` or ``"custom"``.
+        extra: What else the item said, under its wire names (``namespace``, ``caller``, …); sent back unchanged.
     """
 
     id: str = field(validator=_name)
@@ -131,6 +132,7 @@ class ToolCall:
     arguments: Mapping[str, Any] = field(factory=dict, repr=size_only, validator=_mapping)
     raw_arguments: str = field(default="", repr=size_only, validator=_string)
     kind: Literal["function", "custom"] = field(default="function", validator=_call_kind)
+    extra: Mapping[str, Any] = field(factory=dict, kw_only=True, repr=size_only, validator=_mapping)
 
     def __attrs_post_init__(self) -> None:
         if not self.call_id:
@@ -149,10 +151,17 @@ class ToolCall:
 
 @frozen
 class Refusal:
-    """The model declines, in its own words."""
+    """The model declines, in its own words.
+
+    Attributes:
+        refusal: Those words.
+        item_id: The server's id of the message item it came in.
+        phase: Of that message, where the model said one; replay it unchanged.
+    """
 
     refusal: str = field(repr=size_only, validator=_string)
     item_id: str | None = None
+    phase: str | None = None
 
 
 @frozen

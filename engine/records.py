@@ -108,9 +108,9 @@ def members(record: type) -> tuple[Member, ...]:
         raise ConfigurationError(record.__name__, f"has an annotation that cannot be resolved: {error}") from None
     _, notes = documented(inspect.getdoc(record) or "", "Attributes")
     if is_typeddict(record):
-        required: frozenset[str] = record.__required_keys__  # type: ignore[attr-defined]
         return tuple(
-            Member(name, kind, name in required, ABSENT, _note(kind) or notes.get(name)) for name, kind in hints.items()
+            Member(name, kind, _required(record, name, kind), ABSENT, _note(kind) or notes.get(name))
+            for name, kind in hints.items()
         )
     found: list[Member] = []
     fields: Any = attrs.fields(record) if attrs.has(record) else dataclasses.fields(record)
@@ -124,6 +124,13 @@ def members(record: type) -> tuple[Member, ...]:
         note = _note(kind) or each.metadata.get("description") or notes.get(each.name)
         found.append(Member(getattr(each, "alias", None) or each.name, kind, required_here, default, note))
     return tuple(found)
+
+
+def _required(record: Any, name: str, kind: Any) -> bool:
+    """Whether a TypedDict requires a key; ``__required_keys__`` alone cannot read annotations that are text."""
+    if get_origin(kind) in (typing.Required, typing.NotRequired):
+        return get_origin(kind) is typing.Required
+    return name in record.__required_keys__
 
 
 def _default(field: Any) -> tuple[Any, bool]:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
-from typing import Any, Final, Literal, TypeAlias, get_args, get_origin
+from typing import Any, Final, Literal, TypeAlias, get_args, get_origin, is_typeddict
 
 import attrs
 from cattrs import ClassValidationError, Converter
 from cattrs.gen import make_dict_structure_fn
-from cattrs.gen.typeddicts import make_dict_structure_fn as make_typeddict_structure_fn
 
 from engine.errors import token
-from engine.records import FORMATS, LISTS, MAPPINGS, SETS, admits_null, alternatives, is_record, members
+from engine.records import FORMATS, LISTS, MAPPINGS, SETS, admits_null, alternatives, bare, is_record, members
 
 __all__ = ["Misfit", "StrictConverter", "decode", "structure"]
 
@@ -175,13 +174,14 @@ class StrictConverter(Converter):
     def _mapping(self, value: Any, kind: Any) -> Any:
         if type(value) is not dict:
             raise _misfit("an object", value)
-        made = {}
-        for name, each in value.items():
-            try:
-                made[name] = self.structure(each, (get_args(kind) or (str, Any))[1])
-            except Misfit as misfit:
-                raise misfit.under(name) from None
-        return made
+        element = (get_args(kind) or (str, Any))[1]
+        return {name: self._under(name, each, element) for name, each in value.items()}
+
+    def _under(self, name: str, value: Any, kind: Any) -> Any:
+        try:
+            return self.structure(value, bare(kind))
+        except Misfit as misfit:
+            raise misfit.under(name) from None
 
     def _union(self, value: Any, kind: Any) -> Any:
         options = sorted(alternatives(kind), key=_breadth)
@@ -210,9 +210,9 @@ class StrictConverter(Converter):
         known = {each.name for each in listed}
         aliases = {each.name: each.alias for each in attrs.fields(kind)} if attrs.has(kind) else {}
         needed = {each.name for each in listed if each.required}
-        if hasattr(kind, "__total__"):
-            fill: Any = make_typeddict_structure_fn(kind, self, _cattrs_detailed_validation=True)
-        else:
+        types = {each.name: each.type for each in listed}
+        fill: Any = None
+        if not is_typeddict(kind):
             fill = make_dict_structure_fn(kind, self, _cattrs_detailed_validation=True, _cattrs_use_alias=True)
 
         def structure(value: Any, _: Any) -> Any:
@@ -223,6 +223,8 @@ class StrictConverter(Converter):
             problems += [((name,), "is not known") for name in value if name not in known]
             if problems:
                 raise Misfit(*problems)
+            if fill is None:
+                return {name: self._under(name, each, types[name]) for name, each in value.items()}
             try:
                 return fill(value, kind)
             except ClassValidationError as group:

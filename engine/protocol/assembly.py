@@ -88,23 +88,25 @@ def _filled(block: AssistantBlock, text: str) -> AssistantBlock:
         case Text():
             return Text(text, block.phase, block.item_id, block.annotations)
         case Refusal():
-            return Refusal(text, block.item_id)
+            return Refusal(text, block.item_id, block.phase)
         case Thinking():
             return Thinking(text, block.signature)
         case ToolCall():
-            return _tool_call(block.id, block.name, text, block.kind)
+            return _tool_call(block.id, block.name, text, block.kind, block.extra)
         case OutputItem():
             return block
 
 
-def _tool_call(call: str, name: str, raw: str, kind: Literal["function", "custom"]) -> ToolCall:
+def _tool_call(
+    call: str, name: str, raw: str, kind: Literal["function", "custom"], extra: Mapping[str, Any]
+) -> ToolCall:
     arguments: Any = None
     if kind == "function":
         try:
             arguments = json.loads(raw)
         except (ValueError, RecursionError):
             arguments = None  # the raw text tells the caller what the model wrote
-    return ToolCall(call, name, arguments if isinstance(arguments, dict) else {}, raw, kind)
+    return ToolCall(call, name, arguments if isinstance(arguments, dict) else {}, raw, kind, extra=extra)
 
 
 class Assembly:
@@ -358,7 +360,7 @@ class Assembly:
         item = self._items.get(key[0])
         item_id = self._ids.get(key[0])
         phase = item.phase if isinstance(item, MessageItem) else None
-        return self._begin(key, Text("", phase, item_id) if key[1] == "text" else Refusal("", item_id))
+        return self._begin(key, Text("", phase, item_id) if key[1] == "text" else Refusal("", item_id, phase))
 
     def _call(self, output_index: int) -> _Growing | None:
         key: _Key = (output_index, "call", 0)
@@ -368,7 +370,9 @@ class Assembly:
         item = self._items.get(output_index)
         if not isinstance(item, FunctionCallItem | CustomToolCallItem) or not _nameable(item):
             return None  # arguments of a call that is not introduced yet: the finished item has them all
-        return self._begin(key, ToolCall(_call_identity(item), item.name, kind=_call_kind(item)))
+        return self._begin(
+            key, ToolCall(_call_identity(item), item.name, kind=_call_kind(item), extra=_call_extra(item))
+        )
 
     def _write(self, growing: _Growing, text: str) -> None:
         growing.pieces.append(text)
@@ -447,7 +451,8 @@ class Assembly:
                 assert growing is not None
                 raw = item.arguments if isinstance(item, FunctionCallItem) else item.input
                 raw = raw or growing.written
-                self._complete(growing, _tool_call(_call_identity(item), item.name, raw, _call_kind(item)), raw)
+                block = _tool_call(_call_identity(item), item.name, raw, _call_kind(item), _call_extra(item))
+                self._complete(growing, block, raw)
         begun = [growing for key, growing in self._by_key.items() if key[0] == index]
         for growing in begun:
             self._end(growing)
@@ -470,7 +475,7 @@ class Assembly:
                 case RefusalPart():
                     key: _Key = (index, "refusal", number)
                     growing = self._by_key.get(key) or self._begin_spoken(key)
-                    self._complete(growing, Refusal(part.refusal, item.id), part.refusal)
+                    self._complete(growing, Refusal(part.refusal, item.id, item.phase), part.refusal)
 
     def _finish_text(self, index: int, number: int, block: Text) -> None:
         key: _Key = (index, "text", number)
@@ -504,6 +509,13 @@ def _replayable(item: Item) -> bool:
 
 def _call_kind(item: FunctionCallItem | CustomToolCallItem) -> Literal["function", "custom"]:
     return "function" if isinstance(item, FunctionCallItem) else "custom"
+
+
+_CALL_MEMBERS: Final = frozenset({"type", "id", "status", "call_id", "name", "arguments", "input"})
+
+
+def _call_extra(item: FunctionCallItem | CustomToolCallItem) -> Mapping[str, Any]:
+    return {name: value for name, value in item.raw.items() if value is not None and name not in _CALL_MEMBERS}
 
 
 def _annotations(part: OutputText) -> tuple[Mapping[str, Any], ...]:

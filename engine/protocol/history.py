@@ -179,13 +179,12 @@ def _assistant_items(blocks: tuple[AssistantBlock, ...], *, stored: bool) -> Ite
         if isinstance(block, (Text, Refusal)):
             if isinstance(block, Text) and not block.text:
                 continue
-            phase = block.phase if isinstance(block, Text) else None
-            if spoken is None or spoken.get("phase") != phase:
+            if spoken is None or spoken.get("phase") != block.phase:
                 if spoken is not None:
                     yield spoken
                 spoken = {"type": "message", "role": "assistant", "content": []}
-                if phase is not None:
-                    spoken["phase"] = phase
+                if block.phase is not None:
+                    spoken["phase"] = block.phase
             spoken["content"].append(_output_part(block))
             continue
         if spoken is not None:
@@ -216,6 +215,7 @@ def _assistant_item(block: Thinking | ToolCall | OutputItem, *, stored: bool) ->
         case ToolCall():
             name, text = ("arguments", "function_call") if block.kind == "function" else ("input", "custom_tool_call")
             item = {"type": text, "call_id": block.call_id, "name": block.name, name: _raw_arguments(block)}
+            item |= {other: own(value) for other, value in block.extra.items() if other not in item}
             if stored and block.item_id is not None:
                 item["id"] = block.item_id
             return item
