@@ -64,8 +64,8 @@ __all__ = [
 SOON = 2.0
 """Seconds within which the next turn must be answered where the server is alive."""
 
-_BYSTANDER_EVERY = 4
-"""A turn of another session is in flight in every fourth trial only: it doubles what a trial costs."""
+_BYSTANDER_EVERY = 6
+"""A turn of another session is in flight in every sixth trial only: it doubles what a trial costs."""
 
 Blow: TypeAlias = Literal["cancel", "interrupt"]
 
@@ -400,8 +400,9 @@ async def nothing(world: World) -> None:
 
 
 async def ask_once(world: World) -> None:
-    """Have a connection open."""
+    """Have a connection open, and the lane free."""
     await world.ask()
+    await trio.testing.wait_all_tasks_blocked()
 
 
 @attrs.frozen

@@ -14,12 +14,29 @@ from stepping import Scenario, instructions, interrupt, repeatable, signal_place
 
 from engine import OnCancel
 
-STEP_STRIDE = 6
-PLACE_STRIDE = 8
-IN_THE_MAIN_TASK = (scenarios.ASK, scenarios.QUEUE, scenarios.LEAVE, scenarios.RELEASE, scenarios.LIFE, scenarios.EXIT)
+STEP_STRIDE = 10
+PLACE_STRIDE = 16
+IN_THE_MAIN_TASK = (
+    scenarios.ASK,
+    scenarios.QUEUE,
+    scenarios.LEAVE_FROZEN,  # where a turn that is not left for good never ends by itself
+    scenarios.RELEASE,
+    scenarios.LIFE,
+    scenarios.EXIT,
+)
 IN_ANY_TASK = (scenarios.CONNECT, scenarios.STREAM, scenarios.WARM_UP, scenarios.LEAVE, scenarios.LIFE, scenarios.EXIT)
 
-STATEFUL = ("/engine.py", "/actor.py", "/lane.py", "/turn.py", "/connection.py", "/websocket.py", "/tap.py", "/dial.py")
+STATEFUL = (
+    "/engine.py",
+    "/actor.py",
+    "/lane.py",
+    "/turn.py",
+    "/connection.py",
+    "/websocket.py",
+    "/tap.py",
+    "/dial.py",
+    "/budgets.py",
+)
 """Where an interrupt can leave something half done; reading and writing messages leaves nothing behind."""
 
 
@@ -29,7 +46,7 @@ def named(scenario: Scenario) -> str:
 
 @pytest.mark.parametrize("scenario", scenarios.ALL, ids=named)
 @repeatable
-def test_interrupted_at_every_sixth_step(scenario: Scenario, scheduling: object) -> None:
+def test_interrupted_at_every_tenth_step(scenario: Scenario, scheduling: object) -> None:
     policy = scenario.policies[scenarios.ALL.index(scenario) % len(scenario.policies)]
     first = 1 + scenarios.ALL.index(scenario) % STEP_STRIDE
     reached = sweep(scenario, policy, blow="interrupt", points=itertools.count(first, STEP_STRIDE))
@@ -51,4 +68,4 @@ def test_interrupted_in_tasks_of_the_engine(scenario: Scenario, scheduling: obje
     places = [place for place in signal_places(scenario) if not place[2]]
     sample = places[IN_ANY_TASK.index(scenario) % PLACE_STRIDE :: PLACE_STRIDE]
     # A place that only some orders of tasks lead to may not be reached again.
-    assert interrupt(scenario, OnCancel.CLOSE, sample) >= 0.8 * len(sample) >= 5
+    assert interrupt(scenario, OnCancel.CLOSE, sample) >= 0.8 * len(sample) >= 3
