@@ -805,6 +805,10 @@ class World:
         else:
             limit = granted + (budgets.of("start") if taken.granted else budgets.of("queue"))
         assert seconds.total <= limit + TICK, f"{taken.nonce} took {seconds.total} s, {limit} s are allowed"
+        if report.attempts and seconds.send is None:
+            assert seconds.total <= connected + budgets.of("send") + TICK
+        elif report.attempts and seconds.first_event is None:
+            assert seconds.total <= sent + budgets.of("first_event") + TICK
         if isinstance(error, engine.TurnTimeout):
             budget = budgets.of(error.phase)
             assert math.isfinite(budget)

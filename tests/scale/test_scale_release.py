@@ -417,3 +417,30 @@ async def test_at_every_step_of_a_turn_what_was_not_sent_is_not_sent_later(autoj
                 unsent += 1
                 assert sim.requests == [], f"released after {steps} steps"
     assert 5 < unsent < 115
+
+
+class Leave(engine.Instrument):
+    """Cancels its scope as soon as a connection is open."""
+
+    def __init__(self) -> None:
+        self.scope = trio.CancelScope()
+
+    def connection_opened(self, session: str, connection: int, seconds: float) -> None:
+        self.scope.cancel(reason="the connection has just opened")
+
+
+async def test_a_turn_left_as_its_connection_opens_is_not_sent_later(autojump_clock: MockClock) -> None:
+    unsent = 0
+    for _ in range(40):  # whose task runs first at that moment is up to the scheduler
+        leave = Leave()
+        async with open_simulator(in_memory=True) as sim:
+            async with engine.open_session(sim.endpoint, model="m", dialer=sim.dialer, instruments=[leave]) as session:
+                turn = session.turn("hi")
+                with leave.scope:
+                    async with turn:
+                        await turn.wait()
+                await trio.testing.wait_all_tasks_blocked()
+                if turn.report.delivery is engine.Delivery.NOT_SENT:
+                    unsent += 1
+                    assert sim.requests == []
+    assert unsent
