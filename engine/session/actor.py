@@ -204,8 +204,12 @@ class Actor:
             timeouts: For the dial, if one has to be started.
             joined: Called before waiting for a dial.
 
+        A connection that ends as soon as it is open is a failure to connect: dialling on would hammer a server that
+        accepts everybody and serves nobody.
+
         Cancelling stops waiting; the dial goes on for whoever comes next.
         """
+        waited_for: Connection | None = None
         while True:
             current = self._current
             if current is not None and current.state is State.OPEN:
@@ -213,6 +217,8 @@ class Actor:
                 if reason is None:
                     return current
                 current.retire(reason)
+                if current is waited_for:
+                    return current.ending
                 continue
             if current is None:
                 if not self._alive:
@@ -223,6 +229,7 @@ class Actor:
             await current.settled.wait()
             if current.failure is not None:
                 return current.failure
+            waited_for = current
 
     def _unfit(self, connection: Connection) -> str | None:
         if not connection.usable:

@@ -170,6 +170,11 @@ class Connection:
         """Whether a turn may be dispatched on it: open, not retiring, and unbroken as far as known."""
         return self._state is State.OPEN and self._socket.usable
 
+    @property
+    def ending(self) -> Failure:
+        """Why it is of no use any more, once it is not."""
+        return self.failure or Lost("the connection ended as soon as it was open")
+
     def age(self, now: float) -> float:
         """Seconds since it was opened."""
         return now - self._opened_at

@@ -106,6 +106,7 @@ class Turn:
         self._attempts = 0
         self._reused = False
         self._connection: Connection | None = None
+        self._dialled: Connection | None = None
         self._draining: Connection | None = None
         self._tail_gone = trio.Event()
         self._times: dict[str, float] = {}
@@ -357,6 +358,8 @@ class Turn:
             self._over = trio.Event()  # before anything can come back
             if not await connection.dispatch(self, self._planned(connection)):
                 self._budgets.stop("send")
+                if connection is self._dialled:
+                    self.fail(connection.ending)
                 continue
             self._connection = connection
             self._attempts += 1
@@ -407,6 +410,7 @@ class Turn:
 
     def joined(self, connection: Connection) -> None:
         """The turn waits for a dial, whose clock may have been running for a while."""
+        self._dialled = connection
         self._budgets.start("connect", connection.started_at)
         self._scope.deadline = self._budgets.deadline
 

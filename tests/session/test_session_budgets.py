@@ -269,3 +269,16 @@ async def test_zero_is_a_budget(autojump_clock: MockClock) -> None:
         assert took == 0
         check(error, "turn", 0, engine.Delivery.NOT_SENT)
     assert sim.requests == []
+
+
+@pytest.mark.parametrize("code", [1008, 1006])
+async def test_a_server_that_accepts_and_hangs_up_is_not_dialled_again_and_again(
+    autojump_clock: MockClock, code: int
+) -> None:
+    async with session_to(sim_options={"handshake": Accept(close_code=code)}) as (session, sim):
+        for expected in (1, 2, 3):
+            took, error = await expiry(session)
+            assert took == 0
+            assert type(error) is engine.ConnectionLost
+            assert error.close_code == code
+            assert len(sim.connections) == expected
