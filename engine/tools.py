@@ -9,6 +9,7 @@ import re
 import typing
 from collections.abc import Callable, Mapping
 from decimal import Decimal
+from enum import Enum
 from pathlib import PurePath
 from typing import Any, Final
 from uuid import UUID
@@ -164,8 +165,8 @@ class FunctionTool:
             result = await trio.to_thread.run_sync(run, abandon_on_cancel=True)
         else:
             result = run()
-            if inspect.isawaitable(result):
-                result = await result
+        if inspect.isawaitable(result):
+            result = await result
         return _blocks(result, self.name)
 
     def _structured(self, call: ToolCall) -> dict[str, Any]:
@@ -204,8 +205,11 @@ def _inner(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _docstring(function: Callable[..., Any]) -> str:
-    inner = _inner(function)
-    return inspect.getdoc(inner) or ("" if isinstance(function, functools.partial) else inspect.getdoc(function) or "")
+    while isinstance(function, functools.partial):
+        function = function.func
+    if inspect.isroutine(function):
+        return inspect.getdoc(function) or ""
+    return type(function).__call__.__doc__ or inspect.getdoc(type(function)) or ""
 
 
 def _check_kind(function: Callable[..., Any], name: str, *, thread: bool) -> None:
@@ -251,8 +255,8 @@ def _blocks(result: Any, name: str) -> tuple[UserBlock, ...]:
         if all(isinstance(each, (Text, Image, File, str)) for each in result):
             return tuple(Text(each) if isinstance(each, str) else each for each in result)
         raise TypeError(f"the tool {name} returned blocks among values that are none")
-    if type(result) is str:
-        return (Text(result),)
+    if isinstance(result, str) and not isinstance(result, Enum):
+        return (Text(str(result)),)
     return (Text(_json(result, name)),)
 
 
