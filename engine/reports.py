@@ -46,7 +46,7 @@ class TurnReport:
     """What happened to one turn.
 
     Attributes:
-        transport: ``"websocket"`` or ``"sse"``; None if the turn never reached a connection.
+        transport: ``"websocket"`` or ``"sse"``, ``"http"`` for a compaction; None if no connection was reached.
         attempts: How often the request was handed to a transport.
         connection_reused: Whether the connection had served an earlier request.
         continued: Whether only the new input was sent, on top of what the server already held.

@@ -114,11 +114,19 @@ class CreateText:
             parts.append(self.members)
         if generate is False:
             parts.append('"input":[]')
-        elif self.items is not None:
-            parts.append(f'"input":[{",".join(self.items[skip:])}]')
-        elif self.input is not None:
-            parts.append(f'"input":{self.input}')
+        else:
+            parts += self._input(skip)
         return f"{{{','.join(parts)}}}"
+
+    def http_body(self) -> str:
+        """Give the text of the same request's body over HTTP."""
+        parts = [self.members] if self.members else []
+        return f"{{{','.join(parts + self._input())}}}"
+
+    def _input(self, skip: int = 0) -> list[str]:
+        if self.items is not None:
+            return [f'"input":[{",".join(self.items[skip:])}]']
+        return [] if self.input is None else [f'"input":{self.input}']
 
 
 @frozen

@@ -19,12 +19,14 @@ from engine.protocol.chain import Held
 from engine.protocol.failures import Broken, Closed, Failure
 from engine.protocol.requests import CreateText
 from engine.reports import SessionStatistics
+from engine.session.compaction import Compaction
 from engine.session.connection import Connection, State
 from engine.session.lane import LaneQueue
 from engine.session.leaving import Aftermath, aftermath
 from engine.session.turn import Turn
 from engine.session.warm_up import WarmUp
 from engine.transport.dial import Dialer
+from engine.transport.http import HttpClient
 
 __all__ = ["Actor", "Settings"]
 
@@ -187,6 +189,15 @@ class Actor:
         warm_up = WarmUp(connection, body, text, seconds)
         self._nursery.start_soon(warm_up.run)
         return warm_up
+
+    @trio.lowlevel.enable_ki_protection
+    def compact(self, compaction: Compaction) -> None:
+        """Run a compaction in a task of its own, or fail it if the session does no more work."""
+        if self._alive:
+            assert self._nursery is not None
+            self._nursery.start_soon(compaction.run, HttpClient(self._endpoint, self._dialer))
+        else:
+            compaction.fail(self.failure or Closed("the session is being released"))
 
     # --- connections ---
 

@@ -7,10 +7,12 @@ import trio
 from engine.errors import ConfigurationError
 from engine.messages import AssistantMessage, Context
 from engine.options import Limits, OnCancel, Timeouts, Transport, TurnOptions, merge
+from engine.protocol.compaction import compaction_body
 from engine.protocol.failures import Failure
 from engine.protocol.history import create_body
 from engine.reports import SessionStatistics
 from engine.session.actor import Actor
+from engine.session.compaction import Compaction
 from engine.session.turn import Turn, create_text
 
 __all__ = ["Session"]
@@ -141,6 +143,32 @@ class Session:
         warm_up = self._actor.warm_up(connection, body, text, merged.of("warm_up"))
         await warm_up.finished.wait()
         return warm_up.exchange.continuable
+
+    async def compact(
+        self, context: str | Context, options: TurnOptions | None = None, *, timeouts: Timeouts | None = None
+    ) -> Context:
+        """Have the server compact a conversation, and return what takes its place in the next turns.
+
+        Goes over HTTP, beside the session's turns. Of the options count ``model``, ``prompt_cache_key`` and
+        ``service_tier``. The result has the same instructions and tools, and holds what the server returned as it
+        is: keep all of it, and append to it. The next turn with it is sent whole.
+
+        Raises:
+            ConfigurationError: something given is wrong; nothing was sent.
+            TurnError: the conversation was not compacted; its class and attributes say why.
+
+        Takes the ``start`` budget at most. If cancelled, the request is given up and its connection closed, at once.
+        """
+        settings = self._actor.settings
+        given = Context.of(context)
+        body = compaction_body(given, options or TurnOptions(), model=settings.model)
+        compaction = Compaction(
+            given,
+            create_text(body).http_body(),
+            timeouts=merge(settings.timeouts, timeouts),
+            max_bytes=settings.limits.number("max_message_bytes"),
+        )
+        return await compaction.compact(self._actor)
 
     def statistics(self) -> SessionStatistics:
         """Counters at this moment."""
