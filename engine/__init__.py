@@ -45,7 +45,10 @@ from engine.options import Transport as Transport
 from engine.options import TurnOptions as TurnOptions
 from engine.reports import Delivery as Delivery
 from engine.reports import TurnReport as TurnReport
+from engine.session.conversation import Conversation as Conversation
+from engine.session.conversation import Reply as Reply
 from engine.session.session import Session as Session
+from engine.session.tool_loop import Round as Round
 from engine.session.turn import Turn as Turn
 from engine.tools import FunctionTool as FunctionTool
 from engine.turn_events import TextDelta as TextDelta

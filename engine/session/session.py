@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import trio
 
 from engine.errors import ConfigurationError
-from engine.messages import AssistantMessage, Context
+from engine.messages import AnyTool, AssistantMessage, Context, Message
 from engine.options import Limits, OnCancel, Timeouts, Transport, TurnOptions, merge
 from engine.protocol.compaction import compaction_body
 from engine.protocol.failures import Failure
@@ -13,6 +15,8 @@ from engine.protocol.history import create_body
 from engine.reports import SessionStatistics
 from engine.session.actor import Actor
 from engine.session.compaction import Compaction
+from engine.session.conversation import Conversation
+from engine.session.tool_loop import Approve, LoopSettings, OnRound, OpenTurn, Toolbox, ToolLoop
 from engine.session.turn import Turn, create_text
 
 __all__ = ["Session"]
@@ -88,6 +92,141 @@ class Session:
         async with self._turn(context, options, timeouts, limits, on_cancel, transport, buffered=False) as turn:
             return await turn.wait()
 
+    async def run(
+        self,
+        context: str | Context,
+        tools: Iterable[AnyTool] = (),
+        options: TurnOptions | None = None,
+        *,
+        timeouts: Timeouts | None = None,
+        limits: Limits | None = None,
+        on_cancel: OnCancel | None = None,
+        transport: Transport | None = None,
+        max_rounds: int = 16,
+        max_concurrent_tools: int = 8,
+        tool_timeout: float | None = None,
+        approve: Approve | None = None,
+        on_round: OnRound | None = None,
+    ) -> AssistantMessage:
+        """Ask, run the tools that the model calls, send their outputs, and so on; return the last response.
+
+        Tools run in the caller's task tree, the calls of one response side by side, and only when the response is
+        complete: a request that is sent again runs no tool again. A tool that fails or takes too long, a tool that does
+        not exist, arguments that do not fit, a call that is refused: each becomes an output that tells the model so,
+        with the type and the text of a tool's exception. What is no `Exception`, such as KeyboardInterrupt, comes out.
+
+        The response is returned with its calls, none of them run, when any is for a tool without a function. So is one
+        that the token limit cut.
+
+        Args:
+            context: Instructions, messages and tools; a plain string is one user message without history.
+            tools: More tools, in addition to the context's. A `FunctionTool` in either is run; one whose name is
+                declared by a schema as well serves that declaration, which is how a custom tool gets its function.
+            options: What to ask of the model. A ``tool_choice`` that demands a call holds for the first round only.
+            timeouts: Budgets for each round's turn, field by field over the session's. For all rounds together, use a
+                scope of your own.
+            limits: Limits for each round's turn, field by field over the session's.
+            on_cancel: What becomes of the connection if the loop is left during a turn.
+            transport: How the requests travel.
+            max_rounds: How many responses to ask for.
+            max_concurrent_tools: How many calls of one response run at the same time.
+            tool_timeout: Seconds for each call of a tool that has no timeout of its own; None for no limit.
+            approve: Asked about one call after the other, before any call of the response is run: True to run it, False
+                or a reason to refuse it. May be async. What it raises ends the loop.
+            on_round: Told of each `Round` when it is complete. May be async. What it raises ends the loop.
+
+        Raises:
+            ConfigurationError: something given is wrong; nothing was sent.
+            TurnError: a round failed; its class and attributes say why. When the model still calls tools in the last
+                round that it may have, a `ResponseFailed` with code ``max_rounds``, and ``partial`` is that response.
+
+        If cancelled, the turn is abandoned at once, or the tools are cancelled and waited for, whichever is under way.
+        """
+        given = Context.of(context)
+        loop = ToolLoop(
+            self._opener(timeouts, limits, on_cancel, transport),
+            given,
+            Toolbox(given.tools, tools),
+            _options(options),
+            LoopSettings(
+                max_rounds=max_rounds,
+                max_concurrent_tools=max_concurrent_tools,
+                tool_timeout=tool_timeout,
+                approve=approve,
+                on_round=on_round,
+            ),
+        )
+        return await loop.run()
+
+    def conversation(
+        self,
+        instructions: str | None = None,
+        tools: Iterable[AnyTool] = (),
+        messages: Iterable[Message] = (),
+        options: TurnOptions | None = None,
+        *,
+        timeouts: Timeouts | None = None,
+        limits: Limits | None = None,
+        on_cancel: OnCancel | None = None,
+        transport: Transport | None = None,
+        max_rounds: int = 16,
+        max_concurrent_tools: int = 8,
+        tool_timeout: float | None = None,
+        approve: Approve | None = None,
+        on_round: OnRound | None = None,
+    ) -> Conversation:
+        """Begin a conversation, which keeps its transcript and runs tools. Sends nothing.
+
+        Args:
+            instructions: What holds for the whole conversation.
+            tools: What the model may call: functions, and schemas whose calls you answer yourself.
+            messages: The transcript so far.
+            options: What to ask of the model, unless a prompt says otherwise.
+            timeouts: As for `run`; likewise all that follow.
+            limits: See `run`.
+            on_cancel: See `run`.
+            transport: See `run`.
+            max_rounds: How many responses to ask for at each prompt.
+            max_concurrent_tools: See `run`.
+            tool_timeout: See `run`.
+            approve: See `run`.
+            on_round: See `run`. When it is told of a round, the transcript holds it.
+
+        Raises:
+            ConfigurationError: something given is wrong; ``field`` names it.
+        """
+        toolbox = Toolbox((), tools)
+        return Conversation(
+            self._opener(timeouts, limits, on_cancel, transport),
+            Context(messages, instructions=instructions, tools=toolbox.offered),
+            toolbox,
+            _options(options),
+            LoopSettings(
+                max_rounds=max_rounds,
+                max_concurrent_tools=max_concurrent_tools,
+                tool_timeout=tool_timeout,
+                approve=approve,
+                on_round=on_round,
+            ),
+        )
+
+    def _opener(
+        self,
+        timeouts: Timeouts | None,
+        limits: Limits | None,
+        on_cancel: OnCancel | None,
+        transport: Transport | None,
+    ) -> OpenTurn:
+        """Return what prepares the turns of a loop, having looked at what it will be given."""
+        check_policies(on_cancel, transport)
+        merge(self._actor.settings.timeouts, timeouts)
+        merge(self._actor.settings.limits, limits)
+
+        def open_turn(context: Context, options: TurnOptions, buffered: bool) -> Turn:
+            return self._turn(context, options, timeouts, limits, on_cancel, transport, buffered=buffered)
+
+        return open_turn
+
     def _turn(
         self,
         context: str | Context,
@@ -99,9 +238,7 @@ class Session:
         *,
         buffered: bool,
     ) -> Turn:
-        options = TurnOptions() if options is None else options
-        if not isinstance(options, TurnOptions):
-            raise ConfigurationError("options", f"is a {type(options).__name__}, not TurnOptions")
+        options = _options(options)
         settings = self._actor.settings
         check_policies(on_cancel, transport)
         return Turn(
@@ -173,6 +310,12 @@ class Session:
     def statistics(self) -> SessionStatistics:
         """Counters at this moment."""
         return self._actor.statistics()
+
+
+def _options(given: TurnOptions | None) -> TurnOptions:
+    if given is not None and not isinstance(given, TurnOptions):
+        raise ConfigurationError("options", f"is a {type(given).__name__}, not TurnOptions")
+    return TurnOptions() if given is None else given
 
 
 def check_policies(on_cancel: OnCancel | None, transport: Transport | None) -> None:
