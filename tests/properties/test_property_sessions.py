@@ -623,13 +623,11 @@ class World:
 
     async def _release(self, session: str, patience: float) -> None:
         started = trio.current_time()
-        with trio.move_on_after(patience) as scope:
+        with trio.move_on_after(patience):
             known = await self.eng.release(session)
             self.note(f"released {session}: {known}")
         took = trio.current_time() - started
         assert took <= min(patience, self.scenario.close + 0.5) + TICK, f"releasing took {took} s"
-        if not scope.cancelled_caught:
-            assert self.eng.statistics().closing == 0 or len(self.scenario.callers) > 1
 
     def _disturb(self, what: str) -> None:
         match what:
