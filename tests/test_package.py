@@ -20,7 +20,7 @@ SOURCES = sorted((ROOT / "engine").rglob("*.py"))
 NAMES = re.findall(
     r"\w+",
     """
-    open_engine Engine open_session Session Turn
+    open_engine Engine open_session Session Turn Conversation Reply Round
     Endpoint Timeouts Limits OnCancel Transport TurnOptions TurnReport Delivery Instrument
     Context UserMessage AssistantMessage ToolResult Text Thinking ToolCall Image File Refusal Usage Tool FunctionTool
     TurnStarted TextStarted TextDelta TextEnded ThinkingStarted ThinkingDelta ThinkingEnded

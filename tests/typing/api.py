@@ -14,16 +14,20 @@ from engine import (
     ConnectFailed,
     ConnectionLost,
     Context,
+    Conversation,
     Delivery,
     Endpoint,
     Engine,
     EngineError,
+    FunctionTool,
     Instrument,
     Limits,
     OnCancel,
     RateLimited,
+    Reply,
     RequestRejected,
     ResponseFailed,
+    Round,
     Session,
     TextDelta,
     TextEnded,
@@ -105,6 +109,35 @@ def tell(event: TurnEvent) -> str:
             return block.name
         case TurnDone(reason, message):
             return reason + message.text
+
+
+def add(left: int, right: int) -> int:
+    return left + right
+
+
+async def approve(call: ToolCall) -> bool | str:
+    return call.name == "add" or "no"
+
+
+async def conversations(session: Session) -> None:
+    function = FunctionTool(add, timeout=5)
+    rounds: list[Round] = []
+    schema = {"type": "custom", "name": "shell"}
+    answer = await session.run("2+2?", [function], on_round=rounds.append, approve=lambda call: True)
+    assert_type(answer, AssistantMessage)
+    assert_type(rounds[0].results, tuple[ToolResult, ...])
+    assert_type(rounds[0].report, TurnReport)
+    chat = session.conversation("Be brief.", [function, schema], approve=approve, tool_timeout=5)
+    assert_type(chat, Conversation)
+    assert_type(await chat.send("2+2?"), AssistantMessage)
+    assert_type(await chat.send([UserMessage("2+2?")], TurnOptions(temperature=0)), AssistantMessage)
+    assert_type(chat.unanswered, tuple[ToolCall, ...])
+    assert_type(chat.context, Context)
+    async with chat.stream("2+2?") as reply:
+        assert_type(reply, Reply)
+        async for event in reply:
+            tell(event)
+    assert_type(reply.message, AssistantMessage)
 
 
 async def many_sessions(dialer_of: Simulator) -> None:
