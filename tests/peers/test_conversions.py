@@ -1,0 +1,125 @@
+"""The same conversation in three libraries' hands: what each sends back of a response, and how it describes a tool.
+
+Differences are listed here with their reasons; what is not listed has to be the same.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from agents import FunctionTool as AgentsFunctionTool
+from agents import function_tool
+from agents.items import ItemHelpers, ModelResponse
+from agents.models.openai_responses import Converter
+from agents.usage import Usage
+from openai.types.responses import Response
+from trio.testing import MockClock
+
+import engine
+from engine.protocol.chain import canonical
+from engine.protocol.history import create_body, input_items, wire_tools
+from engine.simulator import Call, CustomCall, Refuse, Say, Script, Think, open_simulator
+
+TURNS = [
+    [Think(["First.", "Then."]), Say("Let me see.", phase="commentary"), Call("add", {"a": 1, "b": 2})],
+    [Say("It is ", phase="final_answer"), Say("3.", phase="final_answer")],
+    [Refuse("No.")],
+    [CustomCall("run", "print(1)")],
+]
+
+
+async def answered(steps: list[Any]) -> tuple[engine.AssistantMessage, Response]:
+    """The same response as our message and as openai-python's own model."""
+    async with open_simulator(in_memory=True, brain=Script([steps])) as sim:
+        async with engine.open_session(sim.endpoint, model="m", dialer=sim.dialer) as session:
+            message = await session.ask("hi", engine.TurnOptions(store=True))
+        return message, Response.model_validate(sim.response(message.response_id or ""))
+
+
+def without(item: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what the others send back and we do not.
+
+    ``status`` says nothing in a request; ``logprobs`` and empty ``encrypted_content`` are what the server added for the
+    reader, and message ids are only pointers to what is sent anyway.
+    """
+    gone = {"status"} | ({"id"} if item.get("type") == "message" else set())
+    kept = {name: value for name, value in item.items() if name not in gone and value is not None}
+    if isinstance(kept.get("content"), list):
+        kept["content"] = [
+            {name: value for name, value in part.items() if name != "logprobs"} for part in kept["content"]
+        ]
+    return kept
+
+
+@pytest.mark.parametrize("steps", TURNS)
+async def test_what_goes_back_of_a_response(autojump_clock: MockClock, steps: list[Any]) -> None:
+    message, response = await answered(steps)
+    ours = input_items([message], stored=True)
+    official = [item.model_dump(exclude_unset=True, mode="json") for item in response.output]
+    agents = ModelResponse(output=response.output, usage=Usage(), response_id=response.id).to_input_items()
+    assert [canonical(item) for item in agents] == [canonical(item) for item in official]
+    assert joined(ours) == joined([without(item) for item in official])
+
+
+def joined(items: list[Any]) -> list[Any]:
+    """Neighbouring messages of one phase as one: we send them so, since they were said in one breath."""
+    result: list[Any] = []
+    for item in items:
+        before = result[-1] if result else {}
+        if item.get("type") == before.get("type") == "message" and item.get("phase") == before.get("phase"):
+            result[-1] = {**before, "content": [*before["content"], *item["content"]]}
+        else:
+            result.append(item)
+    return result
+
+
+async def test_what_goes_back_of_a_tool_call(autojump_clock: MockClock) -> None:
+    message, response = await answered(TURNS[0])
+    call: Any = response.output[-1]
+    theirs = ItemHelpers.tool_call_output_item(call, "3")
+    assert input_items([engine.ToolResult(message.tool_calls[0].id, "3")], stored=True) == [theirs]
+
+
+def add(a: int, b: int = 0) -> int:
+    """Add two numbers.
+
+    Args:
+        a: The first.
+        b: The second.
+    """
+    return a + b
+
+
+def test_how_a_function_is_described() -> None:
+    """Both libraries derive names, types and descriptions alike.
+
+    Not the same: they give every parameter a ``title`` and put defaults into the schema; in strict mode, where every
+    parameter is required, ours says by null that a default is meant.
+    """
+    (ours,) = wire_tools([engine.FunctionTool(add).tool])
+    tool = function_tool(add)
+    assert isinstance(tool, AgentsFunctionTool)
+    (theirs,) = Converter.convert_tools([tool], handoffs=[]).tools
+    theirs = dict(theirs)
+    for name in ("type", "name", "description", "strict"):
+        assert ours[name] == theirs[name], name
+    mine, other = ours["parameters"], theirs["parameters"]
+    assert isinstance(other, dict)
+    assert set(mine["properties"]) == set(other["properties"])
+    assert sorted(mine["required"]) == sorted(other["required"])
+    assert mine["additionalProperties"] is other["additionalProperties"] is False
+    assert mine["properties"]["a"]["description"] == other["properties"]["a"]["description"]
+    assert mine["properties"]["a"]["type"] == other["properties"]["a"]["type"] == "integer"
+
+
+@pytest.mark.parametrize("choice", ["auto", "none", "required"])
+def test_how_a_choice_of_tools_is_written(choice: str) -> None:
+    body = create_body(engine.Context.of("hi"), engine.TurnOptions(tool_choice=choice), model="m")
+    assert body["tool_choice"] == Converter.convert_tool_choice(choice)
+
+
+def test_how_the_choice_of_one_function_is_written() -> None:
+    context = engine.Context([engine.UserMessage("hi")], tools=[engine.Tool("add")])
+    body = create_body(context, engine.TurnOptions(tool_choice="add"), model="m")
+    assert body["tool_choice"] == Converter.convert_tool_choice("add")
