@@ -3,8 +3,8 @@
 Every stream that is opened belongs to the `HttpClient` that opened it, and every request to the `Post` that sends it;
 both close what is theirs, at once. httpx's own timeouts are off: cancel scopes rule, and the caller's bound the whole.
 
-httpx logs the URL of every request at INFO, and httpcore header fields at DEBUG, the key among them. Nothing is
-changed about that here, because logging belongs to the program: give the handlers that may not show them a
+httpx logs the URL of every request at INFO, and httpcore the header fields of every answer at DEBUG. Nothing is changed
+about that here, because logging belongs to the program: give the handlers that may not show them a
 `WithoutHttpDetails`.
 """
 
@@ -171,6 +171,21 @@ def _as_httpx() -> Iterator[None]:
         raise httpx.RemoteProtocolError("") from None
 
 
+class _RequestBody:
+    """The body of a request, in one piece. httpx's and httpcore's own are generators, left half-read on a failure."""
+
+    def __init__(self, content: bytes) -> None:
+        self._rest = [content]
+
+    def __aiter__(self) -> _RequestBody:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._rest:
+            raise StopAsyncIteration
+        return self._rest.pop()
+
+
 class _Body(httpx.AsyncByteStream):
     """The body of an answer. A plain iterator, so that there is one generator less to leave half-read."""
 
@@ -226,7 +241,7 @@ class _Transport(httpx.AsyncBaseTransport):
                             target=request.url.raw_path,
                         ),
                         headers=request.headers.raw,
-                        content=request.stream,
+                        content=_RequestBody(request.content),
                         extensions=request.extensions,
                     )
                 )
