@@ -137,7 +137,7 @@ def _default(field: Any) -> tuple[Any, bool]:
     """Return a field's default where it is a plain value, and whether there is none at all."""
     if getattr(field, "default_factory", dataclasses.MISSING) is not dataclasses.MISSING:
         return ABSENT, False
-    if field.default in (attrs.NOTHING, dataclasses.MISSING):
+    if field.default is attrs.NOTHING or field.default is dataclasses.MISSING:
         return ABSENT, True
     return (ABSENT if isinstance(field.default, attrs.Factory) else field.default), False  # type: ignore[arg-type]
 

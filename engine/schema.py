@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -91,9 +92,9 @@ class _Derivation:
                     raise _Loose  # null would have to mean both itself and the default
             else:
                 schema = _any_of([schema, {"type": "null"}])
-                meant = "the default" if shown is ABSENT else f"the default, {shown!r}"
-                meaning = f"null means {meant}." if member.default is not ABSENT else "null leaves it out."
-                text = f"{text} {meaning}" if text else meaning.capitalize()
+                meant = "leaves it out" if member.default is ABSENT else "means the default"
+                value = "" if shown is ABSENT else f", {json.dumps(shown, ensure_ascii=False)}"
+                text = f"{text or ''} Null {meant}{value}.".lstrip()
         if not text:
             return schema
         return {"anyOf": [schema], "description": text} if "$ref" in schema else {**schema, "description": text}
@@ -102,8 +103,9 @@ class _Derivation:
         options = alternatives(kind)
         if len(options) > 1:
             return _any_of([self._type(each, where) for each in options])
-        kind = options[0]
-        origin, arguments = get_origin(kind) or kind, get_args(kind)
+        kind = bare(kind)
+        origin: Any = get_origin(kind) or kind
+        arguments: tuple[Any, ...] = get_args(kind)
         if kind is Any:
             self._only_loose()
             return {}
@@ -134,13 +136,13 @@ class _Derivation:
         raise ConfigurationError(where, f"is of a type that has no JSON schema here: {_named(kind)}")
 
     def _fixed(self, kinds: tuple[Any, ...], where: str) -> Schema:
-        each = [self._type(kind, f"{where}[{number}]") for number, kind in enumerate(kinds) if kind != ()]
+        each = [self._type(kind, f"{where}[{number}]") for number, kind in enumerate(kinds)]
         schema: Schema = {"type": "array", "minItems": len(each), "maxItems": len(each)}
         if any(other != each[0] for other in each):
             self._only_loose()
             schema["prefixItems"] = each
         # Servers insist on "items", also where the positions say everything.
-        return schema | {"items": _any_of(each) if each else {}}
+        return schema | {"items": _any_of(each)}
 
     def _only_loose(self) -> None:
         if self._strict:
@@ -218,20 +220,24 @@ _NESTED: Final = ("properties", "$defs", "definitions")
 
 def is_strict(schema: object) -> bool:
     """Whether servers can enforce a schema to the letter: every object closed, and every property required."""
-    if not isinstance(schema, Mapping) or not schema or not _STRICT_KEYWORDS.issuperset(schema):
+    try:
+        return _is_strict(schema)
+    except (TypeError, ValueError, AttributeError, RecursionError):  # it is no schema at all
+        return False
+
+
+def _is_strict(schema: Any) -> bool:
+    if not schema or not _STRICT_KEYWORDS.issuperset(schema.keys()):
         return False
     kind = schema.get("type")
     kinds = kind if isinstance(kind, (list, tuple)) else [kind]
     if "object" in kinds or "properties" in schema:
-        properties, required = schema.get("properties", {}), schema.get("required", ())
         if schema.get("additionalProperties") is not False:
             return False
-        if not isinstance(properties, Mapping) or not isinstance(required, (list, tuple)):
-            return False
-        if set(properties) != set(required):
+        if set(schema.get("properties", {})) != set(schema.get("required", ())):
             return False
     if "array" in kinds and "items" not in schema:
         return False
-    nested = [part for word in _NESTED for part in dict(schema.get(word) or {}).values()]
-    nested += list(schema.get("anyOf") or ()) + ([schema["items"]] if "items" in schema else [])
-    return all(is_strict(each) for each in nested)
+    nested = [part for word in _NESTED for part in schema.get(word, {}).values()]
+    nested += [*schema.get("anyOf", ()), *([schema["items"]] if "items" in schema else [])]
+    return all(_is_strict(each) for each in nested)

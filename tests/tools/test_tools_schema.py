@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from enum import Enum, IntEnum, StrEnum
-from typing import Annotated, Any, Literal, NewType, NotRequired, Optional, TypedDict, Union
+from typing import Annotated, Any, Literal, NewType, NotRequired, Optional, Required, TypedDict, Union
 from uuid import UUID
 
 import attrs
@@ -96,7 +96,7 @@ POINT = {
         "x": {"type": "number", "description": "To the right."},
         "y": {
             "anyOf": [{"type": "number"}, {"type": "null"}],
-            "description": "Up, and further up. null means the default, 0.0.",
+            "description": "Up, and further up. Null means the default, 0.0.",
         },
     },
     "required": ["x", "y"],
@@ -199,9 +199,15 @@ def test_types(kind: Any, expected: Any, strict: bool) -> None:
             Color.RED,
             {
                 "anyOf": [{"type": "string", "enum": ["red", "blue"]}, {"type": "null"}],
-                "description": "Null means the default, 'red'.",
+                "description": 'Null means the default, "red".',
             },
             {"type": "string", "enum": ["red", "blue"], "default": "red"},
+        ),
+        (
+            str,
+            "A B",
+            {"anyOf": [{"type": "string"}, {"type": "null"}], "description": 'Null means the default, "A B".'},
+            {"default": "A B"},
         ),
         # null would have to mean two things.
         (int | None, 3, None, {"default": 3}),
@@ -383,3 +389,99 @@ def test_types_that_have_no_schema(kind: Any, field: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         tool_of(kind)
     assert caught.value.field == field
+
+
+# --- the corners of classes ------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Corners:
+    """Odd members."""
+
+    plain: int
+    made: list[int] = dataclasses.field(default_factory=list)
+    hidden: int = dataclasses.field(default=0, init=False)
+
+
+@attrs.define
+class Private:
+    _count: int
+    size: Any = attrs.field(default=None, metadata={"description": "How big."})
+
+
+class Partial(TypedDict, total=False):
+    must: Required[int]
+    may: Annotated[NotRequired[str], "maybe"]
+
+
+@attrs.frozen
+class Lost:
+    value: Nowhere  # type: ignore[name-defined]  # noqa: F821
+
+
+@attrs.frozen
+class Untyped:
+    value = attrs.field()
+
+
+class Odd(Enum):
+    PAIR = (1, 2)
+
+
+def test_members_that_the_constructor_takes() -> None:
+    made = schema_of(Corners)
+    assert list(made["properties"]) == ["plain", "made"]
+    assert made["properties"]["made"]["description"] == "Null leaves it out."
+    assert structure({"plain": 1, "made": None}, Corners, null_is_default=True) == Corners(1)
+    assert "description" not in schema_of(Box)  # what dataclasses write there is no description
+
+
+def test_members_are_called_what_the_constructor_calls_them() -> None:
+    made = schema_of(Private)
+    assert made["properties"]["count"] == {"type": "integer"}
+    assert made["properties"]["size"] == {"default": None, "description": "How big."}
+    assert structure({"count": 1}, Private) == Private(1)
+    with pytest.raises(Misfit, match="count must be an integer"):
+        structure({"count": "1"}, Private)
+
+
+def test_keys_that_may_be_left_out() -> None:
+    made = schema_of(Partial, strict=False)
+    assert made["required"] == ["must"]
+    assert made["properties"]["may"] == {"type": "string", "description": "maybe"}
+    assert structure({"must": 1}, Partial) == {"must": 1}
+    assert structure({"must": 1, "may": None}, Partial, null_is_default=True) == {"must": 1}
+
+
+def test_two_classes_of_one_name() -> None:
+    other = attrs.make_class("Node", {"inner": attrs.field(type=Any)})
+    other.__annotations__["inner"] = list[other]  # type: ignore[valid-type]
+    schema = tool_of(tuple[Node, other]).parameters
+    assert set(schema["$defs"]) == {"Node", "Node_2"}
+    Draft202012Validator(schema).validate({"value": [{"value": 1}, {"inner": []}]})
+
+
+@pytest.mark.parametrize(("kind", "field"), [(Lost, "Lost"), (Untyped, "Untyped.value"), (Odd, "f.value")])
+def test_classes_that_have_no_schema(kind: Any, field: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        tool_of(kind)
+    assert caught.value.field == field
+
+
+CIRCLE: dict[str, Any] = {"type": "array"}
+CIRCLE["items"] = CIRCLE
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        None, 3, "x", [], {}, CIRCLE, {"type": "object"}, {"type": "array"}, {"not": {}},
+        {"type": "object", "properties": 3, "additionalProperties": False},
+        {"type": "object", "properties": {}, "required": [[]], "additionalProperties": False},
+        {"type": "object", "properties": {"a": {"type": "array"}}, "required": ["a"], "additionalProperties": False},
+        {"anyOf": 3}, {"$defs": {"x": {}}, "type": "string"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_schemas_that_nobody_can_enforce(schema: Any) -> None:
+    assert not is_strict(schema)
