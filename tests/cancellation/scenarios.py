@@ -176,7 +176,7 @@ async def _exit(world: World) -> None:
 ASK = Scenario("ask", _ask, ask_once, points=80)
 STREAM = Scenario("stream", _stream, ask_once, points=85)
 TOOLS = Scenario("tools", _tools, ask_once, points=170)
-QUEUE = Scenario("queue", _queue, ask_once, points=120)
+QUEUE = Scenario("queue", _queue, points=120)
 CONNECT = Scenario("connect", _ask, nothing, points=100)
 WARM_UP = Scenario("warm-up", _warm_up, nothing, points=130)
 LEAVE = Scenario("leave", _leave, ask_once, points=160)

@@ -11,7 +11,7 @@ from stepping import Network, Scenario, instructions, interrupt, signal_places, 
 
 from engine import OnCancel
 
-POINTS = (1, 2, 3, 5, 8, 13, 21, 34, 55, 89)
+POINTS = (1, 2, 4, 7, 12, 20, 34, 58)
 """Denser at the beginning, where each step is another stage of connecting."""
 
 SCENARIOS = (scenarios.CONNECT, scenarios.ASK, scenarios.LEAVE, scenarios.LIFE)
