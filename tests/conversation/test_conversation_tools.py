@@ -371,8 +371,17 @@ async def test_a_call_without_a_function_is_the_callers(theirs: Any, autojump_cl
     assert [len(each.results) for each in rounds] == [1, 0]
 
 
+def test_what_only_describes_a_tool_is_the_callers() -> None:
+    class Described:
+        tool = LOOK
+
+    toolbox = Toolbox((), [Described()])
+    assert toolbox.offered == (LOOK,)
+    assert toolbox.is_callers(engine.ToolCall("c", "look"))
+
+
 def test_a_call_into_a_namespace_is_the_callers() -> None:
-    toolbox = Toolbox([{"type": "namespace", "name": "crm", "tools": [{"type": "function", "name": "look"}]}], ())
+    toolbox = Toolbox([{"type": "namespace", "name": "crm", "tools": [{"type": "function", "name": "look"}, 3]}], ())
     assert toolbox.is_callers(engine.ToolCall("c", "look"))
     assert not toolbox.is_callers(engine.ToolCall("c", "crm"))
 
