@@ -70,6 +70,7 @@ class _Stream(httpcore.AsyncNetworkStream):
         self._server = server
         self.used = False
         self.ended = False
+        self.broken: Exception | None = None  # httpcore drops the causes of its exceptions
         self.opener: trio.lowlevel.Task = trio.lowlevel.current_task()
         backend.streams.add(self)
 
@@ -77,7 +78,8 @@ class _Stream(httpcore.AsyncNetworkStream):
         try:
             data = bytes(await self._stream.receive_some(max_bytes))
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise httpcore.ReadError from error
+            self.broken = error
+            raise httpcore.ReadError from None
         self.ended = not data
         return data
 
@@ -88,7 +90,8 @@ class _Stream(httpcore.AsyncNetworkStream):
             for start in range(0, len(view), _SEND_BYTES):  # a TLS stream encrypts whatever it is given in one go
                 await self._stream.send_all(view[start : start + _SEND_BYTES])
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise httpcore.WriteError from error
+            self.broken = error
+            raise httpcore.WriteError from None
 
     async def aclose(self) -> None:
         self._backend.streams.discard(self)
@@ -165,8 +168,8 @@ def _as_httpx() -> Iterator[None]:
     """Raise httpx's exceptions for httpcore's, without their texts: those quote what the peer sent."""
     try:
         yield
-    except httpcore.NetworkError as error:
-        raise httpx.ReadError("") from error.__cause__
+    except httpcore.NetworkError:
+        raise httpx.ReadError("") from None
     except httpcore.ProtocolError:
         raise httpx.RemoteProtocolError("") from None
 
@@ -406,7 +409,8 @@ class Post:
             case httpx.InvalidURL():
                 return Unreachable("http", "the URL cannot be used for HTTP")
             case httpx.NetworkError():
-                return Lost("the connection broke before the answer had ended", cause=error.__cause__)
+                cause = self._stream.broken if self._stream is not None else None
+                return Lost("the connection broke before the answer had ended", cause=cause)
             case httpx.ProtocolError() if self._stream is not None and self._stream.ended:
                 return Lost("the server closed the connection before the answer had ended")
             case httpx.ProtocolError() if self._response is None:
