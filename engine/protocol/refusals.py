@@ -46,7 +46,7 @@ def refusal(status: int, headers: Iterable[tuple[str, str]], body: bytes) -> Rej
     try:
         raw = parse_object(text)
     except MalformedFrame:
-        words = "" if text.startswith("<") or not text.isprintable() else text[:_MAX_WORDS]
+        words = "" if text.startswith("<") or "\0" in text or "\ufffd" in text else text[:_MAX_WORDS]
         said = Rejected(status, None, None, None, words)
     else:
         event = ErrorEvent()

@@ -99,7 +99,7 @@ class Compaction:
 
     # --- the session's side ---
 
-    async def run(self, client: HttpClient) -> None:  # noqa: ASYNC910 - sending waits
+    async def run(self, client: HttpClient) -> None:
         """Send the request and read the answer. Raises no `Exception`; cancelling it closes the connection at once."""
         try:
             with self._scope:

@@ -241,6 +241,7 @@ SAYS = {"error": {"message": "No.", "type": "t", "param": "p", "code": "c"}}
         (answer(b"<html><body>Bad gateway</body></html>", 502), Rejected(502, None, None, None)),
         (answer(b"", 500), Rejected(500, None, None, None)),
         (answer(b"upstream connect error", 503), Rejected(503, None, None, None, "upstream connect error")),
+        (answer(b"no\r\nupstream\n", 503), Rejected(503, None, None, None, "no\r\nupstream")),
         (answer(b"\xff\x00\x01", 500), Rejected(500, None, None, None)),
         (answer(b"[1, 2]", 500), Rejected(500, None, None, None, "[1, 2]")),
         (
