@@ -289,12 +289,14 @@ def decode(text: str) -> Any:
     Raises:
         Misfit: it is not JSON.
     """
+    # Raised outside the handlers: a parser's error holds the whole text, and as a context would carry it along.
     try:
         return json.loads(text, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
-        raise Misfit(((), f"is not valid JSON: {error.msg} at character {error.pos}")) from None
+        problem = f"is not valid JSON: {error.msg} at character {error.pos}"
     except (ValueError, RecursionError):
-        raise Misfit(((), "is not valid JSON")) from None
+        problem = "is not valid JSON"
+    raise Misfit(((), problem))
 
 
 def _no_constant(name: str) -> Any:

@@ -46,25 +46,46 @@ field that changes (model, store, prompt, truncation, context_management, …) b
 _EXCLUSIVE: Final = ("conversation", "previous_response_id")
 """Fields with which a request says for itself what it continues."""
 
-_UNCOMPARED: Final = frozenset({"annotations", "encrypted_content", "id", "logprobs", "status"})
-"""Members of items that say nothing of what was said: servers add them, and replays leave them out."""
+_SPOKEN: Final = frozenset(
+    {
+        "custom_tool_call",
+        "custom_tool_call_output",
+        "function_call",
+        "function_call_output",
+        "message",
+        "reasoning",
+    }
+)
+"""Items whose words say all there is to compare. Of any other (a compaction, a reference, …) all of it counts."""
+
+_ITEM_EXTRAS: Final = frozenset({"encrypted_content", "id", "status"})
+_PART_EXTRAS: Final = frozenset({"annotations", "logprobs"})
+"""Members that say nothing of what was said: servers add them, and replays leave them out."""
+
+_PARTS: Final = ("content", "output", "summary")
 
 
 def canonical(item: Any) -> str:
-    """The text by which items are compared: without `_UNCOMPARED` members and nulls, whatever the order of keys."""
-    return json.dumps(_pruned(item), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-
-
-def _pruned(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {
-            name: _pruned(member)
-            for name, member in value.items()
-            if member is not None and name not in _UNCOMPARED and not (name == "type" and member == "message")
+    """The text by which items are compared: without what servers add, whatever the order of keys."""
+    if isinstance(item, Mapping) and item.get("type", "message") in _SPOKEN and not _is_sealed(item):
+        item = {
+            name: [_without(part, _PART_EXTRAS) for part in member]
+            if name in _PARTS and isinstance(member, (list, tuple))
+            else member
+            for name, member in _without({"type": "message", **item}, _ITEM_EXTRAS).items()
         }
-    if isinstance(value, (list, tuple)):
-        return [_pruned(member) for member in value]
-    return value
+    return json.dumps(item, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def _is_sealed(item: Mapping[str, Any]) -> bool:
+    """Whether the encrypted body is all there is of a reasoning item."""
+    return item.get("type") == "reasoning" and not (item.get("summary") or item.get("content"))
+
+
+def _without(value: Any, extras: frozenset[str]) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    return {name: member for name, member in value.items() if member is not None and name not in extras}
 
 
 @frozen
@@ -85,7 +106,7 @@ class Held:
     def after(cls, response_id: str, body: Mapping[str, Any], output: Sequence[Mapping[str, Any]]) -> Held | None:
         """What the server holds once it has answered ``body`` with ``output``; None if that cannot be known."""
         sent = body.get("input")
-        if not isinstance(sent, list) or any(body.get(name) is not None for name in _EXCLUSIVE):
+        if not isinstance(sent, list) or any(name in body for name in _EXCLUSIVE):
             return None
         return cls(response_id, (*sent, *output), _fixed(body))
 
@@ -117,7 +138,7 @@ class Plan:
 def plan(held: Held, body: Mapping[str, Any]) -> Plan:
     """Say whether ``body`` extends what is held, and where it differs if it does not."""
     for name in _EXCLUSIVE:
-        if body.get(name) is not None:
+        if name in body:
             return Plan(full_because=name)
     fields = _fixed(body)
     for name in sorted({*fields, *held.fields}):

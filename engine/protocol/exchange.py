@@ -143,9 +143,10 @@ class Exchange:
             self.outcome = failure
             return self._shown(events)
         message = self._assembly.message()
-        if self._text_format is not None and message.stop_reason == "stop" and not message.refusal:
+        text_format = None if self.abandoned else self._text_format
+        if text_format is not None and message.stop_reason == "stop" and not message.refusal:
             try:
-                message = evolve(message, parsed=parse(self._text_format, message.text))
+                message = evolve(message, parsed=parse(text_format, message.text))
             except ValueError as mismatch:
                 self.outcome = Mismatched(mismatch, self.response_id)
                 return self._shown(events)

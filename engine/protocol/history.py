@@ -28,7 +28,7 @@ from engine.options import TurnOptions
 from engine.protocol.tools import own, wire_tools
 from engine.structured import wire_format
 
-__all__ = ["create_body", "input_items", "wire_tools"]
+__all__ = ["create_body", "input_items", "is_stored", "wire_tools"]
 
 Item: TypeAlias = dict[str, Any]
 
@@ -83,7 +83,8 @@ def create_body(context: Context, options: TurnOptions, *, model: str | None) ->
     body: dict[str, Any] = {"model": chosen}
     if context.instructions is not None:
         body["instructions"] = context.instructions
-    body["input"] = input_items(context.messages, stored=bool(options.store))
+    stored = is_stored({"store": options.store, **options.extra})
+    body["input"] = input_items(context.messages, stored=stored)
     if context.tools:
         body["tools"] = wire_tools(context.tools)
     if options.tool_choice is not None:
@@ -113,6 +114,11 @@ def _tool_choice(choice: str | Mapping[str, Any], tools: Iterable[Mapping[str, A
         if tool.get("name") == choice and tool.get("type") in _NAMED_TOOLS:
             return {"type": tool["type"], "name": choice}
     raise ConfigurationError("options.tool_choice", "is neither auto, none or required nor the name of an offered tool")
+
+
+def is_stored(body: Mapping[str, Any]) -> bool:
+    """Whether the server keeps the response to a request. Servers do unless told not to."""
+    return body.get("store") is not False
 
 
 def input_items(messages: Iterable[Message], *, stored: bool) -> list[Item]:

@@ -10,13 +10,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import trio
-from attrs import frozen
+from attrs import evolve, frozen
 
 from engine.errors import TurnError
 from engine.instruments import Instruments
 from engine.options import Endpoint, Limits, OnCancel, Timeouts, Transport
 from engine.protocol.chain import Held
-from engine.protocol.failures import Broken, Closed, Failure
+from engine.protocol.failures import Broken, Closed, Failure, Unreachable
 from engine.protocol.requests import CreateText
 from engine.reports import SessionStatistics
 from engine.session.compaction import Compaction
@@ -98,6 +98,15 @@ class Actor:
             self.started.set()
             self.finished.set()
 
+    async def _guarded(self, task: Callable[[], Awaitable[None]]) -> None:
+        """Run one of the session's tasks; if it breaks, the turns are told why before they are cancelled."""
+        try:
+            await task()
+        except Exception as error:
+            self._stop(Broken(error))
+            assert self._nursery is not None
+            self._nursery.cancel_scope.cancel(reason="the session broke")
+
     def close(self, reason: str) -> None:
         """Fail every turn and begin to close every connection. Returns at once; `finished` tells when it is done."""
         self._stop(Closed(reason))
@@ -169,25 +178,26 @@ class Actor:
             case Aftermath.NEW_LANE:
                 connection.take_lane()
             case Aftermath.RETIRE:
-                self.replace(connection, turn.timeouts, "a turn was left before its response had ended")
+                self.replace(connection, "a turn was left before its response had ended")
         return False
 
-    def replace(self, connection: Connection, timeouts: Timeouts, reason: str) -> None:
+    def replace(self, connection: Connection, reason: str) -> None:
         """Give a connection up and dial another at once, so that the next turn finds it open or under way."""
         connection.retire(reason)
         if self._current is None and self._alive:
-            self._dial(timeouts)
+            self._dial(self.settings.timeouts)
 
     @property
     def _alive(self) -> bool:
         return self.failure is None and self._nursery is not None and not self._nursery.cancel_scope.cancel_called
 
+    @trio.lowlevel.enable_ki_protection
     def warm_up(self, connection: Connection, body: Mapping[str, Any], text: CreateText, seconds: float) -> WarmUp:
         """Prepare a fresh connection, in a task that outlives whoever asked for it."""
         assert self._nursery is not None
         connection.begin_warm_up()
         warm_up = WarmUp(connection, body, text, seconds)
-        self._nursery.start_soon(warm_up.run)
+        self._nursery.start_soon(self._guarded, warm_up.run)
         return warm_up
 
     @trio.lowlevel.enable_ki_protection
@@ -224,12 +234,13 @@ class Actor:
         while True:
             current = self._current
             if current is not None and current.state is State.OPEN:
+                if current is waited_for and not current.usable:
+                    await current.down.wait()  # it is about to say why
+                    return current.ending
                 reason = self._unfit(current)
                 if reason is None:
                     return current
                 current.retire(reason)
-                if current is waited_for:
-                    return current.ending
                 continue
             if current is None:
                 if not self._alive:
@@ -238,8 +249,13 @@ class Actor:
             if joined is not None:
                 joined(current)
             await current.settled.wait()
-            if current.failure is not None:
-                return current.failure
+            failure = current.failure
+            if isinstance(failure, Unreachable) and failure.stage == "timeout":
+                if current.patience < timeouts.of("connect"):
+                    continue  # it was begun by a turn with less patience than this one
+                return failure
+            if failure is not None:
+                return failure
             waited_for = current
 
     def _unfit(self, connection: Connection) -> str | None:
@@ -251,6 +267,7 @@ class Actor:
             return "it has reached its lifetime"
         return None
 
+    @trio.lowlevel.enable_ki_protection
     def _dial(self, timeouts: Timeouts) -> Connection:
         assert self._nursery is not None
         self._dialled += 1
@@ -260,13 +277,13 @@ class Actor:
             owner=self,
             endpoint=self._endpoint,
             dialer=self._dialer,
-            timeouts=timeouts,
+            timeouts=evolve(self.settings.timeouts, connect=timeouts.connect),
             limits=self.settings.limits,
             instruments=self.instruments,
         )
         self._current = connection
         self._connections.append(connection)
-        self._nursery.start_soon(connection.run)
+        self._nursery.start_soon(self._guarded, connection.run)
         return connection
 
     def opened(self, connection: Connection) -> None:

@@ -24,7 +24,7 @@ from engine.protocol.codec import MalformedFrame, decode
 from engine.protocol.control_events import ErrorEvent
 from engine.protocol.events import Chunks, ServerEvent
 from engine.protocol.exchange import Exchange, Router, Verdict
-from engine.protocol.failures import Expired, Failure, Lost, Rejected
+from engine.protocol.failures import Expired, Failure, Lost
 from engine.protocol.refusals import rejection
 from engine.reports import ConnectionStatistics, Delivery
 from engine.transport.dial import Dialer
@@ -96,8 +96,10 @@ class Connection:
     Attributes:
         number: Counts the session's connections.
         started_at: When dialling began, on Trio's clock.
+        patience: Seconds its dial may take.
         failure: Why it failed, None while it did not.
         settled: Set when it is open, or will never be.
+        down: Set when it has failed or is closed.
         requests: Requests handed to it.
         warming: Set when its warm-up is over; None while none is under way.
         lane: The lane that requests go over; None for the default lane.
@@ -117,9 +119,11 @@ class Connection:
         instruments: Instruments,
     ) -> None:
         self.number = number
+        self.patience: float = timeouts.of("connect")
         self.started_at: float = trio.current_time()
         self.failure: Failure | None = None
         self.settled: trio.Event = trio.Event()
+        self.down: trio.Event = trio.Event()
         self.requests: int = 0
         self.warming: trio.Event | None = None
         self.lane: str | None = None
@@ -182,7 +186,7 @@ class Connection:
     @property
     def fresh(self) -> bool:
         """Whether nothing was ever sent on it."""
-        return self.requests == 0 and self.warming is None
+        return self.requests == 0 and self.warming is None and not self._router.in_flight
 
     async def dispatch(self, rider: Rider, frame: str) -> bool:
         """Send a request; False if the socket turned out to be gone and no byte of it was queued.
@@ -210,7 +214,7 @@ class Connection:
         self.requests += 1
         tap = self._socket.tap
         assert tap is not None
-        tap.when_passed(mark, functools.partial(self._passed, rider))
+        tap.when_passed(mark, functools.partial(self._passed, rider, exchange))
         return True
 
     def abandon(self, rider: Rider) -> bool:
@@ -222,6 +226,7 @@ class Connection:
         if self._riders.pop(rider.exchange, None) is None:
             return False
         rider.exchange.abandoned = True
+        self._idle_since = trio.current_time()
         self._abandoned[rider.exchange] = rider
         return True
 
@@ -272,6 +277,7 @@ class Connection:
         try:
             await self._socket.run()
         finally:
+            self._retired_because = self._retired_because or "the session was closed"
             self._down(Lost("the connection was closed"))
             self._state = State.CLOSED
             self._owner.closed(self)
@@ -322,20 +328,20 @@ class Connection:
             self._state = State.RETIRING
             self._owner.unusable(self)
         self.settled.set()
+        self.down.set()
         riders, self._riders = self._riders, {}
         for exchange, rider in riders.items():
             if exchange in self._queueing:
                 continue  # its dispatch will notice, and its turn go elsewhere
-            if isinstance(failure, Rejected) and exchange.delivery is Delivery.AMBIGUOUS:
-                exchange.delivery = Delivery.REJECTED
             self._router.end(exchange)
             rider.fail(failure)
         abandoned, self._abandoned = self._abandoned, {}
         for rider in abandoned.values():
             rider.drained()
 
-    def _passed(self, rider: Rider) -> None:
-        rider.passed(trio.current_time())
+    def _passed(self, rider: Rider, exchange: Exchange) -> None:
+        if rider.exchange is exchange:  # its turn may have sent another request since
+            rider.passed(trio.current_time())
 
     def _received(self, text: str) -> None:
         self._events += 1
@@ -383,6 +389,7 @@ class Connection:
 
     def _tail_ended(self, exchange: Exchange) -> None:
         self._router.end(exchange)
+        self._idle_since = trio.current_time()
         rider = self._abandoned.pop(exchange, None)
         if rider is not None:
             rider.drained()
@@ -396,6 +403,9 @@ class Connection:
                             rider.last_progress = now
             case Verdict.LIMIT:
                 assert isinstance(event, ErrorEvent)
+                for exchange in self._riders:
+                    if exchange.delivery is Delivery.AMBIGUOUS:
+                        exchange.delivery = Delivery.REJECTED
                 self._socket.fail(rejection(event))
             case Verdict.DROPPED:
                 self._dropped += 1
@@ -456,7 +466,7 @@ class Connection:
         return now + allowed
 
     def _check_idle_close(self, now: float) -> float:
-        if self._riders:
+        if self._router.in_flight:
             return now + self._limits.seconds("idle_lifetime")
         due = self._idle_since + self._limits.seconds("idle_lifetime")
         if due <= now:

@@ -10,14 +10,16 @@ from engine.errors import ConfigurationError
 from engine.messages import AnyTool, AssistantMessage, Context, Message
 from engine.options import Limits, OnCancel, Timeouts, Transport, TurnOptions, merge
 from engine.protocol.compaction import compaction_body
-from engine.protocol.failures import Failure
+from engine.protocol.failures import Failure, TooLarge, to_error
 from engine.protocol.history import create_body
 from engine.reports import SessionStatistics
 from engine.session.actor import Actor
 from engine.session.compaction import Compaction
+from engine.session.connection import Connection
 from engine.session.conversation import Conversation
+from engine.session.submission import create_text, hooked
 from engine.session.tool_loop import Approve, LoopSettings, OnRound, OpenTurn, Toolbox, ToolLoop
-from engine.session.turn import Turn, create_text
+from engine.session.turn import Turn
 
 __all__ = ["Session"]
 
@@ -266,15 +268,23 @@ class Session:
 
         Raises:
             ConfigurationError: something given is wrong; nothing was sent.
+            RequestTooLarge: the request is over `engine.Limits.max_request_bytes`.
 
         Takes the ``connect`` and ``warm_up`` budgets at most. Cancelling stops waiting; the warm-up goes on.
         """
+        options = _options(options)
         settings = self._actor.settings
         merged = merge(settings.timeouts, timeouts)
-        body = create_body(Context.of(context), options or TurnOptions(), model=settings.model)
+        body = create_body(Context.of(context), options, model=settings.model)
+        body = await hooked(body, options.payload_hook)
         text = create_text(body)
-        connection = await self._actor.acquire(merged)
-        if isinstance(connection, Failure) or not connection.fresh:
+        size, limit = len(text.frame(generate=False).encode()), settings.limits.number("max_request_bytes")
+        if size > limit:
+            raise to_error(TooLarge(size, limit))
+        connection: Connection | Failure | None = None
+        with trio.move_on_after(merged.of("connect")):
+            connection = await self._actor.acquire(merged)
+        if connection is None or isinstance(connection, Failure) or not connection.fresh:
             await trio.lowlevel.checkpoint()
             return False
         warm_up = self._actor.warm_up(connection, body, text, merged.of("warm_up"))
@@ -298,7 +308,7 @@ class Session:
         """
         settings = self._actor.settings
         given = Context.of(context)
-        body = compaction_body(given, options or TurnOptions(), model=settings.model)
+        body = compaction_body(given, _options(options), model=settings.model)
         compaction = Compaction(
             given,
             create_text(body).http_body(),

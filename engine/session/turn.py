@@ -10,7 +10,6 @@ that has its lane by half would keep it for ever.
 from __future__ import annotations
 
 import contextvars
-import inspect
 from collections import deque
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -18,11 +17,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from engine.errors import ConfigurationError, TurnError
+from engine.errors import TurnError
 from engine.messages import AssistantMessage
 from engine.options import Limits, OnCancel, PayloadHook, Timeouts
 from engine.protocol.chain import Chain, Held, Plan
-from engine.protocol.codec import encode, encode_create
 from engine.protocol.exchange import Exchange, is_cache_miss
 from engine.protocol.failures import (
     Broken,
@@ -34,17 +32,18 @@ from engine.protocol.failures import (
     Unreachable,
     to_error,
 )
-from engine.protocol.history import input_items
-from engine.protocol.requests import SOCKET_ONLY, CreateText
-from engine.reports import PhaseSeconds, TurnReport
+from engine.protocol.history import input_items, is_stored
+from engine.protocol.requests import CreateText
+from engine.reports import Delivery, PhaseSeconds, TurnReport
 from engine.session.budgets import Budgets
+from engine.session.submission import create_text, hooked
 from engine.turn_events import TextDelta, ThinkingDelta, ToolCallDelta, TurnEvent
 
 if TYPE_CHECKING:
     from engine.session.actor import Actor
     from engine.session.connection import Connection
 
-__all__ = ["Turn", "create_text"]
+__all__ = ["Turn"]
 
 _DELTAS: Final = (TextDelta, ThinkingDelta, ToolCallDelta)
 _EVENTS_PER_CHECKPOINT: Final = 64
@@ -94,6 +93,7 @@ class Turn:
         self._held = 0
         self._taken = 0
         self._message: AssistantMessage | None = None
+        self._partial: AssistantMessage | None = None
         self._error: TurnError | None = None
         self._text: CreateText | None = None
         self._text_format = text_format
@@ -134,10 +134,13 @@ class Turn:
         if self._entered:
             raise RuntimeError("a turn can be entered only once")
         self._entered = True
-        self._begin("entered", "turn", "queue")
-        await self._prepare()
+        self.context = contextvars.copy_context()
+        self._begin("entered", "turn")
         try:
+            await self._prepare()
             self._actor.submit(self)
+            if not self._admitted.is_set():
+                self._budgets.start("queue", trio.current_time())
             with trio.CancelScope(deadline=self._budgets.deadline) as scope:
                 await self._admitted.wait()
             if scope.cancelled_caught and not self._admitted.is_set():
@@ -171,26 +174,25 @@ class Turn:
         Cancelling loses no event.
         """
         self._check_reader()
-        while True:
-            if self._events:
-                self._taken += 1
-                if self._taken % _EVENTS_PER_CHECKPOINT:
-                    await trio.lowlevel.checkpoint_if_cancelled()
-                else:
-                    await trio.lowlevel.checkpoint()
-                event = self._events.popleft()
-                self._held -= _weight(event)
-                return event
-            if self._done.is_set():
-                await trio.lowlevel.checkpoint()
-                if self._error is not None:
-                    raise self._error
-                raise StopAsyncIteration
-            self._reading = True
-            try:
+        self._reading = True
+        try:
+            while not self._events and not self._done.is_set():
                 await self._parked.park()
-            finally:
-                self._reading = False
+            self._taken += 1
+            if self._events and self._taken % _EVENTS_PER_CHECKPOINT:
+                await trio.lowlevel.checkpoint_if_cancelled()
+            else:
+                await trio.lowlevel.checkpoint()
+        finally:
+            self._reading = False
+        self._check_reader()  # another task may have left the block meanwhile
+        if self._events:
+            event = self._events.popleft()
+            self._held -= _weight(event)
+            return event
+        if self._error is not None:
+            raise self._error
+        raise StopAsyncIteration
 
     async def wait(self) -> AssistantMessage:
         """Wait for the whole answer. From here on nothing is buffered, so it cannot overflow.
@@ -238,7 +240,7 @@ class Turn:
     @property
     def partial(self) -> AssistantMessage:
         """What has arrived of the answer so far; empty when nothing has."""
-        return self._message or self.exchange.partial() or AssistantMessage()
+        return self._message or self._partial or self.exchange.partial() or AssistantMessage()
 
     @property
     def report(self) -> TurnReport:
@@ -276,16 +278,14 @@ class Turn:
     # --- submission ---
 
     async def _prepare(self) -> None:
-        """Let the caller's hook have its say, then encode: once, in the caller's task, whatever happens later."""
-        body = self._body
-        if self._payload_hook is not None:
-            changed = self._payload_hook(body)
-            if inspect.isawaitable(changed):
-                changed = await changed
-            self._body = body = body if changed is None else changed
-        else:
-            await trio.lowlevel.checkpoint_if_cancelled()
-        self._text = create_text(body)
+        """Let the caller's hook have its say, within the ``turn`` budget, then encode."""
+        with trio.CancelScope(deadline=self._budgets.deadline) as scope:
+            self._body = await hooked(self._body, self._payload_hook)
+        if scope.cancelled_caught:
+            self.fail(Expired("turn", self.timeouts.of("turn")))
+            assert self._error is not None
+            raise self._error
+        self._text = create_text(self._body)
         self._size = len(self._text.frame().encode())
         if self._size > self._max_request_bytes:
             self.fail(TooLarge(self._size, self._max_request_bytes))
@@ -365,7 +365,7 @@ class Turn:
             self._attempts += 1
             self._reused = reused
             self._actor.instruments.emit(
-                "request_sent", self._actor.id, connection.number, self._size, context=self.context
+                "request_sent", self._actor.id, connection.number, self._size_sent, context=self.context
             )
             if self._settled:  # left, or its session released, while the frame was being queued
                 self._forsake(wanted=True)
@@ -401,7 +401,7 @@ class Turn:
             return False
         if not self._tail_gone.is_set():
             self._tail_gone.set()
-            self._actor.replace(connection, self.timeouts, "the rest of an abandoned response took too long")
+            self._actor.replace(connection, "the rest of an abandoned response took too long")
         return True
 
     def drained(self) -> None:
@@ -439,6 +439,8 @@ class Turn:
             self._held += _weight(event)
         if self._reading:
             self._parked.unpark_all()
+        if self.exchange.outcome is not None:
+            return  # nothing more can come, and an answer that is whole should not be lost to its last events
         if len(self._events) > self._max_events or self._held > self._max_held:
             self.fail(Overflowed(len(self._events), self._held))
 
@@ -458,7 +460,7 @@ class Turn:
     def _arm_chain(self, message: AssistantMessage) -> None:
         if not self.exchange.continuable or self.exchange.response_id is None:
             return
-        output = input_items((message,), stored=self._body.get("store", True) is not False)
+        output = input_items((message,), stored=is_stored(self._body))
         held = Held.after(self.exchange.response_id, self._body, output)
         self._chain.arm(held)
         if held is not None and held.stored:
@@ -474,6 +476,7 @@ class Turn:
         self._actor.stored = None
         self._connection = None
         self.exchange = Exchange(text_format=self._text_format)
+        self.exchange.delivery = Delivery.REJECTED
         self.last_progress = None
         self.flushed = False
         self._times.pop("first_event", None)
@@ -516,8 +519,9 @@ class Turn:
         self._parked.unpark_all()
         if error is not None:
             error.report = self.report
+        waiting = self._connection is None
         self._forsake(wanted=wanted)
-        if not self._attempts:  # its task may be waiting for a connection that it no longer needs
+        if waiting:  # its task waits for a connection that it no longer needs
             self._scope.cancel(reason="the turn has ended")
         if self._granted:
             self._actor.ended(self, error)
@@ -538,6 +542,7 @@ class Turn:
         if self._left:
             return
         self._left = True
+        self._partial = self.partial  # what is still to come is nobody's
         self._events.clear()
         if not self._settled:
             self._actor.withdraw(self)
@@ -552,32 +557,7 @@ class Turn:
 
 
 def _weight(event: TurnEvent) -> int:
-    return len(event.delta) if isinstance(event, _DELTAS) else 0
-
-
-def create_text(body: object) -> CreateText:
-    """Encode a request body; what is wrong with it is told without its values."""
-    if not isinstance(body, Mapping):
-        raise ConfigurationError("options.payload_hook", f"returned a {type(body).__name__}, not a mapping or None")
-    for name in SOCKET_ONLY:
-        if name in body:
-            raise ConfigurationError(f"request[{name!r}]", "is set by the library")
-    try:
-        return encode_create(body)
-    except (TypeError, ValueError, RecursionError):
-        culprit, problem = _unwritable(body)
-    raise ConfigurationError(culprit, problem)
-
-
-def _unwritable(body: Mapping[str, Any]) -> tuple[str, str]:
-    """Find the field that has no JSON form."""
-    for name, value in body.items():
-        try:
-            encode({name: value})
-        except TypeError:
-            return f"request[{name!r}]", "holds something that JSON does not have"
-        except ValueError:
-            return f"request[{name!r}]", "holds a number that is not finite, or contains itself"
-        except RecursionError:
-            return f"request[{name!r}]", "is nested too deep"
-    return "request", "cannot be written as JSON"
+    """Bytes of the text an event holds, as UTF-8."""
+    if not isinstance(event, _DELTAS):
+        return 0
+    return len(event.delta) if event.delta.isascii() else len(event.delta.encode("utf-8", "surrogatepass"))

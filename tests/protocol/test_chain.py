@@ -55,6 +55,7 @@ def test_fields_that_break_it_are_named(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["conversation", "previous_response_id"])
 def test_requests_that_say_themselves_what_they_continue(name: str) -> None:
+    assert plan(held(), extended(**{name: None})).full_because == name
     assert plan(held(), extended(**{name: "given"})).full_because == name
     assert Held.after("resp_1", {**BODY, name: "given"}, ()) is None
 
@@ -104,8 +105,25 @@ def test_the_order_of_keys_and_an_easy_messages_type_do_not_count() -> None:
 
 
 def test_encrypted_bodies_do_not_count() -> None:
-    reasoning = {"type": "reasoning", "summary": [], "encrypted_content": "x"}
+    reasoning = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "so"}], "encrypted_content": "x"}
     assert canonical(reasoning) == canonical({**reasoning, "encrypted_content": "y"})
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"type": "compaction", "encrypted_content": "a"}, {"type": "compaction", "encrypted_content": "b"}),
+        ({"type": "item_reference", "id": "a"}, {"type": "item_reference", "id": "b"}),
+        ({"type": "mcp_call", "id": "a", "status": "failed"}, {"type": "mcp_call", "id": "a", "status": "completed"}),
+        (
+            {"type": "reasoning", "summary": [], "encrypted_content": "a"},
+            {"type": "reasoning", "summary": [], "encrypted_content": "b"},
+        ),
+    ],
+)
+def test_items_that_are_nothing_but_such_members_are_compared_by_them(one: Any, other: Any) -> None:
+    assert canonical(one) != canonical(other)
+    assert canonical(one) == canonical(dict(reversed(one.items())))
 
 
 def test_a_chain_is_used_up_by_a_request_and_armed_by_its_clean_end_alone() -> None:
