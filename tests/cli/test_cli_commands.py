@@ -257,8 +257,10 @@ def test_chat_keeps_the_transcript(run: Run, simulated: Callable[..., Simulator]
     lines = "What is 3+4?\r\n\n  \nand then?\nWhat is 1+1?\n/quit\nnever sent\n"
     result = run("chat", "--base-url", simulator.base_url, stdin=lines, key=KEY)
     assert result == (0, "7\nand then?\n2\n", "")
-    assert [role for role, _ in sent(simulator, 2)] == ["user", "assistant", "user", "assistant", "user"]
-    assert "and then?" in json.dumps(sent(simulator, 2)[2])
+    held = simulator.history(simulator.requests[2].response_id or "")
+    assert [item["role"] for item in held] == ["user", "assistant", "user", "assistant", "user", "assistant"]
+    assert "and then?" in json.dumps(held[2])
+    assert len(sent(simulator, 2)) == 1  # the rest is at the server already
     assert len(simulator.connections) == 1
 
 

@@ -58,6 +58,7 @@ def test_records_become_plain_objects() -> None:
             "arguments": {"x": [1, "accepted"]},
             "raw_arguments": "",
             "kind": "function",
+            "extra": {},
         },
     ]
 
