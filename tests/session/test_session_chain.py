@@ -12,12 +12,14 @@ from trio.testing import MockClock
 
 import engine
 from engine.simulator import (
+    Accept,
     Call,
     Created,
     Delay,
     Error,
     Incomplete,
     Quirks,
+    Refusal,
     Reply,
     Say,
     Script,
@@ -257,3 +259,71 @@ async def test_what_the_server_holds_is_the_transcript(autojump_clock: MockClock
                 item["content"] if isinstance(item["content"], str) else item["content"][0]["text"] for item in history
             ]
             assert spoken == [f"message {n // 2}" for n in range(2 * number + 2)]
+
+
+async def test_the_chain_is_not_fooled_by_what_the_caller_does_to_its_own_values(autojump_clock: MockClock) -> None:
+    body: dict[str, Any] = {"model": "m", "store": False, "input": [{"role": "user", "content": "a secret"}]}
+    hook = engine.TurnOptions(payload_hook=lambda _: body)
+    async with session_to() as (session, sim):
+        async with session.turn("", hook) as first:
+            reply = await first.wait()
+        body["input"][0]["content"] = "redacted"
+        body["input"] += [{"role": "assistant", "content": reply.text}, {"role": "user", "content": "go on"}]
+        async with session.turn("", hook) as second:
+            await second.wait()
+        assert second.report.full_because == "input[0]"
+        assert "secret" not in str(sim.history(second.report.response_id or "")[0])
+
+
+async def test_a_null_in_place_of_the_previous_response_asks_for_the_whole(autojump_clock: MockClock) -> None:
+    options = engine.TurnOptions(payload_hook=lambda body: {**body, "previous_response_id": None})
+    async with session_to() as (session, sim):
+        messages: list[Any] = [engine.UserMessage("one")]
+        reply, _ = await turn(session, messages, options)
+        messages += [reply, engine.UserMessage("two")]
+        _, report = await turn(session, messages, options)
+    assert not report.continued
+    assert len(sim.requests[1].input) == 3
+
+
+async def test_a_turn_left_while_its_resend_waits_for_a_connection_frees_its_lane(autojump_clock: MockClock) -> None:
+    miss = Error(400, "previous_response_not_found", type="invalid_request_error", param="previous_response_id")
+    script = Script([Reply("one"), [Delay(5), miss], Reply("three")])
+    handshakes = {"handshake": [Accept(), Accept(delay=100)]}
+    async with session_to(
+        script,
+        sim_options=handshakes,
+        limits=engine.Limits(connection_lifetime=3),
+        timeouts=engine.Timeouts(connect=200, start=None),
+    ) as (session, _sim):
+        messages: list[Any] = [engine.UserMessage("one")]
+        reply, _report = await turn(session, messages)
+        messages += [reply, engine.UserMessage("two")]
+        with trio.move_on_after(20):
+            await turn(session, messages)
+        async with session.turn("three") as third:
+            assert (await third.wait()).text == "three"
+        assert third.report.seconds.queue == 0
+
+
+async def test_a_resend_that_finds_no_connection_was_refused_and_not_unsent(autojump_clock: MockClock) -> None:
+    miss = Error(400, "previous_response_not_found", type="invalid_request_error", param="previous_response_id")
+    script = Script([Reply("one"), [Delay(5), miss]])
+    handshakes = {"handshake": [Accept(), Refusal(503)]}
+    async with session_to(script, sim_options=handshakes, limits=engine.Limits(connection_lifetime=3)) as (session, _):
+        messages: list[Any] = [engine.UserMessage("one")]
+        reply, _report = await turn(session, messages)
+        messages += [reply, engine.UserMessage("two")]
+        with pytest.raises(engine.ConnectFailed) as caught:
+            await turn(session, messages)
+    assert caught.value.delivery is engine.Delivery.REJECTED
+
+
+async def test_a_response_the_server_keeps_unasked_is_treated_as_kept(autojump_clock: MockClock) -> None:
+    options = engine.TurnOptions(store=None)
+    async with session_to(Script([[Think("Hm."), Say("one")], Reply("two")])) as (session, _):
+        messages: list[Any] = [engine.UserMessage("one")]
+        reply, _report = await turn(session, messages, options)
+        messages += [reply, engine.UserMessage("two")]
+        _, report = await turn(session, messages, options)
+    assert report.continued

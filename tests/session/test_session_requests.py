@@ -215,3 +215,28 @@ async def test_a_tool_follow_up_reaches_the_tools_output(autojump_clock: MockClo
             second = engine.Context([*first.messages, reply, engine.ToolResult(call.id, "the sum is 7")], tools=[tool])
             assert "the sum is 7" in (await session.ask(second)).text
         assert len(sim.connections) == 1
+
+
+async def test_a_hook_that_never_returns_is_bounded_by_the_turn(autojump_clock: MockClock) -> None:
+    async def stuck(body: dict[str, Any]) -> None:
+        await trio.sleep_forever()
+
+    async with open_simulator(in_memory=True) as sim:
+        async with engine.open_session(sim.endpoint, model="m", dialer=sim.dialer) as session:
+            start = trio.current_time()
+            with pytest.raises(engine.TurnTimeout) as caught:
+                await session.ask("hi", engine.TurnOptions(payload_hook=stuck), timeouts=engine.Timeouts(turn=5))
+            assert trio.current_time() - start == 5
+            assert caught.value.phase == "turn"
+            assert caught.value.delivery is engine.Delivery.NOT_SENT
+            assert (await session.ask("hi")).text == "hi"
+
+
+async def test_a_slow_hook_does_not_use_up_the_waiting_time(autojump_clock: MockClock) -> None:
+    async def slow(body: dict[str, Any]) -> None:
+        await trio.sleep(100)
+
+    async with open_simulator(in_memory=True) as sim:
+        async with engine.open_session(sim.endpoint, model="m", dialer=sim.dialer) as session:
+            options = engine.TurnOptions(payload_hook=slow)
+            assert (await session.ask("hi", options, timeouts=engine.Timeouts(queue=0))).text == "hi"

@@ -26,6 +26,7 @@ from engine.simulator import (
     Incomplete,
     Keepalive,
     Late,
+    Quirks,
     Refuse,
     Reply,
     Say,
@@ -473,3 +474,61 @@ async def test_a_session_released_while_a_turn_runs_fails_it_at_once(autojump_cl
                 assert await eng.release("a")
             with pytest.raises(engine.SessionClosed):
                 await session.ask("too late")
+
+
+async def test_an_answer_that_comes_whole_is_not_lost_to_a_full_buffer(autojump_clock: MockClock) -> None:
+    quirks = Quirks(chunks=64)
+    seen = 0
+    for limits in (engine.Limits(), engine.Limits(buffer_events=1)):
+        async with open_simulator(in_memory=True, brain=Script([[TextDelta("a")]]), quirks=quirks) as sim:
+            if seen:
+                limits = engine.Limits(buffer_events=seen - 1)  # the last event of all is one too many
+            async with engine.open_session(sim.endpoint, model="m", dialer=sim.dialer, limits=limits) as session:
+                async with session.turn("hi") as turn:
+                    await trio.sleep(1)
+                    events = [event async for event in turn]
+        assert isinstance(events[-1], engine.TurnDone)
+        assert turn.message.text == "a"
+        seen = len(events)
+
+
+async def test_a_reader_whose_block_another_task_leaves_is_told(autojump_clock: MockClock) -> None:
+    async with session_to(Script([[Created(), Stall()]])) as (session, _):
+        turn = session.turn("hi")
+        await turn.__aenter__()
+
+        async def read() -> None:
+            with pytest.raises(RuntimeError, match="was left"):
+                await anext(turn)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            await trio.testing.wait_all_tasks_blocked()
+            await turn.__aexit__(None, None, None)
+
+
+async def test_what_had_arrived_does_not_grow_after_the_turn_was_left(autojump_clock: MockClock) -> None:
+    script = Script([[TextDelta("a"), Delay(1), TextDelta("b")]])
+    async with session_to(script, on_cancel=engine.OnCancel.DRAIN) as (session, _):
+        async with session.turn("hi") as turn:
+            async for event in turn:
+                if isinstance(event, engine.TextDelta):
+                    break
+        await trio.sleep(5)
+        assert turn.partial.text == "a"
+
+
+async def test_a_broken_session_tells_its_turns_why(autojump_clock: MockClock) -> None:
+    class Clumsy(engine.Endpoint):
+        """An endpoint whose profile breaks only when a connection is made."""
+
+        @property
+        def server(self) -> Any:
+            raise ZeroDivisionError("a bug")
+
+    async with open_simulator(in_memory=True) as sim:
+        clumsy = Clumsy(sim.base_url, sim.api_key)
+        async with engine.open_session(clumsy, model="m", dialer=sim.dialer) as session:
+            with pytest.raises(engine.SessionClosed) as caught:
+                await session.ask("hi")
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)

@@ -11,7 +11,19 @@ import trio
 from trio.testing import MockClock
 
 import engine
-from engine.simulator import Asked, Created, Delay, Error, Refusal, Say, Simulator, Stall, TextDelta, open_simulator
+from engine.simulator import (
+    Accept,
+    Asked,
+    Created,
+    Delay,
+    Error,
+    Refusal,
+    Say,
+    Simulator,
+    Stall,
+    TextDelta,
+    open_simulator,
+)
 
 WARM = engine.TurnOptions(warm_up=True)
 
@@ -121,3 +133,41 @@ async def test_bad_input_is_told_before_anything_is_sent(autojump_clock: MockClo
         with pytest.raises(engine.ConfigurationError):
             await session.warm_up("hi", engine.TurnOptions(extra={"x": object()}))
     assert sim.connections == []
+
+
+async def test_asking_and_warming_up_at_once_share_the_dial_and_nothing_else(autojump_clock: MockClock) -> None:
+    for _ in range(10):
+        async with session_to() as (session, sim):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(session.ask, "one")
+                nursery.start_soon(session.warm_up, "one")
+                nursery.start_soon(session.ask, "two")
+            assert (await session.ask("three")).text == "three"
+            assert len(sim.connections) == 1
+
+
+async def test_it_is_held_to_the_rules_of_a_turn(autojump_clock: MockClock) -> None:
+    def hook(body: dict[str, Any]) -> None:
+        body["instructions"] = "redacted"
+
+    context = engine.Context(instructions="x" * 1000)
+    async with session_to(limits=engine.Limits(max_request_bytes=500)) as (session, sim):
+        with pytest.raises(engine.RequestTooLarge):
+            await session.warm_up(context)
+        with pytest.raises(engine.ConfigurationError, match="options"):
+            await session.warm_up("hi", {"model": "m"})  # type: ignore[arg-type]
+        assert sim.connections == []
+        assert await session.warm_up(context, engine.TurnOptions(payload_hook=hook))
+    assert sim.requests[0].body["instructions"] == "redacted"
+
+
+async def test_it_waits_no_longer_for_a_connection_than_it_may(autojump_clock: MockClock) -> None:
+    async with open_simulator(in_memory=True, handshake=[Accept(delay=50)]) as sim:
+        async with engine.open_session(
+            sim.endpoint, model="m", dialer=sim.dialer, timeouts=engine.Timeouts(connect=100)
+        ) as session:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(session.ask, "slow")
+                start = trio.current_time()
+                assert await session.warm_up("hi", timeouts=engine.Timeouts(connect=3)) is False
+                assert trio.current_time() - start == 3
