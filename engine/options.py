@@ -274,7 +274,7 @@ class Timeouts:
     """How long to wait for what, in seconds; None waits for ever, and what is not given is decided further out.
 
     Attributes:
-        queue: From entering the block until the lane is granted. Default 30.
+        queue: From queueing, right after the payload hook, until the lane is granted. Default 30.
         start: From the grant until the first event of this turn, over all attempts. Default 60.
         connect: Name resolution, TCP, proxy, TLS and upgrade together. Default 10.
         send: From handing over the frame until its last byte was passed on. Default 30.
@@ -330,6 +330,9 @@ def _count(instance: object, attribute: Attribute[Any], value: int | Unset) -> N
 @frozen(kw_only=True)
 class Limits:
     """How much to hold and how long to keep it; what is not given is decided further out.
+
+    Of these a single turn can set ``max_request_bytes``, ``buffer_events`` and ``buffer_bytes``; the others are about the
+    connection, which is the session's.
 
     Attributes:
         max_message_bytes: The largest message accepted from the server. Default 64 MiB.
