@@ -331,7 +331,7 @@ def _count(instance: object, attribute: Attribute[Any], value: int | Unset) -> N
 class Limits:
     """How much to hold and how long to keep it; what is not given is decided further out.
 
-    Of these a single turn can set ``max_request_bytes``, ``buffer_events`` and ``buffer_bytes``; the others are about the
+    A single turn can set ``max_request_bytes``, ``buffer_events`` and ``buffer_bytes``; the others are about the
     connection, which is the session's.
 
     Attributes:
