@@ -113,7 +113,7 @@ class Turn:
         self.timeouts = timeouts
         self.on_cancel = on_cancel
         self.flushed: bool = False
-        self.context: contextvars.Context = contextvars.copy_context()
+        self.context: contextvars.Context = contextvars.Context()  # its caller's, once the block is entered
         self.exchange: Exchange = Exchange(text_format=text_format)
         self.idle: float = timeouts.of("idle")
         self.last_progress: float | None = None
