@@ -51,11 +51,20 @@ async def run(
     )
     async with Stage(pythons) as stage:
         with Progress(*columns, console=console, transient=True) as progress:
-            task = progress.add_task("", total=total)
+            task = progress.add_task("starting", total=total)
+            first = [
+                each.peer
+                for scenario in chosen
+                for case in scenario.cases
+                if not case.fresh
+                for each in case.contestants
+            ]
+            await stage.prepare(dict.fromkeys(first))
             for scenario in chosen:
                 cases = []
                 for case in scenario.cases:
                     progress.update(task, description=f"{scenario.name}: {case.name}")
+                    began = trio.current_time()
                     done = await run_case(
                         case,
                         stage.take,
@@ -64,7 +73,7 @@ async def run(
                         warm_up=warm_up,
                         step=lambda: progress.advance(task),
                     )
-                    cases.append(done)
+                    cases.append(done | {"seconds": round(trio.current_time() - began, 1)})
                     progress.console.print(table_of(done))
                 found.append({"name": scenario.name, "title": scenario.title, "text": scenario.text, "cases": cases})
         versions = dict(sorted(stage.versions.items()))
@@ -75,9 +84,15 @@ async def run(
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--quick", "size", flag_value="quick", help="Small sizes and one round: under a minute in all.")
 @click.option("--size", "size", type=click.Choice(["tiny", "quick", "full"]), default="full", show_default=True)
-@click.option("--scenario", "names", multiple=True, type=click.Choice(list(SCENARIOS)), help="Only this one; repeatable.")
 @click.option(
-    "--peer", "peers", multiple=True, type=click.Choice([peer.name for peer in PEERS]), help="Only this one; repeatable."
+    "--scenario", "names", multiple=True, type=click.Choice(list(SCENARIOS)), help="Only this one; repeatable."
+)
+@click.option(
+    "--peer",
+    "peers",
+    multiple=True,
+    type=click.Choice([peer.name for peer in PEERS]),
+    help="Only this one; repeatable.",
 )
 @click.option("--rounds", type=click.IntRange(1), help="Rounds that count; 7 unless --quick.")
 @click.option("--seed", type=int, default=20260101, show_default=True, help="For all that is random.")

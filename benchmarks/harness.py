@@ -15,7 +15,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from types import TracebackType
@@ -305,12 +306,12 @@ class Child:
         answer: dict[str, Any] = json.loads(line)
         return answer
 
-    async def end(self) -> None:
-        """End the process, by force where it does not end by itself. Cannot be cancelled, and takes 3 s at most."""
+    async def end(self, *, patience: float = 3.0) -> None:
+        """End the process, by force if it has not ended after ``patience`` seconds. Cannot be cancelled."""
         with trio.CancelScope(shield=True):
             assert self._process.stdin is not None
             await trio.aclose_forcefully(self._process.stdin)
-            with trio.move_on_after(3):
+            with trio.move_on_after(patience):
                 await self._process.wait()
             if self._process.returncode is None:
                 self._process.kill()
@@ -344,6 +345,16 @@ class Stage:
         for child in (*self._workers.values(), *(child for child, _ in self._servers.values())):
             await child.end()
 
+    async def prepare(self, peers: Collection[str]) -> None:
+        """Start the processes of these peers, all at the same time."""
+        async with trio.open_nursery() as nursery:
+            for peer in peers:
+                nursery.start_soon(self._present, peer)
+
+    async def _present(self, peer: str) -> None:
+        with suppress(Skipped):  # its rows will say so
+            await self._worker(peer)
+
     async def take(self, case: Case, contestant: Contestant, seed: int) -> Mapping[str, Any]:
         """Take one sample.
 
@@ -366,7 +377,7 @@ class Stage:
         try:
             answer = await worker.ask(question, case.seconds)
         except (trio.TooSlowError, EOFError, trio.BrokenResourceError):
-            await self._dismiss(peer)
+            await self._dismiss(peer, patience=0)
             raise Skipped(f"did not end within {case.seconds:g} s") from None
         if "error" in answer:
             raise Skipped(answer["error"])
@@ -387,10 +398,10 @@ class Stage:
             self.versions |= hello["versions"]
         return self._workers[peer]
 
-    async def _dismiss(self, peer: str) -> None:
+    async def _dismiss(self, peer: str, *, patience: float = 3.0) -> None:
         worker = self._workers.pop(peer, None)
         if worker is not None:
-            await worker.end()
+            await worker.end(patience=patience)
 
     async def _target(self, contestant: Contestant) -> dict[str, Any]:
         if contestant.server == "none":

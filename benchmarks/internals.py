@@ -37,7 +37,7 @@ async def budgets(loop: Loop, peer: Peer, target: Target, *, phase: str, concurr
     stuck = engine.TurnOptions(model=_MODELS.get(phase, "silence"))
 
     async def one(session: engine.Session) -> None:
-        seconds = 0.5 + concurrent / 1000 + rng.random() * 0.5
+        seconds = 0.2 + concurrent / 1000 + rng.random() * 0.5
         async with AsyncExitStack() as stack:
             if phase == "queue":
                 await stack.enter_async_context(session.turn("Stay.", stuck))
@@ -47,7 +47,7 @@ async def budgets(loop: Loop, peer: Peer, target: Target, *, phase: str, concurr
                     await turn.wait()
             except engine.TurnError as error:
                 elapsed = _clock() - started
-                spent = error.report.seconds
+                spent = error.report.seconds if error.report is not None else None
                 before = sum(getattr(spent, step) or 0.0 for step in _BEFORE[phase])
                 late.append((elapsed - before - seconds) * 1e3)
 
@@ -87,7 +87,8 @@ async def idle_sessions(loop: Loop, peer: Peer, target: Target, *, count: int) -
         for number in range(count):
             await eng.session(f"idle-{number}")
         await trio.testing.wait_all_tasks_blocked()
-        return {"kib_each": (resident() - before) / count / 1024}
+        grown = resident() - before
+    return {"kib_each": grown / count / 1024}
 
 
 async def open_sessions(loop: Loop, peer: Peer, target: Target, *, count: int) -> Result:
@@ -99,7 +100,8 @@ async def open_sessions(loop: Loop, peer: Peer, target: Target, *, count: int) -
                 before = resident()
             await (await eng.session(f"open-{number}")).ask("Hello.")
         await trio.sleep(0.1)
-        return {"kib_each": (resident() - before) / count / 1024}
+        grown = resident() - before
+    return {"kib_each": grown / count / 1024}
 
 
 async def buffered(loop: Loop, peer: Peer, target: Target, *, turns: int, events: int) -> Result:
@@ -111,12 +113,12 @@ async def buffered(loop: Loop, peer: Peer, target: Target, *, turns: int, events
         before = resident()
         async with AsyncExitStack() as stack:
             for session in sessions:
-                turn = await stack.enter_async_context(
-                    session.turn("Go on.", engine.TurnOptions(model=target.model))
-                )
-                while turn.partial.stop_reason is None:
+                turn = await stack.enter_async_context(session.turn("Go on.", engine.TurnOptions(model=target.model)))
+                # Nothing says when it has ended, and `wait` would drop what is to be counted.
+                while turn.partial.stop_reason is None:  # noqa: ASYNC110
                     await trio.sleep(0.002)
-            return {"kib_per_1000": (resident() - before) / (turns * events / 1000) / 1024}
+            grown = resident() - before
+    return {"kib_per_1000": grown / (turns * events / 1000) / 1024}
 
 
 # --- decoding --------------------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ import trustme
 
 from benchmarks.frames import Wire, answer_for, personal
 
-__all__ = ["UPLINK", "Replay", "main"]
+__all__ = ["UPLINK", "Replay", "main", "upgrade_answer"]
 
 UPLINK: Final = 20_000_000
 """Bits per second of the simulated line from the client."""
@@ -91,7 +91,9 @@ class Replay(asyncio.Protocol):
         if not found:
             return False
         lines = head.split(b"\r\n")
-        fields = {name.strip().lower(): value.strip() for name, _, value in (line.partition(b":") for line in lines[1:])}
+        fields = {
+            name.strip().lower(): value.strip() for name, _, value in (line.partition(b":") for line in lines[1:])
+        }
         path = lines[0].split(b" ")[1].decode()
         first = path.split("/")[1]
         if self._fresh:
@@ -111,13 +113,8 @@ class Replay(asyncio.Protocol):
         return True
 
     def _upgrade(self, key: bytes) -> None:
-        accept = base64.b64encode(hashlib.sha1(key + _ACCEPT).digest())
         self._upgraded = True
-        self._later(
-            b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
-            b"sec-websocket-accept: " + accept + b"\r\n\r\n",
-            0,
-        )
+        self._later(upgrade_answer(key), 0)
 
     # --- WebSocket ---
 
@@ -204,6 +201,15 @@ class Replay(asyncio.Protocol):
             self._transport.write(data)
 
 
+def upgrade_answer(key: bytes) -> bytes:
+    """The answer to an upgrade (RFC 6455 section 4.2.2)."""
+    accept = base64.b64encode(hashlib.sha1(key + _ACCEPT).digest())
+    return (
+        b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
+        b"sec-websocket-accept: " + accept + b"\r\n\r\n"
+    )
+
+
 def _unmasked(payload: bytes, mask: bytes) -> bytes:
     repeated = (mask * (len(payload) // 4 + 1))[: len(payload)]
     return (int.from_bytes(payload, "big") ^ int.from_bytes(repeated, "big")).to_bytes(len(payload), "big")
@@ -228,7 +234,7 @@ async def _serve() -> None:
 
 
 def _port(server: asyncio.Server) -> int:
-    sockets: tuple[socket.socket, ...] = tuple(server.sockets)  # type: ignore[arg-type]
+    sockets: tuple[socket.socket, ...] = tuple(server.sockets)
     return int(sockets[0].getsockname()[1])
 
 

@@ -77,18 +77,19 @@ def throughput(size: Size) -> Scenario:
         case("deltas", "One stream of deltas of 300 bytes", _STREAMING, 300, count, 1),
         case("deltas-tls", "The same over TLS", _SOCKETS, 300, count, 1, tls=True),
         case("events-6k", "One stream of events of 6 KB", _STREAMING, 6000, count // 5, 1),
-        case("events-64k", "One stream of events of 64 KB", _STREAMING, 64_000, max(count // 50, 2), 1),
     ]
-    for sessions in _pick(size, (2,), (10, 100), (10, 100, 1000)):
+    if size == "full":
+        cases.append(case("events-64k", "One stream of events of 64 KB", _STREAMING, 64_000, count // 50, 1))
+    for sessions in _pick(size, (2,), (10, 50), (10, 100, 1000)):
         each = _pick(size, 5, max(2000 // sessions, 20), max(20_000 // sessions, 40))
         title = f"{sessions:,} sessions at once, deltas of 300 bytes"
         cases.append(case(f"sessions-{sessions}", title, _SOCKETS, 300, each, sessions))
     return Scenario(
         "throughput",
         "Throughput",
-        "Events are read as fast as they come, from a server in a process of its own that replays bytes. The ceiling is "
-        "trio-websocket with `json.loads`, which gives untyped dictionaries and no message. Over HTTP the peers read "
-        "server-sent events.",
+        "Events are read as fast as they come, from a server in a process of its own that replays bytes. The ceiling "
+        "is trio-websocket with `json.loads`, which gives untyped dictionaries and no message. Over HTTP the peers "
+        "read server-sent events.",
         tuple(cases),
     )
 
@@ -112,6 +113,17 @@ def latency(size: Size) -> Scenario:
         ),
         *(
             Case(
+                name=f"short-turns-rtt-{line}",
+                title=f"The same over a line with {line} ms round trips",
+                contestants=_each(_STREAMING, "turns", params={"count": _pick(size, 3, 3, 30)}, path=f"rtt{line}"),
+                measures=(per_turn,),
+                baseline=_CEILING,
+                rounds=3,
+            )
+            for line in _pick(size, (), (20,), (20,))
+        ),
+        *(
+            Case(
                 name=f"first-turn{'-tls' if tls else ''}",
                 title=f"A connection {'over TLS' if tls else ''} for one short turn, from nothing to closed".replace(
                     "  ", " "
@@ -125,9 +137,9 @@ def latency(size: Size) -> Scenario:
             for tls in (False, True)
         ),
     ]
-    lines = _pick(size, ((0, 2),), ((0, 20), (20, 20)), ((0, 20), (0, 50), (20, 20), (20, 50), (100, 20), (100, 50)))
+    lines = _pick(size, ((0, 2),), ((0, 20), (20, 10)), ((0, 20), (0, 50), (20, 20), (20, 50), (100, 20), (100, 50)))
     for milliseconds, calls in lines:
-        run = {
+        run: dict[str, Any] = {
             "job": "tools",
             "params": {"count": calls, "size": 2000},
             "path": f"rtt{milliseconds}",
@@ -176,7 +188,7 @@ def cancellation(size: Size) -> Scenario:
     def contestants(rest: float, names: Sequence[str]) -> tuple[Contestant, ...]:
         common: dict[str, Any] = {
             "job": "cancel",
-            "params": {"concurrent": 1, "times": times, "rest": rest},
+            "params": {"times": times, "rest": rest},
             "server": "simulator",
             "seeded": True,
         }
@@ -208,13 +220,21 @@ def cancellation(size: Size) -> Scenario:
         *measures[:2],
         Measure("back_max_ms", "max", "ms", "lower"),
     )
+    later = Case(
+        name="next-turn-later",
+        title="Cancel, and ask again 0.1 s later, when a replacement may be open",
+        contestants=contestants(0.1, names[:3]),
+        measures=measures,
+        baseline="trio-websocket, reopened",
+        rounds=5,
+    )
     return Scenario(
         "cancellation",
         "Cancellation",
         "A turn is cancelled in mid-answer, then another question is asked on the same client, and it is checked whose "
         "answer that one gets. Used as they come, clients that share one lane give the second question what is left of "
-        "the first answer; closing and opening the client again (*reopened*) is what their users have to do. The server "
-        "is the simulator.",
+        "the first answer; closing and opening the client again (*reopened*) is what their users have to do. The "
+        "server is the simulator.",
         (
             Case(
                 name="next-turn",
@@ -224,14 +244,7 @@ def cancellation(size: Size) -> Scenario:
                 baseline="trio-websocket, reopened",
                 rounds=_pick(size, 1, 1, 5),
             ),
-            Case(
-                name="next-turn-later",
-                title="Cancel, and ask again 0.1 s later, when a replacement may be open",
-                contestants=contestants(0.1, names[:3]),
-                measures=measures,
-                baseline="trio-websocket, reopened",
-                rounds=_pick(size, 1, 1, 5),
-            ),
+            *(() if size == "quick" else (later,)),
             Case(
                 name="at-once",
                 title=f"{at_once:,} turns cancelled in one instant",
@@ -254,7 +267,7 @@ def timeouts(size: Size) -> Scenario:
         Measure("late_max_ms", "max", "ms", "lower"),
     )
     cases = []
-    for concurrent in _pick(size, (2,), (1, 100), (1, 100, 1000)):
+    for concurrent in _pick(size, (2,), (50,), (1, 100, 1000)):
         found = [
             Contestant(
                 label="bare trio.sleep",
@@ -266,7 +279,7 @@ def timeouts(size: Size) -> Scenario:
             )
         ]
         for phase in ("queue", "start", "connect", "first_event", "idle", "turn"):
-            if size == "quick" and phase in {"start", "queue", "connect"}:
+            if size == "quick" and phase in {"start", "queue", "connect", "idle"}:
                 continue
             found.append(
                 Contestant(
@@ -339,10 +352,19 @@ def release(size: Size) -> Scenario:
     measures = (
         Measure("release_ms", "released", "ms", "lower"),
         Measure("sockets_left", "sockets left", "", "right"),
+        Measure("raised", "exceptions", "", "right"),
     )
-    names = ("engine", "trio-websocket", "websockets-asyncio", "openai-connect", "openai-session", "openai-agents")
+    names: tuple[str, ...] = (
+        "engine",
+        _CEILING,
+        "websockets-asyncio",
+        "openai-connect",
+        "openai-session",
+        "openai-agents",
+    )
     cases = []
-    for sessions in _pick(size, (2,), (1, 50), (1, 100, 1000)):
+    names = names[:4] if size == "quick" else names
+    for sessions in _pick(size, (2,), (20,), (1, 100, 1000)):
         for path, what, burden in (
             ("v1", "healthy", 0),
             ("silent", "silent", 0),
@@ -350,15 +372,13 @@ def release(size: Size) -> Scenario:
         ):
             if (size == "tiny" and path != "v1") or (burden and sessions > 100):
                 continue
-            if size == "quick" and path != "v1" and sessions == 1:
-                continue
             if size == "quick" and burden:
                 continue
             title = f"{sessions:,} session{'s' * (sessions > 1)}, the peer is {what}"
             found = _each(
                 names,
                 "release",
-                params={"sessions": sessions, "patience": 10.0, "burden": burden},
+                params={"sessions": sessions, "patience": _pick(size, 4.0, 4.0, 10.0), "burden": burden},
                 path=path,
             )
             if path != "v1":
@@ -372,16 +392,17 @@ def release(size: Size) -> Scenario:
                     measures=measures,
                     baseline=_CEILING,
                     rounds=_pick(size, 1, 1, 3),
-                    fresh=path != "v1",
+                    fresh=path != "v1" and size == "full",
                     seconds=60,
                 )
             )
     return Scenario(
         "release",
         "Release",
-        "All clients of a process are closed in the same instant, each with a patience of 2 s for the closing handshake "
-        "where it can be set. A *silent* peer never answers a Close frame; a *stuck* one has stopped reading while a "
-        "request is being sent. What has not ended after 10 s is given up.",
+        "All clients of a process are closed in the same instant, each with a patience of 2 s for the closing "
+        "handshake where it can be set. A *silent* peer never answers a Close frame; a *stuck* one has stopped "
+        "reading while a request is being sent. What has not ended after 10 s is given up. "
+        "Exceptions that a client raises on being closed count as its way of ending.",
         tuple(cases),
     )
 
@@ -392,9 +413,10 @@ def release(size: Size) -> Scenario:
 def memory(size: Size) -> Scenario:
     """What things weigh."""
     each = (Measure("kib_each", "each", "KiB", "lower"),)
-    count = _pick(size, 3, 100, 500)
+    count = _pick(size, 3, 50, 500)
     turns = _pick(size, 4, 200, 10_000)
-    names = ("trio-stream", "trio-websocket", "websockets-asyncio", "openai-connect", "openai-session")
+    names: tuple[str, ...] = ("trio-stream", "trio-websocket", "websockets-asyncio", "openai-connect", "openai-session")
+    names = names if size == "full" else names[:2]
 
     def opened(tls: bool) -> tuple[Contestant, ...]:
         common: dict[str, Any] = {"params": {"count": count}, "tls": tls}
@@ -489,7 +511,7 @@ def codec(size: Size) -> Scenario:
                 measures=(Measure("us_each", "one event", "µs", "lower"),),
                 baseline="json.loads",
             )
-            for kind in KINDS
+            for kind in (KINDS if size != "quick" else ("output_text.delta", "output_item.done", "response.completed"))
         ),
     )
 

@@ -1,8 +1,8 @@
 """The simulator in a process of its own, for scenarios in which the server's behaviour matters: lanes, order, chains.
 
 ``python -m benchmarks.simulated`` prints one line of JSON that says where it listens, and serves until its standard
-input ends. A question that ends in "at length" is answered for about half a second or longer, any other at once; the answer is the
-question's first word, so that everyone can tell whose answer it is.
+input ends. A question that ends in "at length" is answered for half a second or longer, any other at once. The answer
+is the question's first word, so that everyone can tell whose answer it is.
 """
 
 from __future__ import annotations

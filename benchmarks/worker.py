@@ -44,7 +44,10 @@ def main() -> None:
     answers = sys.stdout
     sys.stdout = sys.stderr  # what a peer prints is no answer
     peer = peer_named(sys.argv[1])
-    print(json.dumps({"missing": peer.missing(), "versions": versions_for(peer)}), file=answers, flush=True)
+    missing = peer.missing()
+    for module in () if missing is not None else peer.needs:
+        importlib.import_module(module)
+    print(json.dumps({"missing": missing, "versions": versions_for(peer)}), file=answers, flush=True)
     for line in sys.stdin:
         asked = json.loads(line)
         try:

@@ -235,17 +235,13 @@ class _OpenAIHttp:
 
     async def turn(self, prompt: str) -> int:
         events = 0
-        stream = await self._client.responses.create(
-            model=self._model, input=_input(prompt), store=False, stream=True
-        )
+        stream = await self._client.responses.create(model=self._model, input=_input(prompt), store=False, stream=True)
         async for _ in stream:
             events += 1
         return events
 
     async def watch(self, prompt: str, notice: Callable[[str], None]) -> None:
-        stream = await self._client.responses.create(
-            model=self._model, input=_input(prompt), store=False, stream=True
-        )
+        stream = await self._client.responses.create(model=self._model, input=_input(prompt), store=False, stream=True)
         async with stream:
             async for event in stream:
                 notice(_delta_of(event))
@@ -257,10 +253,11 @@ class _OpenAIHttp:
             stream = await self._client.responses.create(
                 model=self._model, instructions=_INSTRUCTIONS, input=given, tools=[_TOOL], store=False, stream=True
             )
+            last: Any = None
             async for event in stream:
-                pass
+                last = event
             requests += 1
-            calls = [item for item in event.response.output if item.type == "function_call"]
+            calls = [item for item in last.response.output if item.type == "function_call"]
             if not calls:
                 return requests
             for call in calls:
@@ -307,7 +304,6 @@ async def httpx_sse(target: Target) -> AsyncIterator[_HttpxSse]:
     """httpx, line by line."""
     import httpx
 
-    
     async with httpx.AsyncClient(
         headers={"authorization": "Bearer sk-benchmark"}, timeout=None, verify=trusting(target.ca), trust_env=False
     ) as client:

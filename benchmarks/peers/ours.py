@@ -37,7 +37,9 @@ def options_of(target: Target) -> dict[str, Any]:
 class Iterating:
     """A session whose events are iterated."""
 
-    def __init__(self, session: engine.Session, *, full: bool = False, transport: engine.Transport | None = None) -> None:
+    def __init__(
+        self, session: engine.Session, *, full: bool = False, transport: engine.Transport | None = None
+    ) -> None:
         self._session = session
         self._full = full
         self._options: dict[str, Any] = {} if transport is None else {"transport": transport}
@@ -84,11 +86,13 @@ class Asking(Iterating):
 
 
 @asynccontextmanager
-async def _opened(target: Target, kind: type[Iterating], transport: engine.Transport | None) -> AsyncIterator[Iterating]:
+async def _opened(
+    target: Target, kind: type[Iterating], transport: engine.Transport | None
+) -> AsyncIterator[Iterating]:
     session = engine.open_session(endpoint_of(target), model=target.model, **options_of(target))
     async with session as opened:
         try:
-            opened.turn("Hello.", **({} if transport is None else {"transport": transport}))
+            opened.turn("Hello.", transport=transport)
         except engine.ConfigurationError:
             raise Unavailable("turns over HTTP are not available in this version") from None
         yield kind(opened, full=bool(target.options.get("full")), transport=transport)
