@@ -478,6 +478,8 @@ async def whole_answer(post: Post, *, max_bytes: int) -> bytes | Failure:
     return body if complete else Violated(f"the server sent an answer over {max_bytes} bytes")
 
 
+# An interrupt inside the loops below would leave the generators that httpx reads through half-read.
+@trio.lowlevel.enable_ki_protection
 async def read_body(response: httpx.Response, max_bytes: int) -> tuple[bytes, bool]:
     """Read a body; return it, or its beginning and that it is not all."""
     body = bytearray()
@@ -492,6 +494,7 @@ async def read_body(response: httpx.Response, max_bytes: int) -> tuple[bytes, bo
     return bytes(body[:max_bytes]), complete
 
 
+@trio.lowlevel.enable_ki_protection
 async def read_refusal(response: httpx.Response) -> bytes:
     """Read what comes promptly of a refusal's body: the status has said the most important already."""
     body = bytearray()

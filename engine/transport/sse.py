@@ -51,6 +51,8 @@ def _media_type(response: httpx.Response) -> str:
     return value.partition(";")[0].strip().lower()
 
 
+# An interrupt inside the loop would leave the generators that httpx reads through half-read.
+@trio.lowlevel.enable_ki_protection
 async def _events(response: httpx.Response, take: Callable[[Sequence[SseEvent]], bool], limit: int) -> Failure | None:
     decoder = SseDecoder(limit)
     over = False
