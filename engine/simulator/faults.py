@@ -17,6 +17,7 @@ __all__ = [
     "Abort",
     "Binary",
     "Close",
+    "Comment",
     "CutMidFrame",
     "Deaf",
     "Keepalive",
@@ -83,7 +84,10 @@ class Abort:
 
 @attrs.frozen
 class Mute:
-    """From now on the connection sends no events, while it reads; ``frozen`` answers no pings either."""
+    """From now on the connection sends no events, while it reads; ``frozen`` answers no pings either.
+
+    An HTTP stream that has fallen silent does not end either; a plain answer never comes.
+    """
 
     frozen: bool = False
 
@@ -104,7 +108,7 @@ class Deaf:
 
 @attrs.frozen
 class Raw:
-    """A text frame as it is (HTTP: one ``data`` line)."""
+    """A text frame as it is (HTTP: the data of one event, or the whole body of a plain answer)."""
 
     text: str
 
@@ -115,7 +119,7 @@ class Raw:
 
 @attrs.frozen
 class WrongJson:
-    """A text frame that is not JSON."""
+    """A text frame that is not JSON (HTTP: likewise)."""
 
     text: str = '{"type":"response.output_text.delta",'
 
@@ -126,7 +130,7 @@ class WrongJson:
 
 @attrs.frozen
 class Binary:
-    """A binary frame."""
+    """A binary frame (HTTP: one ``data`` line that is not UTF-8)."""
 
     data: bytes = b"\x00\xff"
 
@@ -157,6 +161,17 @@ class Keepalive:
     async def perform(self, stage: Stage) -> None:
         """Send it."""
         await stage.outlet.event({"type": "keepalive", "sequence_number": stage.number()})
+
+
+@attrs.frozen
+class Comment:
+    """A comment in an HTTP stream, which is how gateways keep connections alive; nothing on a WebSocket."""
+
+    text: str = "still here"
+
+    async def perform(self, stage: Stage) -> None:
+        """Send it."""
+        await stage.outlet.comment(self.text)
 
 
 @attrs.frozen

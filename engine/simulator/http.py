@@ -11,14 +11,17 @@ import h11
 import trio
 
 from . import wire
+from .event_stream import EventWriter
 from .history import Held
+from .quirks import Accept
+from .refusals import turned_away
 from .requests import Shelf, read_request, text_of
 from .responses import Stage
 from .streams import ServerStream, drain
 from .wire import ApiError, Item
 
 if TYPE_CHECKING:
-    from .records import ConnectionRecord, RequestRecord
+    from .records import ConnectionRecord
     from .server import Simulator
 
 __all__ = ["HttpExchange"]
@@ -46,6 +49,9 @@ class HttpExchange:
         self._record = record
         self._http = connection
         self._head = head
+        self._writer = EventWriter(simulator.quirks)
+        self._writing = trio.Lock()
+        self._headers: Mapping[str, str] = {}
         self._streams = False
         self._started = False
         self._muted = False
@@ -84,6 +90,8 @@ class HttpExchange:
             elif isinstance(event, h11.Data):
                 size += len(event.data)
                 if size > self._simulator.max_http_bytes:
+                    if self._creates():
+                        self._record.refusals.append(413)
                     await self._send_json(413, _problem("The request is too large."), {"connection": "close"})
                     await drain(self._stream, seconds=_DRAIN, limit=4 * self._simulator.max_http_bytes)
                     return None
@@ -99,7 +107,6 @@ class HttpExchange:
         root = self._simulator.root + "/responses"
         if path == root:
             if method == b"POST":
-                self._simulator.authorise(self._record)
                 await self._create(body)
             elif method == b"GET":
                 headers = {"upgrade": "websocket", "connection": "close"}
@@ -152,9 +159,30 @@ class HttpExchange:
 
     # --- POST …/responses ---
 
+    def _creates(self) -> bool:
+        path = urlsplit(self._head.target.decode("ascii", "replace")).path
+        return self._head.method == b"POST" and path == self._simulator.root + "/responses"
+
     async def _create(self, raw: bytes) -> None:
-        body = _parse(raw)
         simulator = self._simulator
+        step = simulator.posts.popleft() if simulator.posts else simulator.every_post
+        if await turned_away(self._stream, self._record, step, limit=simulator.max_http_bytes):
+            self._dropped = True
+            return
+        if isinstance(step, Accept):
+            self._headers, self._muted = step.headers, step.mute
+            if step.close_code is not None:
+                self._record.refusals.append(200)
+                self._record.closed_by = "server"
+                await self._start_stream()
+                self._dropped = True
+                return
+        try:
+            simulator.authorise(self._record)
+            body = _parse(raw)
+        except ApiError as error:
+            self._record.refusals.append(error.status)
+            raise
         record = simulator.note_request(self._record, "http", body, len(raw))
         try:
             asked = read_request(
@@ -163,27 +191,29 @@ class HttpExchange:
         except ApiError as error:
             record.status, record.error_code = "rejected", error.code
             raise
-        self._streams = body.get("stream") is True
+        self._streams = body.get("stream") is True and not simulator.quirks.never_streams
         stage = Stage(
             asked, self, record, ids=simulator.ids, quirks=simulator.quirks, now=simulator.now, keep=_keeper(simulator)
         )
         steps = simulator.steps_for(asked)
-        async with trio.open_nursery() as nursery:
-            self._scope = nursery.cancel_scope
-            nursery.start_soon(self._watch)
-            if self._streams and simulator.quirks.keepalive is not None:
-                nursery.start_soon(self._keep_alive, stage, simulator.quirks.keepalive)
-            try:
-                await stage.perform(steps)
-                await self._end(stage)
-            except _AnsweredError:
-                pass
-            except ApiError as error:
-                # Answered here, so that it does not leave the nursery inside a group.
-                await self._send_error(error)
-            nursery.cancel_scope.cancel(reason="the answer is complete")
-        if self._dropped:
-            _lost(record)
+        try:
+            async with trio.open_nursery() as nursery:
+                self._scope = nursery.cancel_scope
+                nursery.start_soon(self._watch)
+                if self._streams and simulator.quirks.keepalive is not None:
+                    nursery.start_soon(self._keep_alive, stage, simulator.quirks.keepalive)
+                try:
+                    await stage.perform(steps)
+                    await self._end(stage)
+                except _AnsweredError:
+                    pass
+                except ApiError as error:
+                    # Answered here, so that it does not leave the nursery inside a group.
+                    await self._send_error(error)
+                nursery.cancel_scope.cancel(reason="the answer is complete")
+        finally:
+            if record.status in {"received", "running"}:
+                record.status = "lost"
 
     async def _watch(self) -> None:
         # Nobody else notices that the client has left while the response is silent.
@@ -212,10 +242,12 @@ class HttpExchange:
             await self.event({"type": "keepalive", "sequence_number": stage.number()})
 
     async def _end(self, stage: Stage) -> None:
+        if self._muted:
+            await trio.sleep_forever()  # until the client leaves
         if self._streams:
             await self._start_stream()
             if self._simulator.quirks.done_marker:
-                await self._body(f"data: [DONE]{2 * self._simulator.quirks.newline}".encode())
+                await self._body(self._writer.done())
             await self._send(self._http.send(h11.EndOfMessage()))
             return
         if stage.rejected:
@@ -227,49 +259,64 @@ class HttpExchange:
             failure: dict[str, Any] = final["error"] or {}
             status = {"rate_limit_exceeded": 429, "server_error": 500}.get(str(failure.get("code")), 400)
             raise ApiError(status, failure.get("code"), failure.get("message", ""), type="server_error")
+        stage.record.output_sent = bool(final["output"])
         await self._send_json(200, final)
 
     async def _start_stream(self) -> None:
         if self._started:
             return
         self._started = True
-        headers = [*self._common_headers(), ("content-type", "text/event-stream; charset=utf-8")]
-        headers.append(("cache-control", "no-cache"))
+        headers = self._header_fields({"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"})
         await self._send(self._http.send(h11.Response(status_code=200, headers=headers)))
 
     async def _body(self, data: bytes) -> None:
-        await self._send(self._http.send(h11.Data(data=data)))
+        size = self._simulator.quirks.slice_bytes or len(data)
+        for start in range(0, len(data), size):
+            await self._send(self._http.send(h11.Data(data=data[start : start + size])))
 
     async def _send(self, data: bytes | None) -> None:
         if data:
             await self._stream.send_all(data)
 
-    def _common_headers(self) -> list[tuple[str, str]]:
-        return [
-            ("x-request-id", self._simulator.ids.new("req")),
-            ("openai-version", "2020-10-01"),
-            ("openai-processing-ms", "1"),
-            ("x-ratelimit-limit-requests", "10000"),
-            ("x-ratelimit-remaining-requests", "9999"),
-            ("x-ratelimit-reset-requests", "6ms"),
-        ]
+    def _header_fields(self, *further: Mapping[str, str]) -> list[tuple[str, str]]:
+        fields = {
+            "x-request-id": self._simulator.ids.new("req"),
+            "openai-version": "2020-10-01",
+            "openai-processing-ms": "1",
+            "x-ratelimit-limit-requests": "10000",
+            "x-ratelimit-remaining-requests": "9999",
+            "x-ratelimit-reset-requests": "6ms",
+        }
+        for each in (*further, self._headers):
+            fields |= {name.lower(): value for name, value in each.items()}
+        return list(fields.items())
 
     async def _send_json(self, status: int, value: object, headers: Mapping[str, str] | None = None) -> None:
-        content = wire.dumps(value).encode()
-        fields = [*self._common_headers(), ("content-type", "application/json"), ("content-length", str(len(content)))]
-        fields += list((headers or {}).items())
+        await self._send_content(status, wire.dumps(value).encode(), headers)
+
+    async def _send_content(self, status: int, content: bytes, headers: Mapping[str, str] | None = None) -> None:
         if self._started:
             self._dropped = True
             return
-        self._started = True
-        await self._send(self._http.send(h11.Response(status_code=status, headers=fields)))
+        await self._start_content(status, len(content), headers)
         await self._send(self._http.send(h11.Data(data=content)))
         await self._send(self._http.send(h11.EndOfMessage()))
+
+    async def _start_content(self, status: int, size: int, headers: Mapping[str, str] | None = None) -> None:
+        self._started = True
+        given = {"content-type": "application/json", "content-length": str(size)}
+        fields = self._header_fields(given, headers or {})
+        await self._send(self._http.send(h11.Response(status_code=status, headers=fields)))
 
     async def _send_error(self, error: ApiError) -> None:
         await self._send_json(error.status, {"error": error.body() | {"param": error.param}}, error.headers)
 
     # --- outlet ---
+
+    @property
+    def silent(self) -> bool:
+        """Whether events go nowhere; those of a plain answer only make its body."""
+        return self._muted or not self._streams
 
     async def event(self, event: dict[str, Any]) -> None:
         """Send one event, or note the terminal of a plain answer."""
@@ -287,30 +334,45 @@ class HttpExchange:
         if event.get("type") == "error" and quirks.errors is None:
             event = _flat(event)
         for shaped in quirks.shape(event):
-            lines = [f"event: {shaped.get('type', 'message')}", f"data: {wire.dumps(shaped)}", "", ""]
-            if quirks.comments:
-                lines.insert(0, ": simulated")
-            await self._payload(quirks.newline.join(lines).encode())
+            await self._payload(self._writer.event(shaped))
 
     async def _payload(self, data: bytes) -> None:
-        await self._start_stream()
-        if not self._muted:
+        if self._muted:
+            await trio.lowlevel.checkpoint()
+            return
+        # Keepalives come from another task, and must not get between the slices of an event.
+        async with self._writing:
+            await self._start_stream()
             await self._body(data)
 
     async def reject(self, error: ApiError) -> None:
-        """Answer with the error's status."""
+        """Answer with the error's status; with an event in a stream that keepalives or comments have begun."""
+        if self._muted:
+            await trio.sleep_forever()
+        if self._streams and self._started:
+            await self.event(wire.error_event(error))
+            return
         await self._send_error(error)
         raise _AnsweredError
 
     async def frame(self, payload: str | bytes) -> None:
-        """Send a payload as one data line."""
-        text = payload if isinstance(payload, str) else payload.decode("utf-8", "replace")
-        await self._payload(f"data: {text}\n\n".encode())
+        """Send a payload as the data of an event, or as the whole of a plain answer."""
+        if self._streams or self._muted:
+            await self._payload(self._writer.data(payload))
+            return
+        await self._send_content(200, payload.encode() if isinstance(payload, str) else payload)
+        raise _AnsweredError
 
     async def cut(self, payload: str, fraction: float) -> None:
-        """Send part of an event and drop the connection."""
-        data = f"data: {payload}\n\n".encode()
-        await self._payload(data[: max(1, int(len(data) * fraction))])
+        """Send part of an event, or of a plain answer, and drop the connection."""
+        data = self._writer.data(payload) if self._streams else payload.encode()
+        if not (self._streams or self._muted):
+            await self._start_content(200, len(data))
+        part = data[: max(1, int(len(data) * fraction))]
+        if self._streams:
+            await self._payload(part)
+        elif not self._muted:
+            await self._send(self._http.send(h11.Data(data=part)))
         await self.abort(reset=False)
 
     async def close(self, code: int, reason: str) -> None:
@@ -325,12 +387,18 @@ class HttpExchange:
         self._drop("the script drops the connection")
         await trio.sleep_forever()
 
+    async def comment(self, text: str) -> None:
+        """Send a comment; plain answers have none."""
+        await trio.lowlevel.checkpoint()
+        if self._streams:
+            await self._payload(self._writer.comment(text))
+
     async def ping(self) -> None:
         """Do nothing: HTTP has no pings."""
         await trio.lowlevel.checkpoint()
 
     async def mute(self, *, frozen: bool) -> None:
-        """Send no more events."""
+        """Send nothing more, not even the end of the body."""
         self._muted = True
         await trio.lowlevel.checkpoint()
 
@@ -371,11 +439,6 @@ def _keeper(simulator: Simulator) -> Callable[[Stage, Held | None], None]:
             simulator.remember(stage, held)
 
     return keep
-
-
-def _lost(record: RequestRecord) -> None:
-    if record.finished_at is None:
-        record.status = "lost"
 
 
 def _problem(message: str) -> dict[str, Any]:

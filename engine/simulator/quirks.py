@@ -1,4 +1,4 @@
-"""Ways in which servers in the wild differ, and answers to the upgrade request other than 101."""
+"""Ways in which servers in the wild differ, and answers by which a request is let in or turned away."""
 
 from __future__ import annotations
 
@@ -38,6 +38,14 @@ class Quirks:
         done_marker: End HTTP streams with ``data: [DONE]``.
         newline: Line ending of HTTP streams.
         comments: Send a comment line before each event of an HTTP stream.
+        event_names: False leaves the ``event`` lines of HTTP streams out.
+        space: False leaves the space after the colon out in HTTP streams.
+        data_lines: Spread the data of an event over several lines of an HTTP stream, as a server does that sends
+            indented JSON.
+        slice_bytes: Send HTTP streams in slices of so many bytes, each a chunk and a write of its own, so that they
+            are torn inside lines and characters; 0 for one per event.
+        unterminated: End HTTP streams without the blank line that ends their last event.
+        never_streams: Answer plain JSON also to requests with ``stream: true``.
         steerable: Beginnings of the names of models that accept ``response.steer``.
     """
 
@@ -62,6 +70,12 @@ class Quirks:
     done_marker: bool = False
     newline: Literal["\n", "\r\n", "\r"] = "\n"
     comments: bool = False
+    event_names: bool = True
+    space: bool = True
+    data_lines: bool = False
+    slice_bytes: int = 0
+    unterminated: bool = False
+    never_streams: bool = False
     steerable: tuple[str, ...] = ("gpt-6",)
 
     def shape(self, event: dict[str, Any]) -> list[dict[str, Any]]:
@@ -124,23 +138,25 @@ _SET_UP = frozenset(
 _TERMINAL = frozenset({"response.completed", "response.incomplete", "response.failed"})
 
 
-# --- the upgrade -----------------------------------------------------------------------------------------------------
+# --- being let in ----------------------------------------------------------------------------------------------------
 
 
 class Handshake:
-    """How one upgrade request is answered."""
+    """How one upgrade request is answered, or one ``POST …/responses`` before it is looked at."""
 
     delay: float = 0.0
 
 
 @attrs.frozen
 class Accept(Handshake):
-    """Upgrade, possibly with something odd.
+    """Upgrade, or answer the POST, possibly with something odd.
 
     Attributes:
-        headers: Further header fields of the 101.
+        headers: Further header fields of the 101, or of the answer; over HTTP they replace ours of the same name.
         close_code: Close right after the upgrade with this code; 1006 drops the connection without a Close frame.
-        mute: Upgrade, read everything, answer nothing (pings included are still answered).
+            HTTP: with any code, drop the connection after the head of a stream, without looking at the request.
+        mute: Upgrade, read everything, answer nothing (pings included are still answered). HTTP: the request is
+            executed, and not a byte comes of it.
         delay: Seconds before the answer.
     """
 
@@ -152,11 +168,11 @@ class Accept(Handshake):
 
 @attrs.frozen
 class Refusal(Handshake):
-    """Answer with an HTTP status other than 101.
+    """Answer with an HTTP status other than 101; turn the POST away before it is executed.
 
     Attributes:
         status: The status.
-        headers: Further header fields.
+        headers: Further header fields; ``content-type`` replaces ``application/json``.
         body: Text, bytes or a JSON value; None sends the service's error body for the status, ``b""`` an empty one.
         framing: How the end of the body is told: Content-Length, chunks, or only by closing the connection.
         delay: Seconds before the answer.
@@ -181,7 +197,7 @@ class Refusal(Handshake):
         )
         body = self.body
         if body is None:
-            message = f"The upgrade was refused with status {self.status}."
+            message = f"The request was refused with status {self.status}."
             body = {"error": {"message": message, "type": kind, "param": None, "code": code}}
         return json.dumps(body).encode()
 
@@ -196,9 +212,10 @@ _REFUSALS = {
 
 @attrs.frozen
 class HangUp(Handshake):
-    """Close the connection without an answer."""
+    """Close the connection without an answer; ``reset`` discards what the client has not read."""
 
     delay: float = 0.0
+    reset: bool = False
 
 
 @attrs.frozen

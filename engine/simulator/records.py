@@ -27,6 +27,10 @@ class RequestRecord:
             (an error event after the start), ``abandoned`` (left without a terminal) or ``lost`` (the connection
             ended first).
         error_code: The code of the rejection or failure.
+        executed: Whether the server began to answer it; False for what it refused, whenever it did. This is what is
+            paid for.
+        output_sent: Whether an event with output was handed to the connection. Nothing that a muted connection keeps
+            to itself, nor a `Raw` payload, counts.
         received_at: `trio.current_time` when it had arrived.
         finished_at: `trio.current_time` when its terminal was handed to the socket.
         successor_of: The response a steered continuation follows; such a record has no bytes of its own.
@@ -42,6 +46,8 @@ class RequestRecord:
     response_id: str | None = None
     status: str = "received"
     error_code: str | None = None
+    executed: bool = False
+    output_sent: bool = False
     received_at: float = 0.0
     finished_at: float | None = None
     successor_of: str | None = None
@@ -50,6 +56,12 @@ class RequestRecord:
     def input(self) -> Any:
         """The ``input`` of the body."""
         return self.body.get("input")
+
+    def tag(self, name: str) -> str | None:
+        """Return this entry of the request's ``metadata``; None when there is none."""
+        metadata = self.body.get("metadata")
+        value = metadata.get(name) if isinstance(metadata, Mapping) else None
+        return value if isinstance(value, str) else None
 
 
 @attrs.define(eq=False)
@@ -63,6 +75,8 @@ class ConnectionRecord:
         headers: Its header fields, names in lower case, without credentials.
         authorization: The Authorization value, for comparison only; never shown in the repr.
         handshake_status: 101 after an upgrade, else what the upgrade was refused with.
+        refusals: Upgrades and ``POST …/responses`` that were turned away before they could become a request record:
+            the status of each; None where no status was sent.
         opened_at: `trio.current_time` of the accept.
         closed_at: `trio.current_time` when the socket was gone; None while it is open.
         close_code: WebSocket close code as this side saw it: 1006 when there was no Close frame.
@@ -83,6 +97,7 @@ class ConnectionRecord:
     headers: dict[str, str] = attrs.field(factory=dict, repr=False)
     authorization: str | None = attrs.field(default=None, repr=False)
     handshake_status: int | None = None
+    refusals: list[int | None] = attrs.field(factory=list)
     closed_at: float | None = None
     close_code: int | None = None
     close_reason: str | None = attrs.field(default=None, repr=False)

@@ -26,6 +26,10 @@ class Outlet(Protocol):
     Methods that end the connection do not return: they wait to be cancelled with it.
     """
 
+    @property
+    def silent(self) -> bool:
+        """Whether events go nowhere."""
+
     async def event(self, event: dict[str, Any]) -> None:
         """Send one event."""
 
@@ -46,6 +50,9 @@ class Outlet(Protocol):
 
     async def ping(self) -> None:
         """Send a protocol ping where there is one."""
+
+    async def comment(self, text: str) -> None:
+        """Send a comment where there are comments."""
 
     async def mute(self, *, frozen: bool) -> None:
         """Send no more events; frozen, not even a protocol answer."""
@@ -97,6 +104,11 @@ _DELTAS = {
     "summary": ("response.reasoning_summary_text.delta", "response.reasoning_summary_text.done", "text"),
     "reasoning": ("response.reasoning_text.delta", "response.reasoning_text.done", "text"),
 }  # fmt: skip
+
+
+_LIFECYCLE = frozenset(
+    f"response.{kind}" for kind in ("created", "queued", "in_progress", "completed", "incomplete", "failed", "metadata")
+)
 
 
 class Stage:
@@ -157,6 +169,13 @@ class Stage:
         event = {"type": kind, "sequence_number": self.number()} | fields
         if self._pad and kind.endswith(".delta"):
             event["obfuscation"] = self.ids.padding()
+        await self.send(event)
+
+    async def send(self, event: dict[str, Any]) -> None:
+        """Send an event as it is, and note whether it shows output."""
+        kind = event.get("type")
+        if isinstance(kind, str) and kind.startswith("response.") and kind not in _LIFECYCLE and not self.outlet.silent:
+            self.record.output_sent = True
         await self.outlet.event(event)
 
     def snapshot(self, status: str) -> dict[str, Any]:
@@ -420,6 +439,7 @@ class Stage:
     async def error(self, error: ApiError) -> None:
         """Refuse the request, or once begun end it with an error event."""
         self.finished = True
+        self.record.executed = self.record.executed and self.begun
         self.record.error_code = error.code
         self.record.finished_at = trio.current_time()
         self._keep(self, None)
@@ -444,6 +464,7 @@ class Stage:
 
     async def perform(self, steps: Iterable[Step]) -> None:
         """Do the steps in order, within the token budget, and stop at an item boundary when steered."""
+        self.record.executed = True
         try:
             for step in steps:
                 if self._cut_short:

@@ -320,7 +320,7 @@ class Event:
         event = dict(self.event)
         if self.numbered:
             event.setdefault("sequence_number", stage.number())
-        await stage.outlet.event(event)
+        await stage.send(event)
 
 
 # --- time ------------------------------------------------------------------------------------------------------------

@@ -21,8 +21,9 @@ from .brain import AnyBrain, Calculator, ask
 from .history import Cache, Held, Library
 from .http import HttpExchange
 from .memory import Dialer, MemoryDialer, MemoryStream, TcpDialer
-from .quirks import Accept, Garbage, Handshake, HangUp, Ignore, Quirks, Refusal
+from .quirks import Accept, Handshake, Quirks, Refusal
 from .records import ConnectionRecord, RequestRecord
+from .refusals import refuse, turned_away
 from .script import Error
 from .streams import ServerStream, drain
 from .websocket import WebSocket
@@ -62,6 +63,8 @@ class Simulator:
         quirks: How the wire deviates. May be replaced at any time.
         handshakes: How the next upgrade requests are answered, first one first; then `every_handshake` applies.
         every_handshake: How all other upgrade requests are answered.
+        posts: How the next ``POST …/responses`` are answered, first one first; then `every_post` applies.
+        every_post: How all others are answered.
         requests: Every request, in order of arrival.
         connections: Every connection, in order of arrival.
         conversations: Items of the conversations that requests may name.
@@ -77,6 +80,8 @@ class Simulator:
         self.quirks: Quirks = options.quirks
         self.handshakes: deque[Handshake] = deque(options.handshakes)
         self.every_handshake: Handshake = options.every_handshake
+        self.posts: deque[Handshake] = deque(options.posts)
+        self.every_post: Handshake = options.every_post
         self.requests: list[RequestRecord] = []
         self.connections: list[ConnectionRecord] = []
         self.conversations: dict[str, list[Item]] = {}
@@ -98,6 +103,7 @@ class Simulator:
         self._nursery: trio.Nursery | None = None
         self._scopes: dict[int, trio.CancelScope] = {}
         self._count = 0
+        self._executed_before = 0  # requests whose records are gone
         self._dialer: Dialer = MemoryDialer(self._accept_memory) if options.in_memory else TcpDialer()
         self._epoch = time.time() - trio.current_time()
 
@@ -167,6 +173,20 @@ class Simulator:
         """Connections whose socket is still there."""
         return [record for record in self.connections if record.open]
 
+    @property
+    def executed(self) -> int:
+        """How many requests it began to answer, refused ones left out; a steered continuation is none of its own."""
+        return self._executed_before + sum(_counts(record) for record in self.requests)
+
+    def executed_by(self, tag: str) -> dict[str, list[RequestRecord]]:
+        """Return the records of executed requests by what their ``metadata`` has under ``tag``; others are left out."""
+        groups: dict[str, list[RequestRecord]] = {}
+        for record in self.requests:
+            value = record.tag(tag)
+            if value is not None and _counts(record):
+                groups.setdefault(value, []).append(record)
+        return groups
+
     # --- what tests make it do ---
 
     def abort(self, connection: ConnectionRecord | None = None) -> None:
@@ -225,7 +245,9 @@ class Simulator:
         self._count += 1
         self.requests.append(record)
         connection.requests.append(record)
-        del self.requests[: -self._options.remembered]
+        forgotten = self.requests[: -self._options.remembered]
+        self._executed_before += sum(_counts(each) for each in forgotten)
+        del self.requests[: len(forgotten)]
         del connection.requests[: -self._options.remembered]
         return record
 
@@ -333,25 +355,14 @@ class Simulator:
     async def _upgrade(self, stream: ServerStream, record: ConnectionRecord, head: h11.Request, raw: bytes) -> None:
         record.transport = "websocket"
         step = self.handshakes.popleft() if self.handshakes else self.every_handshake
-        if step.delay:
-            await trio.sleep(step.delay)
-        match step:
-            case Ignore():
-                await drain(stream, seconds=float("inf"), limit=self.max_message_bytes)
-                return
-            case HangUp():
-                record.closed_by = "server"
-                return
-            case Garbage(data):
-                record.closed_by = "server"
-                await stream.send_all(data)
-                return
-            case Refusal():
-                await _refuse(stream, record, step)
-                return
+        if isinstance(step, Refusal):
+            record.handshake_status = step.status
+        if await turned_away(stream, record, step, limit=self.max_message_bytes):
+            return
         problem = self._check_upgrade(record, head)
         if problem is not None:
-            await _refuse(stream, record, problem)
+            record.handshake_status = problem.status
+            await refuse(stream, record, problem)
             return
         end = raw.index(b"\r\n\r\n") + 4 if b"\r\n\r\n" in raw else len(raw)
         stream.replay(raw[:end], raw[end:])
@@ -369,6 +380,10 @@ class Simulator:
         except ApiError as error:
             return _error_refusal(error)
         return None
+
+
+def _counts(record: RequestRecord) -> bool:
+    return record.executed and record.successor_of is None
 
 
 def _error_refusal(error: ApiError) -> Refusal:
@@ -408,23 +423,6 @@ async def _answer_plainly(stream: ServerStream, status: int, body: bytes) -> Non
     await stream.send_all(head.encode() + body)
 
 
-async def _refuse(stream: ServerStream, record: ConnectionRecord, refusal: Refusal) -> None:
-    record.handshake_status = refusal.status
-    record.closed_by = "server"
-    content = refusal.content()
-    lines = [f"HTTP/1.1 {refusal.status} Refused", "content-type: application/json", "connection: close"]
-    match refusal.framing:
-        case "length":
-            lines.append(f"content-length: {len(content)}")
-        case "chunked":
-            lines.append("transfer-encoding: chunked")
-            content = f"{len(content):x}\r\n".encode() + content + b"\r\n0\r\n\r\n" if content else b"0\r\n\r\n"
-    lines += [f"{name}: {value}" for name, value in refusal.headers.items()]
-    await stream.send_all("\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + content)
-    if refusal.framing == "none" and refusal.linger:
-        await drain(stream, seconds=refusal.linger, limit=_HEAD_BYTES)
-
-
 # --- opening ---------------------------------------------------------------------------------------------------------
 
 
@@ -443,6 +441,8 @@ class _Options:
     ssl_context: ssl.SSLContext | None
     handshakes: tuple[Handshake, ...]
     every_handshake: Handshake
+    posts: tuple[Handshake, ...]
+    every_post: Handshake
     quirks: Quirks
     accept_parameters: Collection[str]
     models: Collection[str] | None
@@ -471,6 +471,7 @@ class open_simulator:  # noqa: N801 - used like a function
         ssl_context: Serve TLS.
         handshake: How upgrades are answered: one `Handshake` for all of them, or several, each used once and
             followed by plain acceptance.
+        post: How ``POST …/responses`` are answered before they are looked at; like ``handshake``.
         quirks: Deviations from the documented wire.
         accept_parameters: Request parameters that are no error although the service has none of the name.
         models: The models that exist; None for any.
@@ -499,6 +500,7 @@ class open_simulator:  # noqa: N801 - used like a function
         max_lanes: int = 32,
         ssl_context: ssl.SSLContext | None = None,
         handshake: Handshake | Iterable[Handshake] | None = None,
+        post: Handshake | Iterable[Handshake] | None = None,
         quirks: Quirks | None = None,
         accept_parameters: Collection[str] = (),
         models: Collection[str] | None = None,
@@ -509,8 +511,8 @@ class open_simulator:  # noqa: N801 - used like a function
     ) -> None:
         if not (in_memory or allow_remote or _is_loopback(host)):
             raise ValueError("the simulator listens on loopback addresses only, unless allow_remote is true")
-        every = handshake if isinstance(handshake, Handshake) else Accept()
-        several = () if handshake is None or isinstance(handshake, Handshake) else tuple(handshake)
+        handshakes, every_handshake = _plan(handshake)
+        posts, every_post = _plan(post)
         self._options = _Options(
             host=host,
             port=port,
@@ -523,8 +525,10 @@ class open_simulator:  # noqa: N801 - used like a function
             max_active=max_active,
             max_lanes=max_lanes,
             ssl_context=ssl_context,
-            handshakes=several,
-            every_handshake=every,
+            handshakes=handshakes,
+            every_handshake=every_handshake,
+            posts=posts,
+            every_post=every_post,
             quirks=Quirks() if quirks is None else quirks,
             accept_parameters=accept_parameters,
             models=models,
@@ -554,6 +558,13 @@ class open_simulator:  # noqa: N801 - used like a function
         # The body's exception stays outside, so that it is not wrapped in a group with ours.
         await self._manager.__aexit__(None, None, None)  # bounded: every task is cancelled
         return False
+
+
+def _plan(given: Handshake | Iterable[Handshake] | None) -> tuple[tuple[Handshake, ...], Handshake]:
+    """Return the steps that are used once each, and the one for all others."""
+    if isinstance(given, Handshake):
+        return (), given
+    return () if given is None else tuple(given), Accept()
 
 
 def _is_loopback(host: str) -> bool:

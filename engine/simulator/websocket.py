@@ -85,6 +85,7 @@ class WebSocket:
         self.record = record
         self.cache: Cache = Cache()
         self.active: dict[str, Stage] = {}
+        self.muted = False
         self._stream = stream
         self._socket: trio_websocket.WebSocketConnection | None = None
         self._nursery: trio.Nursery | None = None
@@ -94,7 +95,6 @@ class WebSocket:
         self._finished: OrderedDict[str, str | None] = OrderedDict()  # response id -> lane
         self._queued_bytes = 0
         self._closing = False
-        self._muted = False
 
     # --- life ---
 
@@ -115,7 +115,7 @@ class WebSocket:
                     self._socket = await proposal.accept(extra_headers=headers)
                 self._stream.release()
                 self.record.handshake_status = 101
-                self._muted = accept.mute
+                self.muted = accept.mute
                 nursery.start_soon(self._write)
                 nursery.start_soon(self._expire)
                 self.simulator.sockets[self.record.id] = self
@@ -223,7 +223,7 @@ class WebSocket:
 
     async def send_event(self, event: dict[str, Any]) -> None:
         """Send one event that belongs to no lane."""
-        if not self._muted:
+        if not self.muted:
             for shaped in self.simulator.quirks.shape(event):
                 await self._outbox.send(_Frame(self._encode(shaped)))
 
@@ -233,12 +233,12 @@ class WebSocket:
 
     async def send(self, command: _Command) -> None:
         """Queue a command for the writer, waiting while the peer is slow."""
-        if not (self._muted and isinstance(command, _Frame)):
+        if not (self.muted and isinstance(command, _Frame)):
             await self._outbox.send(command)
 
     async def mute(self, *, frozen: bool) -> None:
         """Send no more frames; frozen, no bytes at all."""
-        self._muted = True
+        self.muted = True
         if frozen:
             await self._outbox.send(_Freeze())
 
@@ -569,6 +569,11 @@ class Lane:
 
     # --- outlet ---
 
+    @property
+    def silent(self) -> bool:
+        """Whether events go nowhere."""
+        return self._connection.muted
+
     async def event(self, event: dict[str, Any]) -> None:
         """Send one event with the lane's name, reshaped by the quirks."""
         if self._name is not None and not str(event.get("type", "")).startswith("codex."):
@@ -614,6 +619,10 @@ class Lane:
         await self._flush()
         await self._connection.send(_Abort(reset=reset))
         await trio.sleep_forever()
+
+    async def comment(self, text: str) -> None:
+        """Do nothing: WebSockets have no comments."""
+        await trio.lowlevel.checkpoint()
 
     async def ping(self) -> None:
         """Send a ping."""

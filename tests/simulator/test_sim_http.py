@@ -15,9 +15,10 @@ from trio.testing import MockClock
 
 from engine.simulator import (
     Abort,
+    Binary,
     Call,
     Close,
-    Completed,
+    Comment,
     Created,
     CutMidFrame,
     Delay,
@@ -26,7 +27,6 @@ from engine.simulator import (
     Failed,
     Incomplete,
     Keepalive,
-    Mute,
     Ping,
     Quirks,
     Raw,
@@ -169,14 +169,13 @@ async def test_a_stream_that_ends_early(autojump_clock: MockClock, fault: Any) -
 
 
 async def test_other_faults_on_a_stream(autojump_clock: MockClock) -> None:
-    brain = Script([[Created(), Keepalive(), WrongJson(), Raw("{}"), Ping(), Mute(), Say("unheard"), Completed()]])
-    async with open_simulator(in_memory=True, brain=brain) as sim:
-        answer = await stream(sim, check=False)
-        assert answer.complete
-        assert answer.data[1].startswith('{"type":"keepalive"')
-        assert answer.data[2] == WrongJson().text
-        assert answer.data[3] == "{}"
-        assert len(answer.data) == 4
+    steps = [Created(), Keepalive(), WrongJson(), Raw("{}"), Ping(), Comment("here"), Binary(b"\xff"), Raw("a\nb")]
+    async with open_simulator(in_memory=True, brain=Script([steps])) as sim:
+        content = (await stream(sim, check=False)).content
+        blocks = content.split(b"\n\n")
+        assert blocks[1].startswith(b'event: keepalive\ndata: {"type":"keepalive"')
+        assert blocks[2] == f"data: {WrongJson().text}".encode()
+        assert blocks[3:7] == [b"data: {}", b": here", b"data: \xff", b"data: a\ndata: b"]
 
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
