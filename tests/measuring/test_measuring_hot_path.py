@@ -138,7 +138,7 @@ async def per_event(consume: Callable[[Replaying], Awaitable[Cost]]) -> tuple[fl
     )
 
 
-@pytest.mark.parametrize(("consume", "own", "ratio", "more_steps"), [(ask, 18, 1.25, 0.1), (iterate, 25, 1.6, 0.9)])
+@pytest.mark.parametrize(("consume", "own", "ratio", "more_steps"), [(ask, 14, 1.2, 0.1), (iterate, 24, 1.6, 0.9)])
 async def test_an_event_costs_no_more_calls_and_steps_than_it_did(
     consume: Callable[[Replaying], Awaitable[Cost]], own: float, ratio: float, more_steps: float
 ) -> None:
