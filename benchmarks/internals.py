@@ -51,7 +51,14 @@ async def budgets(loop: Loop, peer: Peer, target: Target, *, phase: str, concurr
                 before = sum(getattr(spent, step) or 0.0 for step in _BEFORE[phase])
                 late.append((elapsed - before - seconds) * 1e3)
 
-    async with engine.open_engine(endpoint_of(target), model="answer", timeouts=engine.Timeouts(close=0)) as eng:
+    # Nothing is tried again, nor over HTTP: a budget's end is the turn's.
+    async with engine.open_engine(
+        endpoint_of(target),
+        model="answer",
+        timeouts=engine.Timeouts(close=0),
+        transport=engine.Transport.WEBSOCKET,
+        retry=engine.RetryPolicy(max_dispatches=1, back_off=()),
+    ) as eng:
         sessions = [await eng.session(f"s-{number}") for number in range(concurrent)]
         if phase != "connect":  # connecting a thousand is not what is measured
             for session in sessions:
