@@ -37,7 +37,8 @@ async def budgets(loop: Loop, peer: Peer, target: Target, *, phase: str, concurr
     stuck = engine.TurnOptions(model=_MODELS.get(phase, "silence"))
 
     async def one(session: engine.Session) -> None:
-        seconds = 0.2 + concurrent / 1000 + rng.random() * 0.5
+        seconds = 0.2 + concurrent / 500 + rng.random() * 0.5
+        await trio.sleep(rng.random() * concurrent / 500)  # beginning a thousand at once is not what is measured
         async with AsyncExitStack() as stack:
             if phase == "queue":
                 await stack.enter_async_context(session.turn("Stay.", stuck))
