@@ -223,7 +223,7 @@ async def test_the_page_holds_tables_targets_pictures_and_the_machine() -> None:
     assert "not measured" in text
     assert "0.50 before, 1.00 after" in text
     assert "thing 1.2" in text
-    assert "3 rounds, after 1 that did not count, seed 7" in text
+    assert "rounds 3, after 1 that did not count, seed 7" in text
 
 
 async def test_targets_are_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
