@@ -27,7 +27,8 @@ from engine.options import (
 from engine.reports import EngineStatistics
 from engine.session.actor import Actor, Settings
 from engine.session.session import Session, check_policies
-from engine.transport.dial import Dialer, TcpDialer
+from engine.transport.dial import Dialer
+from engine.transport.proxy import dialer_to
 
 __all__ = ["Engine", "open_engine", "open_session"]
 
@@ -205,10 +206,12 @@ class open_engine:  # noqa: N801 - read as a function: async with open_engine(..
         on_cancel: What becomes of a connection whose turn was left early.
         transport: How requests travel.
         instruments: Observers.
-        dialer: Opens streams; the network by default.
+        dialer: Opens streams; the network by default, through the proxies that the environment names. One that is
+            given dials everything, an `Endpoint.proxy` too, and then the environment names none.
 
     Raises:
-        ConfigurationError: something given is wrong; ``field`` names it.
+        ConfigurationError: something given is wrong, or, on entering the block, a proxy that the environment names;
+            ``field`` names it.
     """
 
     def __init__(
@@ -229,23 +232,28 @@ class open_engine:  # noqa: N801 - read as a function: async with open_engine(..
         self._endpoint = endpoint
         self._settings = _settings(_DEFAULTS, model, timeouts, limits, on_cancel, transport)
         self._instruments = Instruments(instruments)
-        self._dialer: Dialer = TcpDialer() if dialer is None else dialer
+        self._dialer = dialer
         self._manager: Any = None
         self._nursery: trio.Nursery | None = None
         self._engine: Engine | None = None
 
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Engine:
-        """Open the engine's nursery. Makes no connection."""
+        """Open the engine's nursery. Makes no connection.
+
+        Raises:
+            ConfigurationError: the environment names a proxy that cannot be used.
+        """
         if self._manager is not None:
             raise RuntimeError("an engine can be opened only once")
+        dialer = dialer_to(self._endpoint, self._dialer)
         # The nursery is entered and left by hand, so that the block's exception never becomes part of a group.
         self._manager = trio.open_nursery()
         self._nursery = await self._manager.__aenter__()
         self._engine = Engine(
             self._nursery,
             self._endpoint,
-            dialer=self._dialer,
+            dialer=dialer,
             settings=self._settings,
             instruments=self._instruments,
         )
