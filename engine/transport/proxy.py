@@ -46,7 +46,7 @@ _NAMES_RESOLVED_THERE: Final = {"socks4a", "socks5h"}  # as curl has it; CONNECT
 
 # What python-socks says without giving a code, where that is no nonsense of the proxy's.
 _LOGINS: Final = {
-    "No acceptable authentication methods were offered": "asks for credentials other than those it was offered",
+    "No acceptable authentication methods were offered": "accepts none of the ways to log in that it was offered",
     "Username and password authentication failure": "did not accept the user name and password",
 }
 
