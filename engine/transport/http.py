@@ -69,6 +69,7 @@ class _Stream(httpcore.AsyncNetworkStream):
         self._stream = stream
         self._backend = backend
         self._server = server
+        self._head = b""
         self.used = False
         self.ended = False
         self.broken: Exception | None = None  # httpcore drops the causes of its exceptions
@@ -85,10 +86,18 @@ class _Stream(httpcore.AsyncNetworkStream):
         return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 - ignored
-        self.used = True
+        if not self.used:
+            # The head goes out with the body. A server that hangs up in between would make the body's write fail,
+            # and a TLS stream on which one has failed keeps what the server said to itself.
+            self.used = True
+            self._head = buffer
+            return
         view = memoryview(buffer)
+        first, self._head = self._head + buffer[:_SEND_BYTES], b""
         try:
-            for start in range(0, len(view), _SEND_BYTES):  # a TLS stream encrypts whatever it is given in one go
+            if first:
+                await self._stream.send_all(first)
+            for start in range(_SEND_BYTES, len(view), _SEND_BYTES):  # a TLS stream encrypts what it is given in one go
                 await self._stream.send_all(view[start : start + _SEND_BYTES])
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self.broken = error
