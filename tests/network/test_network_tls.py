@@ -202,6 +202,26 @@ async def test_a_server_without_tls(transport: str, proxy: str | None) -> None:
         refused(await tried(transport, endpoint, dialer=WatchedTcpDialer(held)), "failed: ")
 
 
+async def test_a_server_that_breaks_tls_later_is_another_failure(transport: str, proxy: str | None) -> None:
+    """Not every alert is an answer to our certificate, and what was sent by then may have been read."""
+
+    async def script(peer: Peer) -> None:
+        await peer.read_head()
+        await peer.stream.transport_stream.send_all(b"\x17\x03\x03\x00\x20" + bytes(32))
+        await peer.swallow()
+
+    async with contained(within=SOON) as held:
+        port = await serve(held, script, serving(GOOD))
+        endpoint = engine.Endpoint(f"https://127.0.0.1:{port}/v1", KEY, ssl_context=TRUSTING, proxy=proxy)
+        error = await tried(transport, endpoint, dialer=WatchedTcpDialer(held))
+        if transport == "websocket":
+            assert isinstance(error, engine.ConnectFailed)
+            assert error.stage == "upgrade"
+        else:
+            assert isinstance(error, engine.ConnectionLost)
+            assert error.delivery is engine.Delivery.AMBIGUOUS
+
+
 async def test_a_server_that_is_silent(transport: str, proxy: str | None) -> None:
     async def silent(peer: Peer) -> None:
         await peer.stream.receive_some()
