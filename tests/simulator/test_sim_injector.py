@@ -69,8 +69,9 @@ async def connection(kind: str, faults: Faults) -> AsyncIterator[tuple[Any, trio
 
 async def read(stream: trio.abc.Stream, size: int) -> bytes:
     data = b""
-    while len(data) < size:
-        data += await stream.receive_some(size - len(data))
+    with trio.fail_after(1000):
+        while len(data) < size:
+            data += await stream.receive_some(size - len(data))
     return data
 
 
@@ -171,19 +172,27 @@ async def test_latency_in_either_direction(autojump_clock: MockClock) -> None:
 
 
 async def test_reads_and_writes_of_a_byte() -> None:
-    async with connection("memory", Faults(send_bytes=1, receive_bytes=1)) as (ours, theirs, _):
+    async with connection("memory", Faults(receive_bytes=1)) as (ours, theirs, _):
         await theirs.send_all(b"abc")
         assert [await ours.receive_some() for _ in range(3)] == [b"a", b"b", b"c"]
-        parts: list[bytes] = []
+    writes = 0
 
-        async def collect() -> None:
-            while len(parts) < 3:
-                parts.append(await theirs.receive_some())
+    async def written() -> None:
+        nonlocal writes
+        writes += 1
 
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(collect)
-            await ours.send_all(b"def")
-        assert parts == [b"d", b"e", b"f"]
+    class Watched(Dialer):
+        async def open_tcp(self, host: str, port: int) -> trio.abc.Stream:
+            await trio.lowlevel.checkpoint()
+            ours, self.theirs = trio.testing.memory_stream_pair()
+            ours.send_stream.send_all_hook = written
+            return ours
+
+    dialer = Watched()
+    async with await FaultInjector(dialer, [Faults(send_bytes=2)]).open_tcp("x", 1) as stream:
+        await stream.send_all(b"abcde")
+        assert await read(dialer.theirs, 5) == b"abcde"
+        assert writes == 3
 
 
 # --- cuts ------------------------------------------------------------------------------------------------------------
@@ -309,15 +318,16 @@ async def test_a_cut_inside_an_event(autojump_clock: MockClock, sizes: list[int]
 
         async def send() -> None:
             rest = stream
-            for size in sizes:
+            for size in [*sizes, len(stream)]:
                 await theirs.send_all(rest[:size])
                 rest = rest[size:]
                 await trio.sleep(1)
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(send)
-            while data := await ours.receive_some():
-                received += data
+            with trio.fail_after(1000):
+                while data := await ours.receive_some():
+                    received += data
             nursery.cancel_scope.cancel(reason="seen")
         assert received == b'xx{"type":"response.one"}, {"type":"response.'
 
