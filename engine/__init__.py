@@ -45,6 +45,7 @@ from engine.options import Transport as Transport
 from engine.options import TurnOptions as TurnOptions
 from engine.reports import Delivery as Delivery
 from engine.reports import TurnReport as TurnReport
+from engine.retry import RetryPolicy as RetryPolicy
 from engine.session.conversation import Conversation as Conversation
 from engine.session.conversation import Reply as Reply
 from engine.session.session import Session as Session

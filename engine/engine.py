@@ -12,28 +12,27 @@ from typing import Any
 
 import trio
 
+from engine.breakers import Breakers
 from engine.errors import ConfigurationError, SessionClosed
 from engine.instruments import Instrument, Instruments
-from engine.options import (
-    DEFAULT_LIMITS,
-    DEFAULT_TIMEOUTS,
-    Endpoint,
-    Limits,
-    OnCancel,
-    Timeouts,
-    Transport,
-    merge,
-)
+from engine.options import Endpoint, Limits, OnCancel, Timeouts, Transport
 from engine.reports import EngineStatistics
-from engine.session.actor import Actor, Settings
-from engine.session.session import Session, check_policies
+from engine.retry import RetryPolicy
+from engine.session.actor import Actor
+from engine.session.session import Session
+from engine.session.settings import Settings, defaults_for
 from engine.transport.dial import Dialer, TcpDialer
 
 __all__ = ["Engine", "open_engine", "open_session"]
 
 
 class Engine:
-    """Sessions by id. Got from `open_engine`; not thread-safe: use `trio.from_thread`."""
+    """Sessions by id. Got from `open_engine`; not thread-safe: use `trio.from_thread`.
+
+    Attributes:
+        breakers: Whether servers are worth trying a WebSocket with, by what became of the last tries; see
+            `engine.breakers.Breakers`.
+    """
 
     def __init__(
         self,
@@ -49,6 +48,8 @@ class Engine:
         self._dialer = dialer
         self._settings = settings
         self._instruments = instruments
+        self.breakers: Breakers = Breakers(settings.retry)
+        self.breakers.of(endpoint)
         self._actors: dict[str, Actor] = {}
         self._closing: dict[str, list[Actor]] = {}
         self._left = False
@@ -61,6 +62,7 @@ class Engine:
         model: str | None = None,
         timeouts: Timeouts | None = None,
         limits: Limits | None = None,
+        retry: RetryPolicy | None = None,
         on_cancel: OnCancel | None = None,
         transport: Transport | None = None,
     ) -> Session:
@@ -78,8 +80,15 @@ class Engine:
             raise ConfigurationError("session id", "must be a string that is not empty")
         if self._left:
             raise SessionClosed("the engine was left")
-        check_policies(on_cancel, transport)
-        settings = _settings(self._settings, model, timeouts, limits, on_cancel, transport)
+        given: dict[str, Any] = {
+            "model": model,
+            "timeouts": timeouts,
+            "limits": limits,
+            "retry": retry,
+            "on_cancel": on_cancel,
+            "transport": transport,
+        }
+        settings = self._settings.over(**given)
         actor = self._actors.get(session_id)
         if actor is not None and actor.failure is not None:
             self._retire(actor)  # it broke; its successor starts afresh
@@ -90,13 +99,35 @@ class Engine:
                 endpoint=self._endpoint,
                 dialer=self._dialer,
                 settings=settings,
+                breaker=self.breakers.of(self._endpoint),
                 instruments=self._instruments,
             )
             self._nursery.start_soon(self._host, actor)
-        elif (model, timeouts, limits, on_cancel, transport) != (None,) * 5 and settings != actor.settings:
+        elif settings != actor.settings and any(value is not None for value in given.values()):
             raise ConfigurationError(f"session {session_id!r}", "lives with other options; release it first")
         await actor.started.wait()
         return Session(actor)
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where sessions go."""
+        return self._endpoint
+
+    @trio.lowlevel.enable_ki_protection
+    def change_endpoint(self, endpoint: Endpoint) -> None:
+        """Let every session go elsewhere, or with another key or other header fields.
+
+        Returns at once. A turn that is on a connection ends there; the next one opens a new connection. What the old
+        server holds is forgotten, transcripts are not. A lifetime of connections that came from the old server's
+        profile stays.
+
+        Raises:
+            ConfigurationError: it is no `engine.Endpoint`.
+        """
+        _check_endpoint(endpoint)
+        self._endpoint = endpoint
+        for actor in self._actors.values():
+            actor.change_endpoint(endpoint, self.breakers.of(endpoint))
 
     def has_session(self, session_id: str) -> bool:
         """Whether ``session_id`` is registered, works, and has an open connection at this moment."""
@@ -163,32 +194,9 @@ class Engine:
         )
 
 
-def _settings(
-    outer: Settings,
-    model: str | None,
-    timeouts: Timeouts | None,
-    limits: Limits | None,
-    on_cancel: OnCancel | None,
-    transport: Transport | None,
-) -> Settings:
-    if model is not None and (not isinstance(model, str) or not model.strip()):
-        raise ConfigurationError("model", "must be a string that is not empty")
-    return Settings(
-        model=outer.model if model is None else model,
-        timeouts=merge(outer.timeouts, timeouts),
-        limits=merge(outer.limits, limits),
-        on_cancel=outer.on_cancel if on_cancel is None else on_cancel,
-        transport=outer.transport if transport is None else transport,
-    )
-
-
-_DEFAULTS = Settings(
-    model=None,
-    timeouts=DEFAULT_TIMEOUTS,
-    limits=DEFAULT_LIMITS,
-    on_cancel=OnCancel.CLOSE,
-    transport=Transport.AUTO,
-)
+def _check_endpoint(endpoint: object) -> None:
+    if not isinstance(endpoint, Endpoint):
+        raise ConfigurationError("endpoint", f"is a {type(endpoint).__name__}, not an Endpoint")
 
 
 class open_engine:  # noqa: N801 - read as a function: async with open_engine(...) as engine
@@ -202,6 +210,7 @@ class open_engine:  # noqa: N801 - read as a function: async with open_engine(..
         model: The model of sessions that name none.
         timeouts: Budgets, field by field over the defaults.
         limits: Limits, field by field over the defaults.
+        retry: How often to try again, field by field over the defaults.
         on_cancel: What becomes of a connection whose turn was left early.
         transport: How requests travel.
         instruments: Observers.
@@ -218,16 +227,17 @@ class open_engine:  # noqa: N801 - read as a function: async with open_engine(..
         model: str | None = None,
         timeouts: Timeouts | None = None,
         limits: Limits | None = None,
+        retry: RetryPolicy | None = None,
         on_cancel: OnCancel | None = None,
         transport: Transport | None = None,
         instruments: Iterable[Instrument] = (),
         dialer: Dialer | None = None,
     ) -> None:
-        if not isinstance(endpoint, Endpoint):
-            raise ConfigurationError("endpoint", f"is a {type(endpoint).__name__}, not an Endpoint")
-        check_policies(on_cancel, transport)
+        _check_endpoint(endpoint)
         self._endpoint = endpoint
-        self._settings = _settings(_DEFAULTS, model, timeouts, limits, on_cancel, transport)
+        self._settings = defaults_for(endpoint).over(
+            model=model, timeouts=timeouts, limits=limits, retry=retry, on_cancel=on_cancel, transport=transport
+        )
         self._instruments = Instruments(instruments)
         self._dialer: Dialer = TcpDialer() if dialer is None else dialer
         self._manager: Any = None

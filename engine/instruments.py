@@ -43,7 +43,13 @@ class Instrument:
         """A turn was granted its lane."""
 
     def request_sent(self, session: str, connection: int, size: int) -> None:
-        """A request of ``size`` bytes was handed to a connection."""
+        """A request of ``size`` bytes was handed to a connection; to number 0 where it goes over HTTP."""
+
+    def retry(self, session: str, reason: str, wait: float) -> None:
+        """A turn is tried again after ``wait`` seconds; ``reason`` is the row of the recovery table."""
+
+    def fallback(self, session: str, reason: str) -> None:
+        """A turn goes over HTTP, because WebSocket would not do."""
 
     def event_received(self, session: str, event: ServerEvent) -> None:
         """A server event reached a turn. It holds the reply: take care what you do with it."""

@@ -7,10 +7,9 @@ import os
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import Enum
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
-import attrs
 from attrs import Attribute, field, frozen
 from attrs.validators import optional
 
@@ -27,7 +26,6 @@ __all__ = [
     "Transport",
     "TurnOptions",
     "Unset",
-    "merge",
 ]
 
 
@@ -383,23 +381,6 @@ DEFAULT_LIMITS: Final = Limits(
     ping_interval=30.0,
     ping_timeout=20.0,
 )
-
-_Layered = TypeVar("_Layered", Timeouts, Limits)
-
-
-def merge(outer: _Layered, inner: _Layered | None) -> _Layered:
-    """Return ``outer`` with every field that ``inner`` sets, field by field."""
-    if inner is None:
-        return outer
-    if not isinstance(inner, type(outer)):
-        wanted = type(outer).__name__
-        raise ConfigurationError(wanted.lower(), f"is a {type(inner).__name__}, not {wanted}")
-    given = {
-        attribute.name: value
-        for attribute in attrs.fields(type(inner))
-        if (value := getattr(inner, attribute.name)) is not UNSET
-    }
-    return attrs.evolve(outer, **given)
 
 
 # --- what to ask of the model ----------------------------------------------------------------------------------------

@@ -6,7 +6,15 @@ from enum import Enum
 
 from attrs import frozen
 
-__all__ = ["ConnectionStatistics", "Delivery", "EngineStatistics", "PhaseSeconds", "SessionStatistics", "TurnReport"]
+__all__ = [
+    "ConnectionStatistics",
+    "Delivery",
+    "EngineStatistics",
+    "PhaseSeconds",
+    "SessionStatistics",
+    "TurnReport",
+    "further",
+]
 
 
 class Delivery(Enum):
@@ -20,6 +28,14 @@ class Delivery(Enum):
     """An event of this turn was seen."""
     REJECTED = "rejected"
     """The server refused it before starting."""
+
+
+_FURTHER = (Delivery.NOT_SENT, Delivery.REJECTED, Delivery.AMBIGUOUS, Delivery.ACCEPTED)
+
+
+def further(one: Delivery, other: Delivery) -> Delivery:
+    """Of two attempts at one request, return how far the one got that could cost more."""
+    return max(one, other, key=_FURTHER.index)
 
 
 @frozen
@@ -47,7 +63,7 @@ class TurnReport:
 
     Attributes:
         transport: ``"websocket"`` or ``"sse"``, ``"http"`` for a compaction; None if no connection was reached.
-        attempts: How often the request was handed to a transport.
+        attempts: How often the request was handed to a transport: 1, unless it was sent again.
         connection_reused: Whether the connection had served an earlier request.
         continued: Whether only the new input was sent, on top of what the server already held.
         full_because: Why the whole input was sent instead: the first differing field or item index.
@@ -114,6 +130,8 @@ class SessionStatistics:
         turns_completed: Of those, how many ended with an answer.
         turns_failed: Of those, how many ended with an error.
         turns_abandoned: Of those, how many were left before they ended.
+        retries: How often a turn was tried again.
+        fallbacks: How often a turn went over HTTP because WebSocket would not do.
         connections_opened: Connections opened so far.
         connections: The connections that exist now, the current one first.
     """
@@ -124,6 +142,8 @@ class SessionStatistics:
     turns_completed: int
     turns_failed: int
     turns_abandoned: int
+    retries: int
+    fallbacks: int
     connections_opened: int
     connections: tuple[ConnectionStatistics, ...]
 

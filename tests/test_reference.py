@@ -14,7 +14,7 @@ import pytest
 import trio
 
 import engine
-from engine.simulator import Refusal, Simulator, open_simulator
+from engine.simulator import Simulator, open_simulator
 
 SECONDS = 45.0
 
@@ -97,14 +97,16 @@ async def test_a_session_is_warmed_up_before_its_first_turn(place: str) -> None:
 
 
 @places
-async def test_a_wrong_key_ends_the_turn_with_an_authentication_failure(place: str) -> None:
-    async with opened(place) as (_, sim):
-        base_url = sim.base_url if sim is not None else "https://api.openai.com/v1"
-        if sim is not None:
-            sim.every_handshake = Refusal(401)
+@pytest.mark.parametrize("transport", list(engine.Transport))
+async def test_a_wrong_key_ends_the_turn_with_an_authentication_failure(
+    place: str, transport: engine.Transport
+) -> None:
+    async with open_simulator(api_key="sk-right") as sim:
+        base_url = sim.base_url if place == "simulator" else "https://api.openai.com/v1"
         wrong = engine.Endpoint(base_url, "sk-wrong")
         with trio.fail_after(SECONDS):
-            async with engine.open_session(wrong, model="gpt-test") as session:
+            async with engine.open_session(wrong, model="gpt-test", transport=transport) as session:
                 with pytest.raises(engine.AuthenticationFailed) as caught:
                     await session.ask("hi")
         assert caught.value.status == 401
+        assert caught.value.delivery in {engine.Delivery.NOT_SENT, engine.Delivery.REJECTED}

@@ -13,6 +13,8 @@ from typing import Any, Final
 
 from attrs import field, frozen
 
+from engine.profiles import GENERIC, Profile
+
 __all__ = ["NEUTRAL_FIELDS", "Chain", "Held", "Plan", "canonical"]
 
 NEUTRAL_FIELDS: Final = frozenset(
@@ -135,8 +137,13 @@ class Plan:
     full_because: str | None = None
 
 
-def plan(held: Held, body: Mapping[str, Any]) -> Plan:
+def plan(held: Held, body: Mapping[str, Any], server: Profile = GENERIC) -> Plan:
     """Say whether ``body`` extends what is held, and where it differs if it does not."""
+    for name in sorted(server.fresh_fields):
+        if body.get(name) is not None:
+            return Plan(full_because=name)
+    if not (held.stored or server.continues_unstored):
+        return Plan(full_because="store")
     for name in _EXCLUSIVE:
         if name in body:
             return Plan(full_because=name)
@@ -162,16 +169,22 @@ class Chain:
         self._held: Held | None = None
         self._empty_because = "nothing was sent on this connection and lane yet"
 
-    def take(self, body: Mapping[str, Any], *, stored: Held | None = None) -> Plan:
+    def plan(self, body: Mapping[str, Any], *, server: Profile = GENERIC, stored: Held | None = None) -> Plan:
+        """Say how a request would be sent, and leave the chain as it is. Takes the arguments of `take`."""
+        held = self._held or stored
+        return Plan(full_because=self._empty_because) if held is None else plan(held, body, server)
+
+    def take(self, body: Mapping[str, Any], *, server: Profile = GENERIC, stored: Held | None = None) -> Plan:
         """Plan a request and use the chain up: until `arm`, nothing can be continued here.
 
         Args:
             body: The request's body with its whole input.
+            server: What kind of server it goes to.
             stored: A response that can be named on any connection, for when this lane has none.
         """
-        held, self._held = self._held or stored, None
-        because, self._empty_because = self._empty_because, "the previous response did not end cleanly"
-        return Plan(full_because=because) if held is None else plan(held, body)
+        planned = self.plan(body, server=server, stored=stored)
+        self._held, self._empty_because = None, "the previous response did not end cleanly"
+        return planned
 
     def arm(self, held: Held | None) -> None:
         """Note what the server holds after a clean end."""

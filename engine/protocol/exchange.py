@@ -29,7 +29,8 @@ from engine.protocol.events import (
     UnknownEvent,
 )
 from engine.protocol.failures import Failed, Failure, Mismatched, Rejected, Violated
-from engine.protocol.refusals import rejection
+from engine.protocol.faults import Fault
+from engine.protocol.refusals import rejection, wait_asked_for, wait_in_words
 from engine.protocol.wire import member
 from engine.reports import Delivery
 from engine.structured import parse
@@ -130,7 +131,14 @@ class Exchange:
 
     def _refused(self, event: ErrorEvent) -> list[TurnEvent]:
         if self.delivery is Delivery.ACCEPTED:
-            self.outcome = Failed(event.code, event.error_type, self.response_id, event.message or "")
+            self.outcome = Failed(
+                event.code,
+                event.error_type,
+                self.response_id,
+                event.message or "",
+                status=event.status,
+                retry_after=wait_asked_for(event),
+            )
         else:
             self.delivery = Delivery.REJECTED
             self.outcome = rejection(event)
@@ -162,7 +170,7 @@ def is_cache_miss(outcome: object) -> bool:
 
     Nothing was begun, so the request may be sent again, whole (Responses API, WebSocket mode).
     """
-    return isinstance(outcome, Rejected) and outcome.code == "previous_response_not_found"
+    return isinstance(outcome, Rejected) and outcome.fault is Fault.CACHE_MISS
 
 
 def _failure(event: TerminalEvent) -> Failed | None:
@@ -178,7 +186,8 @@ def _failure(event: TerminalEvent) -> Failed | None:
 
 def _failed(error: Mapping[str, object], fallback: str | None, response_id: str | None) -> Failed:
     code, kind, words = (value if isinstance(value, str) else None for value in map(error.get, _ERROR_MEMBERS))
-    return Failed(code or fallback, kind, response_id, words or "")
+    failed = Failed(code or fallback, kind, response_id, words or "")
+    return evolve(failed, retry_after=wait_in_words(failed.message)) if failed.fault is Fault.RATE else failed
 
 
 _ERROR_MEMBERS: Final = ("code", "type", "message")

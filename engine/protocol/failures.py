@@ -25,8 +25,10 @@ from engine.errors import (
     TurnTimeout,
     token,
 )
+from engine.protocol.faults import Fault, fault_of
 
 __all__ = [
+    "Barred",
     "Broken",
     "Closed",
     "Expired",
@@ -47,6 +49,13 @@ __all__ = [
 def _shown(said: str | None) -> str:
     """Stand in for a server's word in a repr, as `token` does in a text."""
     return "None" if said is None else repr(token(said))
+
+
+@frozen
+class Barred:
+    """No connection was tried: experience says that it would fail."""
+
+    reason: str
 
 
 @frozen
@@ -95,6 +104,11 @@ class Rejected:
     message: str = field(default="", repr=False)
     retry_after: float | None = None
 
+    @property
+    def fault(self) -> Fault | None:
+        """What it is about; None where nothing of it is known."""
+        return fault_of(self.status, self.code, self.type)
+
 
 @frozen
 class Failed:
@@ -104,6 +118,13 @@ class Failed:
     type: str | None = field(default=None, repr=_shown)
     response_id: str | None = field(default=None, repr=_shown)
     message: str = field(default="", repr=False)
+    status: int | None = None
+    retry_after: float | None = None
+
+    @property
+    def fault(self) -> Fault | None:
+        """What it is about; None where nothing of it is known."""
+        return fault_of(self.status, self.code, self.type)
 
 
 @frozen
@@ -153,7 +174,8 @@ class Broken:
 
 
 Failure: TypeAlias = (
-    Unreachable
+    Barred
+    | Unreachable
     | Refused
     | Lost
     | Violated
@@ -167,17 +189,14 @@ Failure: TypeAlias = (
     | Broken
 )
 
-_AUTHENTICATION_CODES = frozenset({"invalid_api_key", "incorrect_api_key_provided", "invalid_authentication"})
-_AUTHENTICATION_TYPES = frozenset({"authentication_error"})
-_RATE_CODES = frozenset({"rate_limit_exceeded", "slow_down", "insufficient_quota", "usage_limit_reached"})
-_RATE_TYPES = frozenset({"rate_limit_error", "insufficient_quota", "usage_limit_reached", "too_many_requests"})
-
 
 def to_error(failure: Failure) -> TurnError:
     """Return a new exception for ``failure``; the texts hold no payload, key or header value."""
     match failure:
+        case Barred():
+            error: TurnError = ConnectFailed(failure.reason, stage="barred")
         case Unreachable():
-            error: TurnError = ConnectFailed(failure.detail, stage=failure.stage)
+            error = ConnectFailed(failure.detail, stage=failure.stage)
             error.__cause__ = failure.cause
         case Refused(status=401):
             error = AuthenticationFailed("the server answered the WebSocket upgrade with status 401", status=401)
@@ -236,9 +255,10 @@ def to_error(failure: Failure) -> TurnError:
 
 
 def _rejection(failure: Rejected) -> RequestRejected:
-    if failure.status == 401 or failure.code in _AUTHENTICATION_CODES or failure.type in _AUTHENTICATION_TYPES:
+    fault = failure.fault
+    if fault is Fault.CREDENTIALS:
         kind: type[RequestRejected] = AuthenticationFailed
-    elif failure.status == 429 or failure.code in _RATE_CODES or failure.type in _RATE_TYPES:
+    elif failure.status == 429 or fault in {Fault.RATE, Fault.QUOTA}:
         kind = RateLimited
     else:
         kind = RequestRejected

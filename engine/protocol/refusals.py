@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Final
@@ -11,9 +12,10 @@ from attrs import evolve
 from engine.protocol.codec import MalformedFrame, parse_object
 from engine.protocol.control_events import ErrorEvent
 from engine.protocol.failures import Rejected
+from engine.protocol.faults import Fault, fault_of
 from engine.protocol.wire import attach
 
-__all__ = ["refusal", "rejection", "retry_after"]
+__all__ = ["refusal", "rejection", "retry_after", "wait_asked_for", "wait_in_words"]
 
 _MAX_WORDS: Final = 2000
 
@@ -26,8 +28,36 @@ def rejection(event: ErrorEvent) -> Rejected:
         type=event.error_type,
         param=event.param,
         message=event.message or "",
-        retry_after=retry_after(event.headers),
+        retry_after=wait_asked_for(event),
     )
+
+
+def wait_asked_for(event: ErrorEvent) -> float | None:
+    """Read how many seconds an error event asks to wait: from its header fields or, where it has none, its words.
+
+    Events on a socket rarely carry header fields; those that refuse for their number say "try again in 1.5s".
+    """
+    said = retry_after(event.headers)
+    if said is not None or fault_of(event.status, event.code, event.error_type) is not Fault.RATE:
+        return said
+    return wait_in_words(event.message or "")
+
+
+def wait_in_words(message: str) -> float | None:
+    """Read how many seconds a message about a rate limit asks to wait; None where it does not say."""
+    hint = _HINT.search(message[:_MAX_WORDS])
+    return float(hint[1]) * _UNITS[hint[2].lower()] if hint is not None else None
+
+
+_HINT: Final = re.compile(r"try again in (\d{1,6}(?:\.\d{1,6})?) ?(ms|milliseconds?|s|seconds?)\b", re.IGNORECASE)
+_UNITS: Final = {
+    "ms": 0.001,
+    "millisecond": 0.001,
+    "milliseconds": 0.001,
+    "s": 1.0,
+    "second": 1.0,
+    "seconds": 1.0,
+}
 
 
 def refusal(status: int, headers: Iterable[tuple[str, str]], body: bytes) -> Rejected:

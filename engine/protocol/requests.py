@@ -118,9 +118,11 @@ class CreateText:
             parts += self._input(skip)
         return f"{{{','.join(parts)}}}"
 
-    def http_body(self) -> str:
-        """Give the text of the same request's body over HTTP."""
-        parts = [self.members] if self.members else []
+    def http_body(self, *, stream: bool = False) -> str:
+        """Give the text of the same request's body over HTTP; ``stream`` asks for server-sent events."""
+        parts = ['"stream":true'] if stream else []
+        if self.members:
+            parts.append(self.members)
         return f"{{{','.join(parts + self._input())}}}"
 
     def _input(self, skip: int = 0) -> list[str]:

@@ -10,38 +10,32 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import trio
-from attrs import evolve, frozen
+from attrs import evolve
 
 from engine.errors import TurnError
 from engine.instruments import Instruments
-from engine.options import Endpoint, Limits, OnCancel, Timeouts, Transport
-from engine.protocol.chain import Held
-from engine.protocol.failures import Broken, Closed, Failure, Unreachable
+from engine.options import Endpoint, Timeouts, Transport
+from engine.profiles import Profile
+from engine.protocol.breaker import Breaker
+from engine.protocol.chain import Chain, Held
+from engine.protocol.failures import Barred, Broken, Closed, Failure, Refused, Unreachable
+from engine.protocol.recovery import Decision, Remedy, counts_as_outage, lacks_websocket
 from engine.protocol.requests import CreateText
 from engine.reports import SessionStatistics
+from engine.session.attempt import Attempt
 from engine.session.compaction import Compaction
 from engine.session.connection import Connection, State
 from engine.session.lane import LaneQueue
 from engine.session.leaving import Aftermath, aftermath
+from engine.session.settings import Settings
 from engine.session.turn import Turn
 from engine.session.warm_up import WarmUp
 from engine.transport.dial import Dialer
 from engine.transport.http import HttpClient
 
-__all__ = ["Actor", "Settings"]
+__all__ = ["Actor"]
 
 _MAX_RETIRING: Final = 4
-
-
-@frozen
-class Settings:
-    """What holds for every turn of a session unless the turn says otherwise; timeouts and limits are complete."""
-
-    model: str | None
-    timeouts: Timeouts
-    limits: Limits
-    on_cancel: OnCancel
-    transport: Transport
 
 
 class Actor:
@@ -54,10 +48,18 @@ class Actor:
         finished: Set when its last socket is gone.
         failure: Why it takes no more turns; None while it does.
         stored: The newest response that the server keeps beyond its connection.
+        server: What kind of server it talks to.
     """
 
     def __init__(
-        self, session_id: str, *, endpoint: Endpoint, dialer: Dialer, settings: Settings, instruments: Instruments
+        self,
+        session_id: str,
+        *,
+        endpoint: Endpoint,
+        dialer: Dialer,
+        settings: Settings,
+        breaker: Breaker,
+        instruments: Instruments,
     ) -> None:
         self.id = session_id
         self.settings = settings
@@ -66,15 +68,21 @@ class Actor:
         self.finished: trio.Event = trio.Event()
         self.failure: Failure | None = None
         self.stored: Held | None = None
+        self.server: Profile = endpoint.server
         self._endpoint = endpoint
+        self._breaker = breaker
         self._dialer = dialer
+        self._http: list[HttpClient] = []  # the newest is in use
         self._nursery: trio.Nursery | None = None
         self._lane = LaneQueue()
         self._current: Connection | None = None
+        self._next: Connection | None = None
         self._connections: list[Connection] = []
+        self._tries: dict[Connection, int] = {}
+        self._reconnected = 0
         self._dialled = 0
         self._opened = 0
-        self._started = self._completed = self._failed = self._abandoned = 0
+        self._started = self._completed = self._failed = self._abandoned = self._retries = self._fallbacks = 0
 
     # --- life ---
 
@@ -95,6 +103,8 @@ class Actor:
             failure = Broken(group)
         finally:
             self._stop(failure)
+            for client in self._http:
+                await client.aclose()
             self.started.set()
             self.finished.set()
 
@@ -158,20 +168,30 @@ class Actor:
         """A turn's waiting time is over: if only the rest of an abandoned response is in its way, give that up."""
         self._lane.hurry(turn)
 
-    def left(self, turn: Turn, connection: Connection, *, wanted: bool) -> bool:
-        """A turn ended while its response goes on; deal with the rest of it.
+    def tried_again(self, turn: Turn, decision: Decision, fallback_reason: str | None) -> None:
+        """Count what is done about a failed attempt."""
+        if decision.remedy is Remedy.FALL_BACK:
+            self._fallbacks += 1
+            self.instruments.emit("fallback", self.id, fallback_reason, context=turn.context)
+        else:
+            self._retries += 1
+            self.instruments.emit("retry", self.id, decision.row, decision.wait, context=turn.context)
+
+    def left(self, turn: Turn, attempt: Attempt, *, wanted: bool) -> bool:
+        """A turn gave an attempt up while its response goes on; deal with the rest of it.
 
         Args:
             turn: The turn.
-            connection: Where its request went.
+            attempt: What it gave up.
             wanted: Whether the turn's cancel policy applies.
 
         Returns:
             Whether the turn's task should drain the rest.
         """
-        if not connection.abandon(turn):
+        connection = attempt.connection
+        if connection is None or not connection.abandon(attempt):
             return False
-        sound = turn.flushed and connection.usable
+        sound = attempt.flushed and connection.usable
         match aftermath(turn.on_cancel, wanted=wanted, sound=sound, fresh_lane=connection.offers_lane):
             case Aftermath.DRAIN:
                 return True
@@ -184,11 +204,11 @@ class Actor:
     def replace(self, connection: Connection, reason: str) -> None:
         """Give a connection up and dial another at once, so that the next turn finds it open or under way."""
         connection.retire(reason)
-        if self._current is None and self._alive:
-            self._dial(self.settings.timeouts)
+        self._dial_ahead()
 
     @property
-    def _alive(self) -> bool:
+    def alive(self) -> bool:
+        """Whether connections may still be made."""
         return self.failure is None and self._nursery is not None and not self._nursery.cancel_scope.cancel_called
 
     @trio.lowlevel.enable_ki_protection
@@ -203,9 +223,9 @@ class Actor:
     @trio.lowlevel.enable_ki_protection
     def compact(self, compaction: Compaction) -> None:
         """Run a compaction in a task of its own, or fail it if the session does no more work."""
-        if self._alive:
+        if self.alive:
             assert self._nursery is not None
-            self._nursery.start_soon(compaction.run, HttpClient(self._endpoint, self._dialer))
+            self._nursery.start_soon(compaction.run, self.http())
         else:
             compaction.fail(self.failure or Closed("the session is being released"))
 
@@ -216,20 +236,47 @@ class Actor:
         """Whether a turn dispatched now would find an open connection, as far as can be told."""
         return self.failure is None and self._current is not None and self._current.usable
 
+    @property
+    def keyed(self) -> bool:
+        """Whether a fresh key can be had."""
+        return callable(self._endpoint.api_key)
+
+    def http(self) -> HttpClient:
+        """What sends requests over HTTP; closed with the session."""
+        if not self._http or self._http[-1].endpoint is not self._endpoint:
+            self._http.append(HttpClient(self._endpoint, self._dialer))
+        return self._http[-1]
+
+    def may_continue(self, body: Mapping[str, Any]) -> bool:
+        """Whether the server is known to hold what a request would continue, on the connection there is."""
+        chain = self._current.chain if self._current is not None and self._current.usable else Chain()
+        return chain.plan(body, server=self.server, stored=self.stored).previous_response_id is not None
+
+    @trio.lowlevel.enable_ki_protection
+    def change_endpoint(self, endpoint: Endpoint, breaker: Breaker) -> None:
+        """Go elsewhere, or with another key: what is connected serves the turn that is on it, and no other."""
+        self._endpoint, self._breaker, self.server = endpoint, breaker, endpoint.server
+        self.stored = None
+        for connection in (self._next, self._current):
+            if connection is not None:
+                connection.retire("the endpoint was changed")
+
     async def acquire(
-        self, timeouts: Timeouts, joined: Callable[[Connection], None] | None = None
+        self, timeouts: Timeouts, joined: Callable[[Connection], None] | None = None, *, cautious: bool = False
     ) -> Connection | Failure:
         """Return an open connection, joining the dial under way or starting one; or why there is none.
 
         Args:
             timeouts: For the dial, if one has to be started.
             joined: Called before waiting for a dial.
+            cautious: Whether to start none where it would probably fail.
 
         A connection that ends as soon as it is open is a failure to connect: dialling on would hammer a server that
         accepts everybody and serves nobody.
 
         Cancelling stops waiting; the dial goes on for whoever comes next.
         """
+        self._reconnected = 0
         waited_for: Connection | None = None
         while True:
             current = self._current
@@ -237,15 +284,19 @@ class Actor:
                 if current is waited_for and not current.usable:
                     await current.down.wait()  # it is about to say why
                     return current.ending
-                reason = self._unfit(current)
-                if reason is None:
+                if not current.usable:
+                    current.retire("the socket is gone")
+                elif current.age(trio.current_time()) >= self.settings.limits.seconds("connection_lifetime"):
+                    self.aged(current)
+                else:
                     return current
-                current.retire(reason)
                 continue
             if current is None:
-                if not self._alive:
+                if not self.alive:
                     return self.failure or Closed("the session is being released")
-                current = self._dial(timeouts)
+                if cautious and (objection := self._objection()) is not None:
+                    return Barred(objection)
+                current = self._current = self._dial(timeouts)
             if joined is not None:
                 joined(current)
             await current.settled.wait()
@@ -258,14 +309,16 @@ class Actor:
                 return failure
             waited_for = current
 
-    def _unfit(self, connection: Connection) -> str | None:
-        if not connection.usable:
-            return "the socket is gone"
-        age = connection.age(trio.current_time())
-        if age >= self.settings.limits.seconds("connection_lifetime"):
-            self.instruments.emit("rotation", self.id, connection.number, age)
-            return "it has reached its lifetime"
-        return None
+    def _objection(self) -> str | None:
+        """Why no WebSocket should be tried; None where one may."""
+        return self._breaker.objection if self.server.websocket else "this kind of server has no WebSocket"
+
+    def _dial_ahead(self) -> None:
+        """Have a connection ready for the next turn, unless one is, or it would probably come to nothing."""
+        transport = self.settings.transport
+        unwise = transport is Transport.SSE or (transport is Transport.AUTO and self._objection() is not None)
+        if self._current is None and self.alive and not unwise:
+            self._current = self._dial(self.settings.timeouts)
 
     @trio.lowlevel.enable_ki_protection
     def _dial(self, timeouts: Timeouts) -> Connection:
@@ -281,19 +334,44 @@ class Actor:
             limits=self.settings.limits,
             instruments=self.instruments,
         )
-        self._current = connection
+        self._tries[connection] = self._breaker.begin()
         self._connections.append(connection)
         self._nursery.start_soon(self._guarded, connection.run)
         return connection
 
+    # --- what connections tell ---
+
     def opened(self, connection: Connection) -> None:
         """Count a connection that came about."""
         self._opened += 1
+        self._breaker.connected()
+
+    def unopened(self, connection: Connection, failure: Failure | None) -> None:
+        """Learn from a connection that did not come about."""
+        if failure is not None and counts_as_outage(failure):
+            self._breaker.failed()
+        elif isinstance(failure, Refused):
+            no_websocket = f"the server has no WebSocket: it answered the upgrade with status {failure.status}"
+            self._breaker.answered(no_websocket if lacks_websocket(failure) else None)
+        else:
+            self._breaker.given_up(self._tries[connection])
+
+    def ageing(self, connection: Connection) -> None:
+        """Dial the replacement of a connection that will soon have reached its lifetime."""
+        if connection is self._current and self._next is None and self.alive:
+            self._next = self._dial(self.settings.timeouts)
+
+    def aged(self, connection: Connection) -> None:
+        """Go over to the replacement."""
+        self.instruments.emit("rotation", self.id, connection.number, connection.age(trio.current_time()))
+        connection.retire("it has reached its lifetime")
 
     def unusable(self, connection: Connection) -> None:
         """Stop offering a connection; too many that will not end are cut short."""
-        if self._current is connection:
-            self._current = None
+        if connection is self._next:
+            self._next = None
+        if connection is self._current:
+            self._current, self._next = self._next, None
         retiring = [each for each in self._connections if each.state is State.RETIRING]
         for oldest in retiring[:-_MAX_RETIRING]:
             oldest.abort("too many connections were waiting to close")
@@ -301,6 +379,24 @@ class Actor:
     def closed(self, connection: Connection) -> None:
         """Forget a connection whose socket is gone."""
         self._connections.remove(connection)
+        del self._tries[connection]
+        if connection.broke_unused and self.settings.retry.eager_reconnect and self.alive:
+            assert self._nursery is not None
+            self._nursery.start_soon(self._guarded, self._reconnect)
+
+    async def _reconnect(self) -> None:
+        """Replace a connection that ended unused: the first time at once, then backing off, until a turn comes."""
+        retry = self.settings.retry
+        while self._current is None and self._reconnected <= len(retry.waits):
+            number, self._reconnected = self._reconnected, self._reconnected + 1
+            await trio.sleep(retry.wait(number - 1) if number else 0)
+            self._dial_ahead()
+            connection = self._current
+            if connection is None:
+                return
+            await connection.settled.wait()
+            if connection.failure is None:
+                return
 
     def statistics(self) -> SessionStatistics:
         """Counters at this moment."""
@@ -313,6 +409,8 @@ class Actor:
             turns_completed=self._completed,
             turns_failed=self._failed,
             turns_abandoned=self._abandoned,
+            retries=self._retries,
+            fallbacks=self._fallbacks,
             connections_opened=self._opened,
             connections=tuple(each.statistics() for each in (*current, *others)),
         )

@@ -103,9 +103,8 @@ class Compaction:
         """Send the request and read the answer. Raises no `Exception`; cancelling it closes the connection at once."""
         try:
             with self._scope:
-                async with client:
-                    self._post = client.post(_PATH, self._text, connect=self._connect)
-                    answer = await whole_answer(self._post, max_bytes=self._max_bytes)
+                self._post = client.post(_PATH, self._text, connect=self._connect)
+                answer = await whole_answer(self._post, max_bytes=self._max_bytes)
                 self._settle(compacted(self._context, answer) if isinstance(answer, bytes) else answer)
             if self._scope.cancelled_caught:
                 self._settle(self._budgets.expired(trio.current_time()) or Closed("the compaction was given up"))

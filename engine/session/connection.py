@@ -12,7 +12,7 @@ import logging
 import math
 from collections.abc import Sequence
 from enum import Enum
-from typing import Protocol
+from typing import Final, Protocol
 
 import trio
 
@@ -35,6 +35,9 @@ __all__ = ["Connection", "Owner", "Rider", "State"]
 
 _logger = logging.getLogger("engine.connection")
 
+# The last part of a connection's lifetime, in which its replacement is dialled: 5 of 55 minutes.
+_REPLACED_BEFORE: Final = 1 / 11
+
 
 class State(Enum):
     """A connection's life, in order."""
@@ -46,7 +49,7 @@ class State(Enum):
 
 
 class Rider(Protocol):
-    """Who sent a request and waits for its answer: a turn."""
+    """Who sent a request and waits for its answer: a turn's attempt, or a warm-up."""
 
     exchange: Exchange
     idle: float
@@ -58,7 +61,7 @@ class Rider(Protocol):
         ...
 
     def received(self, events: Sequence[TurnEvent], now: float) -> None:
-        """An event of its response arrived, with what the consumer should see of it."""
+        """An event of its response arrived, with what the consumer should see of it; this is progress."""
         ...
 
     def ended(self) -> None:
@@ -81,8 +84,20 @@ class Owner(Protocol):
         """The connection can be used."""
         ...
 
+    def unopened(self, connection: Connection, failure: Failure | None) -> None:
+        """The connection never came about; without a failure because nobody waits for it any more."""
+        ...
+
+    def ageing(self, connection: Connection) -> None:
+        """The connection will soon have reached its lifetime: time to have another one ready."""
+        ...
+
     def unusable(self, connection: Connection) -> None:
         """The connection takes no new turns."""
+        ...
+
+    def aged(self, connection: Connection) -> None:
+        """The connection has reached its lifetime, and no turn is on it."""
         ...
 
     def closed(self, connection: Connection) -> None:
@@ -98,6 +113,7 @@ class Connection:
         started_at: When dialling began, on Trio's clock.
         patience: Seconds its dial may take.
         failure: Why it failed, None while it did not.
+        broke_unused: Whether it failed, having been open, with no turn on it.
         settled: Set when it is open, or will never be.
         down: Set when it has failed or is closed.
         requests: Requests handed to it.
@@ -122,6 +138,7 @@ class Connection:
         self.patience: float = timeouts.of("connect")
         self.started_at: float = trio.current_time()
         self.failure: Failure | None = None
+        self.broke_unused: bool = False
         self.settled: trio.Event = trio.Event()
         self.down: trio.Event = trio.Event()
         self.requests: int = 0
@@ -131,6 +148,8 @@ class Connection:
         self._session = session
         self._owner = owner
         self._limits = limits
+        self._dialling = True
+        self._ageing_told = False
         self._instruments = instruments
         self._observed = instruments.wants("event_received")
         self._router = Router()
@@ -307,6 +326,7 @@ class Connection:
     def _opened(self, nursery: trio.Nursery) -> None:
         now = trio.current_time()
         self._opened_at = self._idle_since = self._last_decoded = now
+        self._dialling = False
         if self._state is State.DIALLING:
             self._state = State.OPEN
         nursery.start_soon(self._clock, nursery)
@@ -317,10 +337,14 @@ class Connection:
 
     def _failed(self, failure: Failure) -> None:
         _logger.info("connection %d of a session failed: %s", self.number, type(failure).__name__)
+        self.broke_unused = self._state is State.OPEN and not self._riders
         self._down(failure)
 
     def _down(self, failure: Failure) -> None:
         """Fail everything in flight."""
+        if self._dialling:
+            self._dialling = False
+            self._owner.unopened(self, failure if self._state is State.DIALLING else None)
         if self.failure is None:
             self.failure = failure
         if self._state is not State.CLOSED:
@@ -375,7 +399,6 @@ class Connection:
         if self._observed:
             self._instruments.emit("event_received", self._session, event, context=rider.context)
         first = rider.last_progress is None
-        rider.last_progress = now
         rider.received(target.receive(event), now)
         if target.outcome is not None:
             # The consumer's overflow may have failed it meanwhile, and then it is no longer ours to end.
@@ -425,7 +448,12 @@ class Connection:
         """Sleep until something may be due, look again, act. Readers only note the time."""
         while True:
             now = trio.current_time()
-            due = min(self._check_idle_turns(now), self._check_ping(now, nursery), self._check_idle_close(now))
+            due = min(
+                self._check_idle_turns(now),
+                self._check_ping(now, nursery),
+                self._check_idle_close(now),
+                self._check_age(now),
+            )
             with trio.CancelScope(deadline=due) as self._alarm:
                 await trio.sleep_forever()
 
@@ -473,3 +501,18 @@ class Connection:
             self.retire("no turn used it for a while")
             return math.inf
         return due
+
+    def _check_age(self, now: float) -> float:
+        lifetime = self._limits.seconds("connection_lifetime")
+        told = self._opened_at + lifetime * (1 - _REPLACED_BEFORE)
+        if now < told:
+            return told
+        if not self._ageing_told:
+            self._ageing_told = True
+            self._owner.ageing(self)
+        end = self._opened_at + lifetime
+        if now < end:
+            return end
+        if not self._riders:
+            self._owner.aged(self)
+        return math.inf  # where a turn is running, at the next dispatch

@@ -47,6 +47,11 @@ class LaneQueue:
         """How many turns wait."""
         return len(self._waiting)
 
+    @property
+    def busy(self) -> bool:
+        """Whether a turn has the lane."""
+        return self.active is not None
+
     def enqueue(self, turn: Queued) -> None:
         """Put a turn at the end; it may be granted at once."""
         self._waiting.append(turn)

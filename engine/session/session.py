@@ -8,15 +8,17 @@ import trio
 
 from engine.errors import ConfigurationError
 from engine.messages import AnyTool, AssistantMessage, Context, Message
-from engine.options import Limits, OnCancel, Timeouts, Transport, TurnOptions, merge
+from engine.options import Limits, OnCancel, Timeouts, Transport, TurnOptions
 from engine.protocol.compaction import compaction_body
 from engine.protocol.failures import Failure, TooLarge, to_error
 from engine.protocol.history import create_body
 from engine.reports import SessionStatistics
+from engine.retry import RetryPolicy
 from engine.session.actor import Actor
 from engine.session.compaction import Compaction
 from engine.session.connection import Connection
 from engine.session.conversation import Conversation
+from engine.session.settings import Settings
 from engine.session.submission import create_text, hooked
 from engine.session.tool_loop import Approve, LoopSettings, OnRound, OpenTurn, Toolbox, ToolLoop
 from engine.session.turn import Turn
@@ -53,6 +55,7 @@ class Session:
         *,
         timeouts: Timeouts | None = None,
         limits: Limits | None = None,
+        retry: RetryPolicy | None = None,
         on_cancel: OnCancel | None = None,
         transport: Transport | None = None,
     ) -> Turn:
@@ -65,13 +68,15 @@ class Session:
             options: What to ask of the model.
             timeouts: Budgets for this turn, field by field over the session's.
             limits: Limits for this turn, field by field over the session's.
+            retry: How often to try again, field by field over the session's.
             on_cancel: What becomes of the connection if the block is left early.
             transport: How the request travels.
 
         Raises:
             ConfigurationError: something given is wrong; ``field`` names it. Nothing was sent.
         """
-        return self._turn(context, options, timeouts, limits, on_cancel, transport, buffered=True)
+        settings = self._over(timeouts, limits, retry, on_cancel, transport)
+        return self._turn(context, options, settings, buffered=True)
 
     async def ask(
         self,
@@ -80,6 +85,7 @@ class Session:
         *,
         timeouts: Timeouts | None = None,
         limits: Limits | None = None,
+        retry: RetryPolicy | None = None,
         on_cancel: OnCancel | None = None,
         transport: Transport | None = None,
     ) -> AssistantMessage:
@@ -91,7 +97,8 @@ class Session:
 
         If cancelled, the turn is abandoned at once, and its connection given up.
         """
-        async with self._turn(context, options, timeouts, limits, on_cancel, transport, buffered=False) as turn:
+        settings = self._over(timeouts, limits, retry, on_cancel, transport)
+        async with self._turn(context, options, settings, buffered=False) as turn:
             return await turn.wait()
 
     async def run(
@@ -102,6 +109,7 @@ class Session:
         *,
         timeouts: Timeouts | None = None,
         limits: Limits | None = None,
+        retry: RetryPolicy | None = None,
         on_cancel: OnCancel | None = None,
         transport: Transport | None = None,
         max_rounds: int = 16,
@@ -128,6 +136,7 @@ class Session:
             timeouts: Budgets for each round's turn, field by field over the session's. For all rounds together, use a
                 scope of your own.
             limits: Limits for each round's turn, field by field over the session's.
+            retry: How often to try again in each round's turn, field by field over the session's.
             on_cancel: What becomes of the connection if the loop is left during a turn.
             transport: How the requests travel.
             max_rounds: How many responses to ask for.
@@ -146,7 +155,7 @@ class Session:
         """
         given = Context.of(context)
         loop = ToolLoop(
-            self._opener(timeouts, limits, on_cancel, transport),
+            self._opener(self._over(timeouts, limits, retry, on_cancel, transport)),
             given,
             Toolbox(given.tools, tools),
             _options(options),
@@ -169,6 +178,7 @@ class Session:
         *,
         timeouts: Timeouts | None = None,
         limits: Limits | None = None,
+        retry: RetryPolicy | None = None,
         on_cancel: OnCancel | None = None,
         transport: Transport | None = None,
         max_rounds: int = 16,
@@ -186,6 +196,7 @@ class Session:
             options: What to ask of the model, unless a prompt says otherwise.
             timeouts: As for `run`; likewise all that follow.
             limits: See `run`.
+            retry: See `run`.
             on_cancel: See `run`.
             transport: See `run`.
             max_rounds: How many responses to ask for at each prompt.
@@ -199,7 +210,7 @@ class Session:
         """
         toolbox = Toolbox((), tools)
         return Conversation(
-            self._opener(timeouts, limits, on_cancel, transport),
+            self._opener(self._over(timeouts, limits, retry, on_cancel, transport)),
             Context(messages, instructions=instructions, tools=toolbox.offered),
             toolbox,
             _options(options),
@@ -212,48 +223,30 @@ class Session:
             ),
         )
 
-    def _opener(
+    def _over(
         self,
         timeouts: Timeouts | None,
         limits: Limits | None,
+        retry: RetryPolicy | None,
         on_cancel: OnCancel | None,
         transport: Transport | None,
-    ) -> OpenTurn:
-        """Return what prepares the turns of a loop, having looked at what it will be given."""
-        check_policies(on_cancel, transport)
-        merge(self._actor.settings.timeouts, timeouts)
-        merge(self._actor.settings.limits, limits)
+    ) -> Settings:
+        return self._actor.settings.over(
+            timeouts=timeouts, limits=limits, retry=retry, on_cancel=on_cancel, transport=transport
+        )
+
+    def _opener(self, settings: Settings) -> OpenTurn:
+        """Return what prepares the turns of a loop."""
 
         def open_turn(context: Context, options: TurnOptions, buffered: bool) -> Turn:
-            return self._turn(context, options, timeouts, limits, on_cancel, transport, buffered=buffered)
+            return self._turn(context, options, settings, buffered=buffered)
 
         return open_turn
 
-    def _turn(
-        self,
-        context: str | Context,
-        options: TurnOptions | None,
-        timeouts: Timeouts | None,
-        limits: Limits | None,
-        on_cancel: OnCancel | None,
-        transport: Transport | None,
-        *,
-        buffered: bool,
-    ) -> Turn:
+    def _turn(self, context: str | Context, options: TurnOptions | None, settings: Settings, *, buffered: bool) -> Turn:
         options = _options(options)
-        settings = self._actor.settings
-        check_policies(on_cancel, transport)
-        return Turn(
-            self._actor,
-            create_body(Context.of(context), options, model=settings.model),
-            payload_hook=options.payload_hook,
-            timeouts=merge(settings.timeouts, timeouts),
-            limits=merge(settings.limits, limits),
-            on_cancel=settings.on_cancel if on_cancel is None else on_cancel,
-            text_format=options.text_format,
-            warm_up=options.warm_up,
-            buffered=buffered,
-        )
+        body = create_body(Context.of(context), options, model=settings.model)
+        return Turn(self._actor, body, options, settings, buffered=buffered)
 
     async def warm_up(
         self, context: str | Context, options: TurnOptions | None = None, *, timeouts: Timeouts | None = None
@@ -273,8 +266,8 @@ class Session:
         Takes the ``connect`` and ``warm_up`` budgets at most. Cancelling stops waiting; the warm-up goes on.
         """
         options = _options(options)
-        settings = self._actor.settings
-        merged = merge(settings.timeouts, timeouts)
+        settings = self._actor.settings.over(timeouts=timeouts)
+        merged = settings.timeouts
         body = create_body(Context.of(context), options, model=settings.model)
         body = await hooked(body, options.payload_hook)
         text = create_text(body)
@@ -282,8 +275,10 @@ class Session:
         if size > limit:
             raise to_error(TooLarge(size, limit))
         connection: Connection | Failure | None = None
-        with trio.move_on_after(merged.of("connect")):
-            connection = await self._actor.acquire(merged)
+        if settings.transport is not Transport.SSE:
+            with trio.move_on_after(merged.of("connect")):
+                cautious = settings.transport is Transport.AUTO
+                connection = await self._actor.acquire(merged, cautious=cautious)
         if connection is None or isinstance(connection, Failure) or not connection.fresh:
             await trio.lowlevel.checkpoint()
             return False
@@ -306,13 +301,13 @@ class Session:
 
         Takes the ``start`` budget at most. If cancelled, the request is given up and its connection closed, at once.
         """
-        settings = self._actor.settings
+        settings = self._actor.settings.over(timeouts=timeouts)
         given = Context.of(context)
         body = compaction_body(given, _options(options), model=settings.model)
         compaction = Compaction(
             given,
             create_text(body).http_body(),
-            timeouts=merge(settings.timeouts, timeouts),
+            timeouts=settings.timeouts,
             max_bytes=settings.limits.number("max_message_bytes"),
         )
         return await compaction.compact(self._actor)
@@ -326,13 +321,3 @@ def _options(given: TurnOptions | None) -> TurnOptions:
     if given is not None and not isinstance(given, TurnOptions):
         raise ConfigurationError("options", f"is a {type(given).__name__}, not TurnOptions")
     return TurnOptions() if given is None else given
-
-
-def check_policies(on_cancel: OnCancel | None, transport: Transport | None) -> None:
-    """Raise `ConfigurationError` for a policy that is none, or that this version does not have."""
-    if on_cancel is not None and not isinstance(on_cancel, OnCancel):
-        raise ConfigurationError("on_cancel", f"is a {type(on_cancel).__name__}, not an OnCancel")
-    if transport is not None and not isinstance(transport, Transport):
-        raise ConfigurationError("transport", f"is a {type(transport).__name__}, not a Transport")
-    if transport is Transport.SSE:
-        raise ConfigurationError("transport", "HTTP with server-sent events is not available in this version")

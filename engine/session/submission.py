@@ -49,7 +49,7 @@ def create_text(body: Mapping[str, Any]) -> CreateText:
     Raises:
         ConfigurationError: a field is the library's own, or cannot be written as JSON.
     """
-    for name in SOCKET_ONLY:
+    for name in (*SOCKET_ONLY, "stream"):
         if name in body:
             raise ConfigurationError(f"request[{name!r}]", "is set by the library")
     try:

@@ -1,7 +1,8 @@
 """One turn: a request, its answer, and the block of the caller's code that waits for it.
 
-The caller's task only queues, waits and reads. The turn's own task, in the session's nursery, gets the connection,
-sends, and carries the scope that the turn's budgets act on.
+The caller's task only queues, waits and reads. The turn's own task, in the session's nursery, makes attempts: it gets a
+connection, sends, and carries the scope that the turn's budgets act on. What is done about a failed attempt is decided
+by `engine.protocol.recovery`.
 
 Where the caller's task changes what the session holds, a KeyboardInterrupt has to wait for the next checkpoint: a turn
 that has its lane by half would keep it for ever.
@@ -10,8 +11,6 @@ that has its lane by half would keep it for ever.
 from __future__ import annotations
 
 import contextvars
-from collections import deque
-from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,9 +18,8 @@ import trio
 
 from engine.errors import TurnError
 from engine.messages import AssistantMessage
-from engine.options import Limits, OnCancel, PayloadHook, Timeouts
+from engine.options import OnCancel, Timeouts, Transport, TurnOptions
 from engine.protocol.chain import Chain, Held, Plan
-from engine.protocol.exchange import Exchange, is_cache_miss
 from engine.protocol.failures import (
     Broken,
     Closed,
@@ -33,11 +31,15 @@ from engine.protocol.failures import (
     to_error,
 )
 from engine.protocol.history import input_items, is_stored
+from engine.protocol.recovery import Decision, Recovery, Remedy, Setback
 from engine.protocol.requests import CreateText
-from engine.reports import Delivery, PhaseSeconds, TurnReport
+from engine.reports import Delivery, PhaseSeconds, TurnReport, further
+from engine.session.attempt import Attempt, StreamedAttempt
 from engine.session.budgets import Budgets
+from engine.session.inbox import Inbox
+from engine.session.settings import Settings
 from engine.session.submission import create_text, hooked
-from engine.turn_events import TextDelta, ThinkingDelta, ToolCallDelta, TurnEvent
+from engine.turn_events import TurnEvent
 
 if TYPE_CHECKING:
     from engine.session.actor import Actor
@@ -45,8 +47,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Turn"]
 
-_DELTAS: Final = (TextDelta, ThinkingDelta, ToolCallDelta)
-_EVENTS_PER_CHECKPOINT: Final = 64
+_FORGOTTEN: Final = "the server no longer held the previous response"
+_OVER_HTTP: Final = "every request over HTTP is whole"
 
 
 class Turn:
@@ -60,63 +62,43 @@ class Turn:
     """
 
     def __init__(
-        self,
-        actor: Actor,
-        body: dict[str, Any],
-        *,
-        payload_hook: PayloadHook | None,
-        timeouts: Timeouts,
-        limits: Limits,
-        on_cancel: OnCancel,
-        text_format: Mapping[str, Any] | type | None = None,
-        warm_up: bool = False,
-        buffered: bool = True,
+        self, actor: Actor, body: dict[str, Any], options: TurnOptions, settings: Settings, *, buffered: bool = True
     ) -> None:
         self._actor = actor
         self._body = body
-        self._payload_hook = payload_hook
-        self._max_request_bytes = limits.number("max_request_bytes")
-        self._max_events = limits.number("buffer_events")
-        self._max_held = limits.number("buffer_bytes")
-        self._budgets = Budgets(timeouts)
+        self._payload_hook = options.payload_hook
+        self._text_format = options.text_format
+        self._warm_up = options.warm_up
+        self._settings = settings
+        self._recovery = Recovery(settings.transport, settings.retry, keyed=actor.keyed)
+        self._max_request_bytes = settings.limits.number("max_request_bytes")
+        self._budgets = Budgets(settings.timeouts)
+        self._inbox = Inbox(settings.limits, keeping=buffered)
         self._scope = trio.CancelScope()
         self._admitted = trio.Event()
         self._done = trio.Event()
-        self._over = trio.Event()
-        self._parked = trio.lowlevel.ParkingLot()
         self._entered = False
         self._granted = False
         self._left = False
-        self._reading = False
-        self._buffered = buffered
-        self._events: deque[TurnEvent] = deque()
-        self._held = 0
-        self._taken = 0
         self._message: AssistantMessage | None = None
         self._partial: AssistantMessage | None = None
         self._error: TurnError | None = None
         self._text: CreateText | None = None
-        self._text_format = text_format
-        self._warm_up = warm_up
         self._size = 0
         self._size_sent = 0
         self._chain = Chain()
         self._plan = Plan()
         self._full_because: str | None = None
-        self._attempts = 0
         self._reused = False
-        self._connection: Connection | None = None
+        self._transport: Transport | None = None
+        self._attempt: Attempt | None = None
+        self._abandoned: Attempt | None = None
+        self._before = Delivery.NOT_SENT
         self._dialled: Connection | None = None
-        self._draining: Connection | None = None
-        self._tail_gone = trio.Event()
+        self._not_before = 0.0
+        self._last_failure: Failure | None = None
         self._times: dict[str, float] = {}
-        self.timeouts = timeouts
-        self.on_cancel = on_cancel
-        self.flushed: bool = False
         self.context: contextvars.Context = contextvars.Context()  # its caller's, once the block is entered
-        self.exchange: Exchange = Exchange(text_format=text_format)
-        self.idle: float = timeouts.of("idle")
-        self.last_progress: float | None = None
 
     # --- the caller's side ---
 
@@ -125,7 +107,7 @@ class Turn:
 
         Raises:
             ConfigurationError: the request cannot be written as JSON.
-            RequestTooLarge: it is over `engine.Limits.max_request_bytes`.
+            RequestTooLarge: it is over `engine.Limits.max_request_bytes`, and may travel over WebSocket only.
             TurnTimeout: the lane was not granted within the ``queue`` (or ``turn``) budget.
             SessionClosed: the session takes no more turns.
 
@@ -173,22 +155,11 @@ class Turn:
 
         Cancelling loses no event.
         """
-        self._check_reader()
-        self._reading = True
-        try:
-            while not self._events and not self._done.is_set():
-                await self._parked.park()
-            self._taken += 1
-            if self._events and self._taken % _EVENTS_PER_CHECKPOINT:
-                await trio.lowlevel.checkpoint_if_cancelled()
-            else:
-                await trio.lowlevel.checkpoint()
-        finally:
-            self._reading = False
-        self._check_reader()  # another task may have left the block meanwhile
-        if self._events:
-            event = self._events.popleft()
-            self._held -= _weight(event)
+        self._check_entered()
+        await self._inbox.wait()
+        self._check_entered()  # another task may have left the block meanwhile
+        event = self._inbox.take()
+        if event is not None:
             return event
         if self._error is not None:
             raise self._error
@@ -202,26 +173,17 @@ class Turn:
 
         Cancelling only stops waiting; leaving the block is what abandons the turn.
         """
-        self._check_reader()
-        self._buffered = False
-        self._events.clear()
-        self._held = 0
-        self._reading = True
-        try:
-            await self._done.wait()
-        finally:
-            self._reading = False
+        self._check_entered()
+        await self._inbox.wait_closed()
         if self._error is not None:
             raise self._error
         return self.message
 
-    def _check_reader(self) -> None:
+    def _check_entered(self) -> None:
         if not self._entered:
             raise RuntimeError("enter the turn first: async with session.turn(...) as turn")
         if self._left:
             raise RuntimeError("the turn's block was left")
-        if self._reading:
-            raise RuntimeError("another task is reading this turn")
 
     @property
     def message(self) -> AssistantMessage:
@@ -240,24 +202,24 @@ class Turn:
     @property
     def partial(self) -> AssistantMessage:
         """What has arrived of the answer so far; empty when nothing has."""
-        return self._message or self._partial or self.exchange.partial() or AssistantMessage()
+        return self._message or self._partial or self._arrived() or AssistantMessage()
 
     @property
     def report(self) -> TurnReport:
         """What is known of the turn at this moment."""
         usage = self.partial.usage
-        sent = self._attempts > 0
         return TurnReport(
-            transport="websocket" if sent else None,
-            attempts=self._attempts,
+            transport=self._transport.value if self._transport is not None else None,
+            attempts=self._recovery.dispatches,
             connection_reused=self._reused,
             continued=self._plan.previous_response_id is not None,
             full_because=self._plan.full_because,
             bytes_sent=self._size_sent,
             bytes_full=self._size,
             cached_tokens=usage.cached_tokens if usage is not None else None,
-            response_id=self.exchange.response_id,
-            delivery=self.exchange.delivery,
+            fallback_reason=self._recovery.fallback_reason,
+            response_id=self._attempt.exchange.response_id if self._attempt is not None else None,
+            delivery=self._delivery,
             seconds=self._seconds(),
         )
 
@@ -282,15 +244,22 @@ class Turn:
         with trio.CancelScope(deadline=self._budgets.deadline) as scope:
             self._body = await hooked(self._body, self._payload_hook)
         if scope.cancelled_caught:
-            self.fail(Expired("turn", self.timeouts.of("turn")))
+            self.fail(Expired("turn", self._timeouts.of("turn")))
             assert self._error is not None
             raise self._error
         self._text = create_text(self._body)
         self._size = len(self._text.frame().encode())
-        if self._size > self._max_request_bytes:
-            self.fail(TooLarge(self._size, self._max_request_bytes))
+        if self._settings.transport is Transport.WEBSOCKET and self._oversized:
+            self.fail(self._oversized)
             assert self._error is not None
             raise self._error
+
+    @property
+    def _oversized(self) -> TooLarge | None:
+        """Why the request cannot go over a WebSocket, if what the server holds does not make it shorter."""
+        if self._size <= self._max_request_bytes or self._actor.may_continue(self._body):
+            return None
+        return TooLarge(self._size, self._max_request_bytes)
 
     def _waited_long_enough(self) -> None:
         expired = self._budgets.expired(trio.current_time())
@@ -314,19 +283,32 @@ class Turn:
         self._times["granted"] = now
         self._budgets.stop("queue")
         self._budgets.start("start", now)
-        self._scope.deadline = self._budgets.deadline
         self._actor.start(self, self._run)
         self._admitted.set()
+
+    def cut_short(self) -> bool:
+        """Stop draining, if the turn does: give the connection up unless the response has ended."""
+        attempt, self._abandoned = self._abandoned, None
+        if attempt is None:
+            return False
+        if not attempt.tail_gone.is_set():
+            attempt.tail_gone.set()
+            assert attempt.connection is not None
+            self._actor.replace(attempt.connection, "the rest of an abandoned response took too long")
+        return True
 
     # --- the turn's own task ---
 
     async def _run(self) -> None:
         try:
-            with self._scope:
-                await self._drive()
-            if not self._settled:
-                expired = self._budgets.expired(trio.current_time())
-                self.fail(expired or Closed("the turn was cancelled"))
+            while not self._settled:
+                self._scope = trio.CancelScope(deadline=self._budgets.deadline)
+                with self._scope:
+                    if self._not_before > trio.current_time():
+                        await trio.sleep_until(self._not_before)
+                    await self._try()
+                if self._scope.cancelled_caught and not self._settled:
+                    self._setback(self._budgets.expired(trio.current_time()) or Closed("the turn was cancelled"))
             await self._drain()
         except Exception as error:
             self.fail(Broken(error))
@@ -335,161 +317,246 @@ class Turn:
             self._body, self._text = {}, None  # a turn kept for its message should not keep its request alive
             self._actor.release(self)
 
-    async def _drive(self) -> None:
+    async def _try(self) -> None:
+        """Make one attempt, or find out what stands in the way of one."""
+        if self._recovery.over is Transport.SSE:
+            await self._over_http()
+        elif self._oversized is not None:
+            self._setback(self._oversized)
+        else:
+            await self._over_websocket()
+
+    async def _over_websocket(self) -> None:
         text = self._text
         assert text is not None
-        while not self._settled:
-            connection = await self._actor.acquire(self.timeouts, self.joined)
-            if self._settled:  # while the connection came about, and too late for a cancellation to be delivered
-                return
-            if isinstance(connection, Failure):
-                self.fail(connection)
-                return
-            self._budgets.stop("connect")
-            if self._warm_up and connection.fresh:
-                self._actor.warm_up(connection, self._body, text, self.timeouts.of("warm_up"))
-                self._warm_up = False  # once per turn: a warm-up that kills its connection must not do so again
-            if connection.warming is not None:
-                self._scope.deadline = self._budgets.deadline
-                await connection.warming.wait()
-                continue
-            reused = connection.requests > 0
-            self._begin("connected", "send")
-            self._over = trio.Event()  # before anything can come back
-            if not await connection.dispatch(self, self._planned(connection)):
-                self._budgets.stop("send")
-                if connection is self._dialled:
-                    self.fail(connection.ending)
-                continue
-            self._connection = connection
-            self._attempts += 1
+        cautious = self._settings.transport is Transport.AUTO
+        connection = await self._actor.acquire(self._timeouts, self._joined, cautious=cautious)
+        if self._settled:  # while the connection came about, and too late for a cancellation to be delivered
+            return
+        if isinstance(connection, Failure):
+            self._setback(connection)
+            return
+        self._budgets.stop("connect")
+        if self._warm_up and connection.fresh:
+            self._actor.warm_up(connection, self._body, text, self._timeouts.of("warm_up"))
+            self._warm_up = False  # once per turn: a warm-up that kills its connection must not do so again
+        if connection.warming is not None:
+            self._scope.deadline = self._budgets.deadline
+            await connection.warming.wait()
+            return
+        frame = self._planned(connection)
+        if frame is None:
+            return
+        reused = connection.requests > 0
+        attempt = self._attempt = Attempt(self, self._inbox, connection=connection, **self._common)
+        self._begin("connected", "send")
+        attempt.queued = await connection.dispatch(attempt, frame)
+        if attempt.queued:
             self._reused = reused
-            self._actor.instruments.emit(
-                "request_sent", self._actor.id, connection.number, self._size_sent, context=self.context
-            )
-            if self._settled:  # left, or its session released, while the frame was being queued
-                self._forsake(wanted=True)
-            await self._over.wait()
+            self._dispatched(Transport.WEBSOCKET, connection.number)
+        if self._settled:  # left, or its session released, while the frame was being queued
+            self._abandon(attempt, wanted=True)
+        elif attempt.queued:
+            await attempt.finished.wait()
+        elif attempt is self._attempt:
+            self._attempt = None
+            self._budgets.stop("send")
+            if connection is self._dialled:
+                self._setback(connection.ending)
 
-    def _planned(self, connection: Connection) -> str:
-        """Use the chain up and give the frame: what is new, or everything and why."""
+    def _planned(self, connection: Connection) -> str | None:
+        """Use the chain up and give the frame: what is new, or everything and why. None if it is too large to go."""
         assert self._text is not None
-        self._chain = connection.chain
-        self._plan = self._chain.take(self._body, stored=self._actor.stored)
+        chain, server, stored = connection.chain, self._actor.server, self._actor.stored
+        planned = chain.plan(self._body, server=server, stored=stored)
         if self._full_because is not None:
-            self._plan = Plan(full_because=self._full_because)
+            planned = Plan(full_because=self._full_because)
         frame = self._text.frame(
-            stream_id=connection.lane,
-            previous_response_id=self._plan.previous_response_id,
-            skip=self._plan.skip,
+            stream_id=connection.lane, previous_response_id=planned.previous_response_id, skip=planned.skip
         )
-        self._size_sent = len(frame.encode())
+        size = len(frame.encode())
+        if size > self._max_request_bytes:
+            self._setback(TooLarge(size, self._max_request_bytes))
+            return None
+        chain.take(self._body, server=server, stored=stored)
+        self._chain, self._plan, self._size_sent = chain, planned, size
         return frame
+
+    async def _over_http(self) -> None:
+        assert self._text is not None
+        text = self._text.http_body(stream=True)
+        self._plan = Plan(full_because=_OVER_HTTP)
+        attempt = StreamedAttempt(
+            self, self._inbox, session=self._actor.id, instruments=self._actor.instruments, **self._common
+        )
+        self._attempt = attempt
+        self._size_sent = len(text.encode())
+        self._scope.deadline = self._budgets.deadline
+        await attempt.run(
+            self._actor.http(),
+            text,
+            connect=self._timeouts.of("connect"),
+            max_event_bytes=self._settings.limits.number("max_message_bytes"),
+        )
+
+    @property
+    def _common(self) -> dict[str, Any]:
+        return {"idle": self._timeouts.of("idle"), "context": self.context, "text_format": self._text_format}
+
+    def _dispatched(self, over: Transport, connection: int) -> None:
+        self._transport = over
+        self._recovery.dispatches += 1
+        self._actor.instruments.emit("request_sent", self._actor.id, connection, self._size_sent, context=self.context)
 
     async def _drain(self) -> None:
         """Hold the lane until the rest of the abandoned response has passed, within the ``drain`` budget."""
-        if self._draining is None:
+        if self._abandoned is None:
             return
-        with trio.CancelScope(deadline=self._times["ended"] + self.timeouts.of("drain")):
-            await self._tail_gone.wait()
+        with trio.CancelScope(deadline=self._times["ended"] + self._timeouts.of("drain")):
+            await self._abandoned.tail_gone.wait()
         self.cut_short()
 
-    def cut_short(self) -> bool:
-        """Stop draining, if the turn does: give the connection up unless the response has ended."""
-        connection, self._draining = self._draining, None
-        if connection is None:
-            return False
-        if not self._tail_gone.is_set():
-            self._tail_gone.set()
-            self._actor.replace(connection, "the rest of an abandoned response took too long")
-        return True
-
-    def drained(self) -> None:
-        """The abandoned response has ended, or its connection has."""
-        self._tail_gone.set()
-
-    def joined(self, connection: Connection) -> None:
+    def _joined(self, connection: Connection) -> None:
         """The turn waits for a dial, whose clock may have been running for a while."""
         self._dialled = connection
         self._budgets.start("connect", connection.started_at)
         self._scope.deadline = self._budgets.deadline
 
-    # --- the connection's side ---
+    # --- the attempt's side ---
 
-    def passed(self, now: float) -> None:
+    def sending(self, attempt: Attempt, now: float) -> None:
+        """An HTTP connection is there, and the first byte of the request is about to leave."""
+        self._begin("connected", "send")
+        self._dispatched(Transport.SSE, 0)
+
+    def passed(self, attempt: Attempt, now: float) -> None:
         """The request's last byte was passed on."""
-        self.flushed = True
+        if attempt is not self._attempt:
+            return
         self._budgets.stop("send")
-        if self.last_progress is None:
+        if attempt.last_progress is None:
             self._times["sent"] = now
             self._budgets.start("first_event", now)
         self._scope.deadline = self._budgets.deadline
 
-    def received(self, events: Sequence[TurnEvent], now: float) -> None:
-        """Note an event of the response, and keep what the consumer should see of it."""
-        if "first_event" not in self._times:
-            self._times["first_event"] = now
-            self._times.setdefault("sent", now)
-            self._budgets.stop("start", "send", "first_event")
-            self._scope.deadline = self._budgets.deadline
-        if not events or not self._buffered or self._settled:
-            return
-        for event in events:
-            self._events.append(event)
-            self._held += _weight(event)
-        if self._reading:
-            self._parked.unpark_all()
-        if self.exchange.outcome is not None:
-            return  # nothing more can come, and an answer that is whole should not be lost to its last events
-        if len(self._events) > self._max_events or self._held > self._max_held:
-            self.fail(Overflowed(len(self._events), self._held))
+    def begun(self, attempt: Attempt, now: float) -> None:
+        """The first event of the response arrived."""
+        self._times["first_event"] = now
+        self._times.setdefault("sent", now)
+        self._budgets.stop("start", "send", "first_event")
+        self._scope.deadline = self._budgets.deadline
 
-    def ended(self) -> None:
-        """The exchange has an outcome."""
-        if self._settled:  # its last events were more than the buffer holds
-            return
-        outcome = self.exchange.outcome
-        if isinstance(outcome, AssistantMessage):
-            self._arm_chain(outcome)
+    def heard(self, attempt: Attempt, now: float) -> None:
+        """Something of the response arrived over HTTP, where no connection watches over silence."""
+        self._budgets.start("idle", now)
+        self._scope.deadline = self._budgets.deadline
+
+    def overflowed(self, attempt: Attempt) -> None:
+        """The inbox holds more than it may."""
+        if not self._settled:
+            self.fail(Overflowed(len(self._inbox), self._inbox.held))
+
+    def concluded(self, attempt: Attempt) -> None:
+        """The exchange of the attempt has an outcome."""
+        outcome = attempt.exchange.outcome
+        if self._settled or attempt is not self._attempt:  # its last events may have been more than the inbox holds
+            attempt.finished.set()
+        elif isinstance(outcome, AssistantMessage):
+            self._arm_chain(attempt, outcome)
             self._settle(message=outcome)
-        elif self._plan.previous_response_id is not None and is_cache_miss(outcome):
-            self._send_again()
         elif outcome is not None:
-            self.fail(outcome)
+            self._setback(outcome)
 
-    def _arm_chain(self, message: AssistantMessage) -> None:
-        if not self.exchange.continuable or self.exchange.response_id is None:
+    def failed(self, attempt: Attempt, failure: Failure) -> None:
+        """The attempt will have no outcome."""
+        if attempt is self._attempt:
+            self._setback(failure)
+
+    def _arm_chain(self, attempt: Attempt, message: AssistantMessage) -> None:
+        exchange = attempt.exchange
+        if not exchange.continuable or exchange.response_id is None:
             return
         output = input_items((message,), stored=is_stored(self._body))
-        held = Held.after(self.exchange.response_id, self._body, output)
-        self._chain.arm(held)
+        held = Held.after(exchange.response_id, self._body, output)
+        if attempt.connection is not None:
+            self._chain.arm(held)
         if held is not None and held.stored:
             self._actor.stored = held
 
-    def _send_again(self) -> None:
-        """The server refused before it began, because it no longer holds what the request continues: send it whole.
+    # --- when an attempt fails ---
 
-        The one case in which the same connection is used again after a refusal, and once per turn: a whole request
-        cannot be refused for this.
-        """
-        self._full_because = "the server no longer held the previous response"
-        self._actor.stored = None
-        self._connection = None
-        self.exchange = Exchange(text_format=self._text_format)
-        self.exchange.delivery = Delivery.REJECTED
-        self.last_progress = None
-        self.flushed = False
-        self._times.pop("first_event", None)
+    def _setback(self, failure: Failure) -> None:
+        """Do about a failure what the table says: try again, or end the turn with it."""
+        if self._settled:
+            return
+        if isinstance(failure, Expired) and failure.phase == "connect":
+            failure = Unreachable("timeout", f"no connection came about within {failure.seconds:g} s")
+        attempt = self._attempt
+        setback = Setback(
+            failure,
+            over=self._recovery.over,
+            delivery=attempt.exchange.delivery if attempt is not None else Delivery.NOT_SENT,
+            output_seen=attempt is not None and attempt.exchange.output_seen,
+            continued=attempt is not None and self._plan.previous_response_id is not None,
+            untyped=not self._actor.server.typed_errors,
+        )
+        decision = self._recovery.decide(setback, left=self._left_to_start())
+        if decision.remedy is None or not self._actor.alive:
+            self.fail(failure)
+        else:
+            self._try_again(decision, failure)
+
+    def _left_to_start(self) -> float:
+        now = trio.current_time()
+        ends = [self._times[moment] + self._timeouts.of(phase) for moment, phase in _BOUNDS if moment in self._times]
+        return min(ends) - now
+
+    def _try_again(self, decision: Decision, failure: Failure) -> None:
+        now = trio.current_time()
+        attempt, self._last_failure = self._attempt, failure
+        if attempt is not None:
+            self._before = further(self._before, attempt.exchange.delivery)
+            if decision.remedy is Remedy.SAME_CONNECTION:
+                self._full_because = _FORGOTTEN
+                self._actor.stored = None
+            elif attempt.exchange.outcome is None:
+                self._abandon(attempt, wanted=False)
+            elif attempt.connection is not None:
+                attempt.connection.retire("a request that failed on it is sent over another")
+            self._attempt = None
+            attempt.finished.set()
+        for moment in ("connected", "sent", "first_event"):
+            self._times.pop(moment, None)
+        self._budgets.stop("connect", "send", "first_event", "idle")
         self._budgets.start("start", self._times["granted"])
         self._scope.deadline = self._budgets.deadline
-        self._over.set()
+        self._not_before = now + decision.wait
+        self._actor.tried_again(self, decision, self._recovery.fallback_reason)
 
     # --- how it ends ---
+
+    @property
+    def _timeouts(self) -> Timeouts:
+        return self._settings.timeouts
+
+    @property
+    def _delivery(self) -> Delivery:
+        """How far the request got, over all attempts."""
+        now = self._attempt.exchange.delivery if self._attempt is not None else Delivery.NOT_SENT
+        return further(self._before, now)
+
+    def _arrived(self) -> AssistantMessage | None:
+        return self._attempt.exchange.partial() if self._attempt is not None else None
 
     @property
     def answered(self) -> bool:
         """Whether it ended with an answer."""
         return self._message is not None
+
+    @property
+    def on_cancel(self) -> OnCancel:
+        """What becomes of its connection if it is left early."""
+        return self._settings.on_cancel
 
     @property
     def _settled(self) -> bool:
@@ -499,12 +566,12 @@ class Turn:
         """End the turn with an error, unless it has ended."""
         if self._settled:
             return
-        wanted = isinstance(failure, Overflowed) or failure == Expired("turn", self.timeouts.of("turn"))
-        if isinstance(failure, Expired) and failure.phase == "connect":
-            failure = Unreachable("timeout", f"no connection came about within {failure.seconds:g} s")
+        wanted = isinstance(failure, Overflowed) or failure == Expired("turn", self._timeouts.of("turn"))
         error = to_error(failure)
-        error.delivery = self.exchange.delivery
-        error.partial = self.exchange.partial()
+        if isinstance(failure, Expired) and self._last_failure is not None:
+            error.__cause__ = to_error(self._last_failure)  # what the time was spent on
+        error.delivery = self._delivery
+        error.partial = self._arrived()
         self._settle(error=error, wanted=wanted)
 
     def _settle(
@@ -514,27 +581,23 @@ class Turn:
         self._error = error
         self._times["ended"] = trio.current_time()
         self._done.set()
-        self._over.set()
         self._admitted.set()
-        self._parked.unpark_all()
+        self._inbox.close()
         if error is not None:
             error.report = self.report
-        waiting = self._connection is None
-        self._forsake(wanted=wanted)
-        if waiting:  # its task waits for a connection that it no longer needs
-            self._scope.cancel(reason="the turn has ended")
+        attempt = self._attempt
+        if attempt is None or (attempt.over is Transport.SSE and attempt.exchange.outcome is None):
+            self._scope.cancel(reason="the turn has ended")  # its task waits for a connection, or reads a stream
+        if attempt is not None:
+            self._abandon(attempt, wanted=wanted)
+            attempt.finished.set()
         if self._granted:
             self._actor.ended(self, error)
 
-    def _forsake(self, *, wanted: bool) -> None:
-        """Give up what is still in flight for this turn, by the cancel policy where that is ``wanted``."""
-        connection, self._connection = self._connection, None
-        if (
-            connection is not None
-            and self.exchange.outcome is None
-            and self._actor.left(self, connection, wanted=wanted)
-        ):
-            self._draining = connection
+    def _abandon(self, attempt: Attempt, *, wanted: bool) -> None:
+        """Give up what a connection still does for an attempt, by the cancel policy where that is ``wanted``."""
+        if attempt.queued and attempt.exchange.outcome is None and self._actor.left(self, attempt, wanted=wanted):
+            self._abandoned = attempt
 
     @trio.lowlevel.enable_ki_protection
     def _leave(self) -> None:
@@ -543,7 +606,7 @@ class Turn:
             return
         self._left = True
         self._partial = self.partial  # what is still to come is nobody's
-        self._events.clear()
+        self._inbox.discard()
         if not self._settled:
             self._actor.withdraw(self)
             self._settle()
@@ -556,8 +619,5 @@ class Turn:
         self._scope.deadline = self._budgets.deadline
 
 
-def _weight(event: TurnEvent) -> int:
-    """Bytes of the text an event holds, as UTF-8."""
-    if not isinstance(event, _DELTAS):
-        return 0
-    return len(event.delta) if event.delta.isascii() else len(event.delta.encode("utf-8", "surrogatepass"))
+# What bounds the way to the first event, and from when.
+_BOUNDS: Final = (("granted", "start"), ("entered", "turn"))

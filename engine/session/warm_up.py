@@ -66,6 +66,7 @@ class WarmUp:
 
     def received(self, events: Sequence[TurnEvent], now: float) -> None:
         """Nobody is shown what a warm-up brings."""
+        self.last_progress = now
 
     def ended(self) -> None:
         """It was answered, well or not: either way the connection can be used."""

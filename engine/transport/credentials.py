@@ -33,11 +33,14 @@ async def resolve_key(endpoint: Endpoint) -> str | None:
 
 def request_headers(endpoint: Endpoint, key: str | None) -> list[tuple[bytes, bytes]]:
     """The fields of a request beyond those of its transport: credentials travel here and nowhere else."""
-    fields = dict(endpoint.headers)
+    server = endpoint.server
+    given = {name.lower() for name in endpoint.headers}
+    fields = {name: value for name, value in server.headers.items() if name.lower() not in given}
+    fields.update(endpoint.headers)
     if not any(name.lower() == "user-agent" for name in fields):
         fields["User-Agent"] = _USER_AGENT
     if key is not None:
-        fields["Authorization"] = f"Bearer {key}"
+        fields[server.key_header] = f"Bearer {key}" if server.key_header.lower() == "authorization" else key
     if endpoint.organization is not None:
         fields["OpenAI-Organization"] = endpoint.organization
     if endpoint.project is not None:

@@ -14,7 +14,7 @@ import functools
 import logging
 import math
 import ssl
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import TracebackType
@@ -31,7 +31,7 @@ from engine.protocol.refusals import refusal
 from engine.transport.credentials import request_headers, resolve_key
 from engine.transport.dial import Dialer, close_at_once, default_ssl_context, too_slow, undialled
 
-__all__ = ["HttpClient", "Post", "WithoutHttpDetails", "whole_answer"]
+__all__ = ["HttpClient", "Post", "WithoutHttpDetails", "read_body", "read_refusal", "whole_answer"]
 
 _SEND_BYTES: Final = 256 * 1024
 _MAX_REFUSAL: Final = 16 * 1024
@@ -293,6 +293,10 @@ class HttpClient:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        """Close every stream, at once; see `aclose`."""
+        await self.aclose()
+
+    async def aclose(self) -> None:
         """Close every stream, at once: that waits for nobody, and cancellation does not reach it."""
         try:
             with trio.move_on_after(_CLOSING, shield=True):
@@ -301,9 +305,18 @@ class HttpClient:
             with trio.move_on_after(_CLOSING, shield=True):
                 await self._backend.close()
 
-    def post(self, path: str, text: str, *, accept: str = "application/json", connect: float = math.inf) -> Post:
+    def post(
+        self,
+        path: str,
+        text: str,
+        *,
+        accept: str = "application/json",
+        connect: float = math.inf,
+        sending: Callable[[], None] | None = None,
+        sent: Callable[[], None] | None = None,
+    ) -> Post:
         """Prepare a POST of a JSON text; see `Post`."""
-        return Post(self, path, text, accept=accept, connect=connect)
+        return Post(self, path, text, accept=accept, connect=connect, sending=sending, sent=sent)
 
 
 class Post:
@@ -319,14 +332,28 @@ class Post:
         text: The JSON text.
         accept: The media type that is wanted.
         connect: Seconds for the key, name resolution, TCP and TLS together.
+        sending: Called when a connection is there and the first byte is about to leave.
+        sent: Called when the last byte was passed on.
 
     Attributes:
         sent: Whether bytes of the request may have left.
         status: The answer's status, None before it came.
     """
 
-    def __init__(self, client: HttpClient, path: str, text: str, *, accept: str, connect: float) -> None:
+    def __init__(
+        self,
+        client: HttpClient,
+        path: str,
+        text: str,
+        *,
+        accept: str,
+        connect: float,
+        sending: Callable[[], None] | None,
+        sent: Callable[[], None] | None,
+    ) -> None:
         self._client = client
+        self._on_sending = sending
+        self._on_sent = sent
         self._path = path
         self._text = text
         self._accept = accept
@@ -400,6 +427,11 @@ class Post:
             case "http11.send_request_headers.started":
                 self.sent = True
                 self._connecting.deadline = math.inf
+                if self._on_sending is not None:
+                    self._on_sending()
+            case "http11.send_request_body.complete":
+                if self._on_sent is not None:
+                    self._on_sent()
 
     def failure(self, error: Exception) -> Failure:
         """Say what an exception from sending the request, or from reading its answer, means."""
@@ -439,14 +471,16 @@ async def whole_answer(post: Post, *, max_bytes: int) -> bytes | Failure:
     try:
         async with post as response:
             if not response.is_success:
-                return refusal(response.status_code, response.headers.multi_items(), await _read_refusal(response))
-            body, complete = await _read(response, max_bytes)
+                return refusal(response.status_code, response.headers.multi_items(), await read_refusal(response))
+            body, complete = await read_body(response, max_bytes)
     except Exception as error:
         return post.failure(error)
     return body if complete else Violated(f"the server sent an answer over {max_bytes} bytes")
 
 
-async def _read(response: httpx.Response, max_bytes: int) -> tuple[bytes, bool]:
+# An interrupt inside the loops below would leave the generators that httpx reads through half-read.
+@trio.lowlevel.enable_ki_protection
+async def read_body(response: httpx.Response, max_bytes: int) -> tuple[bytes, bool]:
     """Read a body; return it, or its beginning and that it is not all."""
     body = bytearray()
     complete = True
@@ -460,7 +494,8 @@ async def _read(response: httpx.Response, max_bytes: int) -> tuple[bytes, bool]:
     return bytes(body[:max_bytes]), complete
 
 
-async def _read_refusal(response: httpx.Response) -> bytes:
+@trio.lowlevel.enable_ki_protection
+async def read_refusal(response: httpx.Response) -> bytes:
     """Read what comes promptly of a refusal's body: the status has said the most important already."""
     body = bytearray()
     with trio.move_on_after(_REFUSAL_GRACE) as scope:

@@ -9,19 +9,25 @@ import trio.testing
 from stepping import Scenario, World, ask_once, nothing
 
 import engine
-from engine import OnCancel
+from engine import OnCancel, Transport
+from engine.simulator import Error, HangUp, Refusal
 
 __all__ = [
     "ALL",
     "ASK",
+    "BACK_OFF",
     "CONNECT",
     "EXIT",
+    "FALL_BACK",
     "LEAVE",
     "LEAVE_FROZEN",
+    "LEAVE_OVER_HTTP",
     "LIFE",
     "QUEUE",
     "RELEASE",
+    "SEND_AGAIN",
     "STREAM",
+    "STREAM_OVER_HTTP",
     "TOOLS",
     "WARM_UP",
 ]
@@ -133,6 +139,48 @@ async def _release(world: World) -> None:
     assert trio.current_time() - begun <= world.network.bound
 
 
+async def _stream_over_http(world: World) -> None:
+    text = world.prompt()
+    seen = []
+    world.arm()
+    async with world.session.turn(text, transport=Transport.SSE) as turn:
+        async for event in turn:
+            if isinstance(event, engine.TextDelta):
+                seen.append(event.delta)
+    assert "".join(seen) == turn.message.text == text
+
+
+async def _leave_over_http(world: World) -> None:
+    """A turn that is left while its stream goes on, and the one behind it."""
+    world.arm()
+    async with world.session.turn(world.prompt("freeze"), transport=Transport.SSE) as turn:
+        async for event in turn:
+            if isinstance(event, engine.TextDelta):
+                break
+    await world.ask(transport=Transport.SSE)
+
+
+async def _fall_back(world: World) -> None:
+    """A turn that finds no WebSocket and goes over HTTP."""
+    world.sim.handshakes.append(Refusal(503))
+    world.arm()
+    await world.ask()
+
+
+async def _back_off(world: World) -> None:
+    """A turn that waits before it tries again."""
+    world.sim.handshakes.append(HangUp())
+    world.arm()
+    await world.ask(transport=Transport.WEBSOCKET, retry=engine.RetryPolicy(jitter=lambda: 1.0))
+
+
+async def _send_again(world: World) -> None:
+    """A turn whose first attempt the server fails."""
+    world.brain.failures.append(Error(503))
+    world.arm()
+    await world.ask(retry=engine.RetryPolicy(jitter=lambda: 1.0))
+
+
 async def _life(world: World) -> None:
     """A session's whole life: opened, connected, asked, closed."""
     world.arm()
@@ -190,4 +238,12 @@ LEAVE_FROZEN = Scenario(
 RELEASE = Scenario("release", _release, ask_once, points=30)
 LIFE = Scenario("life", _life, owns_engine=True, points=140)
 EXIT = Scenario("exit", _exit, owns_engine=True, points=60)
-ALL = (ASK, STREAM, TOOLS, QUEUE, CONNECT, WARM_UP, LEAVE, LEAVE_FROZEN, RELEASE, LIFE, EXIT)
+# Over HTTP the cancel policy has nothing to decide.
+STREAM_OVER_HTTP = Scenario("stream over http", _stream_over_http, points=70, policies=(OnCancel.CLOSE,))
+LEAVE_OVER_HTTP = Scenario("leave over http", _leave_over_http, points=100, policies=(OnCancel.CLOSE,))
+FALL_BACK = Scenario("fall back", _fall_back, points=80, policies=(OnCancel.CLOSE,))
+BACK_OFF = Scenario("back off", _back_off, points=80, policies=(OnCancel.CLOSE,))
+SEND_AGAIN = Scenario("send again", _send_again, ask_once, points=80, policies=(OnCancel.CLOSE,))
+OVER_WEBSOCKET = (ASK, STREAM, TOOLS, QUEUE, CONNECT, WARM_UP, LEAVE, LEAVE_FROZEN, RELEASE, LIFE, EXIT)
+RECOVERING = (STREAM_OVER_HTTP, LEAVE_OVER_HTTP, FALL_BACK, BACK_OFF, SEND_AGAIN)
+ALL = (*OVER_WEBSOCKET, *RECOVERING)

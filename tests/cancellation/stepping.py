@@ -291,8 +291,11 @@ class _Repeating:
     def __init__(self, pause: float) -> None:
         self.pause = pause
         self.gates: dict[str, trio.Event] = {}
+        self.failures: list[Any] = []
 
     def reply(self, asked: Any) -> list[Any]:
+        if self.failures:
+            return [self.failures.pop()]
         if asked.outputs:
             return [Created(), Say(asked.outputs[-1]["output"], pause=self.pause)]
         text = asked.last_user_text
@@ -378,10 +381,10 @@ class World:
     def open_engine(self) -> engine.open_engine:
         return engine.open_engine(self.endpoint, **self.options())
 
-    async def ask(self, session: engine.Session | None = None, *, options: engine.TurnOptions | None = None) -> None:
+    async def ask(self, session: engine.Session | None = None, **options: Any) -> None:
         """Have one turn answered, and compare."""
         text = self.prompt()
-        reply = await (session or self.session).ask(text, options)
+        reply = await (session or self.session).ask(text, **options)
         assert reply.text == text, f"{reply.text!r} is the answer of another turn than {text!r}"
 
     async def ask_in_time(self, session: engine.Session | None = None) -> None:

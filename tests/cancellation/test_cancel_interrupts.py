@@ -21,13 +21,23 @@ IN_THE_MAIN_TASK = (
     scenarios.LIFE,
     scenarios.EXIT,
 )
-IN_ANY_TASK = (scenarios.CONNECT, scenarios.STREAM, scenarios.WARM_UP, scenarios.LEAVE, scenarios.LIFE, scenarios.EXIT)
+IN_ANY_TASK = (
+    scenarios.CONNECT,
+    scenarios.STREAM,
+    scenarios.WARM_UP,
+    scenarios.LEAVE,
+    scenarios.LIFE,
+    scenarios.EXIT,
+    scenarios.LEAVE_OVER_HTTP,
+    scenarios.FALL_BACK,
+)
 
 STATEFUL = (
     "/engine.py",
     "/actor.py",
     "/lane.py",
     "/turn.py",
+    "/attempt.py",
     "/connection.py",
     "/websocket.py",
     "/tap.py",

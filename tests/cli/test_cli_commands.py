@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -170,8 +171,11 @@ def test_nobody_listens(run: Run) -> None:
     assert "ConnectFailed" in one_error(run("ask", "hi", "--base-url", "http://127.0.0.1:1/v1"))
 
 
-def test_a_transport_that_is_not_there_yet(run: Run) -> None:
-    assert one_error(run("ask", "hi", "--transport", "sse")).startswith("Error: transport: ")
+@pytest.mark.parametrize(("given", "taken"), [("sse", "sse"), ("websocket", "websocket"), ("auto", "websocket")])
+def test_the_transport(run: Run, given: str, taken: str) -> None:
+    result = run("ask", "hi", "--transport", given, "--report")
+    assert result.out == "hi\n"
+    assert re.search(rf"^transport +{taken}", result.err, re.MULTILINE)
 
 
 def test_the_timeout_bounds_the_turn(run: Run) -> None:

@@ -228,7 +228,7 @@ async def test_the_callers_results_join_with_the_calls(autojump_clock: MockClock
 
 async def test_a_failure_does_not_lose_the_calls(autojump_clock: MockClock) -> None:
     brain = Script([[Call("look")], [Created(), Abort()], Reply("thanks")])
-    async with session_to(brain) as (session, _):
+    async with session_to(brain, transport=engine.Transport.WEBSOCKET) as (session, _):
         chat = session.conversation(tools=[LOOK])
         reply = await chat.send("go")
         result = engine.ToolResult(reply.tool_calls[0].id, "seen")

@@ -591,8 +591,9 @@ class World:
                 timeouts=self.budgets,
                 limits=LIMITS,
                 on_cancel=self.scenario.policy,
-                transport=engine.Transport.WEBSOCKET,
                 instruments=[self.ledger],
+                transport=engine.Transport.WEBSOCKET,
+                retry=engine.RetryPolicy(max_dispatches=1, back_off=()),
             ) as eng:
                 task_status.started(eng)
                 await leave.wait()

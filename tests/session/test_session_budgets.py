@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import trio
+from policies import ONE_WAY
 from trio.testing import MockClock
 
 import engine
@@ -34,7 +35,7 @@ async def session_to(
     brain: Any = None, *, sim_options: dict[str, Any] | None = None, **options: Any
 ) -> AsyncIterator[tuple[engine.Session, Simulator]]:
     async with open_simulator(in_memory=True, brain=brain, **(sim_options or {})) as sim:
-        async with engine.open_session(sim.endpoint, model="m", dialer=sim.dialer, **options) as session:
+        async with engine.open_session(sim.endpoint, model="m", dialer=sim.dialer, **{**ONE_WAY, **options}) as session:
             yield session, sim
 
 
@@ -232,7 +233,7 @@ async def test_the_connection_that_never_answers_pings_is_lost(autojump_clock: M
 async def test_budgets_are_merged_field_by_field(autojump_clock: MockClock) -> None:
     async with open_simulator(in_memory=True, brain=Script([[Stall()]] * 3)) as sim:
         async with engine.open_engine(
-            sim.endpoint, model="m", dialer=sim.dialer, timeouts=engine.Timeouts(first_event=20, start=100)
+            sim.endpoint, model="m", dialer=sim.dialer, timeouts=engine.Timeouts(first_event=20, start=100), **ONE_WAY
         ) as eng:
             outer = await eng.session("outer")
             inner = await eng.session("inner", timeouts=engine.Timeouts(first_event=8))

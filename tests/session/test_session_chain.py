@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import trio
+from policies import ONE_WAY
 from trio.testing import MockClock
 
 import engine
@@ -35,7 +36,7 @@ async def session_to(
     brain: Any = None, *, sim_options: dict[str, Any] | None = None, **options: Any
 ) -> AsyncIterator[tuple[engine.Session, Simulator]]:
     async with open_simulator(in_memory=True, brain=brain, **(sim_options or {})) as sim:
-        async with engine.open_session(sim.endpoint, model="m", dialer=sim.dialer, **options) as session:
+        async with engine.open_session(sim.endpoint, model="m", dialer=sim.dialer, **{**ONE_WAY, **options}) as session:
             yield session, sim
 
 
@@ -309,7 +310,7 @@ async def test_a_turn_left_while_its_resend_waits_for_a_connection_frees_its_lan
 async def test_a_resend_that_finds_no_connection_was_refused_and_not_unsent(autojump_clock: MockClock) -> None:
     miss = Error(400, "previous_response_not_found", type="invalid_request_error", param="previous_response_id")
     script = Script([Reply("one"), [Delay(5), miss]])
-    handshakes = {"handshake": [Accept(), Refusal(503)]}
+    handshakes = {"handshake": [Accept(), Refusal(503), Refusal(503)]}
     async with session_to(script, sim_options=handshakes, limits=engine.Limits(connection_lifetime=3)) as (session, _):
         messages: list[Any] = [engine.UserMessage("one")]
         reply, _report = await turn(session, messages)

@@ -133,11 +133,13 @@ async def test_a_request_that_cannot_be_sent_is_told_before_any_connection(
 
 async def test_a_request_over_the_limit_is_not_sent(autojump_clock: MockClock) -> None:
     async with open_simulator(in_memory=True) as sim:
+        limits = engine.Limits(max_request_bytes=500)
         async with engine.open_session(
-            sim.endpoint, model="m", dialer=sim.dialer, limits=engine.Limits(max_request_bytes=500)
+            sim.endpoint, model="m", dialer=sim.dialer, limits=limits, transport=engine.Transport.WEBSOCKET
         ) as session:
             with pytest.raises(engine.RequestTooLarge) as caught:
                 await session.ask("x" * 1000)
+            assert sim.connections == []
             assert caught.value.limit == 500
             assert caught.value.size > 1000
             assert caught.value.delivery is engine.Delivery.NOT_SENT
@@ -152,7 +154,7 @@ async def test_a_request_over_the_limit_is_not_sent(autojump_clock: MockClock) -
         ({"model": None}, "model"),
         ({"timeouts": engine.Timeouts(), "transport": "auto"}, "transport"),
         ({"on_cancel": "close"}, "on_cancel"),
-        ({"transport": engine.Transport.SSE}, "transport"),
+        ({"retry": engine.Timeouts()}, "retry"),
     ],
 )
 async def test_bad_session_options_are_told_before_any_connection(
@@ -195,7 +197,8 @@ async def test_the_handshake_carries_the_credentials_and_the_callers_headers(aut
 async def test_a_wrong_key_is_an_authentication_failure(autojump_clock: MockClock) -> None:
     async with open_simulator(in_memory=True, api_key="sk-right") as sim:
         endpoint = engine.Endpoint(sim.endpoint.base_url, "sk-wrong")
-        async with engine.open_session(endpoint, model="m", dialer=sim.dialer) as session:
+        only = engine.Transport.WEBSOCKET
+        async with engine.open_session(endpoint, model="m", dialer=sim.dialer, transport=only) as session:
             with pytest.raises(engine.AuthenticationFailed) as caught:
                 await session.ask("hi")
     assert caught.value.status == 401

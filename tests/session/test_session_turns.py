@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from policies import ONE_WAY
 from trio.testing import MockClock
 
 import engine
@@ -43,7 +44,7 @@ from engine.simulator import (
 async def session_to(brain: Any = None, **options: Any) -> AsyncIterator[tuple[engine.Session, Simulator]]:
     async with open_simulator(in_memory=True, brain=brain) as sim:
         options.setdefault("model", "gpt-test")
-        async with engine.open_session(sim.endpoint, dialer=sim.dialer, **options) as session:
+        async with engine.open_session(sim.endpoint, dialer=sim.dialer, **{**ONE_WAY, **options}) as session:
             yield session, sim
 
 
@@ -177,7 +178,7 @@ async def test_a_rejected_request_is_told_with_all_the_server_said(autojump_cloc
     ("error", "kind"),
     [
         (Error(401, "invalid_api_key", "x", "invalid_request_error"), engine.AuthenticationFailed),
-        (Error(429, "rate_limit_exceeded", "x", "rate_limit_error", headers={"retry-after": "7"}), engine.RateLimited),
+        (Error(429, "rate_limit_exceeded", "x", "rate_limit_error", headers={"retry-after": "77"}), engine.RateLimited),
     ],
 )
 async def test_rejections_have_classes_of_their_own(
@@ -188,7 +189,7 @@ async def test_rejections_have_classes_of_their_own(
             await session.ask("hi")
     assert type(caught.value) is kind
     if isinstance(caught.value, engine.RateLimited):
-        assert caught.value.retry_after == 7.0
+        assert caught.value.retry_after == 77.0
 
 
 async def test_a_connection_cut_mid_answer_is_lost_with_the_partial_and_the_next_turn_has_a_new_one(
@@ -520,15 +521,20 @@ async def test_what_had_arrived_does_not_grow_after_the_turn_was_left(autojump_c
 
 async def test_a_broken_session_tells_its_turns_why(autojump_clock: MockClock) -> None:
     class Clumsy(engine.Endpoint):
-        """An endpoint whose profile breaks only when a connection is made."""
+        """An endpoint that breaks only when a connection is made."""
 
         @property
-        def server(self) -> Any:
-            raise ZeroDivisionError("a bug")
+        def websocket(self) -> Any:
+            if opened:
+                raise ZeroDivisionError("a bug")
+            return super().websocket
+
+    opened = False
 
     async with open_simulator(in_memory=True) as sim:
         clumsy = Clumsy(sim.base_url, sim.api_key)
         async with engine.open_session(clumsy, model="m", dialer=sim.dialer) as session:
+            opened = True
             with pytest.raises(engine.SessionClosed) as caught:
                 await session.ask("hi")
     assert isinstance(caught.value.__cause__, ZeroDivisionError)

@@ -241,7 +241,8 @@ async def test_a_turn_is_told_of_its_loss(autojump_clock: MockClock, ending: Any
         error = caught.value
         code = ending if isinstance(ending, int) else 1006
         assert (error.close_code, error.close_reason) == (code, None if code == 1006 else "secret words")
-        assert error.delivery is (engine.Delivery.ACCEPTED if started else engine.Delivery.AMBIGUOUS)
+        unheard = engine.Delivery.REJECTED if ending == 1009 else engine.Delivery.AMBIGUOUS
+        assert error.delivery is (engine.Delivery.ACCEPTED if started else unheard)
         assert (error.partial.text if error.partial else None) == ("par" if started else None)
         assert "secret" not in said(error)
         assert KEY not in said(error)

@@ -24,8 +24,8 @@ from engine.options import (
     Unset,
     check_header,
     check_key,
-    merge,
 )
+from engine.session.settings import merge
 
 SECRET = "s3cret"
 
@@ -334,24 +334,24 @@ def test_documented_defaults() -> None:
 @pytest.mark.parametrize("name", attrs.fields_dict(Timeouts))
 def test_timeouts_merge_field_by_field(name: str) -> None:
     for value in (7.0, None, 0):
-        merged = merge(DEFAULT_TIMEOUTS, Timeouts(**{name: value}))
+        merged = merge(DEFAULT_TIMEOUTS, Timeouts(**{name: value}), "timeouts")
         assert getattr(merged, name) == value
         assert attrs.evolve(merged, **{name: getattr(DEFAULT_TIMEOUTS, name)}) == DEFAULT_TIMEOUTS
 
 
 def test_merging_nothing() -> None:
-    assert merge(DEFAULT_LIMITS, None) is DEFAULT_LIMITS
-    assert merge(DEFAULT_LIMITS, Limits()) == DEFAULT_LIMITS
-    assert merge(Limits(buffer_events=1, buffer_bytes=2), Limits(buffer_bytes=3)) == Limits(
+    assert merge(DEFAULT_LIMITS, None, "limits") is DEFAULT_LIMITS
+    assert merge(DEFAULT_LIMITS, Limits(), "limits") == DEFAULT_LIMITS
+    assert merge(Limits(buffer_events=1, buffer_bytes=2), Limits(buffer_bytes=3), "limits") == Limits(
         buffer_events=1, buffer_bytes=3
     )
 
 
 @pytest.mark.parametrize("inner", [5, {"turn": 5}, DEFAULT_LIMITS, Timeouts])
 def test_merging_something_else(inner: Any) -> None:
-    refused(merge, "timeouts", DEFAULT_TIMEOUTS, inner)
+    refused(merge, "timeouts", DEFAULT_TIMEOUTS, inner, "timeouts")
     if inner is not DEFAULT_LIMITS:
-        refused(merge, "limits", DEFAULT_LIMITS, inner)
+        refused(merge, "limits", DEFAULT_LIMITS, inner, "limits")
 
 
 def test_unset_says_so() -> None:

@@ -37,6 +37,8 @@ SESSION = SessionStatistics(
     turns_completed=0,
     turns_failed=0,
     turns_abandoned=0,
+    retries=0,
+    fallbacks=0,
     connections_opened=1,
     connections=(CONNECTION,),
 )
@@ -58,7 +60,7 @@ def test_a_turn_that_never_started() -> None:
     assert attrs.astuple(report.seconds) == (None,) * 5
 
 
-@pytest.mark.parametrize("kind", {type(record) for record in RECORDS})
+@pytest.mark.parametrize("kind", [type(record) for record in RECORDS])
 def test_every_field_is_described(kind: type) -> None:
     described = kind.__doc__ or ""
     for name in attrs.fields_dict(kind):

@@ -1,0 +1,113 @@
+"""Whether it is worth trying to open a WebSocket to a server, by what became of the last tries.
+
+Two failures to connect in a row open the breaker; while it is open, nobody who has another way tries. Then one try is
+let through at a time, and its success closes the breaker. What a server has been found not to have, a WebSocket at all,
+is remembered until `Breaker.reset`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+
+__all__ = ["Breaker", "BreakerState"]
+
+
+class BreakerState(Enum):
+    """What a breaker does with those who ask."""
+
+    CLOSED = "closed"
+    """Everybody may try."""
+    OPEN = "open"
+    """Nobody may."""
+    HALF_OPEN = "half_open"
+    """One may, and everybody waits for what comes of it."""
+
+
+class Breaker:
+    """The breaker of one server and credential.
+
+    Attributes:
+        server: The server as it may be shown: its host, and its port where that is not the default.
+        failures: Failures to connect in a row.
+        no_websocket: Why the server is taken to have no WebSocket; None as long as nobody found out.
+    """
+
+    def __init__(self, server: str, *, threshold: int, cooldown: float, clock: Callable[[], float]) -> None:
+        self.server = server
+        self.failures: int = 0
+        self.no_websocket: str | None = None
+        self._threshold = threshold
+        self._cooldown = cooldown
+        self._clock = clock
+        self._opened_at: float | None = None
+        self._tries = 0
+        self._probe: int | None = None
+
+    def __repr__(self) -> str:
+        return f"<Breaker of {self.server}, {self.failures} failures in a row>"
+
+    @property
+    def state(self) -> BreakerState:
+        """What it does now."""
+        if self._opened_at is None:
+            return BreakerState.CLOSED
+        return BreakerState.OPEN if self.remaining > 0 else BreakerState.HALF_OPEN
+
+    @property
+    def remaining(self) -> float:
+        """Seconds until a connection is tried again; 0 where it may be tried now."""
+        if self._opened_at is None:
+            return 0.0
+        return max(self._opened_at + self._cooldown - self._clock(), 0.0)
+
+    @property
+    def objection(self) -> str | None:
+        """Why nobody should try now; None where one may."""
+        if self.no_websocket is not None:
+            return self.no_websocket
+        if self.state is BreakerState.OPEN:
+            return "the breaker is open: the last connections to the server failed"
+        if self.state is BreakerState.HALF_OPEN and self._probe is not None:
+            return "the breaker is half open: another connection to the server is being tried"
+        return None
+
+    def reset(self) -> None:
+        """Forget everything: let everybody try."""
+        self.no_websocket = None
+        self._close()
+
+    def _close(self) -> None:
+        self.failures = 0
+        self._opened_at = None
+        self._probe = None
+
+    # --- what becomes of a try ---
+
+    def begin(self) -> int:
+        """Take note that somebody tries; returns the number of the try."""
+        self._tries += 1
+        if self._probe is None and self.state is BreakerState.HALF_OPEN:
+            self._probe = self._tries
+        return self._tries
+
+    def connected(self) -> None:
+        """A try led to a connection."""
+        self.reset()
+
+    def answered(self, no_websocket: str | None = None) -> None:
+        """A try was refused, so the server is there; and it said, where that is given, that it has no WebSocket."""
+        self._close()
+        self.no_websocket = no_websocket or self.no_websocket
+
+    def failed(self) -> None:
+        """A try failed because the server was not there, or not able to serve."""
+        self.failures += 1
+        self._probe = None
+        if self.failures >= self._threshold:
+            self._opened_at = self._clock()
+
+    def given_up(self, number: int) -> None:
+        """Nobody waited for the end of a try, or it failed for a reason that says nothing of the server."""
+        if self._probe == number:
+            self._probe = None

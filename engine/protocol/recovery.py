@@ -1,0 +1,328 @@
+"""What is done about a failure: one table, and the little that has to be remembered of a turn to read it.
+
+A row is a kind of failure; for each `Transport` it has remedies, tried in that order. The first that is still possible
+is taken: each has a number of times per turn, fits into the time that is left, and keeps to what the `RetryPolicy`
+allows. Where none is, the failure is raised. The first row that fits counts, so rows go from the particular to the
+general.
+
+One rule stands above the table. Where the server may have begun to work on the request and has not said that it
+stopped, sending it again can do the work, and cost the money, twice: that is done in `Transport.AUTO` only, and
+`RetryPolicy.resend_ambiguous` times at most.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from enum import Enum
+from typing import Final
+
+from attrs import field, frozen
+
+from engine.options import Transport
+from engine.protocol.failures import (
+    Barred,
+    Expired,
+    Failed,
+    Failure,
+    Lost,
+    Refused,
+    Rejected,
+    TooLarge,
+    Unreachable,
+    to_error,
+)
+from engine.protocol.faults import Fault, close_code
+from engine.protocol.refusals import retry_after
+from engine.reports import Delivery
+from engine.retry import RetryPolicy
+
+__all__ = ["TABLE", "Decision", "Dose", "Recovery", "Remedy", "Row", "Setback", "counts_as_outage", "lacks_websocket"]
+
+
+class Remedy(Enum):
+    """What can be done about a failure."""
+
+    SAME_CONNECTION = "send it whole on the same connection"
+    NEW_CONNECTION = "send it over a new connection"
+    BACK_OFF = "wait a random part of the back-off, then a new connection"
+    RETRY_AFTER = "wait as long as the server asks, then a new connection"
+    FRESH_KEY = "ask for a fresh key, then a new connection"
+    FALL_BACK = "go over HTTP"
+
+
+@frozen
+class Dose:
+    """A remedy, and how often one turn may take it for one row; None for as often as the `RetryPolicy` allows."""
+
+    remedy: Remedy
+    times: int | None = 1
+
+
+@frozen
+class Setback:
+    """A failure of one attempt, and what is known of the attempt.
+
+    Attributes:
+        failure: What happened.
+        over: The transport of the attempt, `Transport.WEBSOCKET` or `Transport.SSE`.
+        delivery: How far its request got.
+        output_seen: Whether the turn has shown any of an answer.
+        continued: Whether the request named a response to continue.
+        untyped: Whether the server is of a kind whose errors do not say what they are about.
+    """
+
+    failure: Failure
+    over: Transport = Transport.WEBSOCKET
+    delivery: Delivery = Delivery.NOT_SENT
+    output_seen: bool = False
+    continued: bool = False
+    untyped: bool = False
+
+    @property
+    def fault(self) -> Fault | None:
+        """What the server's error is about; None where it is no error of the server's, or an unknown one."""
+        return self.failure.fault if isinstance(self.failure, Rejected | Failed) else None
+
+    @property
+    def risky(self) -> bool:
+        """Whether the server may be working on the request: it may have arrived, and nobody said that it is over."""
+        if self.delivery is Delivery.AMBIGUOUS:
+            return True
+        return self.delivery is Delivery.ACCEPTED and not isinstance(self.failure, Rejected | Failed)
+
+
+@frozen
+class Row:
+    """One kind of failure.
+
+    Attributes:
+        name: What it is called.
+        fits: Whether a failure is of this kind.
+        auto: What is done in `Transport.AUTO`.
+        websocket: What is done in `Transport.WEBSOCKET`.
+        sse: What is done in `Transport.SSE`.
+    """
+
+    name: str
+    fits: Callable[[Setback], bool] = field(repr=False)
+    auto: tuple[Dose, ...] = ()
+    websocket: tuple[Dose, ...] = ()
+    sse: tuple[Dose, ...] = ()
+
+    def doses(self, transport: Transport) -> tuple[Dose, ...]:
+        """What is done for a turn of that transport."""
+        return {Transport.AUTO: self.auto, Transport.WEBSOCKET: self.websocket, Transport.SSE: self.sse}[transport]
+
+
+def _refused(*statuses: int) -> Callable[[Setback], bool]:
+    return lambda setback: isinstance(setback.failure, Refused) and setback.failure.status in statuses
+
+
+def _refused_by_a_broken_server(setback: Setback) -> bool:
+    return isinstance(setback.failure, Refused) and setback.failure.status >= 500
+
+
+def _unreachable_over(transport: Transport) -> Callable[[Setback], bool]:
+    return lambda setback: isinstance(setback.failure, Unreachable) and setback.over is transport
+
+
+def _without_a_key(setback: Setback) -> bool:
+    return isinstance(setback.failure, Unreachable) and setback.failure.stage == "credentials"
+
+
+def _of(fault: Fault) -> Callable[[Setback], bool]:
+    return lambda setback: setback.fault is fault
+
+
+def _forgotten(setback: Setback) -> bool:
+    if not setback.continued or not isinstance(setback.failure, Rejected):
+        return False
+    return setback.fault is Fault.CACHE_MISS or (setback.untyped and setback.fault is None)
+
+
+def _failed_server(setback: Setback) -> bool:
+    if setback.fault is Fault.SERVER:
+        return True
+    # A response that began and failed for a reason that nobody knows; a refusal without one is the request's.
+    return isinstance(setback.failure, Failed) and setback.fault is None
+
+
+def _refused_credentials_over_http(setback: Setback) -> bool:
+    return setback.fault is Fault.CREDENTIALS and setback.over is Transport.SSE
+
+
+def _lost(setback: Setback) -> bool:
+    return isinstance(setback.failure, Lost)
+
+
+def _lost_unsent(setback: Setback) -> bool:
+    return _lost(setback) and setback.delivery is Delivery.NOT_SENT
+
+
+def _lost_for_good(setback: Setback) -> bool:
+    return isinstance(setback.failure, Lost) and not close_code(setback.failure.close_code).curable
+
+
+def _lost_to_its_size(setback: Setback) -> bool:
+    return isinstance(setback.failure, Lost) and setback.failure.close_code == 1009
+
+
+def _silent(setback: Setback) -> bool:
+    return isinstance(setback.failure, Expired) and setback.failure.phase == "first_event"
+
+
+_RESEND: Final = (Dose(Remedy.SAME_CONNECTION),)
+_AGAIN: Final = (Dose(Remedy.NEW_CONNECTION),)
+_AT_A_RISK: Final = (Dose(Remedy.NEW_CONNECTION, None),)
+_BACK_OFF_ONCE: Final = (Dose(Remedy.BACK_OFF),)
+_BACK_OFF: Final = (Dose(Remedy.BACK_OFF, None),)
+_WHEN_ASKED: Final = (Dose(Remedy.RETRY_AFTER, 2),)
+_FRESH_KEY: Final = (Dose(Remedy.FRESH_KEY),)
+_HTTP: Final = (Dose(Remedy.FALL_BACK),)
+
+TABLE: Final = (
+    Row("anything after output", lambda setback: setback.output_seen),
+    Row("content filter or policy", _of(Fault.CONTENT)),
+    Row("breaker open, or no WebSocket there", lambda setback: isinstance(setback.failure, Barred), auto=_HTTP),
+    Row("the api_key function failed", _without_a_key),
+    Row("upgrade 401", _refused(401), auto=_FRESH_KEY + _HTTP, websocket=_FRESH_KEY),
+    Row("upgrade 404, 405, 426", _refused(404, 405, 426), auto=_HTTP),
+    Row("upgrade 429", _refused(429), auto=_WHEN_ASKED + _HTTP, websocket=_WHEN_ASKED),
+    Row("upgrade 5xx", _refused_by_a_broken_server, auto=_HTTP, websocket=_BACK_OFF),
+    Row("upgrade 400, 403, or any other status", lambda setback: isinstance(setback.failure, Refused), auto=_HTTP),
+    Row("no WebSocket came about", _unreachable_over(Transport.WEBSOCKET), auto=_HTTP, websocket=_BACK_OFF),
+    Row("no HTTP connection came about", _unreachable_over(Transport.SSE), sse=_BACK_OFF),
+    Row("request too large for the WebSocket", lambda setback: isinstance(setback.failure, TooLarge), auto=_HTTP),
+    Row("previous_response_not_found", _forgotten, auto=_RESEND, websocket=_RESEND, sse=_RESEND),
+    Row("websocket_connection_limit_reached", _of(Fault.CONNECTION_LIMIT), auto=_AGAIN, websocket=_AGAIN),
+    Row("401 over HTTP", _refused_credentials_over_http, auto=_FRESH_KEY, sse=_FRESH_KEY),
+    Row("quota used up", _of(Fault.QUOTA)),
+    Row("rate limit", _of(Fault.RATE), auto=_WHEN_ASKED, websocket=_WHEN_ASKED, sse=_WHEN_ASKED),
+    Row("the server failed", _failed_server, auto=_BACK_OFF_ONCE + _HTTP, websocket=_BACK_OFF_ONCE, sse=_BACK_OFF_ONCE),
+    Row("any other refusal or failed response", lambda setback: isinstance(setback.failure, Rejected | Failed)),
+    Row("closed with 1009", _lost_to_its_size, auto=_HTTP),
+    Row("lost before anything was sent", _lost_unsent, auto=_HTTP, websocket=_BACK_OFF, sse=_BACK_OFF),
+    Row("closed with a code that will come again", _lost_for_good, auto=_HTTP),
+    Row("lost before output", _lost, auto=_AT_A_RISK),
+    Row("no first event", _silent, auto=_HTTP),
+    Row("anything else", lambda setback: True),
+)
+"""Every kind of failure. The last row fits all that is left: the caller left, a budget ran out, the session was
+released or broke, the consumer fell behind, the peer broke the protocol, a reply does not have the format asked for."""
+
+
+def lacks_websocket(failure: Failure) -> bool:
+    """Whether a failure shows that the server has no WebSocket, and will have none in a minute either."""
+    return isinstance(failure, Refused) and failure.status in {404, 405, 426}
+
+
+def counts_as_outage(failure: Failure) -> bool:
+    """Whether a failure to connect counts for the breaker: the server was not there, or not able to serve."""
+    if isinstance(failure, Refused):
+        return failure.status >= 500
+    return isinstance(failure, Unreachable) and failure.stage in {"tcp", "timeout", "upgrade"}
+
+
+# --- reading the table -----------------------------------------------------------------------------------------------
+
+
+@frozen
+class Decision:
+    """What to do about a failure.
+
+    Attributes:
+        row: The name of the row that fits.
+        remedy: What to do; None to raise the failure.
+        wait: Seconds to wait before.
+    """
+
+    row: str
+    remedy: Remedy | None = None
+    wait: float = 0.0
+
+
+class Recovery:
+    """What one turn has done about its failures so far.
+
+    Args:
+        transport: How the turn may travel.
+        policy: A merged policy.
+        keyed: Whether a fresh key can be had: `engine.Endpoint.api_key` is a function.
+
+    Attributes:
+        over: The transport of the next attempt, `Transport.WEBSOCKET` or `Transport.SSE`.
+        fallback_reason: Why it went over to HTTP; None while it did not.
+        dispatches: How often the request was sent.
+    """
+
+    def __init__(self, transport: Transport, policy: RetryPolicy, *, keyed: bool) -> None:
+        self.over: Transport = Transport.SSE if transport is Transport.SSE else Transport.WEBSOCKET
+        self.fallback_reason: str | None = None
+        self.dispatches: int = 0
+        self._transport = transport
+        self._policy = policy
+        self._keyed = keyed
+        self._taken: Counter[tuple[str, Remedy]] = Counter()
+        self._risked = 0
+
+    def decide(self, setback: Setback, *, left: float) -> Decision:
+        """Decide what to do about a failure, and take note of it.
+
+        Args:
+            setback: The failure.
+            left: Seconds until the turn has to have had its first event.
+        """
+        row = next(row for row in TABLE if row.fits(setback))
+        for dose in row.doses(self._transport):
+            wait = self._wait(row, dose, setback)
+            if wait is not None and (wait == 0 or wait < left) and left > 0:
+                self._take(row, dose, setback)
+                return Decision(row.name, dose.remedy, wait)
+        return Decision(row.name)
+
+    def _wait(self, row: Row, dose: Dose, setback: Setback) -> float | None:
+        """Return how long to wait before the remedy; None where it is not possible any more."""
+        taken = self._taken[row.name, dose.remedy]
+        if dose.times is not None and taken >= dose.times:
+            return None
+        if self.dispatches >= self._policy.number("max_dispatches"):
+            return None
+        if setback.risky and not self._may_risk:
+            return None
+        match dose.remedy:
+            case Remedy.FALL_BACK if self.over is Transport.SSE:
+                return None
+            case Remedy.FRESH_KEY if not self._keyed or self._refreshed:
+                return None
+            case Remedy.RETRY_AFTER:
+                return _asked_wait(setback.failure)
+            case Remedy.BACK_OFF:
+                return self._policy.wait(taken) if taken < len(self._policy.waits) else None
+        return 0.0
+
+    @property
+    def _may_risk(self) -> bool:
+        return self._transport is Transport.AUTO and self._risked < self._policy.number("resend_ambiguous")
+
+    @property
+    def _refreshed(self) -> bool:
+        return any(remedy is Remedy.FRESH_KEY for (_, remedy), times in self._taken.items() if times)
+
+    def _take(self, row: Row, dose: Dose, setback: Setback) -> None:
+        self._taken[row.name, dose.remedy] += 1
+        self._risked += setback.risky
+        if dose.remedy is Remedy.FALL_BACK:
+            self.over = Transport.SSE
+            self.fallback_reason = str(to_error(setback.failure))
+
+
+def _asked_wait(failure: Failure) -> float | None:
+    """Return how long the server asks to wait; None where it does not say."""
+    match failure:
+        case Rejected() | Failed():
+            return failure.retry_after
+        case Refused():
+            fields: Mapping[str, str] = {name.lower(): value for name, value in reversed(failure.headers)}
+            return retry_after(fields)
+    return None

@@ -1,0 +1,117 @@
+"""What a turn holds for whoever reads it: events that have arrived and were not taken yet."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+import trio
+
+from engine.options import Limits
+from engine.turn_events import TextDelta, ThinkingDelta, ToolCallDelta, TurnEvent
+
+__all__ = ["Inbox"]
+
+_DELTAS: Final = (TextDelta, ThinkingDelta, ToolCallDelta)
+_EVENTS_PER_CHECKPOINT: Final = 64
+
+
+class Inbox:
+    """A turn's events, bounded in number and in bytes of text.
+
+    Args:
+        limits: Merged limits.
+        keeping: Whether anybody will read; if not, nothing is kept.
+
+    Attributes:
+        held: Bytes of text of the events in it, as UTF-8.
+    """
+
+    def __init__(self, limits: Limits, *, keeping: bool) -> None:
+        self._max_events = limits.number("buffer_events")
+        self._max_held = limits.number("buffer_bytes")
+        self._keeping = keeping
+        self._events: deque[TurnEvent] = deque()
+        self._parked = trio.lowlevel.ParkingLot()
+        self._reading = False
+        self._closed = False
+        self._taken = 0
+        self.held: int = 0
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    # --- the turn's side ---
+
+    def put(self, events: Sequence[TurnEvent]) -> bool:
+        """Keep events, and wake whoever waits for one; returns whether it now holds more than it may."""
+        if not self._keeping or self._closed:
+            return False
+        for event in events:
+            self._events.append(event)
+            self.held += _weight(event)
+        if self._reading:
+            self._parked.unpark_all()
+        return len(self._events) > self._max_events or self.held > self._max_held
+
+    def close(self) -> None:
+        """Nothing more will be put in; what is in it can still be taken."""
+        self._closed = True
+        self._parked.unpark_all()
+
+    def discard(self) -> None:
+        """Throw away what is in it, and keep nothing from now on."""
+        self._keeping = False
+        self._events.clear()
+        self.held = 0
+
+    # --- the reader's side ---
+
+    def check_reader(self) -> None:
+        """Raise `RuntimeError` if somebody else is reading."""
+        if self._reading:
+            raise RuntimeError("another task is reading this turn")
+
+    async def wait(self) -> None:
+        """Wait until there is something to take, or never will be. Cancelling it takes nothing."""
+        self.check_reader()
+        self._reading = True
+        try:
+            while not self._events and not self._closed:
+                await self._parked.park()
+            self._taken += 1
+            if self._events and self._taken % _EVENTS_PER_CHECKPOINT:
+                await trio.lowlevel.checkpoint_if_cancelled()
+            else:
+                await trio.lowlevel.checkpoint()
+        finally:
+            self._reading = False
+
+    async def wait_closed(self) -> None:
+        """Wait for the end, and keep nothing until then. Cancelling it only stops waiting."""
+        self.check_reader()
+        self.discard()
+        self._reading = True
+        try:
+            if self._closed:
+                await trio.lowlevel.checkpoint()
+            while not self._closed:
+                await self._parked.park()
+        finally:
+            self._reading = False
+
+    def take(self) -> TurnEvent | None:
+        """Take the oldest event; None where there is none."""
+        if not self._events:
+            return None
+        event = self._events.popleft()
+        self.held -= _weight(event)
+        return event
+
+
+def _weight(event: TurnEvent) -> int:
+    """Bytes of the text an event holds, as UTF-8."""
+    if not isinstance(event, _DELTAS):
+        return 0
+    return len(event.delta) if event.delta.isascii() else len(event.delta.encode("utf-8", "surrogatepass"))
