@@ -175,16 +175,19 @@ async def test_reads_and_writes_of_a_byte() -> None:
     async with connection("memory", Faults(receive_bytes=1)) as (ours, theirs, _):
         await theirs.send_all(b"abc")
         assert [await ours.receive_some() for _ in range(3)] == [b"a", b"b", b"c"]
-    writes = 0
-
-    async def written() -> None:
-        nonlocal writes
-        writes += 1
 
     class Watched(Dialer):
+        writes = 0
+
         async def open_tcp(self, host: str, port: int) -> trio.abc.Stream:
             await trio.lowlevel.checkpoint()
             ours, self.theirs = trio.testing.memory_stream_pair()
+            deliver: Any = ours.send_stream.send_all_hook
+
+            async def written() -> None:
+                self.writes += 1
+                await deliver()
+
             ours.send_stream.send_all_hook = written
             return ours
 
@@ -192,7 +195,7 @@ async def test_reads_and_writes_of_a_byte() -> None:
     async with await FaultInjector(dialer, [Faults(send_bytes=2)]).open_tcp("x", 1) as stream:
         await stream.send_all(b"abcde")
         assert await read(dialer.theirs, 5) == b"abcde"
-        assert writes == 3
+        assert dialer.writes == 3
 
 
 # --- cuts ------------------------------------------------------------------------------------------------------------
