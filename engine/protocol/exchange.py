@@ -225,7 +225,7 @@ class Verdict(Enum):
 @define(eq=False)
 class _LaneState:
     current: Exchange | None = None
-    broken_off: bool = False  # whether a response was left or failed, and more of it may be on its way
+    broken_off: bool = False  # whether a response was left, or ended badly: more of it may be on its way
     finished: deque[str] = field(factory=lambda: deque(maxlen=_REMEMBERED_RESPONSES))
     earlier_items: dict[str, None] = field(factory=dict)  # a set that knows which is the oldest
 
@@ -265,7 +265,7 @@ class Router:
             return
         state.current = None
         self._in_flight -= 1
-        if exchange.abandoned or isinstance(exchange.outcome, Failed | Violated):
+        if exchange.abandoned or isinstance(exchange.outcome, Failed | Rejected | Violated):
             state.broken_off = True
         if exchange.response_id is not None:
             state.finished.append(exchange.response_id)

@@ -200,10 +200,12 @@ def test_unannounced_output_after_a_turn_that_failed(unannounced: ServerEvent, e
 
 def test_unannounced_output_after_a_request_that_was_refused() -> None:
     router, (first,) = routed(None)
-    first.receive(error("previous_response_not_found"))
+    first.receive(error("server_error"))
     router.end(first)
     second = sent()
     router.begin(second)
+    assert router.route(delta()) is Verdict.DROPPED
+    router.route(lifecycle("created", "resp_2"))
     assert router.route(delta()) is second
 
 
