@@ -102,6 +102,10 @@ class Tap(trio.abc.Stream):
         self._outbox.append(bytes(data))
         self._outbox_filled.unpark()
 
+    def retract(self) -> None:
+        """Take back what was queued last. Only before the next checkpoint: the pump must not have seen it."""
+        self.bytes_queued -= len(self._outbox.pop())
+
     async def wait_send_all_might_not_block(self) -> None:
         """Return at once: putting something in the outbox never blocks."""
         await trio.lowlevel.checkpoint()

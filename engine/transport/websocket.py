@@ -144,6 +144,11 @@ class WebSocket:
                 await self._ws.send_message(text)
             except ConnectionClosed:
                 return None
+        if self._failed:
+            # It failed while the frame waited for the library's lock. Whoever is told that nothing was sent may send it
+            # elsewhere, so the pump must not find it.
+            self._tap.retract()
+            return None
         return self._tap.bytes_queued
 
     async def ping(self, timeout: float) -> None:  # noqa: ASYNC109 - a pong is awaited nowhere else
