@@ -85,12 +85,10 @@ class _Growing:
 
 def _filled(block: AssistantBlock, text: str) -> AssistantBlock:
     match block:
-        case Text():
-            return Text(text, block.phase, block.item_id, block.annotations)
+        case Text() | Thinking():
+            return evolve(block, text=text)
         case Refusal():
-            return Refusal(text, block.item_id, block.phase)
-        case Thinking():
-            return Thinking(text, block.signature)
+            return evolve(block, refusal=text)
         case ToolCall():
             return _tool_call(block.id, block.name, text, block.kind, block.extra)
         case OutputItem():
@@ -264,7 +262,7 @@ class Assembly:
             case OutputText() as part:
                 growing = self._say_all(event, "text", part.text)
                 if growing is not None and isinstance(growing.block, Text):
-                    growing.block = evolve(growing.block, annotations=_annotations(part))
+                    growing.block = evolve(growing.block, annotations=_annotations(part), logprobs=_logprobs(part))
             case PlainText() as part:
                 self._say_all(event, "text", part.text)
             case RefusalPart() as part:
@@ -360,7 +358,10 @@ class Assembly:
         item = self._items.get(key[0])
         item_id = self._ids.get(key[0])
         phase = item.phase if isinstance(item, MessageItem) else None
-        return self._begin(key, Text("", phase, item_id) if key[1] == "text" else Refusal("", item_id, phase))
+        extra = _extra(item, _MESSAGE_MEMBERS) if item is not None else {}
+        if key[1] == "text":
+            return self._begin(key, Text("", phase, item_id, extra=extra))
+        return self._begin(key, Refusal("", item_id, phase, extra=extra))
 
     def _call(self, output_index: int) -> _Growing | None:
         key: _Key = (output_index, "call", 0)
@@ -370,9 +371,8 @@ class Assembly:
         item = self._items.get(output_index)
         if not isinstance(item, FunctionCallItem | CustomToolCallItem) or not _nameable(item):
             return None  # arguments of a call that is not introduced yet: the finished item has them all
-        return self._begin(
-            key, ToolCall(_call_identity(item), item.name, kind=_call_kind(item), extra=_call_extra(item))
-        )
+        extra = _extra(item, _CALL_MEMBERS)
+        return self._begin(key, ToolCall(_call_identity(item), item.name, kind=_call_kind(item), extra=extra))
 
     def _write(self, growing: _Growing, text: str) -> None:
         growing.pieces.append(text)
@@ -402,7 +402,9 @@ class Assembly:
                 return
             if event.item_id is not None:
                 self._ids.setdefault(event.output_index, event.item_id)
-            growing = self._begin(key, Thinking(""))
+            item = self._items.get(event.output_index)
+            extra = _extra(item, _REASONING_MEMBERS) if item is not None else {}
+            growing = self._begin(key, Thinking("", extra=extra))
         if growing.ended or (growing.section is not None and growing.section[0] != section[0]):
             return
         if growing.section != section:
@@ -451,7 +453,8 @@ class Assembly:
                 assert growing is not None
                 raw = item.arguments if isinstance(item, FunctionCallItem) else item.input
                 raw = raw or growing.written
-                block = _tool_call(_call_identity(item), item.name, raw, _call_kind(item), _call_extra(item))
+                extra = _extra(item, _CALL_MEMBERS)
+                block = _tool_call(_call_identity(item), item.name, raw, _call_kind(item), extra)
                 self._complete(growing, block, raw)
         begun = [growing for key, growing in self._by_key.items() if key[0] == index]
         for growing in begun:
@@ -461,21 +464,23 @@ class Assembly:
         self._done.add(index)
 
     def _finish_message(self, index: int, item: MessageItem) -> None:
-        content = item.content
+        content, extra = item.content, _extra(item, _MESSAGE_MEMBERS)
         if isinstance(content, str):
             if content:
-                self._finish_text(index, 0, Text(content, item.phase, item.id))
+                self._finish_text(index, 0, Text(content, item.phase, item.id, extra=extra))
             return
         for number, part in enumerate(content):
             match part:
                 case OutputText():
-                    self._finish_text(index, number, Text(part.text, item.phase, item.id, _annotations(part)))
+                    cited, weighed = _annotations(part), _logprobs(part)
+                    block = Text(part.text, item.phase, item.id, cited, logprobs=weighed, extra=extra)
+                    self._finish_text(index, number, block)
                 case PlainText():
-                    self._finish_text(index, number, Text(part.text, item.phase, item.id))
+                    self._finish_text(index, number, Text(part.text, item.phase, item.id, extra=extra))
                 case RefusalPart():
                     key: _Key = (index, "refusal", number)
                     growing = self._by_key.get(key) or self._begin_spoken(key)
-                    self._complete(growing, Refusal(part.refusal, item.id, item.phase), part.refusal)
+                    self._complete(growing, Refusal(part.refusal, item.id, item.phase, extra=extra), part.refusal)
 
     def _finish_text(self, index: int, number: int, block: Text) -> None:
         key: _Key = (index, "text", number)
@@ -487,17 +492,18 @@ class Assembly:
         shown = growing.section[0] if growing is not None and growing.section is not None else None
         summary, content = (_SECTION_BREAK.join(_texts(parts)) for parts in (item.summary, item.content))
         text = (content or summary) if shown == "content" else (summary or content)
+        extra = _extra(item, _REASONING_MEMBERS)
         if growing is None:
             if not text:
                 return
-            growing = self._begin(key, Thinking(""))
+            growing = self._begin(key, Thinking("", extra=extra))
         text = text or growing.written
-        self._complete(growing, Thinking(text, _signature(item)), text)
+        self._complete(growing, Thinking(text, _signature(item), extra=extra), text)
 
 
 def _nameable(item: FunctionCallItem | CustomToolCallItem) -> bool:
     """Whether a call says what is called, and how its result will find it."""
-    return bool(item.name and item.call_id.partition("|")[0])
+    return bool(item.name and item.call_id.partition("|")[0].strip())
 
 
 def _replayable(item: Item) -> bool:
@@ -511,15 +517,22 @@ def _call_kind(item: FunctionCallItem | CustomToolCallItem) -> Literal["function
     return "function" if isinstance(item, FunctionCallItem) else "custom"
 
 
+# Members that blocks have attributes for, or that say nothing once the response has ended.
+_MESSAGE_MEMBERS: Final = frozenset({"type", "id", "status", "role", "phase", "content"})
+_REASONING_MEMBERS: Final = frozenset({"type", "id", "status", "summary", "content", "encrypted_content"})
 _CALL_MEMBERS: Final = frozenset({"type", "id", "status", "call_id", "name", "arguments", "input"})
 
 
-def _call_extra(item: FunctionCallItem | CustomToolCallItem) -> Mapping[str, Any]:
-    return {name: value for name, value in item.raw.items() if value is not None and name not in _CALL_MEMBERS}
+def _extra(item: Item, members: frozenset[str]) -> Mapping[str, Any]:
+    return {name: value for name, value in item.raw.items() if value is not None and name not in members}
 
 
 def _annotations(part: OutputText) -> tuple[Mapping[str, Any], ...]:
     return tuple(annotation.raw for annotation in part.annotations)
+
+
+def _logprobs(part: OutputText) -> tuple[Mapping[str, Any], ...]:
+    return tuple(each for each in part.logprobs or () if isinstance(each, dict))
 
 
 def _call_identity(item: FunctionCallItem | CustomToolCallItem) -> str:
