@@ -265,6 +265,68 @@ async def test_an_exception_of_a_tool_is_never_logged(
     assert "the secret" not in caplog.text
 
 
+LIMIT = 20_000
+
+
+def sized(letter: str) -> Any:
+    def give(size: int) -> str:
+        return letter * size
+
+    return engine.FunctionTool(give, name=letter)
+
+
+@pytest.mark.parametrize(
+    ("said", "sizes", "kept"),
+    [
+        (0, {"a": 30_000}, ""),  # more than a request may have
+        (0, {"a": 15_000}, "a"),
+        (10_000, {"a": 15_000}, ""),  # the answer has to be sent again as well
+        (0, {"a": 9_000, "b": 11_000, "c": 10}, "ac"),
+        (0, {"a": 6_000, "b": 7_000, "c": 8_000}, "ab"),  # the largest goes, and then there is room
+        (0, {"a": 8_000, "b": 30_000, "c": 40_000, "d": 500}, "ad"),
+    ],
+)
+async def test_outputs_that_no_request_could_carry_become_errors(
+    autojump_clock: MockClock, said: int, sizes: dict[str, int], kept: str
+) -> None:
+    called = [Call(name, {"size": size}) for name, size in sizes.items()]
+    brain = Script([[Say("x" * said), *called], Reply("I see."), Reply("Again.")])
+    limits = engine.Limits(max_request_bytes=LIMIT)
+    async with session_to(brain, limits=limits) as (session, sim):
+        chat = session.conversation(tools=[sized(name) for name in sizes])
+        assert (await chat.send("Tell me.")).text == "I see."
+        assert outputs(sim) == [
+            name * size if name in kept else f"Error: {told}"
+            for (name, size), told in zip(sizes.items(), texts(chat.rounds[0].results), strict=True)
+        ]
+        sim.abort()  # what was answered can be sent whole again
+        await trio.sleep(1)
+        assert (await chat.send("And now?")).text == "Again."
+    for (name, size), result in zip(sizes.items(), chat.rounds[0].results, strict=True):
+        assert result.is_error is (name not in kept)
+        (told,) = texts([result])
+        if result.is_error:
+            counted = int(
+                told.removeprefix("the output has ").partition(" bytes, and the conversation has room for ")[0]
+            )
+            assert size < counted < size + 200
+    assert all(request.size <= LIMIT for request in sim.requests)
+
+
+def texts(results: Any) -> list[str]:
+    return [result.content[0].text for result in results]
+
+
+async def test_small_outputs_are_left_alone_where_it_is_not_they_that_are_too_large(autojump_clock: MockClock) -> None:
+    brain = Script([[Say("x" * LIMIT), Call("a", {"size": 1})]])
+    limits = engine.Limits(max_request_bytes=LIMIT)
+    async with session_to(brain, limits=limits) as (session, _):
+        chat = session.conversation(tools=[sized("a")])
+        with pytest.raises(engine.RequestTooLarge):
+            await chat.send("Tell me.")
+    assert texts(chat.rounds[0].results) == ["a"]
+
+
 async def test_each_call_has_its_own_time(autojump_clock: MockClock) -> None:
     stopped: list[str] = []
 
