@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -48,6 +49,69 @@ async def body_of(options: engine.TurnOptions | None = None, **context: Any) -> 
         await session.ask(engine.Context([engine.UserMessage("hi")], **context), options)
     (request,) = sim.requests
     return dict(request.body)
+
+
+# --- connection ------------------------------------------------------------------------------------------------------
+
+# The least that RFC 6455 and RFC 9112 want, the credentials, and who the client is. Nothing that tells of its users, of
+# the machine or of what runs on it: the reference sends such fields to some hosts.
+HANDSHAKE = {
+    "host",
+    "upgrade",
+    "connection",
+    "sec-websocket-key",
+    "sec-websocket-version",
+    "user-agent",
+    "authorization",
+}
+POST = {
+    "host",
+    "connection",
+    "content-type",
+    "content-length",
+    "accept",
+    "accept-encoding",
+    "user-agent",
+    "authorization",
+}
+
+
+@rows(
+    "endpoint, taken, added",
+    row({"api_key": "sk-one"}, set(), set(), id="a key and nothing else"),
+    row({}, {"authorization"}, set(), id="no key"),
+    row(
+        {
+            "api_key": "sk-one",
+            "organization": "org",
+            "project": "proj",
+            "profile": "openai",
+            "headers": {"X-Mine": "yes", "User-Agent": "mine/1", "OpenAI-Beta": "responses_multi_agent=v1"},
+        },
+        set(),
+        {"openai-organization", "openai-project", "x-mine", "openai-beta"},
+        id="everything that can be set",
+    ),
+)
+async def test_no_header_is_sent_that_was_not_asked_for(
+    autojump_clock: MockClock, endpoint: dict[str, Any], taken: set[str], added: set[str]
+) -> None:
+    options = engine.TurnOptions(
+        prompt_cache_key="key", safety_identifier="user", metadata={"a": "b"}, service_tier="flex", warm_up=True
+    )
+    async with open_simulator(in_memory=True, brain=Script([Reply("hello")] * 3)) as sim:
+        given = engine.Endpoint(sim.base_url, **endpoint)
+        async with engine.open_session(given, model="m", dialer=sim.dialer) as session:
+            with suppress(engine.AuthenticationFailed):  # where there is no key
+                await session.ask("hi", options)
+            with suppress(engine.AuthenticationFailed):
+                await session.compact("hi", options)
+    expected = {"websocket": HANDSHAKE - taken | added, "http": POST - taken | added}
+    assert {connection.transport for connection in sim.connections} == expected.keys()
+    for each in sim.connections:
+        assert (
+            each.headers.keys() | ({"authorization"} if each.authorization else set()) == expected[str(each.transport)]
+        )
 
 
 # --- tools -----------------------------------------------------------------------------------------------------------
