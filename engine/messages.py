@@ -351,6 +351,7 @@ class AssistantMessage:
         usage: Token counts, None when the server reported none.
         model: The model that answered, as the server names it.
         response_id: The server's id of the response.
+        stored: Whether the server keeps it, as it said itself; the ids of what it does not keep are never sent back.
         parsed: The answer as the value that `engine.TurnOptions.text_format` asked for, None when it asked for none.
             It follows from the text, so it takes no part in comparisons.
     """
@@ -360,6 +361,7 @@ class AssistantMessage:
     usage: Usage | None = None
     model: str | None = None
     response_id: str | None = None
+    stored: bool | None = field(default=None, kw_only=True)
     parsed: Any = field(default=None, kw_only=True, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:

@@ -111,6 +111,7 @@ class Assembly:
         self._events: list[TurnEvent] = []
         self._response_id: str | None = None
         self._model: str | None = None
+        self._stored: bool | None = None
         self._usage: Usage | None = None
         self._cut = False
 
@@ -146,6 +147,7 @@ class Assembly:
             usage=self._usage,
             model=self._model,
             response_id=self._response_id,
+            stored=self._stored,
         )
 
     # --- events ---
@@ -217,6 +219,7 @@ class Assembly:
     def _learn(self, response: ResponseObject) -> None:
         self._response_id = response.id or self._response_id
         self._model = response.model or self._model
+        self._stored = self._stored if response.store is None else response.store
         self._usage = usage_from(response.usage) or self._usage
 
     def _opened(self, event: wire.LifecycleEvent) -> None:

@@ -137,8 +137,9 @@ def input_items(messages: Iterable[Message], *, stored: bool) -> list[Item]:
 
     Args:
         messages: The conversation, oldest first.
-        stored: Whether the server keeps responses. Where it does not, the ids of messages, reasoning and calls mean
-            nothing to it and are left out, and reasoning travels with its encrypted content or not at all.
+        stored: Whether the server keeps responses. Where it does not, or did not keep the one a message came with, the
+            ids of messages, reasoning and calls mean nothing to it and are left out, and reasoning travels with its
+            encrypted content or not at all.
     """
     items: list[Item] = []
     calls: dict[str, ToolCall] = {}
@@ -153,7 +154,7 @@ def input_items(messages: Iterable[Message], *, stored: bool) -> list[Item]:
             case ToolResult():
                 items.append(_tool_output(message, calls.get(message.call_id)))
             case AssistantMessage():
-                items += _assistant_items(message.content, stored=stored)
+                items += _assistant_items(message.content, stored=stored and message.stored is not False)
                 calls.update((call.call_id, call) for call in message.tool_calls)
     return items
 

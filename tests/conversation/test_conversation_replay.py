@@ -12,7 +12,7 @@ from talking import session_to
 from trio.testing import MockClock
 
 import engine
-from engine.simulator import OutputItem, Reply, Say, Script
+from engine.simulator import Call, OutputItem, Reply, Say, Script, Think
 from engine.transcript import from_json, to_json
 
 IDS = {"message": "msg_1", "reasoning": "rs_1", "function_call": "fc_1", "custom_tool_call": "ctc_1"}
@@ -106,3 +106,23 @@ async def test_an_item_goes_back_whole(autojump_clock: MockClock, cls: Any, full
         assert (item["call_id"], item["output"]) == (call["call_id"], "7")
         assert item.get("caller") == call.get("caller")
         assert item.get("namespace") == (call.get("namespace") if call["type"] == "function_call" else None)
+
+
+async def test_ids_of_what_was_never_kept_are_not_sent_to_a_server_that_keeps_things(
+    autojump_clock: MockClock,
+) -> None:
+    turns = [[Think("why"), Say("one"), Call("f")], [Think("how"), Say("two"), Call("f")], Reply("three")]
+    async with session_to(Script(turns)) as (session, sim):
+        messages: list[Any] = [engine.UserMessage("hi")]
+        for stored in (False, True, True):
+            reply = await session.ask(engine.Context(messages), engine.TurnOptions(store=stored))
+            messages += [reply, *(engine.ToolResult(call.id, "7") for call in reply.tool_calls)]
+            messages += [engine.UserMessage("go on")]
+        await session.ask(engine.Context([engine.UserMessage("anew"), *messages]), engine.TurnOptions(store=True))
+        assert [message.stored for message in messages if isinstance(message, engine.AssistantMessage)] == [
+            False,
+            True,
+            True,
+        ]
+    ids = [item["id"].partition("_")[0] if "id" in item else None for item in sim.requests[-1].input]
+    assert ids == [None, None, *[None] * 5, "rs", "msg", "fc", None, None, "msg", None]

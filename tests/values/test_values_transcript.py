@@ -75,6 +75,7 @@ messages = st.one_of(
         usage=st.none() | st.builds(Usage, counts, counts, counts, counts, counts, counts),
         model=maybe,
         response_id=maybe,
+        stored=st.sampled_from([None, True, False]),
     ),
 )
 tools = st.builds(Tool, names, st.none() | texts, mappings, st.sampled_from([None, True, False])) | mappings
