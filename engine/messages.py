@@ -6,7 +6,7 @@ Plain frozen values. Their reprs give sizes and never contents, so a traceback o
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from attrs import Attribute, field, frozen
 from attrs.validators import optional
@@ -238,6 +238,9 @@ class File:
             raise ConfigurationError("file", "give exactly one of file_id, url and data")
 
 
+# Items that a response holds where the server itself ran what a program of the model's called.
+_OUTPUTS: Final = frozenset({"function_call_output", "custom_tool_call_output"})
+
 AssistantBlock: TypeAlias = Text | Thinking | ToolCall | Refusal | OutputItem
 UserBlock: TypeAlias = Text | Image | File
 
@@ -403,6 +406,16 @@ class AssistantMessage:
     def tool_calls(self) -> tuple[ToolCall, ...]:
         """The tool calls, in order."""
         return tuple(block for block in self.content if isinstance(block, ToolCall))
+
+    @property
+    def unanswered(self) -> tuple[ToolCall, ...]:
+        """The tool calls that wait for results: all but those whose outputs the response holds itself."""
+        calls = self.tool_calls
+        if not calls:
+            return ()
+        outputs = (block.item for block in self.content if isinstance(block, OutputItem) and block.type in _OUTPUTS)
+        answered = [item.get("call_id") for item in outputs]
+        return tuple(call for call in calls if call.call_id not in answered)
 
 
 Message: TypeAlias = UserMessage | DeveloperMessage | AssistantMessage | ToolResult

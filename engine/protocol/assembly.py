@@ -136,9 +136,7 @@ class Assembly:
         """Why the response ended, in the caller's terms."""
         if self._cut:
             return "length"
-        if any(isinstance(growing.block, ToolCall) for growing in self._blocks):
-            return "tool_use"
-        return "stop"
+        return "tool_use" if self._message(None).unanswered else "stop"
 
     def _message(self, reason: StopReason | None) -> AssistantMessage:
         return AssistantMessage(

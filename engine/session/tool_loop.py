@@ -404,7 +404,7 @@ class ToolLoop:
         It does when the response calls nothing, when it was cut short, so that its calls may be too, and when any of
         its calls is the caller's to answer: then none is run, since the outputs belong together.
         """
-        calls = message.tool_calls
+        calls = message.unanswered
         return message.stop_reason != "tool_use" or not calls or any(map(self._toolbox.is_callers, calls))
 
     async def complete(self, turn: Turn) -> None:
@@ -421,7 +421,7 @@ class ToolLoop:
         if not finished:
             if self.rounds + 1 >= self._settings.max_rounds:
                 raise _exhausted(message, report)
-            results = _fitting(message, await self._runner.answers(message.tool_calls), turn.room)
+            results = _fitting(message, await self._runner.answers(message.unanswered), turn.room)
         done = Round(message, results, report)
         self._close(done, finished)
         if self._settings.on_round is not None:

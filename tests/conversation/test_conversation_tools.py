@@ -19,6 +19,7 @@ from engine.simulator import (
     CustomCall,
     Error,
     Incomplete,
+    OutputItem,
     Reply,
     Say,
     Script,
@@ -446,6 +447,31 @@ def test_a_call_into_a_namespace_is_the_callers() -> None:
     toolbox = Toolbox([{"type": "namespace", "name": "crm", "tools": [{"type": "function", "name": "look"}, 3]}], ())
     assert toolbox.is_callers(engine.ToolCall("c", "look"))
     assert not toolbox.is_callers(engine.ToolCall("c", "crm"))
+
+
+@pytest.mark.parametrize("kind", ["function_call", "custom_tool_call"])
+async def test_a_call_whose_output_the_response_holds_is_not_run(autojump_clock: MockClock, kind: str) -> None:
+    ran: list[str] = []
+
+    def look(text: str = "") -> str:
+        ran.append(text)
+        return "seen"
+
+    arguments = {"function_call": {"arguments": "{}"}, "custom_tool_call": {"input": "x"}}[kind]
+    served = [
+        OutputItem({"type": kind, "call_id": "call_1", "name": "look", **arguments}),
+        OutputItem({"type": f"{kind}_output", "id": "o_1", "call_id": "call_1", "output": "3", "status": "completed"}),
+    ]
+    brain = Script([[*served, Call("look", {"text": "mine"})], [*served, Say("Three.")], Reply("Yes.")])
+    async with session_to(brain) as (session, sim):
+        chat = session.conversation(tools=[tool(look)])
+        reply = await chat.send("Look.")
+        assert (reply.text, reply.stop_reason) == ("Three.", "stop")
+        assert (len(reply.tool_calls), reply.unanswered, chat.unanswered) == (1, (), ())
+        assert ran == ["mine"]
+        assert [len(each.results) for each in chat.rounds] == [1, 0]
+        assert (await chat.send("Sure?")).text == "Yes."
+    assert [item["type"] for item in sim.requests[2].input] == ["message"]
 
 
 async def test_calls_of_a_response_that_was_cut_are_not_run(autojump_clock: MockClock) -> None:
