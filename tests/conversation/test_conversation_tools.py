@@ -459,17 +459,18 @@ async def test_a_call_whose_output_the_response_holds_is_not_run(autojump_clock:
 
     arguments = {"function_call": {"arguments": "{}"}, "custom_tool_call": {"input": "x"}}[kind]
     served = [
-        OutputItem({"type": kind, "call_id": "call_1", "name": "look", **arguments}),
+        OutputItem({"type": kind, "call_id": "call_1", "name": "theirs", **arguments}),
         OutputItem({"type": f"{kind}_output", "id": "o_1", "call_id": "call_1", "output": "3", "status": "completed"}),
     ]
     brain = Script([[*served, Call("look", {"text": "mine"})], [*served, Say("Three.")], Reply("Yes.")])
     async with session_to(brain) as (session, sim):
-        chat = session.conversation(tools=[tool(look)])
+        chat = session.conversation(tools=[tool(look), engine.Tool("theirs")])
         reply = await chat.send("Look.")
         assert (reply.text, reply.stop_reason) == ("Three.", "stop")
         assert (len(reply.tool_calls), reply.unanswered, chat.unanswered) == (1, (), ())
         assert ran == ["mine"]
         assert [len(each.results) for each in chat.rounds] == [1, 0]
+        assert len(chat.messages) == 4
         assert (await chat.send("Sure?")).text == "Yes."
     assert [item["type"] for item in sim.requests[2].input] == ["message"]
 
