@@ -20,6 +20,7 @@ from engine.simulator import (
     Error,
     Incomplete,
     OutputItem,
+    Raw,
     Reply,
     Say,
     Script,
@@ -326,6 +327,16 @@ async def test_small_outputs_are_left_alone_where_it_is_not_they_that_are_too_la
         with pytest.raises(engine.RequestTooLarge):
             await chat.send("Tell me.")
     assert texts(chat.rounds[0].results) == ["a"]
+
+
+async def test_an_answer_that_json_cannot_say_again_is_told_as_such(autojump_clock: MockClock) -> None:
+    # A number too large for a double is read as an infinity, which has no size, since it cannot be written.
+    item = '{"type":"web_search_call","id":"ws_1","status":"completed","action":{"score":1e999}}'
+    done = f'{{"type":"response.output_item.done","output_index":7,"item":{item}}}'
+    async with session_to(Script([[Created(), Raw(done), Call("a", {"size": 1})]])) as (session, sim):
+        with pytest.raises(engine.ConfigurationError, match="not finite"):
+            await session.run("Tell me.", [sized("a")])
+    assert len(sim.requests) == 1
 
 
 async def test_each_call_has_its_own_time(autojump_clock: MockClock) -> None:
