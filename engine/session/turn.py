@@ -223,6 +223,11 @@ class Turn:
             seconds=self._seconds(),
         )
 
+    @property
+    def room(self) -> int:
+        """Bytes by which a later request may be larger than this one."""
+        return self._max_request_bytes - self._size
+
     def _seconds(self) -> PhaseSeconds:
         def between(start: str, end: str) -> float | None:
             if start in self._times and end in self._times:
