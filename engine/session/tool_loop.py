@@ -251,7 +251,7 @@ def _failure(call: ToolCall, text: str) -> ToolResult:
     return ToolResult(call.call_id, text[:_LONGEST_FAILURE], is_error=True, kind=call.kind)
 
 
-def _fitting(message: AssistantMessage, results: tuple[ToolResult, ...], room: int) -> tuple[ToolResult, ...]:
+def _fitting(message: AssistantMessage, results: tuple[ToolResult, ...], room: float) -> tuple[ToolResult, ...]:
     """Return the outputs of a response's calls with errors in place of those that no request could carry.
 
     A transcript that holds too much could never be sent again. The largest goes first, and nothing is cut: half an
@@ -262,13 +262,15 @@ def _fitting(message: AssistantMessage, results: tuple[ToolResult, ...], room: i
         results: The outputs.
         room: Bytes that the response and its outputs may add to the next request.
     """
+    if math.isinf(room):
+        return results
     sizes = _sizes((message, *results))
     room -= sum(sizes[: len(sizes) - len(results)])
     sizes = sizes[len(sizes) - len(results) :]
     fitting = list(results)
     while sum(sizes) > room:
         largest = max(range(len(sizes)), key=sizes.__getitem__)
-        text = f"the output has {sizes[largest]} bytes, and the conversation has room for {max(room, 0)}"
+        text = f"the output has {sizes[largest]} bytes, and the conversation has room for {max(room, 0):.0f}"
         error = attrs.evolve(results[largest], content=text, is_error=True)
         size = _sizes((message, error))[-1]
         if size >= sizes[largest]:
