@@ -32,16 +32,17 @@ This page is made from the tables in `engine.protocol.recovery` and `engine.prot
 A turn makes one attempt after the other until it has an answer, or until the table says that its failure is raised.
 Three things hold whatever the table says:
 
-- **Everything fits into `Timeouts.start`**, which runs from the lane's grant to the first event of the turn. A wait that
-  would be longer than what is left of it is not begun: the last real failure is raised at once.
+- **Everything fits into `Timeouts.start`**, which runs from the lane's grant to the first event of the turn. A wait
+  that would be longer than what is left of it is not begun: the last real failure is raised at once.
 - **Nothing is sent again once the turn has shown output**, reasoning included. The failure is raised, with what had
   arrived as `partial`.
 - **What the server may be working on is sent again in `Transport.AUTO` only**, and `RetryPolicy.resend_ambiguous` times
   at most (default {resend}). That is the case when the connection was lost, or nothing came back, after the request may
   have left. Set it to 0 and no turn can cost twice.
 
-`RetryPolicy.max_dispatches` (default {dispatches}) bounds how often a turn's request is sent in all, over all transports.
-`turn.report` tells what was done: `attempts`, `transport`, and `fallback_reason` where the turn went over HTTP.
+`RetryPolicy.max_dispatches` (default {dispatches}) bounds how often a turn's request is sent in all, over all
+transports. `turn.report` tells what was done: `attempts`, `transport`, and `fallback_reason` where the turn went over
+HTTP.
 
 ## The table
 
@@ -66,10 +67,10 @@ it does not say. Where none is left, the failure is raised. `–` raises at once
 ## The breaker
 
 Each engine has a breaker for each server and key: `engine.breakers`. Two failures to connect in a row open it for a
-minute (`RetryPolicy.breaker_threshold` and `breaker_cooldown`); while it is open, turns in `Transport.AUTO` that have no
-connection go over HTTP at once. Then one turn at a time tries a connection, and its success closes the breaker. Only a
-server that is not there, or not able to serve, counts: a refused connection, a time-out, an end before the upgrade was
-answered, an upgrade answered with 5xx. Leaving a turn, or a budget that runs out, never does.
+minute (`RetryPolicy.breaker_threshold` and `breaker_cooldown`); while it is open, turns in `Transport.AUTO` that have
+no connection go over HTTP at once. Then one turn at a time tries a connection, and its success closes the breaker. Only
+a server that is not there, or not able to serve, counts: a refused connection, a time-out, an end before the upgrade
+was answered, an upgrade answered with 5xx. Leaving a turn, or a budget that runs out, never does.
 
 A server that answers the upgrade with 404, 405 or 426 has no WebSocket. That is remembered until
 `engine.breakers.reset()`.
@@ -95,19 +96,19 @@ async def main():
 
 ## Connections that grow old
 
-A connection takes no new turns after `Limits.connection_lifetime` (55 minutes, less where the server's profile says so).
-In the last eleventh of it its replacement is dialled, and the next turn goes over; a turn that is running is not cut. An
-unused connection is closed after `Limits.idle_lifetime`, and the next turn opens another. One that ends by itself while
-unused is replaced by the next turn too, or at once with `RetryPolicy(eager_reconnect=True)`.
+A connection takes no new turns after `Limits.connection_lifetime` (55 minutes, less where the server's profile says
+so). In the last eleventh of it its replacement is dialled, and the next turn goes over; a turn that is running is not
+cut. An unused connection is closed after `Limits.idle_lifetime`, and the next turn opens another. One that ends by
+itself while unused is replaced by the next turn too, or at once with `RetryPolicy(eager_reconnect=True)`.
 
 `engine.change_endpoint(...)` takes another key, other header fields or another server: turns that are running end where
 they are, and the next ones open new connections.
 
 ## What errors are about
 
-A code decides, wherever it comes: in an error event, in a failed response, in an HTTP answer. An error with an unknown
-code is judged by its type, then by its status; one of which nothing is known is the request's if the request was refused,
-and the server's if a response had begun.
+A code decides, wherever it comes: in an error event, in a failed response, in an HTTP answer. Without a code that is
+known, a status decides, unless the type is about a rate limit or the credentials; without a status, the type. Where
+nothing is known, it is the request's fault if the request was refused, and the server's if a response had begun.
 
 {faults}
 
