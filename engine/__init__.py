@@ -43,6 +43,7 @@ from engine.options import OnCancel as OnCancel
 from engine.options import Timeouts as Timeouts
 from engine.options import Transport as Transport
 from engine.options import TurnOptions as TurnOptions
+from engine.profiles import Profile as Profile
 from engine.reports import Delivery as Delivery
 from engine.reports import TurnReport as TurnReport
 from engine.retry import RetryPolicy as RetryPolicy

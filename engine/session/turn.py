@@ -11,6 +11,7 @@ that has its lane by half would keep it for ever.
 from __future__ import annotations
 
 import contextvars
+import math
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -222,6 +223,12 @@ class Turn:
             delivery=self._delivery,
             seconds=self._seconds(),
         )
+
+    @property
+    def room(self) -> float:
+        """Bytes by which a later request may be larger than this one; infinite where it could go over HTTP."""
+        over_websocket = self._settings.transport is Transport.WEBSOCKET
+        return self._max_request_bytes - self._size if over_websocket else math.inf
 
     def _seconds(self) -> PhaseSeconds:
         def between(start: str, end: str) -> float | None:

@@ -17,6 +17,7 @@ import trio
 from attrs import evolve
 
 from engine.protocol.failures import Broken, Failure, Lost, Refused, Unreachable
+from engine.transport.dial import refused_by_tls
 
 __all__ = ["Tap"]
 
@@ -165,7 +166,8 @@ class Tap(trio.abc.Stream):
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self.ended = True
             if not self._accepted:
-                self._fail(Unreachable("upgrade", "the connection broke before the upgrade was answered", error))
+                broken = Unreachable("upgrade", "the connection broke before the upgrade was answered", error)
+                self._fail(refused_by_tls(error) or broken)
             raise
         except Exception as error:
             self._fail(Broken(error))  # the stream itself is at fault, which must not be told of the peer

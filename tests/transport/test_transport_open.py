@@ -250,6 +250,25 @@ async def test_a_turn_is_told_of_its_loss(autojump_clock: MockClock, ending: Any
         assert (await session.ask("again")).text == "fine"
 
 
+@pytest.mark.parametrize("code", [1006, 1008, 1013])
+async def test_a_connection_that_ends_as_it_opens_is_dialled_again(autojump_clock: MockClock, code: int) -> None:
+    async def hang_up(peer: Peer) -> None:
+        await peer.accept(close_frame(code, "") if code != 1006 else b"")
+
+    async def serve(peer: Peer) -> None:
+        await peer.accept()
+        await peer.request()
+        await peer.send(CREATED + completed("fine"))
+        await peer.until_gone()
+
+    policy = engine.RetryPolicy(jitter=lambda: 1.0)
+    async with contained() as held, session_to(held, hang_up, hang_up, serve, retry=policy) as session:
+        async with session.turn("hi") as turn:
+            assert (await turn.wait()).text == "fine"
+        assert turn.report.attempts == 1
+        assert held.elapsed == 1 + 2
+
+
 # --- messages that are no events ---
 
 

@@ -1,0 +1,203 @@
+"""When sessions stop trying a WebSocket, and when they try again."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import attrs
+import pytest
+import trio
+from trio.testing import MockClock
+
+import engine
+from engine import RetryPolicy, Transport
+from engine.breakers import Breaker, BreakerState
+from engine.simulator import Accept, Echo, Ignore, Refusal, Simulator, open_simulator
+
+
+@asynccontextmanager
+async def engine_to(
+    *, sim_options: dict[str, Any] | None = None, **options: Any
+) -> AsyncIterator[tuple[engine.Engine, Simulator, Breaker]]:
+    async with open_simulator(in_memory=True, brain=Echo(), **(sim_options or {})) as sim:
+        async with engine.open_engine(sim.endpoint, model="m", dialer=sim.dialer, **options) as eng:
+            (breaker,) = eng.breakers.values()
+            yield eng, sim, breaker
+
+
+async def ask(eng: engine.Engine, name: str = "a", **options: Any) -> engine.TurnReport:
+    async with (await eng.session(name)).turn("hi", **options) as turn:
+        assert (await turn.wait()).text == "hi"
+    return turn.report
+
+
+def upgrades(sim: Simulator) -> int:
+    return sum(connection.transport == "websocket" for connection in sim.connections)
+
+
+async def test_the_second_failure_in_a_row_opens_it_for_a_minute(autojump_clock: MockClock) -> None:
+    async with engine_to(sim_options={"handshake": Refusal(503)}) as (eng, sim, breaker):
+        assert breaker.state is BreakerState.CLOSED
+        assert "503" in ((await ask(eng)).fallback_reason or "")
+        assert (breaker.state, breaker.failures) == (BreakerState.CLOSED, 1)
+        await ask(eng, "b")
+        assert (breaker.state, breaker.remaining) == (BreakerState.OPEN, 60)
+        assert "breaker is open" in ((await ask(eng, "c")).fallback_reason or "")
+        assert upgrades(sim) == 2
+        await trio.sleep(59)
+        await ask(eng)
+        assert upgrades(sim) == 2
+
+
+async def test_then_one_connection_is_tried_and_its_success_closes_it(autojump_clock: MockClock) -> None:
+    async with engine_to(sim_options={"handshake": [Refusal(500), Refusal(500), Accept(delay=3)]}) as (
+        eng,
+        sim,
+        breaker,
+    ):
+        await ask(eng)
+        await ask(eng)
+        await trio.sleep(60)
+        assert breaker.state is BreakerState.HALF_OPEN
+        reports: dict[str, engine.TurnReport] = {}
+
+        async def one(name: str) -> None:
+            reports[name] = await ask(eng, name)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one, "probe")
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(one, "other")
+        assert reports["probe"].transport == "websocket"
+        assert "being tried" in (reports["other"].fallback_reason or "")
+        assert upgrades(sim) == 3
+        assert (breaker.state, breaker.failures) == (BreakerState.CLOSED, 0)
+        assert (await ask(eng, "other")).transport == "websocket"
+
+
+async def test_a_failed_try_opens_it_again(autojump_clock: MockClock) -> None:
+    async with engine_to(sim_options={"handshake": Refusal(503)}) as (eng, sim, breaker):
+        await ask(eng)
+        await ask(eng)
+        await trio.sleep(60)
+        await ask(eng)
+        assert (breaker.state, breaker.remaining) == (BreakerState.OPEN, 60)
+        assert upgrades(sim) == 3
+
+
+async def test_a_try_that_its_caller_gives_up_leaves_room_for_the_next(autojump_clock: MockClock) -> None:
+    handshakes = [Refusal(503), Refusal(503), Ignore(), Accept()]
+    async with engine_to(sim_options={"handshake": handshakes}) as (eng, _, breaker):
+        await ask(eng)
+        await ask(eng)
+        await trio.sleep(60)
+        with trio.move_on_after(1):
+            await ask(eng, "impatient")
+        await eng.release("impatient")
+        assert (breaker.state, breaker.failures) == (BreakerState.HALF_OPEN, 2)
+        assert (await ask(eng)).transport == "websocket"
+
+
+@pytest.mark.parametrize("refusal", [401, 403, 429])
+async def test_a_refusal_that_is_about_the_request_does_not_count(autojump_clock: MockClock, refusal: int) -> None:
+    async with engine_to(sim_options={"handshake": Refusal(refusal)}) as (eng, sim, breaker):
+        for _ in range(3):
+            await ask(eng)
+        assert (breaker.state, breaker.failures) == (BreakerState.CLOSED, 0)
+        assert upgrades(sim) == 3
+
+
+async def test_neither_leaving_nor_a_budget_of_the_turns_counts(autojump_clock: MockClock) -> None:
+    async with engine_to(sim_options={"handshake": Ignore()}) as (eng, _, breaker):
+        for number in range(3):
+            with trio.move_on_after(1):
+                await ask(eng, f"left {number}")
+            await eng.release(f"left {number}")
+        with pytest.raises(engine.TurnTimeout):
+            await ask(eng, "late", timeouts=engine.Timeouts(start=2))
+        await eng.release("late")
+        assert breaker.failures == 0
+
+
+@pytest.mark.parametrize("status", [404, 405, 426])
+async def test_a_server_without_websocket_is_remembered_until_reset(autojump_clock: MockClock, status: int) -> None:
+    async with engine_to(sim_options={"handshake": [Refusal(status)]}) as (eng, sim, breaker):
+        await ask(eng)
+        await trio.sleep(1000)
+        assert str(status) in ((await ask(eng, "b")).fallback_reason or "")
+        assert upgrades(sim) == 1
+        assert breaker.no_websocket is not None
+        assert breaker.state is BreakerState.CLOSED
+        eng.breakers.reset()
+        assert (await ask(eng)).transport == "websocket"
+
+
+async def test_it_is_consulted_in_auto_only(autojump_clock: MockClock) -> None:
+    async with engine_to(sim_options={"handshake": [Refusal(503), Refusal(503)]}) as (eng, sim, breaker):
+        await ask(eng)
+        await ask(eng)
+        assert breaker.state is BreakerState.OPEN
+        assert (await ask(eng, transport=Transport.WEBSOCKET)).transport == "websocket"
+        assert upgrades(sim) == 3
+        assert breaker.state is BreakerState.CLOSED  # it was worth it
+
+
+async def test_an_open_connection_is_used_whatever_the_breaker_says(autojump_clock: MockClock) -> None:
+    async with engine_to(sim_options={"handshake": [Accept(), Refusal(503), Refusal(503)]}) as (eng, _, breaker):
+        await ask(eng, "connected")
+        await ask(eng, "b")
+        await ask(eng, "b")
+        assert breaker.state is BreakerState.OPEN
+        assert (await ask(eng, "connected")).transport == "websocket"
+
+
+async def test_its_numbers_are_the_engines(autojump_clock: MockClock) -> None:
+    policy = RetryPolicy(breaker_threshold=1, breaker_cooldown=5)
+    async with engine_to(sim_options={"handshake": [Refusal(503)]}, retry=policy) as (eng, _, breaker):
+        await ask(eng)
+        assert (breaker.state, breaker.remaining) == (BreakerState.OPEN, 5)
+        await trio.sleep(5)
+        assert (await ask(eng)).transport == "websocket"
+
+
+# --- another endpoint ------------------------------------------------------------------------------------------------
+
+
+async def test_a_changed_key_means_a_new_connection(autojump_clock: MockClock) -> None:
+    async with engine_to() as (eng, sim, breaker):
+        assert eng.endpoint == sim.endpoint
+        await ask(eng)
+        eng.change_endpoint(attrs.evolve(sim.endpoint, api_key="sk-another", headers={"x-mine": "yes"}))
+        report = await ask(eng)
+        assert not report.connection_reused
+        first, second = sim.connections
+        assert (first.authorization, second.authorization) == ("Bearer sk-simulator", "Bearer sk-another")
+        assert second.headers["x-mine"] == "yes"
+        assert not first.open
+        names = list(eng.breakers)
+        assert len(names) == len(eng.breakers) == 2
+        assert eng.breakers[names[0]] is breaker
+        assert names[1] == f"{names[0]} #2"
+        assert "sk-" not in repr(names)
+
+
+async def test_a_running_turn_ends_where_it_is(autojump_clock: MockClock) -> None:
+    async with engine_to() as (eng, sim, _):
+        session = await eng.session("a")
+        async with session.turn("hi") as turn:
+            await anext(turn)
+            eng.change_endpoint(attrs.evolve(sim.endpoint, api_key="sk-another"))
+            assert (await turn.wait()).text == "hi"
+        assert (await ask(eng, transport=Transport.SSE)).transport == "sse"
+        assert [connection.authorization for connection in sim.connections] == [
+            "Bearer sk-simulator",
+            "Bearer sk-another",
+        ]
+
+
+async def test_the_endpoint_must_be_one(autojump_clock: MockClock) -> None:
+    async with engine_to() as (eng, _, _breaker):
+        with pytest.raises(engine.ConfigurationError, match="endpoint"):
+            eng.change_endpoint("http://elsewhere")  # type: ignore[arg-type]

@@ -1,0 +1,358 @@
+"""What becomes of a turn whose attempt fails: every row of the table, over every transport, against the simulator."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import attrs
+import pytest
+import trio
+from trio.testing import MockClock
+
+import engine
+from engine import Delivery, Limits, RetryPolicy, Timeouts, Transport
+from engine.protocol.recovery import TABLE
+from engine.simulator import (
+    Abort,
+    Accept,
+    Close,
+    Created,
+    CutMidFrame,
+    Delay,
+    Echo,
+    Error,
+    Failed,
+    HangUp,
+    Ignore,
+    Incomplete,
+    Mute,
+    Refusal,
+    Say,
+    Script,
+    Simulator,
+    Stall,
+    TextDelta,
+    open_simulator,
+)
+
+AUTO, WEBSOCKET, SSE = Transport.AUTO, Transport.WEBSOCKET, Transport.SSE
+WHOLE: Final = RetryPolicy(jitter=lambda: 1.0)  # every back-off takes its whole time
+
+
+class Keys:
+    """Gives one key after the other, then the last for ever."""
+
+    def __init__(self, *keys: str) -> None:
+        self.keys = keys
+        self.asked = 0
+
+    async def __call__(self) -> str:
+        self.asked += 1
+        return self.keys[min(self.asked, len(self.keys)) - 1]
+
+
+async def no_key() -> str:
+    raise OSError("the vault is closed")
+
+
+@asynccontextmanager
+async def session_to(
+    brain: Any = None, *, sim_options: Mapping[str, Any] = {}, key: Any = None, **options: Any
+) -> AsyncIterator[tuple[engine.Session, Simulator]]:
+    async with open_simulator(in_memory=True, brain=brain, **sim_options) as sim:
+        endpoint = sim.endpoint if key is None else attrs.evolve(sim.endpoint, api_key=key)
+        async with engine.open_session(
+            endpoint, model="m", dialer=sim.dialer, **{"retry": WHOLE, **options}
+        ) as session:
+            yield session, sim
+
+
+# --- every row of the table ------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class End:
+    """How a turn ends: the transport of its answer, or its error; how often it was sent; after how many seconds."""
+
+    result: str | type[engine.TurnError]
+    attempts: int = 1
+    seconds: float = 0.0
+    delivery: Delivery | None = None
+
+
+@attrs.frozen
+class Case:
+    """A row: what the server does to the first requests, and how the turn ends for each transport."""
+
+    row: str
+    ends: tuple[End, End, End]  # AUTO, WEBSOCKET, SSE
+    turns: tuple[Any, ...] = ()
+    sim: Mapping[str, Any] = {}
+    refusals: int = 0
+    key: Callable[[], Any] = lambda: None
+    options: Mapping[str, Any] = {}
+    prompt: str = "hello"
+
+
+ON_WEBSOCKET, ON_HTTP = End("websocket"), End("sse")
+KEYED: Final = {"api_key": "sk-right"}
+
+CASES: Final = [
+    Case(
+        "anything after output",
+        (End(engine.ConnectionLost, delivery=Delivery.ACCEPTED),) * 3,
+        turns=([TextDelta("so"), CutMidFrame()],),
+    ),
+    Case(
+        "content filter or policy",
+        (End(engine.ResponseFailed, delivery=Delivery.ACCEPTED),) * 3,
+        turns=([Created(), Incomplete("content_filter")],),
+    ),
+    Case(
+        "breaker open, or no WebSocket there",
+        (ON_HTTP, ON_WEBSOCKET, ON_HTTP),
+        sim={"endpoint_options": {"profile": engine.Profile("plain", websocket=False)}},
+    ),
+    Case(
+        "the api_key function failed",
+        (End(engine.ConnectFailed, 0, delivery=Delivery.NOT_SENT),) * 3,
+        key=lambda: no_key,
+    ),
+    Case(
+        "upgrade 401", (ON_WEBSOCKET, ON_WEBSOCKET, End("sse", 2)), sim=KEYED, key=lambda: Keys("sk-stale", "sk-right")
+    ),
+    Case(
+        "upgrade 401",
+        (ON_HTTP, End(engine.AuthenticationFailed, 0), ON_HTTP),
+        sim={"handshake": [Refusal(401)]},
+    ),
+    Case(
+        "upgrade 404, 405, 426",
+        (ON_HTTP, End(engine.ConnectFailed, 0), ON_HTTP),
+        sim={"handshake": [Refusal(426)]},
+    ),
+    Case(
+        "upgrade 429",
+        (End("websocket", seconds=3), End("websocket", seconds=3), ON_HTTP),
+        sim={"handshake": [Refusal(429, headers={"Retry-After": "3"})]},
+    ),
+    Case("upgrade 429", (ON_HTTP, End(engine.ConnectFailed, 0), ON_HTTP), sim={"handshake": [Refusal(429)]}),
+    Case(
+        "upgrade 5xx",
+        (ON_HTTP, End("websocket", seconds=1 + 2), ON_HTTP),
+        sim={"handshake": [Refusal(503), Refusal(500)]},
+    ),
+    Case(
+        "upgrade 5xx",
+        (ON_HTTP, End(engine.ConnectFailed, 0, seconds=1 + 2 + 4 + 8 + 16), ON_HTTP),
+        sim={"handshake": Refusal(503)},
+    ),
+    Case(
+        "upgrade 400, 403, or any other status",
+        (ON_HTTP, End(engine.ConnectFailed, 0), ON_HTTP),
+        sim={"handshake": [Refusal(403)]},
+    ),
+    Case(
+        "upgrade 400, 403, or any other status",
+        (ON_HTTP, End(engine.ConnectFailed, 0), ON_HTTP),
+        sim={"handshake": [Refusal(307, headers={"location": "https://elsewhere.invalid/v1/responses"})]},
+    ),
+    Case(
+        "no WebSocket came about",
+        (ON_HTTP, End("websocket", seconds=1), End("sse", seconds=1)),
+        refusals=1,
+    ),
+    Case(
+        "no WebSocket came about",
+        (End("sse", seconds=10), End("websocket", seconds=10 + 1), ON_HTTP),
+        sim={"handshake": [Ignore()]},
+    ),
+    Case("no WebSocket came about", (ON_HTTP, End("websocket", seconds=1), ON_HTTP), sim={"handshake": [HangUp()]}),
+    Case(
+        "no HTTP connection came about",
+        (End(engine.ConnectFailed, 0), End("websocket", seconds=1 + 2), End("sse", seconds=1 + 2)),
+        refusals=2,
+    ),
+    Case(
+        "request too large for the WebSocket",
+        (ON_HTTP, End(engine.RequestTooLarge, 0), ON_HTTP),
+        options={"limits": Limits(max_request_bytes=500)},
+        prompt="x" * 1000,
+    ),
+    Case(
+        "websocket_connection_limit_reached",
+        (End("websocket", 2, seconds=5),) * 2 + (End("sse", seconds=8),),
+        turns=([Created(), Delay(8), Say("hello")],),
+        sim={"connection_lifetime": 5.0},
+    ),
+    Case(
+        "401 over HTTP",
+        (ON_HTTP, End(engine.AuthenticationFailed, 0), End("sse", 2)),
+        sim={**KEYED, "handshake": Refusal(401)},
+        key=lambda: Keys("sk-stale", "sk-right"),
+    ),
+    Case(
+        "401 over HTTP",
+        (
+            End(engine.AuthenticationFailed, 1, delivery=Delivery.REJECTED),
+            End(engine.AuthenticationFailed, 0),
+            End(engine.AuthenticationFailed, 2, delivery=Delivery.REJECTED),
+        ),
+        sim=KEYED,
+        key=lambda: Keys("sk-stale"),
+    ),
+    Case(
+        "quota used up",
+        (End(engine.RateLimited, delivery=Delivery.REJECTED),) * 3,
+        turns=([Error(429, "insufficient_quota", type="insufficient_quota", headers={"retry-after": "1"})],),
+    ),
+    Case(
+        "rate limit",
+        (End("websocket", 3, seconds=2 + 3), End("websocket", 3, seconds=2 + 3), End("sse", 3, seconds=2 + 3)),
+        turns=(
+            [Error(429, "rate_limit_exceeded", type="rate_limit_error", headers={"retry-after": "2"})],
+            [Error(429, "rate_limit_exceeded", type="rate_limit_error", headers={"retry-after": "3"})],
+        ),
+    ),
+    Case(
+        "rate limit",
+        (End("websocket", 2, seconds=1.5), End("websocket", 2, seconds=1.5), End("sse", 2, seconds=1.5)),
+        turns=([Created(), Failed("rate_limit_exceeded", "Please try again in 1.5s.")],),
+    ),
+    Case("rate limit", (End(engine.RateLimited),) * 3, turns=([Error(429, "rate_limit_exceeded")],)),
+    Case(
+        "the server failed",
+        (End("websocket", 2, seconds=1), End("websocket", 2, seconds=1), End("sse", 2, seconds=1)),
+        turns=([Error(503, "server_is_overloaded", type="service_unavailable_error")],),
+    ),
+    Case(
+        "the server failed",
+        (End("sse", 3, seconds=1), End(engine.ResponseFailed, 2, seconds=1), End(engine.ResponseFailed, 2, seconds=1)),
+        turns=([Created(), Failed("server_error")],) * 2,
+    ),
+    Case(
+        "any other refusal or failed response",
+        (End(engine.RequestRejected, delivery=Delivery.REJECTED),) * 3,
+        turns=([Error(400, "context_length_exceeded")],),
+    ),
+    Case(
+        "closed with 1009",
+        (End("sse", 2), End(engine.ConnectionLost, delivery=Delivery.REJECTED), End(engine.ConnectionLost)),
+        turns=([Close(1009)],),
+    ),
+    Case(
+        "closed with a code that will come again",
+        (End("sse", 2), End(engine.ConnectionLost, delivery=Delivery.AMBIGUOUS), End(engine.ConnectionLost)),
+        turns=([Close(1008)],),
+    ),
+    Case(
+        "lost before output",
+        (End("websocket", 2), End(engine.ConnectionLost, delivery=Delivery.ACCEPTED), End(engine.ConnectionLost)),
+        turns=([Created(), Close(1012)],),
+    ),
+    Case(
+        "lost before output",
+        (
+            End("websocket", 2),
+            End(engine.ConnectionLost, delivery=Delivery.AMBIGUOUS),
+            End(engine.ConnectionLost, delivery=Delivery.AMBIGUOUS),
+        ),
+        turns=([Abort()],),
+    ),
+    Case(
+        "no first event",
+        (End("sse", 2, seconds=30), End(engine.TurnTimeout, 1, 30), End(engine.TurnTimeout, 1, 30)),
+        turns=([Mute(), Stall()],),
+    ),
+    Case(
+        "anything else",
+        (End(engine.TurnTimeout, 1, 7, delivery=Delivery.ACCEPTED),) * 3,
+        turns=([Created(), Stall()],),
+        options={"timeouts": Timeouts(idle=7)},
+    ),
+]
+
+
+def test_every_row_is_met() -> None:
+    elsewhere = {
+        "previous_response_not_found",  # in the tests of continuation
+        "lost before anything was sent",  # in the tests of the transport: its peer ends what it has just accepted
+    }
+    assert {case.row for case in CASES} | elsewhere == {row.name for row in TABLE}
+
+
+@pytest.mark.parametrize("transport", list(Transport), ids=lambda transport: transport.value)
+@pytest.mark.parametrize("case", CASES, ids=[f"{number} {case.row}" for number, case in enumerate(CASES)])
+async def test_row(autojump_clock: MockClock, case: Case, transport: Transport) -> None:
+    end = case.ends[list(Transport).index(transport)]
+    brain = Script(case.turns, then=Echo())
+    async with session_to(brain, sim_options=case.sim, key=case.key(), transport=transport, **case.options) as (
+        session,
+        sim,
+    ):
+        sim.dialer.refusals = case.refusals  # type: ignore[attr-defined]
+        begun = trio.current_time()
+        events: list[Any] = []
+        error: engine.TurnError | None = None
+        async with (
+            session.turn(case.prompt)
+            if end.result is not engine.RequestTooLarge
+            else refused(session, case.prompt) as turn
+        ):
+            try:
+                async for event in turn:
+                    events.append(event)
+            except engine.TurnError as failed:
+                error = failed
+        report = turn.report
+        assert trio.current_time() - begun == pytest.approx(end.seconds, abs=0.01)
+        assert report.attempts == end.attempts
+        assert sum(isinstance(event, engine.TurnStarted) for event in events) <= 1
+        if isinstance(end.result, str):
+            assert error is None
+            assert (turn.message.text, report.transport) == (case.prompt, end.result)
+            assert (report.fallback_reason is not None) == (transport is AUTO and end.result == "sse")
+            assert isinstance(events[0], engine.TurnStarted)
+        else:
+            assert type(error) is end.result
+            assert end.delivery in {None, error.delivery}
+            assert error.report == report
+        assert len(sim.requests) <= 3
+        numbers = session.statistics()
+        assert numbers.fallbacks == (report.fallback_reason is not None)
+        assert numbers.retries + numbers.fallbacks >= report.attempts - 1
+        if case.row != "the api_key function failed" and not isinstance(error, engine.AuthenticationFailed):
+            sim.handshakes.clear()
+            sim.every_handshake = Accept()
+            assert (await session.ask("next")).text == "next"
+
+
+@asynccontextmanager
+async def refused(session: engine.Session, prompt: str) -> AsyncIterator[Any]:
+    """Stand in for a turn whose block cannot be entered."""
+
+    class Refused:
+        report = engine.TurnReport()
+
+        def __aiter__(self) -> Any:
+            return self
+
+        async def __anext__(self) -> Any:
+            raise self.error
+
+    turn = Refused()
+    with pytest.raises(engine.RequestTooLarge) as caught:
+        await session.ask(prompt)
+    turn.error = caught.value
+    turn.report = caught.value.report
+    yield turn
+
+
+async def test_a_server_that_accepts_and_hangs_up_for_its_policy(autojump_clock: MockClock) -> None:
+    async with session_to(Echo(), sim_options={"handshake": Accept(close_code=1008)}) as (session, sim):
+        async with session.turn("hello") as turn:
+            assert (await turn.wait()).text == "hello"
+        assert (turn.report.transport, turn.report.attempts) == ("sse", 2)
+        assert [request.transport for request in sim.requests] == ["http"]
