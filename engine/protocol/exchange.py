@@ -291,7 +291,7 @@ class Router:
             return self._unclaimed(event, state)
         assert state is not None
         if isinstance(event, OutputEvent):
-            if not (state.had_abandoned or state.earlier_items or exchange.abandoned):
+            if not (state.broken_off or state.earlier_items or exchange.abandoned):
                 return exchange
             stale = self._predates(event, exchange, state)
             if exchange.abandoned and (item_id := _item_named_by(event)) is not None:
