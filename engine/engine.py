@@ -21,7 +21,8 @@ from engine.retry import RetryPolicy
 from engine.session.actor import Actor
 from engine.session.session import Session
 from engine.session.settings import Settings, defaults_for
-from engine.transport.dial import Dialer, TcpDialer
+from engine.transport.dial import Dialer
+from engine.transport.proxy import dialer_to
 
 __all__ = ["Engine", "open_engine", "open_session"]
 
@@ -40,10 +41,12 @@ class Engine:
         endpoint: Endpoint,
         *,
         dialer: Dialer,
+        opener: Dialer | None,
         settings: Settings,
         instruments: Instruments,
     ) -> None:
         self._nursery = nursery
+        self._opener = opener
         self._endpoint = endpoint
         self._dialer = dialer
         self._settings = settings
@@ -122,12 +125,13 @@ class Engine:
         profile stays.
 
         Raises:
-            ConfigurationError: it is no `engine.Endpoint`.
+            ConfigurationError: it is no `engine.Endpoint`, or the environment names a proxy for it that cannot be used.
         """
         _check_endpoint(endpoint)
+        self._dialer = dialer_to(endpoint, self._opener)
         self._endpoint = endpoint
         for actor in self._actors.values():
-            actor.change_endpoint(endpoint, self.breakers.of(endpoint))
+            actor.change_endpoint(endpoint, self._dialer, self.breakers.of(endpoint))
 
     def has_session(self, session_id: str) -> bool:
         """Whether ``session_id`` is registered, works, and has an open connection at this moment."""
@@ -214,10 +218,12 @@ class open_engine:  # noqa: N801 - read as a function: async with open_engine(..
         on_cancel: What becomes of a connection whose turn was left early.
         transport: How requests travel.
         instruments: Observers.
-        dialer: Opens streams; the network by default.
+        dialer: Opens streams; the network by default, through the proxies that the environment names. One that is
+            given dials everything, an `Endpoint.proxy` too, and then the environment names none.
 
     Raises:
-        ConfigurationError: something given is wrong; ``field`` names it.
+        ConfigurationError: something given is wrong, or, on entering the block, a proxy that the environment names;
+            ``field`` names it.
     """
 
     def __init__(
@@ -239,23 +245,29 @@ class open_engine:  # noqa: N801 - read as a function: async with open_engine(..
             model=model, timeouts=timeouts, limits=limits, retry=retry, on_cancel=on_cancel, transport=transport
         )
         self._instruments = Instruments(instruments)
-        self._dialer: Dialer = TcpDialer() if dialer is None else dialer
+        self._dialer = dialer
         self._manager: Any = None
         self._nursery: trio.Nursery | None = None
         self._engine: Engine | None = None
 
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Engine:
-        """Open the engine's nursery. Makes no connection."""
+        """Open the engine's nursery. Makes no connection.
+
+        Raises:
+            ConfigurationError: the environment names a proxy that cannot be used.
+        """
         if self._manager is not None:
             raise RuntimeError("an engine can be opened only once")
+        dialer = dialer_to(self._endpoint, self._dialer)
         # The nursery is entered and left by hand, so that the block's exception never becomes part of a group.
         self._manager = trio.open_nursery()
         self._nursery = await self._manager.__aenter__()
         self._engine = Engine(
             self._nursery,
             self._endpoint,
-            dialer=self._dialer,
+            dialer=dialer,
+            opener=self._dialer,
             settings=self._settings,
             instruments=self._instruments,
         )

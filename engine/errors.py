@@ -141,8 +141,9 @@ class ConnectFailed(TurnError):
         status: HTTP status with which the server refused the WebSocket upgrade, None if it did not come to that.
         headers: The refusal's response headers, lower-case names, in order.
         body: As much of the refusal's body as arrived promptly, in bytes.
-        stage: ``"credentials"`` (the key function), ``"dns"``, ``"tcp"``, ``"tls"``, ``"upgrade"``, ``"http"`` (what
-            answered does not speak it) or ``"timeout"``.
+        stage: ``"credentials"`` (the key function), ``"dns"``, ``"proxy"`` (it was not reached, refused, or answered
+            nonsense), ``"tcp"``, ``"tls"``, ``"upgrade"``, ``"http"`` (what answered does not speak it) or
+            ``"timeout"``.
     """
 
     status: int | None

@@ -6,7 +6,7 @@ Plain frozen values. Their reprs give sizes and never contents, so a traceback o
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from attrs import Attribute, field, frozen
 from attrs.validators import optional
@@ -53,8 +53,12 @@ def _listed(given: Any, where: str, wanted: str) -> tuple[Any, ...]:
     raise ConfigurationError(where, f"is a {type(given).__name__}, not a sequence of {wanted}")
 
 
-def _objects(given: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+def _annotations(given: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
     return _listed(given, "text annotations", "mappings")
+
+
+def _logprobs(given: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    return _listed(given, "text logprobs", "mappings")
 
 
 def _where(instance: object, attribute: Attribute[Any]) -> str:
@@ -70,6 +74,12 @@ def _name(instance: object, attribute: Attribute[Any], value: str) -> None:
     _string(instance, attribute, value)
     if not value:
         raise ConfigurationError(_where(instance, attribute), "is empty")
+
+
+def _call_id(instance: object, attribute: Attribute[Any], value: str) -> None:
+    _name(instance, attribute, value)
+    if not value.strip():
+        raise ConfigurationError(_where(instance, attribute), "is blank")
 
 
 def _call_kind(instance: object, attribute: Attribute[Any], value: str) -> None:
@@ -91,12 +101,16 @@ class Text:
         phase: ``"commentary"`` or ``"final_answer"`` where the model said which; replay it unchanged.
         item_id: The server's id of the message item it came in.
         annotations: Citations as the server sent them.
+        logprobs: One object per token, where they were asked for.
+        extra: What else that item said, under its wire names (``agent``, …); sent back unchanged.
     """
 
     text: str = field(repr=size_only, validator=_string)
     phase: str | None = None
     item_id: str | None = None
-    annotations: tuple[Mapping[str, Any], ...] = field(default=(), converter=_objects, repr=size_only)
+    annotations: tuple[Mapping[str, Any], ...] = field(default=(), converter=_annotations, repr=size_only)
+    logprobs: tuple[Mapping[str, Any], ...] = field(default=(), converter=_logprobs, kw_only=True, repr=size_only)
+    extra: Mapping[str, Any] = field(factory=dict, kw_only=True, hash=False, repr=size_only, validator=_mapping)
 
 
 @frozen
@@ -107,10 +121,12 @@ class Thinking:
         text: The summary, or the reasoning text where the server sends that instead.
         signature: JSON text of what a replay needs: the item's type, its id when it starts with ``rs_``, summary and
             encrypted content. None when it cannot be replayed.
+        extra: What else the item said, under its wire names (``agent``, …); sent back unchanged.
     """
 
     text: str = field(repr=size_only, validator=_string)
     signature: str | None = field(default=None, repr=size_only, validator=optional(_string))
+    extra: Mapping[str, Any] = field(factory=dict, kw_only=True, hash=False, repr=size_only, validator=_mapping)
 
 
 @frozen
@@ -132,10 +148,10 @@ class ToolCall:
     arguments: Mapping[str, Any] = field(factory=dict, repr=size_only, validator=_mapping)
     raw_arguments: str = field(default="", repr=size_only, validator=_string)
     kind: Literal["function", "custom"] = field(default="function", validator=_call_kind)
-    extra: Mapping[str, Any] = field(factory=dict, kw_only=True, repr=size_only, validator=_mapping)
+    extra: Mapping[str, Any] = field(factory=dict, kw_only=True, hash=False, repr=size_only, validator=_mapping)
 
     def __attrs_post_init__(self) -> None:
-        if not self.call_id:
+        if not self.call_id.strip():
             raise ConfigurationError("ToolCall.id", "has no call id before the |")
 
     @property
@@ -157,11 +173,13 @@ class Refusal:
         refusal: Those words.
         item_id: The server's id of the message item it came in.
         phase: Of that message, where the model said one; replay it unchanged.
+        extra: What else that item said, under its wire names (``agent``, …); sent back unchanged.
     """
 
     refusal: str = field(repr=size_only, validator=_string)
     item_id: str | None = None
     phase: str | None = None
+    extra: Mapping[str, Any] = field(factory=dict, kw_only=True, hash=False, repr=size_only, validator=_mapping)
 
 
 @frozen
@@ -219,6 +237,9 @@ class File:
         if sum(source is not None for source in (self.file_id, self.url, self.data)) != 1:
             raise ConfigurationError("file", "give exactly one of file_id, url and data")
 
+
+# Items that a response holds where the server itself ran what a program of the model's called.
+_OUTPUTS: Final = frozenset({"function_call_output", "custom_tool_call_output"})
 
 AssistantBlock: TypeAlias = Text | Thinking | ToolCall | Refusal | OutputItem
 UserBlock: TypeAlias = Text | Image | File
@@ -308,12 +329,15 @@ class ToolResult:
         content: Text, images and files; a plain string is one text.
         is_error: Whether the tool failed; the model is told so.
         kind: Of the call: ``"function"`` or ``"custom"``.
+        extra: What else the output says, under its wire names. The ``caller`` and ``namespace`` of the call need not be
+            given: they are taken from the call, where the context holds it. None leaves one out.
     """
 
-    call_id: str = field(converter=_bare_call_id, validator=_name)
+    call_id: str = field(converter=_bare_call_id, validator=_call_id)
     content: tuple[UserBlock, ...] = field(converter=_user_blocks, repr=size_only)
     is_error: bool = False
     kind: Literal["function", "custom"] = field(default="function", validator=_call_kind)
+    extra: Mapping[str, Any] = field(factory=dict, kw_only=True, hash=False, repr=size_only, validator=_mapping)
 
     def __attrs_post_init__(self) -> None:
         _check_blocks("tool result content", self.content, (Text, Image, File))
@@ -330,6 +354,7 @@ class AssistantMessage:
         usage: Token counts, None when the server reported none.
         model: The model that answered, as the server names it.
         response_id: The server's id of the response.
+        stored: Whether the server keeps it, as it said itself; the ids of what it does not keep are never sent back.
         parsed: The answer as the value that `engine.TurnOptions.text_format` asked for, None when it asked for none.
             It follows from the text, so it takes no part in comparisons.
     """
@@ -339,6 +364,7 @@ class AssistantMessage:
     usage: Usage | None = None
     model: str | None = None
     response_id: str | None = None
+    stored: bool | None = field(default=None, kw_only=True)
     parsed: Any = field(default=None, kw_only=True, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
@@ -380,6 +406,16 @@ class AssistantMessage:
     def tool_calls(self) -> tuple[ToolCall, ...]:
         """The tool calls, in order."""
         return tuple(block for block in self.content if isinstance(block, ToolCall))
+
+    @property
+    def unanswered(self) -> tuple[ToolCall, ...]:
+        """The tool calls that wait for results: all but those whose outputs the response holds itself."""
+        calls = self.tool_calls
+        if not calls:
+            return ()
+        outputs = (block.item for block in self.content if isinstance(block, OutputItem) and block.type in _OUTPUTS)
+        answered = [item.get("call_id") for item in outputs]
+        return tuple(call for call in calls if call.call_id not in answered)
 
 
 Message: TypeAlias = UserMessage | DeveloperMessage | AssistantMessage | ToolResult

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import Enum
+from ipaddress import ip_address
 from typing import Any, Final, TypeAlias
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
@@ -15,6 +17,7 @@ from attrs.validators import optional
 
 from engine.errors import ConfigurationError
 from engine.profiles import Profile, profile_of
+from engine.proxies import parse_proxy
 from engine.structured import wire_format
 
 __all__ = [
@@ -68,6 +71,7 @@ class OnCancel(Enum):
 
 ApiKey: TypeAlias = str | Callable[[], Awaitable[str]] | None
 
+_HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\Z")
 _TOKEN_CHARACTERS = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _RESERVED_HEADERS = frozenset({"authorization", "connection", "content-length", "host", "transfer-encoding", "upgrade"})
 
@@ -131,6 +135,27 @@ def _shown_url(url: str | None) -> str:
     return repr(path + mark + "<hidden>" if mark else path)
 
 
+def _check_proxy(instance: object, attribute: Attribute[Any], value: str | Unset | None) -> None:
+    if value is not UNSET and value is not None:
+        parse_proxy(value, where="proxy")
+
+
+def _shown_proxy(url: str | Unset | None) -> str:
+    """Stand in for a proxy's URL in a repr: credentials may be in it."""
+    return repr(f"{urlsplit(url).scheme}://{parse_proxy(url, where='proxy')}") if isinstance(url, str) else repr(url)
+
+
+def _check_server_name(instance: object, attribute: Attribute[Any], value: str) -> None:
+    where = attribute.name
+    if not isinstance(value, str):
+        raise ConfigurationError(where, f"is a {type(value).__name__}, not a string")
+    try:
+        ip_address(value)
+    except ValueError:
+        if not _HOST_NAME.match(value):
+            raise ConfigurationError(where, "is not the name of a host, nor an address") from None
+
+
 def _own_headers(given: Mapping[str, str]) -> Mapping[str, str]:
     if not isinstance(given, Mapping):
         raise ConfigurationError("headers", f"is a {type(given).__name__}, not a mapping")
@@ -158,7 +183,13 @@ class Endpoint:
         organization: Sent as ``OpenAI-Organization``.
         project: Sent as ``OpenAI-Project``.
         ssl_context: Used instead of the default one, which verifies certificates and host names; the only way to
-            change how they are verified.
+            change how they are verified. Where other authorities or a client certificate belong.
+        server_hostname: The name that is sent as the TLS handshake's SNI, and that the certificate must have, where
+            it is not the URL's host. The ``Host`` header stays the URL's.
+        proxy: The URL of a proxy for every connection, such as ``"http://user:password@host:3128"`` or
+            ``"socks5h://host:1080"``; None for none. By default the environment decides when an engine is opened, by
+            ``HTTPS_PROXY``, ``HTTP_PROXY``, ``ALL_PROXY`` and ``NO_PROXY``, unless a dialer was given to that engine.
+            Credentials never appear in reprs or errors.
         profile: What kind of server it is: ``"openai"``, ``"generic"`` or a `Profile`; by the host's name if not given.
 
     Raises:
@@ -179,6 +210,8 @@ class Endpoint:
     organization: str | None = field(default=None, kw_only=True)
     project: str | None = field(default=None, kw_only=True)
     ssl_context: ssl.SSLContext | None = field(default=None, kw_only=True, repr=False)
+    server_hostname: str | None = field(default=None, kw_only=True, validator=optional(_check_server_name))
+    proxy: str | Unset | None = field(default=UNSET, kw_only=True, validator=_check_proxy, repr=_shown_proxy)
     profile: Profile | str | None = field(default=None, kw_only=True)
 
     def __attrs_post_init__(self) -> None:

@@ -7,7 +7,6 @@ set-up events and some leave ``output`` empty, so a block begins at whatever fir
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Literal, TypeAlias
 
@@ -25,9 +24,24 @@ from engine.messages import (
     Usage,
 )
 from engine.protocol import events as wire
+from engine.protocol.blocks import (
+    SECTION_BREAK,
+    annotations_of,
+    call_block,
+    extra_of,
+    filled,
+    is_nameable,
+    is_replayable,
+    logprobs_of,
+    refusal_block,
+    section_text,
+    text_block,
+    thinking_block,
+)
 from engine.protocol.items import CallItem, CustomToolCallItem, FunctionCallItem, Item, MessageItem, ReasoningItem
-from engine.protocol.parts import ContentPart, OutputText, PlainText, ReasoningText, RefusalPart, SummaryText
+from engine.protocol.parts import OutputText, PlainText, ReasoningText, RefusalPart, SummaryText
 from engine.protocol.response import ResponseObject
+from engine.protocol.usage import usage_from
 from engine.turn_events import (
     TextDelta,
     TextEnded,
@@ -41,9 +55,7 @@ from engine.turn_events import (
     TurnEvent,
 )
 
-__all__ = ["Assembly", "usage_from"]
-
-_SECTION_BREAK: Final = "\n\n"
+__all__ = ["Assembly"]
 
 Kind: TypeAlias = Literal["text", "refusal", "thinking", "call"]
 _Key: TypeAlias = tuple[int, Kind, int]
@@ -80,33 +92,7 @@ class _Growing:
         """The block with what has been written so far."""
         if self.ended:
             return self.block
-        return _filled(self.block, self.written)
-
-
-def _filled(block: AssistantBlock, text: str) -> AssistantBlock:
-    match block:
-        case Text():
-            return Text(text, block.phase, block.item_id, block.annotations)
-        case Refusal():
-            return Refusal(text, block.item_id, block.phase)
-        case Thinking():
-            return Thinking(text, block.signature)
-        case ToolCall():
-            return _tool_call(block.id, block.name, text, block.kind, block.extra)
-        case OutputItem():
-            return block
-
-
-def _tool_call(
-    call: str, name: str, raw: str, kind: Literal["function", "custom"], extra: Mapping[str, Any]
-) -> ToolCall:
-    arguments: Any = None
-    if kind == "function":
-        try:
-            arguments = json.loads(raw)
-        except (ValueError, RecursionError):
-            arguments = None  # the raw text tells the caller what the model wrote
-    return ToolCall(call, name, arguments if isinstance(arguments, dict) else {}, raw, kind, extra=extra)
+        return filled(self.block, self.written)
 
 
 class Assembly:
@@ -125,6 +111,7 @@ class Assembly:
         self._events: list[TurnEvent] = []
         self._response_id: str | None = None
         self._model: str | None = None
+        self._stored: bool | None = None
         self._usage: Usage | None = None
         self._cut = False
 
@@ -149,9 +136,7 @@ class Assembly:
         """Why the response ended, in the caller's terms."""
         if self._cut:
             return "length"
-        if any(isinstance(growing.block, ToolCall) for growing in self._blocks):
-            return "tool_use"
-        return "stop"
+        return "tool_use" if self._message(None).unanswered else "stop"
 
     def _message(self, reason: StopReason | None) -> AssistantMessage:
         return AssistantMessage(
@@ -160,6 +145,7 @@ class Assembly:
             usage=self._usage,
             model=self._model,
             response_id=self._response_id,
+            stored=self._stored,
         )
 
     # --- events ---
@@ -231,6 +217,7 @@ class Assembly:
     def _learn(self, response: ResponseObject) -> None:
         self._response_id = response.id or self._response_id
         self._model = response.model or self._model
+        self._stored = self._stored if response.store is None else response.store
         self._usage = usage_from(response.usage) or self._usage
 
     def _opened(self, event: wire.LifecycleEvent) -> None:
@@ -264,7 +251,7 @@ class Assembly:
             case OutputText() as part:
                 growing = self._say_all(event, "text", part.text)
                 if growing is not None and isinstance(growing.block, Text):
-                    growing.block = evolve(growing.block, annotations=_annotations(part))
+                    growing.block = evolve(growing.block, annotations=annotations_of(part), logprobs=logprobs_of(part))
             case PlainText() as part:
                 self._say_all(event, "text", part.text)
             case RefusalPart() as part:
@@ -360,7 +347,10 @@ class Assembly:
         item = self._items.get(key[0])
         item_id = self._ids.get(key[0])
         phase = item.phase if isinstance(item, MessageItem) else None
-        return self._begin(key, Text("", phase, item_id) if key[1] == "text" else Refusal("", item_id, phase))
+        extra = extra_of(item)
+        if key[1] == "text":
+            return self._begin(key, Text("", phase, item_id, extra=extra))
+        return self._begin(key, Refusal("", item_id, phase, extra=extra))
 
     def _call(self, output_index: int) -> _Growing | None:
         key: _Key = (output_index, "call", 0)
@@ -368,11 +358,9 @@ class Assembly:
         if growing is not None:
             return growing
         item = self._items.get(output_index)
-        if not isinstance(item, FunctionCallItem | CustomToolCallItem) or not _nameable(item):
+        if not isinstance(item, FunctionCallItem | CustomToolCallItem) or not is_nameable(item):
             return None  # arguments of a call that is not introduced yet: the finished item has them all
-        return self._begin(
-            key, ToolCall(_call_identity(item), item.name, kind=_call_kind(item), extra=_call_extra(item))
-        )
+        return self._begin(key, call_block(item))
 
     def _write(self, growing: _Growing, text: str) -> None:
         growing.pieces.append(text)
@@ -402,7 +390,7 @@ class Assembly:
                 return
             if event.item_id is not None:
                 self._ids.setdefault(event.output_index, event.item_id)
-            growing = self._begin(key, Thinking(""))
+            growing = self._begin(key, Thinking("", extra=extra_of(self._items.get(event.output_index))))
         if growing.ended or (growing.section is not None and growing.section[0] != section[0]):
             return
         if growing.section != section:
@@ -416,7 +404,7 @@ class Assembly:
             return
         if 0 < growing.section_start == len(growing.pieces):
             growing.section_start += 1
-            self._write(growing, _SECTION_BREAK)
+            self._write(growing, SECTION_BREAK)
         self._write(growing, text)
 
     def _complete(self, growing: _Growing, block: AssistantBlock, text: str) -> None:
@@ -446,17 +434,16 @@ class Assembly:
                 self._finish_message(index, item)
             case ReasoningItem():
                 self._finish_reasoning(index, item)
-            case FunctionCallItem() | CustomToolCallItem() if _nameable(item):
+            case FunctionCallItem() | CustomToolCallItem() if is_nameable(item):
                 growing = self._call(index)
                 assert growing is not None
                 raw = item.arguments if isinstance(item, FunctionCallItem) else item.input
                 raw = raw or growing.written
-                block = _tool_call(_call_identity(item), item.name, raw, _call_kind(item), _call_extra(item))
-                self._complete(growing, block, raw)
+                self._complete(growing, call_block(item, raw), raw)
         begun = [growing for key, growing in self._by_key.items() if key[0] == index]
         for growing in begun:
             self._end(growing)
-        if not begun and _replayable(item):
+        if not begun and is_replayable(item):
             self._blocks.append(_Growing(len(self._blocks), "text", OutputItem(item.raw), ended=True))
         self._done.add(index)
 
@@ -464,18 +451,16 @@ class Assembly:
         content = item.content
         if isinstance(content, str):
             if content:
-                self._finish_text(index, 0, Text(content, item.phase, item.id))
+                self._finish_text(index, 0, text_block(item, content))
             return
         for number, part in enumerate(content):
             match part:
-                case OutputText():
-                    self._finish_text(index, number, Text(part.text, item.phase, item.id, _annotations(part)))
-                case PlainText():
-                    self._finish_text(index, number, Text(part.text, item.phase, item.id))
+                case OutputText() | PlainText():
+                    self._finish_text(index, number, text_block(item, part))
                 case RefusalPart():
                     key: _Key = (index, "refusal", number)
                     growing = self._by_key.get(key) or self._begin_spoken(key)
-                    self._complete(growing, Refusal(part.refusal, item.id, item.phase), part.refusal)
+                    self._complete(growing, refusal_block(item, part), part.refusal)
 
     def _finish_text(self, index: int, number: int, block: Text) -> None:
         key: _Key = (index, "text", number)
@@ -485,100 +470,14 @@ class Assembly:
         key: _Key = (index, "thinking", 0)
         growing = self._by_key.get(key)
         shown = growing.section[0] if growing is not None and growing.section is not None else None
-        summary, content = (_SECTION_BREAK.join(_texts(parts)) for parts in (item.summary, item.content))
+        summary, content = section_text(item.summary), section_text(item.content)
         text = (content or summary) if shown == "content" else (summary or content)
         if growing is None:
             if not text:
                 return
-            growing = self._begin(key, Thinking(""))
+            growing = self._begin(key, Thinking("", extra=extra_of(item)))
         text = text or growing.written
-        self._complete(growing, Thinking(text, _signature(item)), text)
-
-
-def _nameable(item: FunctionCallItem | CustomToolCallItem) -> bool:
-    """Whether a call says what is called, and how its result will find it."""
-    return bool(item.name and item.call_id.partition("|")[0])
-
-
-def _replayable(item: Item) -> bool:
-    """Whether an item without a block of its own is worth keeping: not an empty message, nor a call without a name."""
-    if isinstance(item, MessageItem):
-        return bool(item.content)
-    return item.type not in {"function_call", "custom_tool_call"}
-
-
-def _call_kind(item: FunctionCallItem | CustomToolCallItem) -> Literal["function", "custom"]:
-    return "function" if isinstance(item, FunctionCallItem) else "custom"
-
-
-_CALL_MEMBERS: Final = frozenset({"type", "id", "status", "call_id", "name", "arguments", "input"})
-
-
-def _call_extra(item: FunctionCallItem | CustomToolCallItem) -> Mapping[str, Any]:
-    return {name: value for name, value in item.raw.items() if value is not None and name not in _CALL_MEMBERS}
-
-
-def _annotations(part: OutputText) -> tuple[Mapping[str, Any], ...]:
-    return tuple(annotation.raw for annotation in part.annotations)
-
-
-def _call_identity(item: FunctionCallItem | CustomToolCallItem) -> str:
-    return f"{item.call_id}|{item.id}" if item.id else item.call_id
-
-
-def _texts(parts: Iterable[ContentPart]) -> list[str]:
-    texts = (part.raw.get("text") for part in parts)
-    return [text for text in texts if isinstance(text, str) and text]
-
-
-def _signature(item: ReasoningItem) -> str:
-    """What a replay needs of a reasoning item, as JSON text."""
-    kept: dict[str, Any] = {"type": item.type}
-    if item.id is not None and item.id.startswith("rs_"):
-        kept["id"] = item.id
-    for name in ("summary", "content", "encrypted_content"):
-        value = item.raw.get(name)
-        if value:
-            kept[name] = value
-    return json.dumps(kept, ensure_ascii=False, separators=(",", ":"))
-
-
-def usage_from(usage: Mapping[str, Any] | None) -> Usage | None:
-    """Read token counts in the Responses API's names or in those of older servers; None when there are none."""
-    if not usage:
-        return None
-    received = _tokens(usage, "input_tokens", "prompt_tokens")
-    produced = _tokens(usage, "output_tokens", "completion_tokens")
-    total = _tokens(usage, "total_tokens")
-    if not total and received is not None and produced is not None:
-        total = received + produced
-    read = _mapping(usage, "input_tokens_details", "prompt_tokens_details")
-    written = _mapping(usage, "output_tokens_details", "completion_tokens_details")
-    counted = Usage(
-        input_tokens=received,
-        output_tokens=produced,
-        total_tokens=total,
-        cached_tokens=_tokens(read, "cached_tokens"),
-        cache_write_tokens=_tokens(read, "cache_write_tokens"),
-        reasoning_tokens=_tokens(written, "reasoning_tokens"),
-    )
-    return None if counted == Usage() else counted
-
-
-def _tokens(holder: Mapping[str, Any], *names: str) -> int | None:
-    for name in names:
-        value = holder.get(name)
-        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-            return value
-    return None
-
-
-def _mapping(holder: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
-    for name in names:
-        value = holder.get(name)
-        if isinstance(value, Mapping):
-            return value
-    return {}
+        self._complete(growing, thinking_block(item, text), text)
 
 
 # Reasons of an incomplete response that hand over to a successor instead of cutting the answer short.

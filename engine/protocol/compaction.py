@@ -8,10 +8,10 @@ from attrs import evolve
 
 from engine.messages import AssistantMessage, Context, OutputItem
 from engine.options import TurnOptions
-from engine.protocol.assembly import usage_from
 from engine.protocol.codec import MalformedFrame, parse_object
 from engine.protocol.failures import Violated
 from engine.protocol.history import create_body
+from engine.protocol.usage import usage_from
 
 __all__ = ["compacted", "compaction_body"]
 

@@ -227,7 +227,7 @@ class Verdict(Enum):
 @define(eq=False)
 class _LaneState:
     current: Exchange | None = None
-    had_abandoned: bool = False
+    broken_off: bool = False  # whether a response was left, or ended badly: more of it may be on its way
     finished: deque[str] = field(factory=lambda: deque(maxlen=_REMEMBERED_RESPONSES))
     earlier_items: dict[str, None] = field(factory=dict)  # a set that knows which is the oldest
 
@@ -267,7 +267,8 @@ class Router:
             return
         state.current = None
         self._in_flight -= 1
-        state.had_abandoned = state.had_abandoned or exchange.abandoned
+        if exchange.abandoned or isinstance(exchange.outcome, Failed | Rejected | Violated):
+            state.broken_off = True
         if exchange.response_id is not None:
             state.finished.append(exchange.response_id)
         state.remember(exchange.item_ids)
@@ -290,7 +291,7 @@ class Router:
             return self._unclaimed(event, state)
         assert state is not None
         if isinstance(event, OutputEvent):
-            if not (state.had_abandoned or state.earlier_items or exchange.abandoned):
+            if not (state.broken_off or state.earlier_items or exchange.abandoned):
                 return exchange
             stale = self._predates(event, exchange, state)
             if exchange.abandoned and (item_id := _item_named_by(event)) is not None:
@@ -302,7 +303,7 @@ class Router:
     def _predates(self, event: OutputEvent, exchange: Exchange, state: _LaneState) -> bool:
         """Whether output must be a predecessor's: it came before its response was announced, or names an old item."""
         announced = exchange.response_id is not None
-        if state.had_abandoned and not announced:
+        if state.broken_off and not announced:
             return True
         item_id = _item_named_by(event) if state.earlier_items else None
         if item_id not in state.earlier_items:
@@ -315,7 +316,7 @@ class Router:
         named = _response_named_by(event)
         if named is None:
             # Unknown events may be output in a shape that is not known; errors never come after a response's end.
-            return isinstance(event, UnknownEvent) and exchange.response_id is None and state.had_abandoned
+            return isinstance(event, UnknownEvent) and exchange.response_id is None and state.broken_off
         if named in state.finished or exchange.response_id not in {None, named}:
             return True
         if isinstance(event, LifecycleEvent):

@@ -31,6 +31,7 @@ from engine.structured import wire_format
 __all__ = ["create_body", "input_items", "is_stored", "wire_tools"]
 
 Item: TypeAlias = dict[str, Any]
+_Spoken: TypeAlias = tuple[tuple[str | None, str | None, Mapping[str, Any]], Item]  # what makes it one message; it
 
 # Option → request field, for those that travel under one name of their own.
 _PLAIN_FIELDS: Final = {
@@ -58,6 +59,16 @@ _NESTED_FIELDS: Final = {
 
 # Kinds of tools that a request may choose by name.
 _NAMED_TOOLS: Final = frozenset({"function", "custom"})
+
+# Members of a call that its output has to repeat, so that a program or a namespace gets back what it asked for. The
+# schema of a custom tool's output has no namespace.
+_ECHOED: Final[Mapping[str, tuple[str, ...]]] = {"function": ("caller", "namespace"), "custom": ("caller",)}
+
+# Members that servers put on items and the schemas of input items do not have.
+_OUTPUT_ONLY: Final = frozenset({"created_by"})
+
+# Members of a reasoning item that are replayed by rules of their own. A status says nothing in a request.
+_REASONING_MEMBERS: Final = frozenset({"type", "id", "status", "summary", "content", "encrypted_content"})
 
 _SHARED_FIELDS: Final = frozenset(name for name, _ in _NESTED_FIELDS.values())
 
@@ -126,10 +137,12 @@ def input_items(messages: Iterable[Message], *, stored: bool) -> list[Item]:
 
     Args:
         messages: The conversation, oldest first.
-        stored: Whether the server keeps responses. Where it does not, item ids mean nothing to it and are left out,
-            and reasoning travels with its encrypted content or not at all.
+        stored: Whether the server keeps responses. Where it does not, or did not keep the one a message came with, the
+            ids of messages, reasoning and calls mean nothing to it and are left out, and reasoning travels with its
+            encrypted content or not at all.
     """
     items: list[Item] = []
+    calls: dict[str, ToolCall] = {}
     for message in messages:
         match message:
             case UserMessage() if not message.content:
@@ -139,9 +152,10 @@ def input_items(messages: Iterable[Message], *, stored: bool) -> list[Item]:
             case DeveloperMessage():
                 items.append({"type": "message", "role": "developer", "content": message.text})
             case ToolResult():
-                items.append(_tool_output(message))
+                items.append(_tool_output(message, calls.get(message.call_id)))
             case AssistantMessage():
-                items.extend(_assistant_items(message.content, stored=stored))
+                items += _assistant_items(message.content, stored=stored and message.stored is not False)
+                calls.update((call.call_id, call) for call in message.tool_calls)
     return items
 
 
@@ -168,7 +182,7 @@ def _input_part(block: UserBlock) -> dict[str, Any]:
             return {"type": "input_file", **{name: value for name, value in fields.items() if value is not None}}
 
 
-def _tool_output(result: ToolResult) -> Item:
+def _tool_output(result: ToolResult, call: ToolCall | None) -> Item:
     output = _user_content(result.content) if result.content else ""
     if result.is_error:  # the wire has no flag for it, and the model must know
         if isinstance(output, str):
@@ -176,55 +190,92 @@ def _tool_output(result: ToolResult) -> Item:
         else:
             output.insert(0, {"type": "input_text", "text": "Error:"})
     kind = "function_call_output" if result.kind == "function" else "custom_tool_call_output"
-    return {"type": kind, "call_id": result.call_id, "output": output}
+    item: Item = {"type": kind, "call_id": result.call_id, "output": output}
+    echoed = {name: call.extra.get(name) for name in _ECHOED[result.kind]} if call is not None else {}
+    return _with(item, {**echoed, **result.extra})
 
 
-def _assistant_items(blocks: tuple[AssistantBlock, ...], *, stored: bool) -> Iterable[Item]:
-    spoken: Item | None = None
+def _with(item: Item, extra: Mapping[str, Any]) -> Item:
+    """Add to an item what its block only passes on."""
+    return item | {
+        name: own(value)
+        for name, value in extra.items()
+        if value is not None and name not in item and name not in _OUTPUT_ONLY
+    }
+
+
+def _assistant_items(blocks: tuple[AssistantBlock, ...], *, stored: bool) -> list[Item]:
+    items: list[Item] = []
+    messages: dict[str, _Spoken] = {}
+    before: _Spoken | None = None
     for block in blocks:
-        if isinstance(block, (Text, Refusal)):
-            if isinstance(block, Text) and not block.text:
-                continue
-            if spoken is None or spoken.get("phase") != block.phase:
-                if spoken is not None:
-                    yield spoken
-                spoken = {"type": "message", "role": "assistant", "content": []}
-                if block.phase is not None:
-                    spoken["phase"] = block.phase
-            spoken["content"].append(_output_part(block))
+        if not isinstance(block, (Text, Refusal)):
+            before = None
+            item = _assistant_item(block, stored=stored)
+            if item is not None:
+                items.append(item)
             continue
-        if spoken is not None:
-            yield spoken
-            spoken = None
-        item = _assistant_item(block, stored=stored)
-        if item is not None:
-            yield item
-    if spoken is not None:
-        yield spoken
+        if isinstance(block, Text) and not block.text:
+            continue
+        # Blocks of one item are one message, wherever they stand; those of no known item if they are neighbours.
+        head = (block.item_id, block.phase, block.extra)
+        spoken = before if block.item_id is None else messages.get(block.item_id)
+        if spoken is None or spoken[0] != head:
+            spoken = (head, _message(block, stored=stored and block.item_id not in messages))
+            items.append(spoken[1])
+            if block.item_id is not None:
+                messages[block.item_id] = spoken
+        spoken[1]["content"].append(_output_part(block))
+        before = spoken
+    return items
+
+
+def _message(block: Text | Refusal, *, stored: bool) -> Item:
+    item: Item = {"type": "message", "role": "assistant", "content": []}
+    if block.phase is not None:
+        item["phase"] = block.phase
+    if stored and block.item_id is not None and block.item_id.startswith("msg_"):
+        item["id"] = block.item_id
+    return _with(item, block.extra)
 
 
 def _output_part(block: Text | Refusal) -> dict[str, Any]:
     if isinstance(block, Refusal):
         return {"type": "refusal", "refusal": block.refusal}
-    return {"type": "output_text", "text": block.text, "annotations": own(block.annotations)}
+    part = {"type": "output_text", "text": block.text, "annotations": own(block.annotations)}
+    if block.logprobs:
+        part["logprobs"] = own(block.logprobs)
+    return part
 
 
 def _assistant_item(block: Thinking | ToolCall | OutputItem, *, stored: bool) -> Item | None:
     match block:
         case OutputItem() if block.type == "reasoning":
-            return _reasoning(block.item, stored=stored)
+            extra = {name: value for name, value in block.item.items() if name not in _REASONING_MEMBERS}
+            return _reasoning(block.item, extra, stored=stored)
         case OutputItem():
-            kept: Item = own(block.item)
-            return kept
+            return _kept(block.item)
         case Thinking():
-            return _reasoning(_signed(block.signature), stored=stored)
+            return _reasoning(_signed(block.signature), block.extra, stored=stored)
         case ToolCall():
             name, text = ("arguments", "function_call") if block.kind == "function" else ("input", "custom_tool_call")
             item = {"type": text, "call_id": block.call_id, "name": block.name, name: _raw_arguments(block)}
-            item |= {other: own(value) for other, value in block.extra.items() if other not in item}
             if stored and block.item_id is not None:
                 item["id"] = block.item_id
-            return item
+            return _with(item, block.extra)
+
+
+def _kept(given: Mapping[str, Any]) -> Item:
+    """Return an item as it came, without what is not sent back; a shell's output holds such members piece by piece."""
+    item = _sendable(given)
+    pieces = item.get("output")
+    if item.get("type") == "shell_call_output" and isinstance(pieces, list):
+        item["output"] = [_sendable(piece) if isinstance(piece, dict) else piece for piece in pieces]
+    return item
+
+
+def _sendable(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: own(value) for name, value in given.items() if name not in _OUTPUT_ONLY}
 
 
 def _raw_arguments(call: ToolCall) -> str:
@@ -245,7 +296,7 @@ def _signed(signature: str | None) -> Mapping[str, Any]:
     return signed if isinstance(signed, dict) else {}
 
 
-def _reasoning(signed: Mapping[str, Any], *, stored: bool) -> Item | None:
+def _reasoning(signed: Mapping[str, Any], extra: Mapping[str, Any], *, stored: bool) -> Item | None:
     """Return the item to replay, None where the server could make nothing of it."""
     kind = signed.get("type")
     if not isinstance(kind, str) or kind.partition(".")[0] != "reasoning":
@@ -262,7 +313,7 @@ def _reasoning(signed: Mapping[str, Any], *, stored: bool) -> Item | None:
     name = signed.get("id")
     if stored and isinstance(name, str) and name.startswith("rs_"):
         item["id"] = name
-    return item
+    return _with(item, extra)
 
 
 def _parts(value: Any, kind: str) -> list[Any]:

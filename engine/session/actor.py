@@ -253,9 +253,9 @@ class Actor:
         return chain.plan(body, server=self.server, stored=self.stored).previous_response_id is not None
 
     @trio.lowlevel.enable_ki_protection
-    def change_endpoint(self, endpoint: Endpoint, breaker: Breaker) -> None:
+    def change_endpoint(self, endpoint: Endpoint, dialer: Dialer, breaker: Breaker) -> None:
         """Go elsewhere, or with another key: what is connected serves the turn that is on it, and no other."""
-        self._endpoint, self._breaker, self.server = endpoint, breaker, endpoint.server
+        self._endpoint, self._dialer, self._breaker, self.server = endpoint, dialer, breaker, endpoint.server
         self.stored = None
         for connection in (self._next, self._current):
             if connection is not None:

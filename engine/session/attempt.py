@@ -168,6 +168,8 @@ class StreamedAttempt(Attempt):
         failure = await stream_events(post, self._take, max_event_bytes=max_event_bytes)
         if failure is None or exchange.outcome is not None:
             return
+        if not post.sent:  # what had left turned out to be unread
+            exchange.withdrawn()
         refused = isinstance(failure, Rejected) and failure.status not in _GATEWAY_STATUSES
         if refused and exchange.delivery is Delivery.AMBIGUOUS:
             exchange.delivery = Delivery.REJECTED

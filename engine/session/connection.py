@@ -233,7 +233,7 @@ class Connection:
         self.requests += 1
         tap = self._socket.tap
         assert tap is not None
-        tap.when_passed(mark, functools.partial(self._passed, rider, exchange))
+        tap.when_passed(mark, functools.partial(self._passed, rider))
         return True
 
     def abandon(self, rider: Rider) -> bool:
@@ -363,9 +363,8 @@ class Connection:
         for rider in abandoned.values():
             rider.drained()
 
-    def _passed(self, rider: Rider, exchange: Exchange) -> None:
-        if rider.exchange is exchange:  # its turn may have sent another request since
-            rider.passed(trio.current_time())
+    def _passed(self, rider: Rider) -> None:
+        rider.passed(trio.current_time())
 
     def _received(self, text: str) -> None:
         self._events += 1
@@ -482,7 +481,7 @@ class Connection:
                 self._socket.fail(Lost(f"the server did not answer a ping within {allowed:g} s"))
                 return math.inf
             else:
-                return sent_at + allowed
+                return min(sent_at + allowed, now + interval)
         due = max(self._last_decoded, self._last_ping) + interval
         if due > now:
             return due
@@ -491,7 +490,7 @@ class Connection:
         self._ping = (now, tap.bytes_received)
         self._last_ping = now
         nursery.start_soon(self._socket.ping, allowed)
-        return now + allowed
+        return now + min(allowed, interval)  # nobody tells when it is answered, and then the next is due
 
     def _check_idle_close(self, now: float) -> float:
         if self._router.in_flight:

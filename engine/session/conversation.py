@@ -153,7 +153,7 @@ class Conversation:
 
     def _keep(self, done: Round, new: tuple[Message, ...]) -> None:
         self._rounds.append(done)
-        if done.message.tool_calls and not done.results:
+        if done.message.unanswered and not done.results:
             self._pending = new
         else:
             self._pending = ()
@@ -319,7 +319,7 @@ def _unanswered(messages: Iterable[Message]) -> tuple[ToolCall, ...]:
     calls: dict[str, ToolCall] = {}
     for message in messages:
         if isinstance(message, AssistantMessage):
-            calls.update((call.call_id, call) for call in message.tool_calls)
+            calls.update((call.call_id, call) for call in message.unanswered)
         elif isinstance(message, ToolResult):
             calls.pop(message.call_id, None)
     return tuple(calls.values())

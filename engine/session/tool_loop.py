@@ -21,6 +21,8 @@ from attrs import Attribute, field, frozen
 from engine.errors import ConfigurationError, ResponseFailed
 from engine.messages import AnyTool, AssistantMessage, Context, Message, Tool, ToolCall, ToolResult
 from engine.options import TurnOptions
+from engine.protocol.codec import encode
+from engine.protocol.history import input_items
 from engine.reports import Delivery, TurnReport
 from engine.session.turn import Turn
 from engine.tools import FunctionTool, ToolArgumentError
@@ -249,6 +251,46 @@ def _failure(call: ToolCall, text: str) -> ToolResult:
     return ToolResult(call.call_id, text[:_LONGEST_FAILURE], is_error=True, kind=call.kind)
 
 
+def _fitting(message: AssistantMessage, results: tuple[ToolResult, ...], room: float) -> tuple[ToolResult, ...]:
+    """Return the outputs of a response's calls with errors in place of those that no request could carry.
+
+    A transcript that holds too much could never be sent again. The largest goes first, and nothing is cut: half an
+    output reads like a whole one.
+
+    Args:
+        message: The response.
+        results: The outputs.
+        room: Bytes that the response and its outputs may add to the next request.
+    """
+    if math.isinf(room):
+        return results
+    sizes = _sizes((message, *results))
+    room -= sum(sizes[: len(sizes) - len(results)])
+    sizes = sizes[len(sizes) - len(results) :]
+    fitting = list(results)
+    while sum(sizes) > room:
+        largest = max(range(len(sizes)), key=sizes.__getitem__)
+        text = f"the output has {sizes[largest]} bytes, and the conversation has room for {max(room, 0):.0f}"
+        error = attrs.evolve(results[largest], content=text, is_error=True)
+        size = _sizes((message, error))[-1]
+        if size >= sizes[largest]:
+            break  # it is not the outputs that are too large
+        fitting[largest], sizes[largest] = error, size
+    return tuple(fitting)
+
+
+def _sizes(messages: Iterable[Message]) -> list[int]:
+    """Bytes that each item of ``messages`` adds to a request; 0 for one that cannot be written, as sending it tells."""
+    return [_size(item) for item in input_items(messages, stored=True)]
+
+
+def _size(item: Mapping[str, Any]) -> int:
+    try:
+        return len(encode(item).encode()) + len(",")
+    except (TypeError, ValueError, RecursionError):
+        return 0
+
+
 def _text_of(error: Exception) -> str:
     try:
         return str(error)
@@ -364,7 +406,7 @@ class ToolLoop:
         It does when the response calls nothing, when it was cut short, so that its calls may be too, and when any of
         its calls is the caller's to answer: then none is run, since the outputs belong together.
         """
-        calls = message.tool_calls
+        calls = message.unanswered
         return message.stop_reason != "tool_use" or not calls or any(map(self._toolbox.is_callers, calls))
 
     async def complete(self, turn: Turn) -> None:
@@ -381,7 +423,7 @@ class ToolLoop:
         if not finished:
             if self.rounds + 1 >= self._settings.max_rounds:
                 raise _exhausted(message, report)
-            results = await self._runner.answers(message.tool_calls)
+            results = _fitting(message, await self._runner.answers(message.unanswered), turn.room)
         done = Round(message, results, report)
         self._close(done, finished)
         if self._settings.on_round is not None:

@@ -26,6 +26,7 @@ from .faults import (
     Stall,
     WrongJson,
 )
+from .injector import Cut, FaultInjector, Faults, Injected, InjectedStream, RandomFaults
 from .memory import Dialer, MemoryDialer, MemoryStream, TcpDialer, memory_stream_pair
 from .quirks import Accept, Garbage, Handshake, HangUp, Ignore, Quirks, Refusal
 from .records import ConnectionRecord, RequestRecord
@@ -76,6 +77,7 @@ __all__ = [
     "ConnectionRecord",
     "Created",
     "CustomCall",
+    "Cut",
     "CutMidFrame",
     "Deaf",
     "Delay",
@@ -85,6 +87,8 @@ __all__ = [
     "Error",
     "Event",
     "Failed",
+    "FaultInjector",
+    "Faults",
     "Garbage",
     "Gate",
     "Handshake",
@@ -92,6 +96,8 @@ __all__ = [
     "Ignore",
     "InProgress",
     "Incomplete",
+    "Injected",
+    "InjectedStream",
     "Keepalive",
     "Late",
     "MemoryDialer",
@@ -101,6 +107,7 @@ __all__ = [
     "Oversized",
     "Ping",
     "Quirks",
+    "RandomFaults",
     "Raw",
     "Refusal",
     "Refuse",

@@ -32,7 +32,7 @@ _ITEM_FIELDS: Final[Mapping[str, tuple[frozenset[str], frozenset[str]]]] = {
         ("custom_tool_call_output", "call_id output", "id status name caller"),
         ("reasoning", "summary", "id content encrypted_content status"),
         ("item_reference", "id", ""),
-        ("compaction", "encrypted_content", "id created_by"),
+        ("compaction", "encrypted_content", "id"),
         ("compaction_trigger", "", "id"),
         ("configuration_update", "", "id reasoning text"),
         ("additional_tools", "role tools", "id"),
@@ -60,8 +60,14 @@ _OTHER_ITEMS: Final = frozenset(
         "shell_call_output",
         "apply_patch_call",
         "apply_patch_call_output",
+        # Multi-agent beta.
+        "agent_message",
+        "multi_agent_call",
+        "multi_agent_call_output",
     }
 )
+_ANYWHERE: Final = frozenset({"type", "agent"})
+"""Members of every item; ``agent`` is of the multi-agent beta."""
 _PREFIXES: Final = {"message": "msg", "function_call": "fc", "reasoning": "rs", "custom_tool_call": "ctc"}
 _INPUT_PARTS: Final = frozenset({"input_text", "input_image", "input_file", "input_audio"})
 _PART_TEXT: Final = {"input_text": "text", "output_text": "text", "refusal": "refusal"}
@@ -76,6 +82,8 @@ def check_item(param: str, item: object, *, last: bool) -> None:
         raise missing_parameter(f"{param}.type")
     if not isinstance(kind, str) or (kind not in _ITEM_FIELDS and kind not in _OTHER_ITEMS):
         raise wrong_value(f"{param}.type", f"'{param}.type' names no kind of input item.")
+    if "created_by" in item:  # what the service notes for its reader is in no schema of an input item
+        raise unknown_parameter(f"{param}.created_by")
     if kind in _OTHER_ITEMS:
         return
     required, optional = _ITEM_FIELDS[kind]
@@ -83,7 +91,7 @@ def check_item(param: str, item: object, *, last: bool) -> None:
         if item.get(name) is None:
             raise missing_parameter(f"{param}.{name}")
     for name, value in item.items():
-        if name not in required and name not in optional and name != "type":
+        if name not in required and name not in optional and name not in _ANYWHERE:
             raise unknown_parameter(f"{param}.{name}")
         if name in {"id", "call_id", "name", "arguments", "input", "status", "role"} and value is not None:
             check_string(f"{param}.{name}", value)

@@ -12,7 +12,17 @@ import trio
 from engine.errors import ConfigurationError
 from engine.protocol.failures import Unreachable
 
-__all__ = ["Dialer", "TcpDialer", "close_at_once", "default_ssl_context", "too_slow", "undialled"]
+__all__ = [
+    "Dialer",
+    "ProxyFailed",
+    "TcpDialer",
+    "close_at_once",
+    "default_ssl_context",
+    "refused_by_tls",
+    "tls_problem",
+    "too_slow",
+    "undialled",
+]
 
 
 class Dialer(Protocol):
@@ -91,6 +101,11 @@ def default_ssl_context() -> ssl.SSLContext:
 
 # --- what can go wrong on the way to a server ------------------------------------------------------------------------
 
+
+class ProxyFailed(OSError):
+    """A proxy was not reached, refused, or answered nonsense. The text names it, and never its credentials."""
+
+
 _STEPS: Final = {
     "credentials": "asking for the key of",
     "tcp": "connecting to",
@@ -110,14 +125,55 @@ def undialled(stage: str, server: str, error: Exception) -> Unreachable:
     if stage == "credentials":
         problem = "returned an unusable key" if isinstance(error, ConfigurationError) else "raised"
         return Unreachable(stage, f"the api_key function {problem}", error)
+    if isinstance(error, ProxyFailed):
+        return Unreachable("proxy", f"connecting to {server} failed: {error}", error.__cause__)
     if stage == "tcp" and isinstance(error, (socket.gaierror, UnicodeError)):
         return Unreachable("dns", f"the host name of {server} could not be resolved", error)
     if isinstance(error.__cause__, ssl.SSLError):
-        return Unreachable(stage, f"{_STEPS[stage]} {server} failed", error.__cause__)
+        cause = error.__cause__
+        return Unreachable(stage, f"{_STEPS[stage]} {server} failed{tls_problem(cause)}", cause)
     problem = "failed" if isinstance(error, (OSError, trio.BrokenResourceError)) else "raised"
     return Unreachable(stage, f"{_STEPS[stage]} {server} {problem}", error)
 
 
-def too_slow(stage: str, server: str, seconds: float) -> Unreachable:
-    """Say which step took too long; takes the arguments of `undialled`, and ``"upgrade"``."""
-    return Unreachable("timeout", f"{_STEPS[stage]} {server} took longer than {seconds:g} s")
+def too_slow(stage: str, server: str, seconds: float, *, proxy: str | None = None) -> Unreachable:
+    """Say which step took too long.
+
+    Args:
+        stage: As for `undialled`, or ``"upgrade"``.
+        server: As for `undialled`.
+        seconds: How long it could have taken.
+        proxy: The proxy on the way, as it may be shown.
+    """
+    way = f" through the proxy {proxy}" if proxy is not None and stage == "tcp" else ""
+    return Unreachable("timeout", f"{_STEPS[stage]} {server}{way} took longer than {seconds:g} s")
+
+
+_REFUSALS: Final = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED", "HANDSHAKE_FAILURE", "DECRYPT_ERROR")
+"""What is in the names of the alerts that answer a client's certificate, or that there is none."""
+
+
+def tls_problem(cause: BaseException) -> str:
+    """What TLS objected to, as it goes behind "failed": the verdict on a certificate, or the name of an alert."""
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return f": the certificate was not accepted ({cause.verify_message.rstrip('.')})"
+    reason = getattr(cause, "reason", None)
+    if not isinstance(reason, str):
+        return ""
+    hint = ", the server asks for a client certificate" if "CERTIFICATE_REQUIRED" in reason else ""
+    return f": {reason.lower().replace('_', ' ')}{hint}"
+
+
+def refused_by_tls(error: BaseException | None) -> Unreachable | None:
+    """Say what a stream's breaking means if the server ended the TLS handshake with it; None if it did not.
+
+    To be asked only where nothing was received yet. In TLS 1.3 the client's handshake is done before the server has
+    looked at its certificate: what the server thinks of it comes where its answer would (RFC 8446, figure 1).
+    """
+    cause = error.__cause__ if error is not None else None
+    if not isinstance(cause, ssl.SSLError) or isinstance(cause, ssl.SSLCertVerificationError):
+        return None
+    reason = cause.reason or ""
+    if "ALERT" not in reason or not any(name in reason for name in _REFUSALS):
+        return None
+    return Unreachable("tls", f"the server refused the TLS handshake{tls_problem(cause)}", cause)

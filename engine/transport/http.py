@@ -29,7 +29,8 @@ from engine.options import Endpoint
 from engine.protocol.failures import Broken, Failure, Lost, Unreachable, Violated
 from engine.protocol.refusals import refusal
 from engine.transport.credentials import request_headers, resolve_key
-from engine.transport.dial import Dialer, close_at_once, default_ssl_context, too_slow, undialled
+from engine.transport.dial import Dialer, close_at_once, default_ssl_context, refused_by_tls, too_slow, undialled
+from engine.transport.proxy import proxy_on_the_way
 
 __all__ = ["HttpClient", "Post", "WithoutHttpDetails", "read_body", "read_refusal", "whole_answer"]
 
@@ -68,6 +69,7 @@ class _Stream(httpcore.AsyncNetworkStream):
         self._stream = stream
         self._backend = backend
         self._server = server
+        self._head = b""
         self.used = False
         self.ended = False
         self.broken: Exception | None = None  # httpcore drops the causes of its exceptions
@@ -84,10 +86,18 @@ class _Stream(httpcore.AsyncNetworkStream):
         return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 - ignored
-        self.used = True
+        if not self.used:
+            # The head goes out with the body. A server that hangs up in between would make the body's write fail,
+            # and a TLS stream on which one has failed keeps what the server said to itself.
+            self.used = True
+            self._head = buffer
+            return
         view = memoryview(buffer)
+        first, self._head = self._head + buffer[:_SEND_BYTES], b""
         try:
-            for start in range(0, len(view), _SEND_BYTES):  # a TLS stream encrypts whatever it is given in one go
+            if first:
+                await self._stream.send_all(first)
+            for start in range(_SEND_BYTES, len(view), _SEND_BYTES):  # a TLS stream encrypts what it is given in one go
                 await self._stream.send_all(view[start : start + _SEND_BYTES])
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self.broken = error
@@ -114,9 +124,11 @@ class _Stream(httpcore.AsyncNetworkStream):
 
     async def _encrypted(self, server_hostname: str) -> trio.abc.Stream:
         try:
-            context = self._backend.endpoint.ssl_context or default_ssl_context()
+            endpoint = self._backend.endpoint
             return await self._backend.dialer.start_tls(
-                self._stream, ssl_context=context, server_hostname=server_hostname
+                self._stream,
+                ssl_context=endpoint.ssl_context or default_ssl_context(),
+                server_hostname=endpoint.server_hostname or server_hostname,
             )
         except BaseException:  # an interrupt can come before the dialer's first instruction
             await self.aclose()
@@ -271,7 +283,9 @@ class HttpClient:
 
     def __init__(self, endpoint: Endpoint, dialer: Dialer) -> None:
         self.endpoint = endpoint
-        self.server: str = urlsplit(endpoint.base_url).netloc
+        url = urlsplit(endpoint.http_url(""))
+        self.server: str = url.netloc
+        self.proxy: str | None = proxy_on_the_way(dialer, url)
         self._backend = _Backend(endpoint, dialer, self.server)
         self.httpx: httpx.AsyncClient = httpx.AsyncClient(
             transport=_Transport(self._backend),
@@ -394,7 +408,7 @@ class Post:
             self._response = response
             self.status = response.status_code
             return response
-        raise _DialError(too_slow(self._stage, self._client.server, self._connect))
+        raise _DialError(too_slow(self._stage, self._client.server, self._connect, proxy=self._client.proxy))
 
     @trio.lowlevel.enable_ki_protection
     async def __aexit__(
@@ -442,6 +456,10 @@ class Post:
                 return Unreachable("http", "the URL cannot be used for HTTP")
             case httpx.NetworkError():
                 cause = self._stream.broken if self._stream is not None else None
+                refused = refused_by_tls(cause) if self.status is None else None
+                if refused is not None:
+                    self.sent = False  # such a server has not read any of it
+                    return refused
                 return Lost("the connection broke before the answer had ended", cause=cause)
             case httpx.ProtocolError() if self._stream is not None and self._stream.ended:
                 return Lost("the server closed the connection before the answer had ended")

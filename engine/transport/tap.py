@@ -17,6 +17,7 @@ import trio
 from attrs import evolve
 
 from engine.protocol.failures import Broken, Failure, Lost, Refused, Unreachable
+from engine.transport.dial import refused_by_tls
 
 __all__ = ["Tap"]
 
@@ -101,6 +102,10 @@ class Tap(trio.abc.Stream):
         self._outbox.append(bytes(data))
         self._outbox_filled.unpark()
 
+    def retract(self) -> None:
+        """Take back what was queued last. Only before the next checkpoint: the pump must not have seen it."""
+        self.bytes_queued -= len(self._outbox.pop())
+
     async def wait_send_all_might_not_block(self) -> None:
         """Return at once: putting something in the outbox never blocks."""
         await trio.lowlevel.checkpoint()
@@ -161,7 +166,8 @@ class Tap(trio.abc.Stream):
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self.ended = True
             if not self._accepted:
-                self._fail(Unreachable("upgrade", "the connection broke before the upgrade was answered", error))
+                broken = Unreachable("upgrade", "the connection broke before the upgrade was answered", error)
+                self._fail(refused_by_tls(error) or broken)
             raise
         except Exception as error:
             self._fail(Broken(error))  # the stream itself is at fault, which must not be told of the peer

@@ -19,6 +19,7 @@ from engine.options import Endpoint
 from engine.protocol.failures import Broken, Failure, Lost, Unreachable, Violated
 from engine.transport.credentials import request_headers, resolve_key
 from engine.transport.dial import Dialer, close_at_once, default_ssl_context, too_slow, undialled
+from engine.transport.proxy import proxy_on_the_way
 from engine.transport.tap import Tap
 
 __all__ = ["Bounds", "WebSocket"]
@@ -143,6 +144,11 @@ class WebSocket:
                 await self._ws.send_message(text)
             except ConnectionClosed:
                 return None
+        if self._failed:
+            # It failed while the frame waited for the library's lock. Whoever is told that nothing was sent may send it
+            # elsewhere, so the pump must not find it.
+            self._tap.retract()
+            return None
         return self._tap.bytes_queued
 
     async def ping(self, timeout: float) -> None:  # noqa: ASYNC109 - a pong is awaited nowhere else
@@ -190,7 +196,8 @@ class WebSocket:
                 if context is not None:
                     stage = "tls"
                     try:
-                        stream = await self._dialer.start_tls(stream, ssl_context=context, server_hostname=target.host)
+                        name = self._endpoint.server_hostname or target.host
+                        stream = await self._dialer.start_tls(stream, ssl_context=context, server_hostname=name)
                     except BaseException:  # an interrupt can come before the dialer's first instruction
                         await close_at_once(stream)
                         raise
@@ -199,7 +206,8 @@ class WebSocket:
             self._report(undialled(stage, target.host_header, error))
         else:
             if scope.cancelled_caught:
-                self._report(too_slow(stage, target.host_header, self._bounds.connect))
+                proxy = proxy_on_the_way(self._dialer, self._endpoint.websocket)
+                self._report(too_slow(stage, target.host_header, self._bounds.connect, proxy=proxy))
         return None
 
     async def _serve(self, stream: trio.abc.Stream, deadline: float) -> None:

@@ -50,7 +50,15 @@ def test_only_control_characters_are_neutralised() -> None:
 
 def test_records_become_plain_objects() -> None:
     assert plain((Text("a"), ToolCall("call_1", "f", {"x": [1, Delivery.ACCEPTED]}))) == [
-        {"type": "text", "text": "a", "phase": None, "item_id": None, "annotations": []},
+        {
+            "type": "text",
+            "text": "a",
+            "phase": None,
+            "item_id": None,
+            "annotations": [],
+            "logprobs": [],
+            "extra": {},
+        },
         {
             "type": "tool_call",
             "id": "call_1",

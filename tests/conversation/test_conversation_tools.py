@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from talking import answers, outputs, session_to, tool
 from trio.testing import MockClock
 
@@ -19,6 +20,8 @@ from engine.simulator import (
     CustomCall,
     Error,
     Incomplete,
+    OutputItem,
+    Raw,
     Reply,
     Say,
     Script,
@@ -265,6 +268,81 @@ async def test_an_exception_of_a_tool_is_never_logged(
     assert "the secret" not in caplog.text
 
 
+LIMIT = 20_000
+
+
+def sized(letter: str) -> Any:
+    def give(size: int) -> str:
+        return letter * size
+
+    return engine.FunctionTool(give, name=letter)
+
+
+@pytest.mark.parametrize(
+    ("said", "sizes", "kept"),
+    [
+        (0, {"a": 30_000}, ""),  # more than a request may have
+        (0, {"a": 15_000}, "a"),
+        (10_000, {"a": 15_000}, ""),  # the answer has to be sent again as well
+        (0, {"a": 9_000, "b": 11_000, "c": 10}, "ac"),
+        (0, {"a": 6_000, "b": 7_000, "c": 8_000}, "ab"),  # the largest goes, and then there is room
+        (0, {"a": 8_000, "b": 30_000, "c": 40_000, "d": 500}, "ad"),
+    ],
+)
+async def test_outputs_that_no_request_could_carry_become_errors(
+    autojump_clock: MockClock, said: int, sizes: dict[str, int], kept: str
+) -> None:
+    called = [Call(name, {"size": size}) for name, size in sizes.items()]
+    brain = Script([[Say("x" * said), *called], Reply("I see."), Reply("Again.")])
+    limits = engine.Limits(max_request_bytes=LIMIT)
+    async with session_to(brain, limits=limits, transport=engine.Transport.WEBSOCKET) as (session, sim):
+        chat = session.conversation(tools=[sized(name) for name in sizes])
+        assert (await chat.send("Tell me.")).text == "I see."
+        assert outputs(sim) == [
+            name * size if name in kept else f"Error: {told}"
+            for (name, size), told in zip(sizes.items(), texts(chat.rounds[0].results), strict=True)
+        ]
+        sim.abort()  # what was answered can be sent whole again
+        await trio.sleep(1)
+        assert (await chat.send("And now?")).text == "Again."
+    for (name, size), result in zip(sizes.items(), chat.rounds[0].results, strict=True):
+        assert result.is_error is (name not in kept)
+        (told,) = texts([result])
+        if result.is_error:
+            counted = int(
+                told.removeprefix("the output has ").partition(" bytes, and the conversation has room for ")[0]
+            )
+            assert size < counted < size + 200
+    assert all(request.size <= LIMIT for request in sim.requests)
+
+
+def texts(results: Any) -> list[str]:
+    return [result.content[0].text for result in results]
+
+
+async def test_small_outputs_are_left_alone_where_it_is_not_they_that_are_too_large(autojump_clock: MockClock) -> None:
+    brain = Script([[Say("x" * LIMIT), Call("a", {"size": 1})], Reply("so")])
+    limits = engine.Limits(max_request_bytes=LIMIT)
+    async with session_to(brain, limits=limits, transport=engine.Transport.WEBSOCKET) as (session, sim):
+        chat = session.conversation(tools=[sized("a")])
+        await chat.send("Tell me.")  # the server holds the answer: only the output has to be sent
+        sim.abort()
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(engine.RequestTooLarge):
+            await chat.send("And now?")
+    assert texts(chat.rounds[0].results) == ["a"]
+
+
+async def test_an_answer_that_json_cannot_say_again_is_told_as_such(autojump_clock: MockClock) -> None:
+    # A number too large for a double is read as an infinity, which has no size, since it cannot be written.
+    item = '{"type":"web_search_call","id":"ws_1","status":"completed","action":{"score":1e999}}'
+    done = f'{{"type":"response.output_item.done","output_index":7,"item":{item}}}'
+    async with session_to(Script([[Created(), Raw(done), Call("a", {"size": 1})]])) as (session, sim):
+        with pytest.raises(engine.ConfigurationError, match="not finite"):
+            await session.run("Tell me.", [sized("a")])
+    assert len(sim.requests) == 1
+
+
 async def test_each_call_has_its_own_time(autojump_clock: MockClock) -> None:
     stopped: list[str] = []
 
@@ -384,6 +462,32 @@ def test_a_call_into_a_namespace_is_the_callers() -> None:
     toolbox = Toolbox([{"type": "namespace", "name": "crm", "tools": [{"type": "function", "name": "look"}, 3]}], ())
     assert toolbox.is_callers(engine.ToolCall("c", "look"))
     assert not toolbox.is_callers(engine.ToolCall("c", "crm"))
+
+
+@pytest.mark.parametrize("kind", ["function_call", "custom_tool_call"])
+async def test_a_call_whose_output_the_response_holds_is_not_run(autojump_clock: MockClock, kind: str) -> None:
+    ran: list[str] = []
+
+    def look(text: str = "") -> str:
+        ran.append(text)
+        return "seen"
+
+    arguments = {"function_call": {"arguments": "{}"}, "custom_tool_call": {"input": "x"}}[kind]
+    served = [
+        OutputItem({"type": kind, "call_id": "call_1", "name": "theirs", **arguments}),
+        OutputItem({"type": f"{kind}_output", "id": "o_1", "call_id": "call_1", "output": "3", "status": "completed"}),
+    ]
+    brain = Script([[*served, Call("look", {"text": "mine"})], [*served, Say("Three.")], Reply("Yes.")])
+    async with session_to(brain) as (session, sim):
+        chat = session.conversation(tools=[tool(look), engine.Tool("theirs")])
+        reply = await chat.send("Look.")
+        assert (reply.text, reply.stop_reason) == ("Three.", "stop")
+        assert (len(reply.tool_calls), reply.unanswered, chat.unanswered) == (1, (), ())
+        assert ran == ["mine"]
+        assert [len(each.results) for each in chat.rounds] == [1, 0]
+        assert len(chat.messages) == 4
+        assert (await chat.send("Sure?")).text == "Yes."
+    assert [item["type"] for item in sim.requests[2].input] == ["message"]
 
 
 async def test_calls_of_a_response_that_was_cut_are_not_run(autojump_clock: MockClock) -> None:

@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.messages import AssistantMessage, OutputItem, Refusal, Text, Thinking, ToolCall, Usage
-from engine.protocol.assembly import Assembly, usage_from
+from engine.protocol.assembly import Assembly
 from engine.protocol.codec import SERVER_EVENT_CLASSES, decode, decode_object
 from engine.protocol.events import TERMINALS, LifecycleEvent, TerminalEvent
 from engine.protocol.response import structure_response
+from engine.protocol.usage import usage_from
 from engine.turn_events import (
     TextDelta,
     TextEnded,

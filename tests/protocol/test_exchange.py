@@ -183,6 +183,32 @@ def test_unannounced_output_after_a_turn_that_was_left(unannounced: ServerEvent)
     assert router.route(unannounced) is second
 
 
+@pytest.mark.parametrize("end", [lifecycle("failed"), error("x"), event("response.error"), event("response.completed")])
+@pytest.mark.parametrize("unannounced", [delta(item_id="msg_2"), event("hologram")])
+def test_unannounced_output_after_a_turn_that_failed(unannounced: ServerEvent, end: ServerEvent) -> None:
+    router, (first,) = routed(None)
+    for each in (lifecycle("created"), delta(item_id="msg_1"), end):
+        assert router.route(each) is first
+        first.receive(each)
+    router.end(first)
+    second = sent()
+    router.begin(second)
+    assert router.route(unannounced) is Verdict.DROPPED
+    router.route(lifecycle("created", "resp_2"))
+    assert router.route(unannounced) is second
+
+
+def test_unannounced_output_after_a_request_that_was_refused() -> None:
+    router, (first,) = routed(None)
+    first.receive(error("server_error"))
+    router.end(first)
+    second = sent()
+    router.begin(second)
+    assert router.route(delta()) is Verdict.DROPPED
+    router.route(lifecycle("created", "resp_2"))
+    assert router.route(delta()) is second
+
+
 @pytest.mark.parametrize("unannounced", [delta(), delta(item_id="msg_2"), event("hologram")])
 def test_unannounced_output_after_a_turn_that_ended(unannounced: ServerEvent) -> None:
     router, second = followed()

@@ -132,10 +132,10 @@ def test_results_of_custom_tools() -> None:
     assert items(ToolResult("call_1", "4", kind="custom"))[0]["type"] == "custom_tool_call_output"
 
 
-def test_texts_of_one_phase_are_one_message() -> None:
+def test_neighbours_of_no_known_item_are_one_message_if_their_phase_is_one() -> None:
     made = said(
-        Text("a", "commentary", "msg_1"),
-        Text("b", "commentary", "msg_2"),
+        Text("a", "commentary"),
+        Text("b", "commentary"),
         Text("c", "final_answer"),
         Refusal("no"),
         Text("d"),
@@ -152,6 +152,49 @@ def test_texts_of_one_phase_are_one_message() -> None:
     assert "phase" not in made[2]
 
 
+@pytest.mark.parametrize("stored", [False, True])
+def test_blocks_of_one_item_are_one_message_wherever_they_stand(stored: bool) -> None:
+    made = said(
+        Text("a", None, "msg_1"),
+        Text("b", None, "msg_2"),
+        Refusal("no", "msg_1"),
+        Text("c"),
+        Text("d", "final_answer", "msg_2"),  # not what that item was: a message of its own, without the id
+        Text("e", None, "msg_3", extra={"agent": {"agent_name": "/root"}}),
+        Text("f", None, "made up"),
+        stored=stored,
+    )
+    assert [[part.get("text", part.get("refusal")) for part in each["content"]] for each in made] == [
+        ["a", "no"], ["b"], ["c"], ["d"], ["e"], ["f"],
+    ]  # fmt: skip
+    ids = ["msg_1", "msg_2", None, None, "msg_3", None]
+    assert [each.get("id") for each in made] == (ids if stored else [None] * 6)
+    assert [each.get("agent") for each in made] == [None, None, None, None, {"agent_name": "/root"}, None]
+
+
+CALLER = {"type": "program", "caller_id": "call_0"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "extra", "echoed"),
+    [
+        ("function", {}, {"caller": CALLER, "namespace": "math"}),
+        ("custom", {}, {"caller": CALLER}),  # the schema of its output has no namespace
+        ("function", {"caller": None}, {"namespace": "math"}),
+        ("function", {"caller": {"type": "direct"}, "name": "add", "output": "!"}, {
+            "caller": {"type": "direct"}, "namespace": "math", "name": "add"
+        }),
+    ],
+)  # fmt: skip
+def test_results_go_back_to_whoever_called(kind: Any, extra: dict[str, Any], echoed: dict[str, Any]) -> None:
+    call = ToolCall("call_1|fc_1", "add", {}, "{}", kind, extra={"caller": CALLER, "namespace": "math", "async": True})
+    result = ToolResult("call_1", "3", kind=kind, extra=extra)
+    sent = items(AssistantMessage([call]), result)[1]
+    assert sent == {"type": f"{sent['type']}", "call_id": "call_1", "output": "3", **echoed}
+    alone = {name: value for name, value in extra.items() if value is not None and name != "output"}
+    assert items(result) == [{"type": sent["type"], "call_id": "call_1", "output": "3", **alone}]
+
+
 def test_calls_and_hosted_items_keep_their_place_among_the_texts() -> None:
     made = said(
         Text("a", "commentary"), ToolCall("call_1", "add", {}, "{}"), Text("b", "commentary"), OutputItem(SEARCH)
@@ -164,6 +207,23 @@ def test_annotations_travel_with_their_text() -> None:
     citation = {"type": "url_citation", "url": "https://x", "title": "t", "start_index": 0, "end_index": 1}
     (made,) = said(Text("a", annotations=[citation]))
     assert made["content"] == [{"type": "output_text", "text": "a", "annotations": [citation]}]
+
+
+def test_log_probabilities_travel_with_their_text() -> None:
+    token = {"token": "a", "bytes": [97], "logprob": -0.5, "top_logprobs": []}
+    (made,) = said(Text("a", logprobs=[token]))
+    assert made["content"] == [{"type": "output_text", "text": "a", "annotations": [], "logprobs": [token]}]
+
+
+def test_what_only_servers_write_is_not_sent_back() -> None:
+    piece = {"stdout": "x", "stderr": "", "outcome": {"type": "exit", "exit_code": 0}}
+    shell = {"type": "shell_call_output", "id": "sho_1", "call_id": "call_1", "output": [piece], "status": None}
+    signed = {**shell, "created_by": "model", "output": [{**piece, "created_by": "model"}]}
+    odd = {**shell, "output": "odd"}
+    call = ToolCall("call_2", "f", extra={"created_by": "model", "async": False})
+    made = said(OutputItem(signed), OutputItem(odd), call)
+    assert made[:2] == [shell, odd]
+    assert made[2] == {"type": "function_call", "call_id": "call_2", "name": "f", "arguments": "{}", "async": False}
 
 
 @pytest.mark.parametrize("stored", [False, True])

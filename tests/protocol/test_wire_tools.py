@@ -171,6 +171,29 @@ ITEMS: dict[str, dict[str, Any]] = {
         "phase": "commentary",
         "content": [{"type": "output_text", "text": "Looking", "annotations": []}],
     },
+    "more commentary": {
+        "type": "message",
+        "id": "msg_3",
+        "role": "assistant",
+        "status": "completed",
+        "phase": "commentary",
+        "content": [
+            {
+                "type": "output_text",
+                "text": "Well",
+                "annotations": [],
+                "logprobs": [{"token": "Well", "bytes": [87], "logprob": -0.5, "top_logprobs": []}],
+            }
+        ],
+        "agent": {"agent_name": "/root/critic"},
+    },
+    "reasoning of an agent": {
+        "type": "reasoning",
+        "id": "rs_3",
+        "summary": [{"type": "summary_text", "text": "so"}],
+        **SEALED,
+        "agent": {"agent_name": "/root"},
+    },
     "reasoning": {
         "type": "reasoning",
         "id": "rs_1",
@@ -352,7 +375,6 @@ ITEMS: dict[str, dict[str, Any]] = {
 
 # Kinds that this library takes apart; everything else is kept whole, ids included, since many types need theirs.
 TAKEN_APART = {"message", "reasoning", "function_call", "custom_tool_call"}
-IDS_KEPT_WHERE_STORED = TAKEN_APART - {"message"}
 
 
 def expected(item: dict[str, Any], stored: bool) -> dict[str, Any]:
@@ -360,7 +382,7 @@ def expected(item: dict[str, Any], stored: bool) -> dict[str, Any]:
     if kind not in TAKEN_APART:
         return item
     kept = {name: value for name, value in item.items() if name != "status"}
-    if not stored or kind not in IDS_KEPT_WHERE_STORED:
+    if not stored:
         kept.pop("id", None)
     return kept
 

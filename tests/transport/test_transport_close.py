@@ -336,3 +336,22 @@ async def test_releasing_many_sessions_takes_as_long_as_one(autojump_clock: Mock
                 for number in range(10):
                     nursery.start_soon(eng.release, str(number))
             assert held.elapsed == 2
+
+
+async def test_nothing_is_queued_on_a_socket_that_fails_while_sending(autojump_clock: MockClock) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        await peer.until_gone()
+
+    class AfterOneStep(trio.abc.Instrument):
+        def after_task_step(self, task: trio.lowlevel.Task) -> None:
+            trio.lowlevel.remove_instrument(self)
+            whole.socket.fail(Lost("in the middle of sending"))
+
+    async with contained() as held, opened(held, script) as whole:
+        assert whole.socket.tap is not None
+        before = whole.socket.tap.bytes_queued
+        trio.lowlevel.add_instrument(AfterOneStep())
+        assert await whole.socket.send("too late") is None
+        assert whole.socket.tap.bytes_queued == before
+    assert whole.failures == [Lost("in the middle of sending")]

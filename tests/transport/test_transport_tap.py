@@ -221,3 +221,19 @@ async def test_its_repr_shows_no_address(autojump_clock: MockClock) -> None:
     tap, _, _ = await tapped()
     assert repr(tap) == "<Tap>"
     await tap.wait_send_all_might_not_block()
+
+
+async def test_what_is_taken_back_never_leaves(autojump_clock: MockClock) -> None:
+    tap, far, _ = await tapped()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(tap.pump)
+        await trio.testing.wait_all_tasks_blocked()
+        await tap.send_all(b"kept")
+        await tap.send_all(b"taken back")
+        tap.retract()
+        assert (tap.bytes_queued, tap.outbox_bytes) == (4, 4)
+        await trio.testing.wait_all_tasks_blocked()
+        await tap.send_all(b"!")
+        assert await receive_exactly(far, 5) == b"kept!"
+        assert tap.clean
+        nursery.cancel_scope.cancel(reason="seen enough")

@@ -27,6 +27,7 @@ from engine import (
     Reply,
     RequestRejected,
     ResponseFailed,
+    RetryPolicy,
     Round,
     Session,
     TextDelta,
@@ -78,11 +79,15 @@ async def one_session(endpoint: Endpoint) -> None:
         assert_type(answer.text, str)
         assert_type(answer.usage, Usage | None)
         assert_type(answer.tool_calls, tuple[ToolCall, ...])
-        context = Context([UserMessage("hello"), answer, ToolResult("call_1", "done")], instructions="Be brief.")
+        assert_type(answer.unanswered, tuple[ToolCall, ...])
+        assert_type(answer.stored, bool | None)
+        result = ToolResult("call_1", "done", extra={"caller": {"type": "direct"}})
+        context = Context([UserMessage("hello"), answer, result], instructions="Be brief.")
         async with session.turn(
             context,
             TurnOptions(temperature=0.8, metadata={"a": "b"}),
             timeouts=Timeouts(turn=20),
+            retry=RetryPolicy(max_dispatches=2, resend_ambiguous=0, back_off=[1, 2.5]),
             on_cancel=OnCancel.CLOSE,
             transport=Transport.AUTO,
         ) as turn:

@@ -136,6 +136,10 @@ WRONG: list[tuple[str, Any]] = [
     ("Text.text", lambda: Text(None)),  # type: ignore[arg-type]
     ("Text.text", lambda: Text(b"x")),  # type: ignore[arg-type]
     ("text annotations", lambda: Text("x", annotations={"a": {}})),  # type: ignore[dict-item]
+    ("text logprobs", lambda: Text("x", logprobs={"a": {}})),  # type: ignore[dict-item]
+    ("Text.extra", lambda: Text("x", extra=[])),  # type: ignore[arg-type]
+    ("Thinking.extra", lambda: Thinking("x", extra="agent")),  # type: ignore[arg-type]
+    ("Refusal.extra", lambda: Refusal("x", extra=None)),  # type: ignore[arg-type]
     ("Thinking.text", lambda: Thinking(7)),  # type: ignore[arg-type]
     ("Thinking.signature", lambda: Thinking("x", {})),  # type: ignore[arg-type]
     ("Refusal.refusal", lambda: Refusal(None)),  # type: ignore[arg-type]
@@ -146,12 +150,16 @@ WRONG: list[tuple[str, Any]] = [
     ("ToolCall.id", lambda: ToolCall("", "f")),
     ("ToolCall.id", lambda: ToolCall(None, "f")),  # type: ignore[arg-type]
     ("ToolCall.id", lambda: ToolCall("|fc_1", "f")),
+    ("ToolCall.id", lambda: ToolCall(" \n|fc_1", "f")),
     ("ToolCall.name", lambda: ToolCall("c", "")),
     ("ToolCall.arguments", lambda: ToolCall("c", "f", "{}")),  # type: ignore[arg-type]
     ("ToolCall.raw_arguments", lambda: ToolCall("c", "f", {}, {})),  # type: ignore[arg-type]
     ("ToolCall.kind", lambda: ToolCall("c", "f", {}, "", "tool")),  # type: ignore[arg-type]
     ("ToolResult.call_id", lambda: ToolResult("", "x")),
     ("ToolResult.call_id", lambda: ToolResult("|fc_1", "x")),
+    ("ToolResult.call_id", lambda: ToolResult(" ", "x")),
+    ("ToolResult.call_id", lambda: ToolResult("\t\n|fc_1", "x")),
+    ("ToolResult.extra", lambda: ToolResult("c", "x", extra=None)),  # type: ignore[arg-type]
     ("ToolResult.call_id", lambda: ToolResult(None, "x")),  # type: ignore[arg-type]
     ("ToolResult.call_id", lambda: ToolResult(ToolCall("c", "f"), "x")),  # type: ignore[arg-type]
     ("ToolResult.kind", lambda: ToolResult("c", "x", kind=None)),  # type: ignore[arg-type]
@@ -263,7 +271,7 @@ def test_messages_are_values(value: Any) -> None:
 
 def test_sizes() -> None:
     assert [size_only(each) for each in (None, "", "abc", (1, 2))] == ["None", "<0>", "<3>", "<2>"]
-    assert repr(Text("abc")) == "Text(text=<3>, phase=None, item_id=None, annotations=<0>)"
+    assert repr(Text("abc")) == "Text(text=<3>, phase=None, item_id=None, annotations=<0>, logprobs=<0>, extra=<0>)"
 
 
 def test_what_was_given_can_change_without_the_message() -> None:

@@ -44,7 +44,9 @@ values = st.recursive(
 mappings = st.dictionaries(texts, values, max_size=3)
 kinds = st.sampled_from(["function", "custom"])
 
-text_blocks = st.builds(Text, texts, maybe, maybe, st.lists(mappings, max_size=2))
+text_blocks = st.builds(
+    Text, texts, maybe, maybe, st.lists(mappings, max_size=2), logprobs=st.lists(mappings, max_size=2), extra=mappings
+)
 user_blocks = st.one_of(
     text_blocks,
     st.builds(Image, url=names, detail=names),
@@ -56,16 +58,16 @@ user_blocks = st.one_of(
 call_ids = st.builds(lambda call, item: f"{call}|{item}" if item else call, names, maybe)
 assistant_blocks = st.one_of(
     text_blocks,
-    st.builds(Thinking, texts, st.none() | texts),
+    st.builds(Thinking, texts, st.none() | texts, extra=mappings),
     st.builds(ToolCall, call_ids, names, mappings, texts, kinds, extra=mappings),
-    st.builds(Refusal, texts, maybe, maybe),
+    st.builds(Refusal, texts, maybe, maybe, extra=mappings),
     st.builds(OutputItem, mappings),
 )
 counts = st.none() | st.integers(0)
 messages = st.one_of(
     st.builds(UserMessage, st.lists(user_blocks, max_size=3)),
     st.builds(DeveloperMessage, texts),
-    st.builds(ToolResult, names, st.lists(user_blocks, max_size=2), st.booleans(), kinds),
+    st.builds(ToolResult, names, st.lists(user_blocks, max_size=2), st.booleans(), kinds, extra=mappings),
     st.builds(
         AssistantMessage,
         st.lists(assistant_blocks, max_size=4),
@@ -73,6 +75,7 @@ messages = st.one_of(
         usage=st.none() | st.builds(Usage, counts, counts, counts, counts, counts, counts),
         model=maybe,
         response_id=maybe,
+        stored=st.sampled_from([None, True, False]),
     ),
 )
 tools = st.builds(Tool, names, st.none() | texts, mappings, st.sampled_from([None, True, False])) | mappings
@@ -93,7 +96,7 @@ WHOLE = Context(
                 Text("Looking", "commentary", "msg_1", [{"type": "url_citation", "url": "u"}]),
                 ToolCall("call_1|fc_1", "add", {"a": 1}, '{"a": 1}', extra={"namespace": "math"}),
                 ToolCall("call_2", "sh", {}, "ls", "custom"),
-                Refusal("No", "msg_2", "final_answer"),
+                Refusal("No", "msg_2", "final_answer", extra={"agent": {"agent_name": "/root"}}),
                 OutputItem({"type": "web_search_call", "id": "ws_1", "action": {"queries": ["x", None]}}),
             ],
             stop_reason="tool_use",
@@ -221,7 +224,9 @@ def test_what_is_no_transcript(text: str) -> None:
     assert "s3cret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("value", [object(), float("nan"), {1, 2}.__iter__(), b"x".__iter__()], ids=str)
+@pytest.mark.parametrize(
+    "value", [object(), float("nan"), {1, 2}.__iter__(), b"x".__iter__()], ids=lambda value: type(value).__name__
+)
 def test_what_json_cannot_say(value: Any) -> None:
     with pytest.raises(ConfigurationError) as caught:
         to_json([AssistantMessage([ToolCall("c", "f", {"a": value})])])

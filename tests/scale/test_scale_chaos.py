@@ -1,0 +1,36 @@
+"""Short runs of chaos; the long one is a command, see `chaos`."""
+
+from __future__ import annotations
+
+import pytest
+from chaos import Chaos, chaos
+from trio.testing import MockClock
+
+import engine
+
+AUTO, WEBSOCKET, SSE = engine.Transport.AUTO, engine.Transport.WEBSOCKET, engine.Transport.SSE
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        Chaos(150, seed=0),
+        Chaos(80, seed=1, resend_ambiguous=0),
+        Chaos(80, seed=2, max_dispatches=1),
+        Chaos(100, seed=3, transport=WEBSOCKET),
+        Chaos(80, seed=4, transport=SSE),
+    ],
+    ids=str,
+)
+async def test_every_turn_ends_with_its_own_answer_or_an_error_and_the_books_agree(
+    autojump_clock: MockClock, plan: Chaos
+) -> None:
+    tally = await chaos(plan)
+    assert tally.wrong == []
+    assert sum(tally.outcomes.values()) == plan.turns
+    # That much has to happen for the rest to mean anything.
+    assert tally.outcomes["answered"] > plan.turns // 3
+    assert len(tally.outcomes) > 3
+    assert len({"refuse", "hang", "reset", "eof", "stall"} & {*tally.injected}) >= 3
+    assert tally.books["turns sent again"] > 0 or plan.max_dispatches == 1
+    assert (tally.books["turns over HTTP"] > 0) == (plan.transport is not WEBSOCKET)
