@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import trio
 
@@ -279,7 +279,7 @@ class open_engine:  # noqa: N801 - read as a function: async with open_engine(..
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
         traceback: TracebackType | None,
-    ) -> bool:
+    ) -> Literal[False]:
         """Release every session and wait, within bounds, until every socket is gone. Cannot be cut short."""
         assert self._engine is not None
         assert self._nursery is not None
@@ -326,6 +326,6 @@ class open_session:  # noqa: N801 - read as a function: async with open_session(
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
         traceback: TracebackType | None,
-    ) -> bool:
+    ) -> Literal[False]:
         """Release the session and wait, within bounds, until its sockets are gone. Cannot be cut short."""
         return await self._opener.__aexit__(exc_type, exc, traceback)

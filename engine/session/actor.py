@@ -157,7 +157,8 @@ class Actor:
             self._failed += 1
         else:
             self._abandoned += 1
-        self.instruments.emit("turn_ended", self.id, turn.report, error, context=turn.context)
+        if self.instruments.wants("turn_ended"):  # a report is worth making only for somebody
+            self.instruments.emit("turn_ended", self.id, turn.report, error, context=turn.context)
 
     def release(self, turn: Turn) -> None:
         """A granted turn's task is over: serve the next one."""
@@ -198,13 +199,8 @@ class Actor:
             case Aftermath.NEW_LANE:
                 connection.take_lane()
             case Aftermath.RETIRE:
-                self.replace(connection, "a turn was left before its response had ended")
+                connection.retire("a turn was left before its response had ended")
         return False
-
-    def replace(self, connection: Connection, reason: str) -> None:
-        """Give a connection up and dial another at once, so that the next turn finds it open or under way."""
-        connection.retire(reason)
-        self._dial_ahead()
 
     @property
     def alive(self) -> bool:
@@ -313,7 +309,7 @@ class Actor:
         """Why no WebSocket should be tried; None where one may."""
         return self._breaker.objection if self.server.websocket else "this kind of server has no WebSocket"
 
-    def _dial_ahead(self) -> None:
+    def dial_ahead(self) -> None:
         """Have a connection ready for the next turn, unless one is, or it would probably come to nothing."""
         transport = self.settings.transport
         unwise = transport is Transport.SSE or (transport is Transport.AUTO and self._objection() is not None)
@@ -390,7 +386,7 @@ class Actor:
         while self._current is None and self._reconnected <= len(retry.waits):
             number, self._reconnected = self._reconnected, self._reconnected + 1
             await trio.sleep(retry.wait(number - 1) if number else 0)
-            self._dial_ahead()
+            self.dial_ahead()
             connection = self._current
             if connection is None:
                 return

@@ -118,6 +118,10 @@ class Attempt:
         if self._inbox.put(events) and self.exchange.outcome is None:
             self._client.overflowed(self)
 
+    def wake(self) -> None:
+        """Nothing more follows at once."""
+        self._inbox.wake()
+
     def ended(self) -> None:
         """The exchange has an outcome."""
         self._client.concluded(self)
@@ -201,6 +205,7 @@ class StreamedAttempt(Attempt):
                     self._receive(part, now)
             else:
                 self._receive(event, now)
+        self.wake()
         if self.exchange.outcome is not None:
             return True
         if self.last_progress is not None and self.last_progress != before:

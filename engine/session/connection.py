@@ -64,6 +64,10 @@ class Rider(Protocol):
         """An event of its response arrived, with what the consumer should see of it; this is progress."""
         ...
 
+    def wake(self) -> None:
+        """Nothing more follows at once: let whoever reads its events have them."""
+        ...
+
     def ended(self) -> None:
         """Its exchange has an outcome."""
         ...
@@ -153,6 +157,7 @@ class Connection:
         self._instruments = instruments
         self._observed = instruments.wants("event_received")
         self._router = Router()
+        self._unwoken: list[Rider] = []
         self._riders: dict[Exchange, Rider] = {}
         self._abandoned: dict[Exchange, Rider] = {}
         self._queueing: set[Exchange] = set()
@@ -178,7 +183,7 @@ class Connection:
                 max_message_bytes=limits.number("max_message_bytes"),
                 max_outbox_bytes=limits.number("max_outbox_bytes"),
             ),
-            Callbacks(self._opened, self._received, self._failed),
+            Callbacks(self._opened, self._received, self._failed, self._emptied),
         )
 
     # --- what the session asks ---
@@ -399,6 +404,11 @@ class Connection:
             self._instruments.emit("event_received", self._session, event, context=rider.context)
         first = rider.last_progress is None
         rider.received(target.receive(event), now)
+        # Waking a reader costs as much as handing it an event. Where more follows at once, once is enough for all.
+        if self._socket.emptied:
+            rider.wake()
+        elif rider not in self._unwoken:
+            self._unwoken.append(rider)
         if target.outcome is not None:
             # The consumer's overflow may have failed it meanwhile, and then it is no longer ours to end.
             if self._riders.pop(target, None) is not None:
@@ -408,6 +418,12 @@ class Connection:
             self._close_if_done()
         elif first:
             self._wake_by(now + rider.idle)
+
+    def _emptied(self) -> None:
+        if self._unwoken:
+            unwoken, self._unwoken = self._unwoken, []
+            for rider in unwoken:
+                rider.wake()
 
     def _tail_ended(self, exchange: Exchange) -> None:
         self._router.end(exchange)

@@ -15,6 +15,7 @@ __all__ = ["Inbox"]
 
 _DELTAS: Final = (TextDelta, ThinkingDelta, ToolCallDelta)
 _EVENTS_PER_CHECKPOINT: Final = 64
+_EVENTS_PER_WAKING: Final = 16
 
 
 class Inbox:
@@ -45,15 +46,20 @@ class Inbox:
     # --- the turn's side ---
 
     def put(self, events: Sequence[TurnEvent]) -> bool:
-        """Keep events, and wake whoever waits for one; returns whether it now holds more than it may."""
+        """Keep events for the next `wake`; returns whether it now holds more than it may."""
         if not self._keeping or self._closed:
             return False
         for event in events:
             self._events.append(event)
             self.held += _weight(event)
-        if self._reading:
-            self._parked.unpark_all()
+        if len(self._events) >= _EVENTS_PER_WAKING:
+            self.wake()
         return len(self._events) > self._max_events or self.held > self._max_held
+
+    def wake(self) -> None:
+        """Wake whoever waits for an event, if there is one."""
+        if self._reading and self._events:
+            self._parked.unpark_all()
 
     def close(self) -> None:
         """Nothing more will be put in; what is in it can still be taken."""
@@ -76,15 +82,16 @@ class Inbox:
     async def wait(self) -> None:
         """Wait until there is something to take, or never will be. Cancelling it takes nothing."""
         self.check_reader()
+        self._taken += 1
+        if self._events and self._taken % _EVENTS_PER_CHECKPOINT:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            return
         self._reading = True
         try:
+            if self._events or self._closed:
+                await trio.lowlevel.checkpoint()
             while not self._events and not self._closed:
                 await self._parked.park()
-            self._taken += 1
-            if self._events and self._taken % _EVENTS_PER_CHECKPOINT:
-                await trio.lowlevel.checkpoint_if_cancelled()
-            else:
-                await trio.lowlevel.checkpoint()
         finally:
             self._reading = False
 

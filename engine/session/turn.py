@@ -94,6 +94,7 @@ class Turn:
         self._transport: Transport | None = None
         self._attempt: Attempt | None = None
         self._abandoned: Attempt | None = None
+        self._gave_up = False
         self._before = Delivery.NOT_SENT
         self._dialled: Connection | None = None
         self._not_before = 0.0
@@ -286,7 +287,7 @@ class Turn:
         if not attempt.tail_gone.is_set():
             attempt.tail_gone.set()
             assert attempt.connection is not None
-            self._actor.replace(attempt.connection, "the rest of an abandoned response took too long")
+            attempt.connection.retire("the rest of an abandoned response took too long")
         return True
 
     # --- the turn's own task ---
@@ -308,6 +309,8 @@ class Turn:
             self.fail(Closed("the session ended"))  # nothing, where the turn has ended already
             self._body, self._text = {}, None  # a turn kept for its message should not keep its request alive
             self._actor.release(self)
+            if self._gave_up:
+                self._actor.dial_ahead()  # here, because whoever leaves a turn should not have to wait for it
 
     async def _try(self) -> None:
         """Make one attempt, or find out what stands in the way of one."""
@@ -573,8 +576,10 @@ class Turn:
 
     def _abandon(self, attempt: Attempt, *, wanted: bool) -> None:
         """Give up what a connection still does for an attempt, by the cancel policy where that is ``wanted``."""
-        if attempt.queued and attempt.exchange.outcome is None and self._actor.left(self, attempt, wanted=wanted):
-            self._abandoned = attempt
+        if attempt.queued and attempt.exchange.outcome is None:
+            self._gave_up = True
+            if self._actor.left(self, attempt, wanted=wanted):
+                self._abandoned = attempt
 
     @trio.lowlevel.enable_ki_protection
     def _leave(self) -> None:

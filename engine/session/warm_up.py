@@ -68,6 +68,9 @@ class WarmUp:
         """Nobody is shown what a warm-up brings."""
         self.last_progress = now
 
+    def wake(self) -> None:
+        """Nobody reads its events."""
+
     def ended(self) -> None:
         """It was answered, well or not: either way the connection can be used."""
         if self.exchange.continuable and self.exchange.response_id is not None:

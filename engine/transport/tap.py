@@ -45,11 +45,20 @@ class Tap(trio.abc.Stream):
         close_sent: Whether trio-websocket has put a Close frame in the outbox.
         closed_by_library: Whether trio-websocket has closed this stream.
         refusal: What is known so far of an answer that refuses the upgrade.
+        emptied: Whether trio-websocket waits for bytes, having handed on every message in those it got.
     """
 
-    def __init__(self, stream: trio.abc.Stream, *, max_outbox_bytes: int, fail: Callable[[Failure], None]) -> None:
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        *,
+        max_outbox_bytes: int,
+        fail: Callable[[Failure], None],
+        on_empty: Callable[[], None] = lambda: None,
+    ) -> None:
         self._stream = stream
         self._fail = fail
+        self._on_empty = on_empty
         self._max_outbox_bytes = max_outbox_bytes
         self._outbox: deque[bytes] = deque()
         self._outbox_filled = trio.lowlevel.ParkingLot()
@@ -67,6 +76,7 @@ class Tap(trio.abc.Stream):
         self.close_sent: bool = False
         self.closed_by_library: bool = False
         self.refusal: Refused | None = None
+        self.emptied: bool = True
 
     def __repr__(self) -> str:
         # trio-websocket shows the repr of its stream as the connection's address
@@ -157,7 +167,10 @@ class Tap(trio.abc.Stream):
         """Receive from the real stream; before the upgrade, hold back what is not an acceptance of it."""
         if self.closed_by_library:
             raise trio.ClosedResourceError
+        self.emptied = True
+        self._on_empty()
         data = await self._receive(max_bytes)
+        self.emptied = False
         return data if self._accepted else await self._acceptance(data)
 
     async def _receive(self, max_bytes: int | None) -> bytes:

@@ -71,11 +71,13 @@ class Callbacks:
         opened: The upgrade is done; further tasks may be started in the nursery, which ends with the socket.
         received: A text message came in.
         failed: The socket is of no further use, and why. Called at most once, and not after `WebSocket.close`.
+        emptied: Of what has come in, nothing is left that was not handed on.
     """
 
     opened: Callable[[trio.Nursery], None] = field()
     received: Callable[[str], None] = field()
     failed: Callable[[Failure], None] = field()
+    emptied: Callable[[], None] = field(default=lambda: None)
 
 
 class WebSocket:
@@ -114,6 +116,11 @@ class WebSocket:
     def tap(self) -> Tap | None:
         """The stream below, for its counters; None before it is connected."""
         return self._tap
+
+    @property
+    def emptied(self) -> bool:
+        """Whether nothing has come in that was not handed on; if not, more follows at the next checkpoints."""
+        return self._tap is None or self._tap.emptied
 
     @property
     def handshake_headers(self) -> tuple[tuple[bytes, bytes], ...]:
@@ -216,7 +223,9 @@ class WebSocket:
         The shield ends: `close` follows every cancellation of `run`, and from then on `Bounds.close` counts.
         """
         self._scope.shield = True
-        tap = self._tap = Tap(stream, max_outbox_bytes=self._bounds.max_outbox_bytes, fail=self.fail)
+        tap = self._tap = Tap(
+            stream, max_outbox_bytes=self._bounds.max_outbox_bytes, fail=self.fail, on_empty=self._callbacks.emptied
+        )
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
