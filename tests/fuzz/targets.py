@@ -375,7 +375,7 @@ def frames(data: bytes) -> None:
         choices = Choices(rest)
         framed = b""
         while choices.left:
-            match choices.below(6):
+            match choices.below(8):
                 case 0:
                     return _acceptance(head) + framed + choices.rest()
                 case 1:
@@ -384,6 +384,12 @@ def frames(data: bytes) -> None:
                     framed += _frame(json.dumps(_event(choices)).encode())
                 case 3:
                     framed += _frame(bytes(choices.below(256) for _ in range(choices.below(40))))
+                case 4:
+                    # Any kind of frame, whole or a fragment: continuation, binary, Close, Ping, Pong.
+                    first = choices.of((0x00, 0x01, 0x80, 0x82, 0x88, 0x89, 0x8A))
+                    framed += _frame(choices.of((b"", b"a", b"\x03\xe8", b"\x03\xf1\xff", _CREATED)), first)
+                case 5:
+                    framed += _frame(b" " * (1 + choices.below(2) * 40_000))
                 case _:
                     first, second = choices.below(256), choices.below(256)
                     framed += bytes([first, second]) + bytes(choices.below(256) for _ in range(choices.below(16)))
@@ -392,9 +398,9 @@ def frames(data: bytes) -> None:
     _ask(data, engine.Transport.WEBSOCKET, answer)
 
 
-def _frame(payload: bytes) -> bytes:
+def _frame(payload: bytes, first: int = 0x81) -> bytes:
     size = bytes([len(payload)]) if len(payload) < 126 else b"\x7e" + min(len(payload), 65535).to_bytes(2, "big")
-    return b"\x81" + size + payload[:65535]
+    return bytes([first]) + size + payload[:65535]
 
 
 def stream(data: bytes) -> None:
@@ -406,13 +412,15 @@ def stream(data: bytes) -> None:
         head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
         head += (b"\r\n", b"transfer-encoding: chunked\r\n\r\n", b"content-encoding: gzip\r\n\r\n")[chunked]
         while choices.left:
-            match choices.below(4):
+            match choices.below(5):
                 case 0:
                     body += choices.rest()
                 case 1:
                     body += b"data: " + choices.of((_CREATED, _DELTA, _COMPLETED, b"[DONE]")) + b"\n\n"
                 case 2:
                     body += b"data: " + json.dumps(_event(choices)).encode() + b"\n\n"
+                case 3:
+                    body += b"data: " + b" " * (1 + choices.below(2) * 40_000) + b"{}\n\n"
                 case _:
                     body += choices.of((b"\r", b"\n", b"\r\n", b": x\n", b"event: x\n", b"data", b"data:\n", b"\xff"))
         if chunked == 1:
