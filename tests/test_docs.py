@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -31,3 +32,9 @@ def test_the_programs_of_the_documentation_run(program: str) -> None:
 
 def test_there_are_programs_in_the_pages_that_promise_them() -> None:
     assert {parameter.id.rpartition("-")[0] for parameter in programs()} >= {"cancellation"}
+
+
+def test_the_page_on_failures_says_what_the_tables_say() -> None:
+    """``python docs/recovery_page.py`` writes it anew."""
+    made = runpy.run_path(str(DOCS / "recovery_page.py"))
+    assert made["PAGE"].read_text(encoding="utf-8") == made["page"]()

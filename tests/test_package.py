@@ -21,7 +21,7 @@ NAMES = re.findall(
     r"\w+",
     """
     open_engine Engine open_session Session Turn Conversation Reply Round
-    Endpoint Timeouts Limits OnCancel Transport TurnOptions TurnReport Delivery Instrument
+    Endpoint Timeouts RetryPolicy Limits Profile OnCancel Transport TurnOptions TurnReport Delivery Instrument
     Context UserMessage AssistantMessage ToolResult Text Thinking ToolCall Image File Refusal Usage Tool FunctionTool
     TurnStarted TextStarted TextDelta TextEnded ThinkingStarted ThinkingDelta ThinkingEnded
     ToolCallStarted ToolCallDelta ToolCallEnded TurnDone

@@ -111,6 +111,8 @@ class Exchange:
 
     def receive(self, event: ServerEvent) -> list[TurnEvent]:
         """Take an event that was routed here; return what the caller should see of it."""
+        if self.output_seen and isinstance(event, OutputEvent):  # the short way for most of what arrives
+            return self._assembly.feed(event)
         if isinstance(event, ErrorEvent):
             return self._refused(event)
         self.delivery = Delivery.ACCEPTED
@@ -273,11 +275,14 @@ class Router:
 
     def route(self, event: ServerEvent) -> Exchange | Verdict:
         """Say whose the event is."""
-        if isinstance(event, AccountEvent):
-            return Verdict.CONNECTION
-        if isinstance(event, ErrorEvent) and event.code == CONNECTION_LIMIT:
-            return Verdict.LIMIT
-        name = event.stream_id
+        if not isinstance(event, OutputEvent):
+            if isinstance(event, AccountEvent):
+                return Verdict.CONNECTION
+            if isinstance(event, ErrorEvent) and event.code == CONNECTION_LIMIT:
+                return Verdict.LIMIT
+        name = event.raw.get("stream_id")  # rather than the attribute: this is done for every delta
+        if name.__class__ is not str:
+            name = None
         state = self._lanes.get(name)
         if state is None and name is not None:
             return Verdict.DROPPED  # a lane this connection never used
@@ -286,6 +291,8 @@ class Router:
             return self._unclaimed(event, state)
         assert state is not None
         if isinstance(event, OutputEvent):
+            if not (state.broken_off or state.earlier_items or exchange.abandoned):
+                return exchange
             stale = self._predates(event, exchange, state)
             if exchange.abandoned and (item_id := _item_named_by(event)) is not None:
                 state.remember((item_id,))  # nobody takes the event, and a later one of the item must be recognised

@@ -1,7 +1,6 @@
 """What servers' error codes, error types and statuses mean: every one that is known, in one place.
 
-The names are those of the Responses API reference and of servers that speak it; an unknown code is judged by the
-error's type, an unknown type by its status.
+The names are those of the Responses API reference and of servers that speak it.
 """
 
 from __future__ import annotations

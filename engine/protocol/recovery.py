@@ -194,7 +194,7 @@ TABLE: Final = (
     Row("no WebSocket came about", _unreachable_over(Transport.WEBSOCKET), auto=_HTTP, websocket=_BACK_OFF),
     Row("no HTTP connection came about", _unreachable_over(Transport.SSE), sse=_BACK_OFF),
     Row("request too large for the WebSocket", lambda setback: isinstance(setback.failure, TooLarge), auto=_HTTP),
-    Row("previous_response_not_found", _forgotten, auto=_RESEND, websocket=_RESEND, sse=_RESEND),
+    Row("previous_response_not_found", _forgotten, auto=_RESEND, websocket=_RESEND),
     Row("websocket_connection_limit_reached", _of(Fault.CONNECTION_LIMIT), auto=_AGAIN, websocket=_AGAIN),
     Row("401 over HTTP", _refused_credentials_over_http, auto=_FRESH_KEY, sse=_FRESH_KEY),
     Row("quota used up", _of(Fault.QUOTA)),

@@ -233,7 +233,7 @@ class Connection:
         self.requests += 1
         tap = self._socket.tap
         assert tap is not None
-        tap.when_passed(mark, functools.partial(self._passed, rider, exchange))
+        tap.when_passed(mark, functools.partial(self._passed, rider))
         return True
 
     def abandon(self, rider: Rider) -> bool:
@@ -363,9 +363,8 @@ class Connection:
         for rider in abandoned.values():
             rider.drained()
 
-    def _passed(self, rider: Rider, exchange: Exchange) -> None:
-        if rider.exchange is exchange:  # its turn may have sent another request since
-            rider.passed(trio.current_time())
+    def _passed(self, rider: Rider) -> None:
+        rider.passed(trio.current_time())
 
     def _received(self, text: str) -> None:
         self._events += 1

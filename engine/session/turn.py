@@ -34,12 +34,12 @@ from engine.protocol.failures import (
 from engine.protocol.history import input_items, is_stored
 from engine.protocol.recovery import Decision, Recovery, Remedy, Setback
 from engine.protocol.requests import CreateText
-from engine.reports import Delivery, PhaseSeconds, TurnReport, further
+from engine.reports import Delivery, TurnReport, further
 from engine.session.attempt import Attempt, StreamedAttempt
-from engine.session.budgets import Budgets
 from engine.session.inbox import Inbox
 from engine.session.settings import Settings
 from engine.session.submission import create_text, hooked
+from engine.session.timeline import Timeline
 from engine.turn_events import TurnEvent
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Turn:
         self._settings = settings
         self._recovery = Recovery(settings.transport, settings.retry, keyed=actor.keyed)
         self._max_request_bytes = settings.limits.number("max_request_bytes")
-        self._budgets = Budgets(settings.timeouts)
+        self._timeline = Timeline(settings.timeouts)
         self._inbox = Inbox(settings.limits, keeping=buffered)
         self._scope = trio.CancelScope()
         self._admitted = trio.Event()
@@ -98,7 +98,6 @@ class Turn:
         self._dialled: Connection | None = None
         self._not_before = 0.0
         self._last_failure: Failure | None = None
-        self._times: dict[str, float] = {}
         self.context: contextvars.Context = contextvars.Context()  # its caller's, once the block is entered
 
     # --- the caller's side ---
@@ -123,8 +122,8 @@ class Turn:
             await self._prepare()
             self._actor.submit(self)
             if not self._admitted.is_set():
-                self._budgets.start("queue", trio.current_time())
-            with trio.CancelScope(deadline=self._budgets.deadline) as scope:
+                self._timeline.start("queue", trio.current_time())
+            with self._timeline.scope() as scope:
                 await self._admitted.wait()
             if scope.cancelled_caught and not self._admitted.is_set():
                 self._waited_long_enough()
@@ -221,7 +220,7 @@ class Turn:
             fallback_reason=self._recovery.fallback_reason,
             response_id=self._attempt.exchange.response_id if self._attempt is not None else None,
             delivery=self._delivery,
-            seconds=self._seconds(),
+            seconds=self._timeline.seconds(),
         )
 
     @property
@@ -230,25 +229,11 @@ class Turn:
         over_websocket = self._settings.transport is Transport.WEBSOCKET
         return self._max_request_bytes - self._size if over_websocket else math.inf
 
-    def _seconds(self) -> PhaseSeconds:
-        def between(start: str, end: str) -> float | None:
-            if start in self._times and end in self._times:
-                return self._times[end] - self._times[start]
-            return None
-
-        return PhaseSeconds(
-            queue=between("entered", "granted"),
-            connect=between("granted", "connected"),
-            send=between("connected", "sent"),
-            first_event=between("sent", "first_event"),
-            total=between("entered", "ended"),
-        )
-
     # --- submission ---
 
     async def _prepare(self) -> None:
         """Let the caller's hook have its say, within the ``turn`` budget, then encode."""
-        with trio.CancelScope(deadline=self._budgets.deadline) as scope:
+        with self._timeline.scope() as scope:
             self._body = await hooked(self._body, self._payload_hook)
         if scope.cancelled_caught:
             self.fail(Expired("turn", self._timeouts.of("turn")))
@@ -269,10 +254,10 @@ class Turn:
         return TooLarge(self._size, self._max_request_bytes)
 
     def _waited_long_enough(self) -> None:
-        expired = self._budgets.expired(trio.current_time())
+        expired = self._timeline.expired(trio.current_time())
         assert expired is not None
         if expired.phase == "queue":
-            self._budgets.stop("queue")
+            self._timeline.stop("queue")
             self._actor.hurry(self)
         if not self._granted:
             self._actor.withdraw(self)
@@ -282,14 +267,14 @@ class Turn:
 
     def overdue(self, now: float) -> bool:
         """Whether a budget ran out while the turn was waiting."""
-        return self._budgets.expired(now) is not None
+        return self._timeline.expired(now) is not None
 
     def grant(self, now: float) -> None:
         """The lane is the turn's own: start its task."""
         self._granted = True
-        self._times["granted"] = now
-        self._budgets.stop("queue")
-        self._budgets.start("start", now)
+        self._timeline.reach("granted", now)
+        self._timeline.stop("queue")
+        self._timeline.start("start", now)
         self._actor.start(self, self._run)
         self._admitted.set()
 
@@ -309,13 +294,13 @@ class Turn:
     async def _run(self) -> None:
         try:
             while not self._settled:
-                self._scope = trio.CancelScope(deadline=self._budgets.deadline)
+                self._scope = self._timeline.scope()
                 with self._scope:
                     if self._not_before > trio.current_time():
                         await trio.sleep_until(self._not_before)
                     await self._try()
                 if self._scope.cancelled_caught and not self._settled:
-                    self._setback(self._budgets.expired(trio.current_time()) or Closed("the turn was cancelled"))
+                    self._setback(self._timeline.expired(trio.current_time()) or Closed("the turn was cancelled"))
             await self._drain()
         except Exception as error:
             self.fail(Broken(error))
@@ -343,12 +328,11 @@ class Turn:
         if isinstance(connection, Failure):
             self._setback(connection)
             return
-        self._budgets.stop("connect")
+        self._timeline.stop("connect")
         if self._warm_up and connection.fresh:
             self._actor.warm_up(connection, self._body, text, self._timeouts.of("warm_up"))
             self._warm_up = False  # once per turn: a warm-up that kills its connection must not do so again
         if connection.warming is not None:
-            self._scope.deadline = self._budgets.deadline
             await connection.warming.wait()
             return
         frame = self._planned(connection)
@@ -367,7 +351,7 @@ class Turn:
             await attempt.finished.wait()
         elif attempt is self._attempt:
             self._attempt = None
-            self._budgets.stop("send")
+            self._timeline.stop("send")
             if connection is self._dialled:
                 self._setback(connection.ending)
 
@@ -398,7 +382,6 @@ class Turn:
         )
         self._attempt = attempt
         self._size_sent = len(text.encode())
-        self._scope.deadline = self._budgets.deadline
         await attempt.run(
             self._actor.http(),
             text,
@@ -419,15 +402,14 @@ class Turn:
         """Hold the lane until the rest of the abandoned response has passed, within the ``drain`` budget."""
         if self._abandoned is None:
             return
-        with trio.CancelScope(deadline=self._times["ended"] + self._timeouts.of("drain")):
+        with trio.CancelScope(deadline=self._timeline.at("ended") + self._timeouts.of("drain")):
             await self._abandoned.tail_gone.wait()
         self.cut_short()
 
     def _joined(self, connection: Connection) -> None:
         """The turn waits for a dial, whose clock may have been running for a while."""
         self._dialled = connection
-        self._budgets.start("connect", connection.started_at)
-        self._scope.deadline = self._budgets.deadline
+        self._timeline.start("connect", connection.started_at)
 
     # --- the attempt's side ---
 
@@ -440,23 +422,21 @@ class Turn:
         """The request's last byte was passed on."""
         if attempt is not self._attempt:
             return
-        self._budgets.stop("send")
+        self._timeline.stop("send")
         if attempt.last_progress is None:
-            self._times["sent"] = now
-            self._budgets.start("first_event", now)
-        self._scope.deadline = self._budgets.deadline
+            self._timeline.reach("sent", now)
+            self._timeline.start("first_event", now)
 
     def begun(self, attempt: Attempt, now: float) -> None:
         """The first event of the response arrived."""
-        self._times["first_event"] = now
-        self._times.setdefault("sent", now)
-        self._budgets.stop("start", "send", "first_event")
-        self._scope.deadline = self._budgets.deadline
+        self._timeline.reach("first_event", now)
+        if not self._timeline.reached("sent"):
+            self._timeline.reach("sent", now)
+        self._timeline.stop("start", "send", "first_event")
 
     def heard(self, attempt: Attempt, now: float) -> None:
         """Something of the response arrived over HTTP, where no connection watches over silence."""
-        self._budgets.start("idle", now)
-        self._scope.deadline = self._budgets.deadline
+        self._timeline.start("idle", now)
 
     def overflowed(self, attempt: Attempt) -> None:
         """The inbox holds more than it may."""
@@ -507,19 +487,13 @@ class Turn:
             continued=attempt is not None and self._plan.previous_response_id is not None,
             untyped=not self._actor.server.typed_errors,
         )
-        decision = self._recovery.decide(setback, left=self._left_to_start())
+        decision = self._recovery.decide(setback, left=self._timeline.left_to_start(trio.current_time()))
         if decision.remedy is None or not self._actor.alive:
             self.fail(failure)
         else:
             self._try_again(decision, failure)
 
-    def _left_to_start(self) -> float:
-        now = trio.current_time()
-        ends = [self._times[moment] + self._timeouts.of(phase) for moment, phase in _BOUNDS if moment in self._times]
-        return min(ends) - now
-
     def _try_again(self, decision: Decision, failure: Failure) -> None:
-        now = trio.current_time()
         attempt, self._last_failure = self._attempt, failure
         if attempt is not None:
             self._before = further(self._before, attempt.exchange.delivery)
@@ -532,12 +506,8 @@ class Turn:
                 attempt.connection.retire("a request that failed on it is sent over another")
             self._attempt = None
             attempt.finished.set()
-        for moment in ("connected", "sent", "first_event"):
-            self._times.pop(moment, None)
-        self._budgets.stop("connect", "send", "first_event", "idle")
-        self._budgets.start("start", self._times["granted"])
-        self._scope.deadline = self._budgets.deadline
-        self._not_before = now + decision.wait
+        self._timeline.begin_again()
+        self._not_before = trio.current_time() + decision.wait
         self._actor.tried_again(self, decision, self._recovery.fallback_reason)
 
     # --- how it ends ---
@@ -586,7 +556,7 @@ class Turn:
     ) -> None:
         self._message = message
         self._error = error
-        self._times["ended"] = trio.current_time()
+        self._timeline.reach("ended", trio.current_time())
         self._done.set()
         self._admitted.set()
         self._inbox.close()
@@ -618,13 +588,7 @@ class Turn:
             self._actor.withdraw(self)
             self._settle()
 
-    def _begin(self, moment: str, *phases: str) -> None:
+    def _begin(self, moment: str, phase: str) -> None:
         now = trio.current_time()
-        self._times[moment] = now
-        for phase in phases:
-            self._budgets.start(phase, now)
-        self._scope.deadline = self._budgets.deadline
-
-
-# What bounds the way to the first event, and from when.
-_BOUNDS: Final = (("granted", "start"), ("entered", "turn"))
+        self._timeline.reach(moment, now)
+        self._timeline.start(phase, now)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from talking import answers, outputs, session_to, tool
 from trio.testing import MockClock
 
@@ -294,7 +295,7 @@ async def test_outputs_that_no_request_could_carry_become_errors(
     called = [Call(name, {"size": size}) for name, size in sizes.items()]
     brain = Script([[Say("x" * said), *called], Reply("I see."), Reply("Again.")])
     limits = engine.Limits(max_request_bytes=LIMIT)
-    async with session_to(brain, limits=limits) as (session, sim):
+    async with session_to(brain, limits=limits, transport=engine.Transport.WEBSOCKET) as (session, sim):
         chat = session.conversation(tools=[sized(name) for name in sizes])
         assert (await chat.send("Tell me.")).text == "I see."
         assert outputs(sim) == [
@@ -320,12 +321,15 @@ def texts(results: Any) -> list[str]:
 
 
 async def test_small_outputs_are_left_alone_where_it_is_not_they_that_are_too_large(autojump_clock: MockClock) -> None:
-    brain = Script([[Say("x" * LIMIT), Call("a", {"size": 1})]])
+    brain = Script([[Say("x" * LIMIT), Call("a", {"size": 1})], Reply("so")])
     limits = engine.Limits(max_request_bytes=LIMIT)
-    async with session_to(brain, limits=limits) as (session, _):
+    async with session_to(brain, limits=limits, transport=engine.Transport.WEBSOCKET) as (session, sim):
         chat = session.conversation(tools=[sized("a")])
+        await chat.send("Tell me.")  # the server holds the answer: only the output has to be sent
+        sim.abort()
+        await trio.testing.wait_all_tasks_blocked()
         with pytest.raises(engine.RequestTooLarge):
-            await chat.send("Tell me.")
+            await chat.send("And now?")
     assert texts(chat.rounds[0].results) == ["a"]
 
 

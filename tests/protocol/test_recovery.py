@@ -74,7 +74,7 @@ ROWS: dict[str, tuple[Setback, dict[Transport, list[Remedy]]]] = {
     "request too large for the WebSocket": (Setback(TooLarge(2, 1)), {AUTO: [HTTP], WEBSOCKET: [], SSE: []}),
     "previous_response_not_found": (
         Setback(MISS, delivery=REJECTED, continued=True),
-        {AUTO: [SAME], WEBSOCKET: [SAME], SSE: [SAME]},
+        {AUTO: [SAME], WEBSOCKET: [SAME], SSE: []},
     ),
     "websocket_connection_limit_reached": (
         Setback(LIMIT, delivery=REJECTED),

@@ -19,6 +19,6 @@ async def test_nothing_grows_and_no_answer_goes_astray() -> None:
     assert tally.outcomes["left"] > TURNS // 10
     assert {sample.descriptors for sample in tally.samples} == {tally.samples[0].descriptors}
     assert {sample.tasks for sample in tally.samples} == {tally.samples[0].tasks}
-    # The first rounds still fill caches; one object kept per turn would show as thousands.
-    early, late = tally.samples[1], tally.samples[-1]
-    assert late.blocks - early.blocks < TURNS * 2
+    # Tables grow and shrink from round to round; one object kept per turn would raise the lowest point by more.
+    blocks = [sample.blocks for sample in tally.samples]
+    assert min(blocks[3:]) - min(blocks[:3]) < TURNS

@@ -484,4 +484,4 @@ async def test_cancelled_at_any_step(autojump_clock: MockClock, outside: bool) -
         if late:
             break
     assert late
-    assert step > 15
+    assert step >= 12  # what it takes for an answer in one piece

@@ -27,6 +27,7 @@ from engine import (
     Reply,
     RequestRejected,
     ResponseFailed,
+    RetryPolicy,
     Round,
     Session,
     TextDelta,
@@ -86,6 +87,7 @@ async def one_session(endpoint: Endpoint) -> None:
             context,
             TurnOptions(temperature=0.8, metadata={"a": "b"}),
             timeouts=Timeouts(turn=20),
+            retry=RetryPolicy(max_dispatches=2, resend_ambiguous=0, back_off=[1, 2.5]),
             on_cancel=OnCancel.CLOSE,
             transport=Transport.AUTO,
         ) as turn:

@@ -224,7 +224,9 @@ def test_what_is_no_transcript(text: str) -> None:
     assert "s3cret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("value", [object(), float("nan"), {1, 2}.__iter__(), b"x".__iter__()], ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize(
+    "value", [object(), float("nan"), {1, 2}.__iter__(), b"x".__iter__()], ids=lambda value: type(value).__name__
+)
 def test_what_json_cannot_say(value: Any) -> None:
     with pytest.raises(ConfigurationError) as caught:
         to_json([AssistantMessage([ToolCall("c", "f", {"a": value})])])

@@ -1,0 +1,1 @@
+"""Benchmarks: ratios within one run, side by side with other clients. See the README beside this file."""

@@ -1,0 +1,176 @@
+"""Jobs that only this library can do, or that need no connection: budgets, what things weigh, decoding."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import json
+import random
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from typing import Any, Final, cast
+
+import trio
+import trio.testing
+
+import engine
+from benchmarks.frames import event_texts
+from benchmarks.jobs import Result, lateness, resident
+from benchmarks.loops import Loop
+from benchmarks.peers import Peer, Target
+from benchmarks.peers.ours import endpoint_of, options_of
+
+__all__ = ["KINDS", "budgets", "buffered", "decoding", "idle_sessions", "open_sessions"]
+
+_clock: Final = time.perf_counter
+_MODELS: Final = {"first_event": "mute", "start": "mute"}
+
+
+# --- budgets ---------------------------------------------------------------------------------------------------------
+
+
+async def budgets(loop: Loop, peer: Peer, target: Target, *, phase: str, concurrent: int, seed: int) -> Result:
+    """How late one budget ends ``concurrent`` turns, counted from when it began to run."""
+    rng = random.Random(seed)
+    late: list[float] = []
+    stuck = engine.TurnOptions(model=_MODELS.get(phase, "silence"))
+
+    async def one(session: engine.Session) -> None:
+        seconds = 0.2 + concurrent / 1000 + rng.random() * 0.5
+        async with AsyncExitStack() as stack:
+            if phase == "queue":
+                await stack.enter_async_context(session.turn("Stay.", stuck))
+            started = _clock()
+            try:
+                async with session.turn("Hello.", stuck, timeouts=engine.Timeouts(**{phase: seconds})) as turn:
+                    await turn.wait()
+            except engine.TurnError as error:
+                elapsed = _clock() - started
+                spent = error.report.seconds if error.report is not None else None
+                before = sum(getattr(spent, step) or 0.0 for step in _BEFORE[phase])
+                late.append((elapsed - before - seconds) * 1e3)
+
+    async with engine.open_engine(endpoint_of(target), model="answer", timeouts=engine.Timeouts(close=0)) as eng:
+        sessions = [await eng.session(f"s-{number}") for number in range(concurrent)]
+        if phase != "connect":  # connecting a thousand is not what is measured
+            for session in sessions:
+                await session.ask("Hello.")
+        async with trio.open_nursery() as nursery:
+            for session in sessions:
+                nursery.start_soon(one, session)
+    assert len(late) == concurrent
+    return lateness(late)
+
+
+_BEFORE: Final = {
+    "queue": (),
+    "turn": (),
+    "start": ("queue",),
+    "connect": ("queue",),
+    "first_event": ("queue", "connect", "send"),
+    "idle": ("queue", "connect", "send", "first_event"),
+}
+"""What a turn goes through before a budget begins to run."""
+
+
+# --- weight ----------------------------------------------------------------------------------------------------------
+
+
+async def idle_sessions(loop: Loop, peer: Peer, target: Target, *, count: int) -> Result:
+    """KiB for a session that has no connection."""
+    async with engine.open_engine(endpoint_of(target), model=target.model, **options_of(target)) as eng:
+        for number in range(20):
+            await eng.session(f"first-{number}")
+        await trio.testing.wait_all_tasks_blocked()
+        before = resident()
+        for number in range(count):
+            await eng.session(f"idle-{number}")
+        await trio.testing.wait_all_tasks_blocked()
+        grown = resident() - before
+    return {"kib_each": grown / count / 1024}
+
+
+async def open_sessions(loop: Loop, peer: Peer, target: Target, *, count: int) -> Result:
+    """KiB for a session with an open connection that has served a short turn; one engine holds them all."""
+    async with engine.open_engine(endpoint_of(target), model=target.model, **options_of(target)) as eng:
+        before = 0
+        for number in range(20 + count):
+            if number == 20:
+                before = resident()
+            await (await eng.session(f"open-{number}")).ask("Hello.")
+        await trio.sleep(0.1)
+        grown = resident() - before
+    return {"kib_each": grown / count / 1024}
+
+
+async def buffered(loop: Loop, peer: Peer, target: Target, *, turns: int, events: int) -> Result:
+    """KiB for a thousand events that nobody has read yet, the session and its socket not counted."""
+    async with engine.open_engine(endpoint_of(target), model="answer") as eng:
+        sessions = [await eng.session(f"s-{number}") for number in range(turns)]
+        for session in sessions:
+            await session.ask("Hello.")
+        before = resident()
+        async with AsyncExitStack() as stack:
+            for session in sessions:
+                turn = await stack.enter_async_context(session.turn("Go on.", engine.TurnOptions(model=target.model)))
+                # Nothing says when it has ended, and `wait` would drop what is to be counted.
+                while turn.partial.stop_reason is None:  # noqa: ASYNC110
+                    await trio.sleep(0.002)
+            grown = resident() - before
+    return {"kib_per_1000": grown / (turns * events / 1000) / 1024}
+
+
+# --- decoding --------------------------------------------------------------------------------------------------------
+
+
+def _texts() -> dict[str, str]:
+    message = event_texts("deltas-300-40")
+    call = event_texts("tools-1-300", calling=True)
+    thought = {"type": "response.reasoning_summary_text.delta", "item_id": "rs_1", "output_index": 0}
+    error = {"type": "invalid_request_error", "code": "previous_response_not_found", "message": "It is gone."}
+    return {
+        "response.created": message[0],
+        "output_item.added": message[2],
+        "content_part.added": message[3],
+        "output_text.delta": message[4],
+        "output_text.done": message[-4],
+        "output_item.done": message[-2],
+        "response.completed": message[-1],
+        "arguments.delta": call[3],
+        "arguments.done": call[4],
+        "reasoning_summary.delta": json.dumps(thought | {"summary_index": 0, "delta": "so ", "sequence_number": 4}),
+        "error": json.dumps({"type": "error", "status": 400, "error": error | {"param": None}}),
+        "unknown": json.dumps({"type": "response.of_the_future", "sequence_number": 9, "words": ["a", "b"]}),
+    }
+
+
+KINDS: Final = tuple(_texts())
+"""The event kinds that are decoded."""
+
+
+def _decoder(peer: Peer) -> Callable[[str], Any]:
+    if peer.name == "json.loads":
+        return json.loads
+    if peer.name == "openai-connect":
+        from openai.resources.responses.responses import AsyncResponsesConnection
+
+        # Reading an event needs nothing of the connection it is a method of.
+        return functools.partial(AsyncResponsesConnection.parse_event, cast("Any", None))
+    from engine.protocol.codec import decode
+
+    return decode
+
+
+async def decoding(loop: Loop, peer: Peer, target: Target, *, kind: str, times: int) -> Result:
+    """Microseconds to decode one event of a kind."""
+    text = _texts()[kind]
+    decode = _decoder(peer)
+    for _ in range(min(times, 50)):
+        decode(text)
+    gc.collect()
+    started = _clock()
+    for _ in range(times):
+        decode(text)
+    await loop.sleep(0)
+    return {"us_each": (_clock() - started) / times * 1e6}

@@ -1,0 +1,164 @@
+"""What an event costs on its way to the consumer, in function calls and task steps rather than in time.
+
+A stream of deltas goes through a connection in memory, once through this library and once through the bare
+trio-websocket with `json.loads`; short and long streams are told apart, so that only what each event adds is counted.
+Whoever makes the way longer has to change a number here, and knows it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+import trio_websocket
+
+import engine
+from benchmarks.frames import EVENTS_AROUND, answer_for, personal
+from benchmarks.peers.on_trio import BareSocket
+from benchmarks.replay import upgrade_answer
+from engine.transport.dial import TcpDialer
+
+LIBRARY = str(Path(engine.__file__).parent)
+SHORT, LONG = 128, 640  # both fill whole rounds of the consumer's checkpoints
+AT_ONCE = engine.Timeouts(close=0)  # the server in here answers no Close frame
+
+
+class Replaying(TcpDialer):
+    """Dials a server in memory that answers every request with the same deltas."""
+
+    def __init__(self, nursery: trio.Nursery, deltas: int) -> None:
+        self._nursery = nursery
+        self._answer = personal(answer_for(f"deltas-300-{deltas}", "websocket").head, 1, None)
+
+    async def open_tcp(self, host: str, port: int) -> trio.abc.Stream:
+        ours, theirs = trio.testing.memory_stream_pair()
+        self._nursery.start_soon(self._serve, theirs)
+        return ours
+
+    async def _serve(self, stream: trio.abc.Stream) -> None:
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += await stream.receive_some()
+        key = next(line for line in head.split(b"\r\n") if line.lower().startswith(b"sec-websocket-key"))
+        await stream.send_all(upgrade_answer(key.partition(b":")[2].strip()))
+        assert await stream.receive_some()
+        await stream.send_all(self._answer)
+        await trio.sleep_forever()
+
+
+class Steps(trio.abc.Instrument):
+    """Counts task steps."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.taken += 1
+
+
+class Cost:
+    """Function calls of Python code: the library's own, all; and task steps."""
+
+    def __init__(self) -> None:
+        self.own = 0
+        self.calls = 0
+        self._steps = Steps()
+
+    def __enter__(self) -> Cost:
+        trio.lowlevel.add_instrument(self._steps)
+        sys.setprofile(self._count)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.setprofile(None)
+        trio.lowlevel.remove_instrument(self._steps)
+
+    def _count(self, frame: FrameType, event: str, _: Any) -> None:
+        if event == "call":
+            self.calls += 1
+            self.own += frame.f_code.co_filename.startswith(LIBRARY)
+
+    @property
+    def steps(self) -> int:
+        return self._steps.taken
+
+
+async def iterate(dialer: Replaying) -> Cost:
+    endpoint = engine.Endpoint("http://memory.invalid/v1")
+    async with (
+        engine.open_session(endpoint, model="m", dialer=dialer, timeouts=AT_ONCE) as session,
+        session.turn("Go on.") as turn,
+    ):
+        await turn.__anext__()  # connecting is not what is counted
+        with Cost() as cost:
+            async for _ in turn:
+                pass
+    return cost
+
+
+async def ask(dialer: Replaying) -> Cost:
+    endpoint = engine.Endpoint("http://memory.invalid/v1")
+    async with engine.open_session(endpoint, model="m", dialer=dialer, timeouts=AT_ONCE) as session:
+        with Cost() as cost:
+            await session.ask("Go on.")
+    return cost
+
+
+async def bare(dialer: Replaying) -> Cost:
+    stream: Any = await dialer.open_tcp("memory.invalid", 80)
+    async with trio.open_nursery() as nursery:
+        socket = await trio_websocket.wrap_client_stream(
+            nursery, stream, "memory.invalid", "/v1/responses", receive_buffer_size=65536, message_queue_size=64
+        )
+        with Cost() as cost:
+            await BareSocket(socket.send_message, socket.get_message, "m").turn("Go on.")
+        nursery.cancel_scope.cancel(reason="counted")
+    return cost
+
+
+async def per_event(consume: Callable[[Replaying], Awaitable[Cost]]) -> tuple[float, float, float]:
+    """What one more event costs: calls of the library's own functions, calls of any, task steps."""
+    found = []
+    for deltas in (LONG, SHORT, LONG):  # the first one warms up
+        async with trio.open_nursery() as nursery:
+            found.append(await consume(Replaying(nursery, deltas)))
+            nursery.cancel_scope.cancel(reason="counted")
+    _, short, long = found
+    events = LONG - SHORT
+    return (
+        (long.own - short.own) / events,
+        (long.calls - short.calls) / events,
+        (long.steps - short.steps) / events,
+    )
+
+
+@pytest.mark.parametrize(("consume", "own", "ratio", "more_steps"), [(ask, 14, 1.2, 0.1), (iterate, 24, 1.6, 0.9)])
+async def test_an_event_costs_no_more_calls_and_steps_than_it_did(
+    consume: Callable[[Replaying], Awaitable[Cost]], own: float, ratio: float, more_steps: float
+) -> None:
+    bare_own, bare_calls, bare_steps = await per_event(bare)
+    mine, calls, steps = await per_event(consume)
+    assert bare_own == 0
+    assert 0 < mine <= own
+    assert calls / bare_calls <= ratio
+    assert steps - bare_steps <= more_steps
+
+
+async def test_all_events_arrive() -> None:
+    async with trio.open_nursery() as nursery:
+        endpoint = engine.Endpoint("http://memory.invalid/v1")
+        async with engine.open_session(
+            endpoint, model="m", dialer=Replaying(nursery, SHORT), timeouts=AT_ONCE
+        ) as session:
+            async with session.turn("Go on.") as turn:
+                deltas = [event async for event in turn if isinstance(event, engine.TextDelta)]
+            assert turn.message.text == "".join(event.delta for event in deltas)
+            assert len(deltas) == SHORT
+            assert session.statistics().connections[0].events == SHORT + EVENTS_AROUND
+        nursery.cancel_scope.cancel(reason="done")
