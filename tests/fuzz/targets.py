@@ -313,8 +313,9 @@ class Peers(Dialer):
                         return
                     head += received
                 answer = self._answer(head)
-                for start in range(0, len(answer), self._size):
-                    await stream.send_all(answer[start : start + self._size])
+                size = max(self._size, len(answer) // 2000)  # many bytes one by one only take long
+                for start in range(0, len(answer), size):
+                    await stream.send_all(answer[start : start + size])
                 if self._hang:
                     await trio.sleep_forever()
             except trio.BrokenResourceError:
