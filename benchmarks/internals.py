@@ -37,7 +37,8 @@ async def budgets(loop: Loop, peer: Peer, target: Target, *, phase: str, concurr
     stuck = engine.TurnOptions(model=_MODELS.get(phase, "silence"))
 
     async def one(session: engine.Session) -> None:
-        seconds = 0.2 + concurrent / 1000 + rng.random() * 0.5
+        seconds = 0.2 + concurrent / 500 + rng.random() * 0.5
+        await trio.sleep(rng.random() * concurrent / 500)  # beginning a thousand at once is not what is measured
         async with AsyncExitStack() as stack:
             if phase == "queue":
                 await stack.enter_async_context(session.turn("Stay.", stuck))
@@ -51,7 +52,14 @@ async def budgets(loop: Loop, peer: Peer, target: Target, *, phase: str, concurr
                 before = sum(getattr(spent, step) or 0.0 for step in _BEFORE[phase])
                 late.append((elapsed - before - seconds) * 1e3)
 
-    async with engine.open_engine(endpoint_of(target), model="answer", timeouts=engine.Timeouts(close=0)) as eng:
+    # Nothing is tried again, nor over HTTP: a budget's end is the turn's.
+    async with engine.open_engine(
+        endpoint_of(target),
+        model="answer",
+        timeouts=engine.Timeouts(close=0),
+        transport=engine.Transport.WEBSOCKET,
+        retry=engine.RetryPolicy(max_dispatches=1, back_off=()),
+    ) as eng:
         sessions = [await eng.session(f"s-{number}") for number in range(concurrent)]
         if phase != "connect":  # connecting a thousand is not what is measured
             for session in sessions:

@@ -17,7 +17,7 @@ __all__ = ["main", "newest", "page_of"]
 ROOT = Path(__file__).parent.parent
 _SIZES = {
     "tiny": "It only shows that everything runs; its figures mean nothing.",
-    "quick": "It was a quick one, with one small round: its figures are an indication only.",
+    "quick": "It was a quick one, with small sizes: its figures are an indication only.",
     "full": "Medians are followed by the quartiles of all rounds.",
 }
 
@@ -40,7 +40,7 @@ def page_of(result: dict[str, Any], pictures: dict[str, str]) -> str:
         "# Benchmarks",
         "<!-- Written by `python -m benchmarks.page`; changes made here are lost. -->",
         _INTRODUCTION,
-        f"This run of {machine['at'][:10]}: up to {result['rounds']} rounds{warm_up}, seed {result['seed']}. "
+        f"This run of {machine['at'][:10]}: rounds {result['rounds']}{warm_up}, seed {result['seed']}. "
         + _SIZES[result["size"]],
         "## What was aimed at",
         _targets(result),

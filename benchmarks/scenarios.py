@@ -339,7 +339,7 @@ def timeouts(size: Size) -> Scenario:
         "timeouts",
         "Budgets",
         "How much later than asked a budget gives control back, counted from when it began to run, while that many "
-        "turns wait in the same process. The ends are spread over half a second.",
+        "turns wait in the same process. Beginnings and ends are spread out.",
         tuple(cases),
     )
 

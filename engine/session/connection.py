@@ -481,7 +481,7 @@ class Connection:
                 self._socket.fail(Lost(f"the server did not answer a ping within {allowed:g} s"))
                 return math.inf
             else:
-                return sent_at + allowed
+                return min(sent_at + allowed, now + interval)
         due = max(self._last_decoded, self._last_ping) + interval
         if due > now:
             return due
@@ -490,7 +490,7 @@ class Connection:
         self._ping = (now, tap.bytes_received)
         self._last_ping = now
         nursery.start_soon(self._socket.ping, allowed)
-        return now + allowed
+        return now + min(allowed, interval)  # nobody tells when it is answered, and then the next is due
 
     def _check_idle_close(self, now: float) -> float:
         if self._router.in_flight:

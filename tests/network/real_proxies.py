@@ -52,13 +52,20 @@ def _microsocks(port: int, directory: Path, *, login: bool) -> list[str]:
 _PROGRAMS = {"tinyproxy": ("http", _tinyproxy), "microsocks": ("socks5h", _microsocks)}
 
 
-@contextmanager
-def running(program: str, directory: Path, *, login: bool = False) -> Iterator[RealProxy]:
-    """Run a proxy for the length of a block. Where it is not installed the test is skipped, or fails if it must not."""
-    if shutil.which(program) is None:
+def installed(program: str) -> str:
+    """Return where a program is. Where it is not installed the test is skipped, or fails if it must not be."""
+    where = shutil.which(program)
+    if where is None:
         if os.environ.get("ENGINE_TEST_PROXIES") == "required":
             pytest.fail(f"{program} is not installed, and ENGINE_TEST_PROXIES says that it has to be")
         pytest.skip(f"{program} is not installed")
+    return where
+
+
+@contextmanager
+def running(program: str, directory: Path, *, login: bool = False) -> Iterator[RealProxy]:
+    """Run a proxy for the length of a block."""
+    installed(program)
     scheme, command = _PROGRAMS[program]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

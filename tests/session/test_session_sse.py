@@ -570,3 +570,32 @@ async def test_a_deaf_server_of_both(autojump_clock: MockClock) -> None:
     script = Script([[Deaf(), Created(), Say("heard")]])
     async with session_to(script) as (session, _):
         assert (await session.ask("hi")).text == "heard"
+
+
+async def test_the_way_over_http_is_the_base_urls(autojump_clock: MockClock) -> None:
+    async with open_simulator(in_memory=True, brain=Script([Reply("there")])) as sim:
+        endpoint = engine.Endpoint(sim.base_url, "sk", websocket_url=sim.websocket_url + "-elsewhere")
+        async with engine.open_session(endpoint, model="m", dialer=sim.dialer) as session:
+            async with session.turn("hi") as turn:
+                assert (await turn.wait()).text == "there"
+        assert [connection.path for connection in sim.connections] == ["/v1/responses-elsewhere", "/v1/responses"]
+        assert "404" in (turn.report.fallback_reason or "")
+
+
+async def test_what_is_asked_is_the_same_in_every_attempt(autojump_clock: MockClock) -> None:
+    asked = []
+
+    async def hook(body: dict[str, Any]) -> None:
+        asked.append(body)
+
+    script = Script([[Error(503)], [Error(503)], Reply("at last")])
+    options = engine.TurnOptions(metadata={"turn": "17"}, payload_hook=hook)
+    async with session_to(script, transport=Transport.AUTO, retry=None) as (session, sim):
+        async with session.turn("hi", options) as turn:
+            assert (await turn.wait()).text == "at last"
+        assert turn.report.attempts == 3
+        assert len(asked) == 1  # the hook runs once, whatever is tried
+        bodies = [{**request.body, "type": None, "stream": None} for request in sim.requests]
+        assert bodies[0] == bodies[1] == bodies[2]
+        assert bodies[0]["metadata"] == {"turn": "17"}
+        assert [request.transport for request in sim.requests] == ["websocket", "websocket", "http"]

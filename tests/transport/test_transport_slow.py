@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 import trio
@@ -288,6 +289,28 @@ async def test_pongs_keep_a_silent_turn_alive(autojump_clock: MockClock) -> None
     async with contained() as held, session_to(held, peer, timeouts=PATIENT) as session:
         assert (await session.ask("hi")).text == "late"
     assert len(peer.pings) == 10
+
+
+async def test_answered_pings_are_not_further_apart_than_their_interval(autojump_clock: MockClock) -> None:
+    class Pongs(Silent):
+        async def __call__(self, peer: Peer) -> None:
+            await peer.accept()
+            await peer.request()
+            start = trio.current_time()
+            for delay in (0, 3.9, 0, 6, 0):
+                assert await peer.next_frame() == (PING, ANY)
+                self.pings.append(trio.current_time() - start)
+                await trio.sleep(delay)
+                await peer.send(frame(b"", PONG))
+            await peer.until_gone()
+
+    peer = Pongs()
+    limits = engine.Limits(ping_interval=4, ping_timeout=20)
+    async with contained() as held, session_to(held, peer, limits=limits, timeouts=PATIENT) as session:
+        with pytest.raises(engine.ConnectionLost):
+            await session.ask("hi")
+        assert peer.pings == [4, 8, 12, 16, 24]  # the answer to that at 16 came at 22
+        assert held.elapsed == 28 + 20
 
 
 async def test_pongs_are_no_progress_of_a_turn(autojump_clock: MockClock) -> None:
