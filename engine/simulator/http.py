@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -69,6 +70,9 @@ class HttpExchange:
                 return None
             await self._route(body)
         except ApiError as error:
+            if self._muted:
+                await drain(self._stream, seconds=math.inf, limit=self._simulator.max_http_bytes)
+                return None
             await self._send_error(error)
         if self._dropped or self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
             return None

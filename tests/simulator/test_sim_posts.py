@@ -156,6 +156,15 @@ async def test_a_post_that_is_executed_in_silence(autojump_clock: MockClock, str
         assert (sim.connections[0].bytes_out, sim.connections[0].closed_by) == (0, "client")
 
 
+async def test_a_muted_refusal_is_silent_too(autojump_clock: MockClock) -> None:
+    async with open_simulator(in_memory=True, post=Accept(mute=True)) as sim:
+        with trio.move_on_after(1000) as scope:
+            await post(sim, unheard_of=1)
+        assert scope.cancelled_caught
+        await trio.testing.wait_all_tasks_blocked()
+        assert (sim.requests[0].status, sim.connections[0].bytes_out, sim.open_connections) == ("rejected", 0, [])
+
+
 async def test_posts_and_upgrades_have_a_queue_each(autojump_clock: MockClock) -> None:
     async with open_simulator(in_memory=True, post=[Refusal(500)], handshake=[Accept(), Refusal(426)]) as sim:
         async with connect(sim) as peer:
