@@ -507,7 +507,11 @@ class Turn:
             continued=attempt is not None and self._plan.previous_response_id is not None,
             untyped=not self._actor.server.typed_errors,
         )
-        decision = self._recovery.decide(setback, left=self._left_to_start())
+        try:
+            decision = self._recovery.decide(setback, left=self._left_to_start())
+        except Exception as error:  # the policy's jitter is the caller's, and this may run in a connection's reader
+            self.fail(Broken(error))
+            return
         if decision.remedy is None or not self._actor.alive:
             self.fail(failure)
         else:

@@ -350,6 +350,20 @@ async def refused(session: engine.Session, prompt: str) -> AsyncIterator[Any]:
     yield turn
 
 
+@pytest.mark.parametrize("transport", list(Transport), ids=lambda transport: transport.value)
+async def test_a_jitter_that_raises_ends_the_turn(autojump_clock: MockClock, transport: Transport) -> None:
+    def jitter() -> float:
+        raise ZeroDivisionError
+
+    brain = Script([[Created(), Failed("server_error")]], then=Echo())
+    async with session_to(brain, transport=transport, retry=RetryPolicy(jitter=jitter)) as (session, sim):
+        with trio.fail_after(1), pytest.raises(engine.SessionClosed) as caught:
+            await session.ask("hello")
+        assert isinstance(caught.value.__cause__, ZeroDivisionError)
+        assert (await session.ask("next")).text == "next"
+        assert len(sim.connections) == (2 if transport is SSE else 1)
+
+
 async def test_a_server_that_accepts_and_hangs_up_for_its_policy(autojump_clock: MockClock) -> None:
     async with session_to(Echo(), sim_options={"handshake": Accept(close_code=1008)}) as (session, sim):
         async with session.turn("hello") as turn:
