@@ -78,7 +78,7 @@ class Actor:
         self._current: Connection | None = None
         self._next: Connection | None = None
         self._connections: list[Connection] = []
-        self._tries: dict[Connection, int] = {}
+        self._tries: dict[Connection, tuple[Breaker, int]] = {}  # of the server each was dialled to
         self._reconnected = 0
         self._dialled = 0
         self._opened = 0
@@ -334,7 +334,7 @@ class Actor:
             limits=self.settings.limits,
             instruments=self.instruments,
         )
-        self._tries[connection] = self._breaker.begin()
+        self._tries[connection] = (self._breaker, self._breaker.begin())
         self._connections.append(connection)
         self._nursery.start_soon(self._guarded, connection.run)
         return connection
@@ -344,17 +344,19 @@ class Actor:
     def opened(self, connection: Connection) -> None:
         """Count a connection that came about."""
         self._opened += 1
-        self._breaker.connected()
+        breaker, _ = self._tries[connection]
+        breaker.connected()
 
     def unopened(self, connection: Connection, failure: Failure | None) -> None:
         """Learn from a connection that did not come about."""
+        breaker, number = self._tries[connection]
         if failure is not None and counts_as_outage(failure):
-            self._breaker.failed()
+            breaker.failed()
         elif isinstance(failure, Refused):
             no_websocket = f"the server has no WebSocket: it answered the upgrade with status {failure.status}"
-            self._breaker.answered(no_websocket if lacks_websocket(failure) else None)
+            breaker.answered(no_websocket if lacks_websocket(failure) else None)
         else:
-            self._breaker.given_up(self._tries[connection])
+            breaker.given_up(number)
 
     def ageing(self, connection: Connection) -> None:
         """Dial the replacement of a connection that will soon have reached its lifetime."""

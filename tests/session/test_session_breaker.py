@@ -197,6 +197,51 @@ async def test_a_running_turn_ends_where_it_is(autojump_clock: MockClock) -> Non
         ]
 
 
+class Network:
+    """Reaches a simulator by any name, and refuses or ignores who asks for ``old`` while told to."""
+
+    def __init__(self, sim: Simulator) -> None:
+        self.sim = sim
+        self.mode = "there"
+
+    async def open_tcp(self, host: str, port: int) -> trio.abc.Stream:
+        if host == "old" and self.mode == "away":
+            raise ConnectionRefusedError
+        if host == "old" and self.mode == "silent":
+            await trio.sleep_forever()
+        return await self.sim.dialer.open_tcp(host, port)
+
+    async def start_tls(self, *_: Any, **__: Any) -> trio.abc.Stream:
+        raise NotImplementedError
+
+
+OLD, NEW = (engine.Endpoint(f"http://{host}/v1", api_key="sk-simulator") for host in ("old", "new"))
+
+
+async def test_a_try_counts_for_the_server_it_went_to(autojump_clock: MockClock) -> None:
+    async with open_simulator(in_memory=True, brain=Echo()) as sim:
+        network = Network(sim)
+        async with engine.open_engine(OLD, model="m", dialer=network) as eng:
+            (breaker,) = eng.breakers.values()
+            network.mode = "away"
+            for _ in range(2):
+                with pytest.raises(engine.ConnectFailed):
+                    await ask(eng)
+            await trio.sleep(60)
+            network.mode = "silent"
+            with trio.move_on_after(1):
+                await ask(eng)
+            assert "being tried" in (breaker.objection or "")
+            eng.change_endpoint(NEW)
+            assert (await ask(eng)).transport == "websocket"
+            network.mode = "there"
+            await trio.sleep(10)
+            assert (breaker.state, breaker.objection) == (BreakerState.HALF_OPEN, None)
+            eng.change_endpoint(OLD)
+            assert (await ask(eng)).transport == "websocket"
+            assert breaker.state is BreakerState.CLOSED
+
+
 async def test_the_endpoint_must_be_one(autojump_clock: MockClock) -> None:
     async with engine_to() as (eng, _, _breaker):
         with pytest.raises(engine.ConfigurationError, match="endpoint"):
