@@ -281,6 +281,7 @@ class Connection:
             self._state = State.RETIRING
             self._retired_because = reason
             self._owner.unusable(self)
+            self.settled.set()  # whoever waits for its dial goes on to another
         self._close_if_done()
 
     def abort(self, reason: str) -> None:

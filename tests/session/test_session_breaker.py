@@ -242,6 +242,21 @@ async def test_a_try_counts_for_the_server_it_went_to(autojump_clock: MockClock)
             assert breaker.state is BreakerState.CLOSED
 
 
+@pytest.mark.parametrize("transport", [Transport.AUTO, Transport.WEBSOCKET], ids=lambda transport: transport.value)
+async def test_a_turn_that_waits_for_a_dial_goes_along(autojump_clock: MockClock, transport: Transport) -> None:
+    async with open_simulator(in_memory=True, brain=Echo()) as sim:
+        network = Network(sim)
+        network.mode = "silent"
+        async with engine.open_engine(OLD, model="m", dialer=network, transport=transport) as eng:
+            session = await eng.session("a")
+            async with session.turn("hi") as turn:
+                await trio.sleep(1)
+                eng.change_endpoint(NEW)
+                assert (await turn.wait()).text == "hi"
+            assert (turn.report.transport, turn.report.seconds.connect) == ("websocket", 1)
+            assert (session.statistics().retries, session.statistics().fallbacks) == (0, 0)
+
+
 async def test_the_endpoint_must_be_one(autojump_clock: MockClock) -> None:
     async with engine_to() as (eng, _, _breaker):
         with pytest.raises(engine.ConfigurationError, match="endpoint"):
