@@ -237,6 +237,11 @@ class Actor:
         return self.failure is None and self._current is not None and self._current.usable
 
     @property
+    def endpoint(self) -> Endpoint:
+        """Where requests go."""
+        return self._endpoint
+
+    @property
     def keyed(self) -> bool:
         """Whether a fresh key can be had."""
         return callable(self._endpoint.api_key)

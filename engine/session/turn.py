@@ -19,7 +19,7 @@ import trio
 
 from engine.errors import TurnError
 from engine.messages import AssistantMessage
-from engine.options import OnCancel, Timeouts, Transport, TurnOptions
+from engine.options import Endpoint, OnCancel, Timeouts, Transport, TurnOptions
 from engine.protocol.chain import Chain, Held, Plan
 from engine.protocol.failures import (
     Broken,
@@ -93,6 +93,7 @@ class Turn:
         self._reused = False
         self._transport: Transport | None = None
         self._attempt: Attempt | None = None
+        self._asked: Endpoint | None = None
         self._abandoned: Attempt | None = None
         self._before = Delivery.NOT_SENT
         self._dialled: Connection | None = None
@@ -387,6 +388,7 @@ class Turn:
             return None
         chain.take(self._body, server=server, stored=stored)
         self._chain, self._plan, self._size_sent = chain, planned, size
+        self._asked = self._actor.endpoint
         return frame
 
     async def _over_http(self) -> None:
@@ -397,6 +399,7 @@ class Turn:
             self, self._inbox, session=self._actor.id, instruments=self._actor.instruments, **self._common
         )
         self._attempt = attempt
+        self._asked = self._actor.endpoint
         self._size_sent = len(text.encode())
         self._scope.deadline = self._budgets.deadline
         await attempt.run(
@@ -487,7 +490,7 @@ class Turn:
         held = Held.after(exchange.response_id, self._body, output)
         if attempt.connection is not None:
             self._chain.arm(held)
-        if held is not None and held.stored:
+        if held is not None and held.stored and self._asked is self._actor.endpoint:  # no other server has it
             self._actor.stored = held
 
     # --- when an attempt fails ---

@@ -14,7 +14,7 @@ from trio.testing import MockClock
 import engine
 from engine import RetryPolicy, Transport
 from engine.breakers import Breaker, BreakerState
-from engine.simulator import Accept, Echo, Ignore, Refusal, Simulator, open_simulator
+from engine.simulator import Accept, Created, Delay, Echo, Ignore, Refusal, Say, Script, Simulator, open_simulator
 
 
 @asynccontextmanager
@@ -255,6 +255,24 @@ async def test_a_turn_that_waits_for_a_dial_goes_along(autojump_clock: MockClock
                 assert (await turn.wait()).text == "hi"
             assert (turn.report.transport, turn.report.seconds.connect) == ("websocket", 1)
             assert (session.statistics().retries, session.statistics().fallbacks) == (0, 0)
+
+
+@pytest.mark.parametrize("transport", [Transport.WEBSOCKET, Transport.SSE], ids=lambda transport: transport.value)
+@pytest.mark.parametrize("during", [False, True])
+async def test_no_server_is_told_what_another_stores(
+    autojump_clock: MockClock, transport: Transport, during: bool
+) -> None:
+    async with open_simulator(in_memory=True, brain=Script([[Created(), Delay(2), Say("one")]], then=Echo())) as sim:
+        async with engine.open_engine(OLD, model="m", dialer=Network(sim)) as eng:
+            session = await eng.session("a")
+            stored = engine.TurnOptions(store=True)
+            async with session.turn("hi", stored, transport=transport) as turn:
+                await trio.sleep(1 if during else 3)
+                eng.change_endpoint(NEW)
+                reply = await turn.wait()
+            context = engine.Context([engine.UserMessage("hi"), reply, engine.UserMessage("again")])
+            assert (await session.ask(context, stored)).text == "again"
+            assert [request.previous_response_id for request in sim.requests] == [None, None]
 
 
 async def test_the_endpoint_must_be_one(autojump_clock: MockClock) -> None:
