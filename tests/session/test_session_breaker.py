@@ -197,6 +197,24 @@ async def test_a_running_turn_ends_where_it_is(autojump_clock: MockClock) -> Non
         ]
 
 
+async def test_a_provider_of_keys_needs_no_hash(autojump_clock: MockClock) -> None:
+    @attrs.define
+    class Keys:
+        key: str
+
+        async def __call__(self) -> str:
+            return self.key
+
+    async with open_simulator(in_memory=True, brain=Echo()) as sim:
+        endpoint = attrs.evolve(sim.endpoint, api_key=Keys("sk-one"))
+        async with engine.open_engine(endpoint, model="m", dialer=sim.dialer) as eng:
+            await ask(eng)
+            eng.change_endpoint(attrs.evolve(sim.endpoint, api_key=Keys("sk-two")))
+            await ask(eng)
+            assert len(eng.breakers) == 2
+        assert [connection.authorization for connection in sim.connections] == ["Bearer sk-one", "Bearer sk-two"]
+
+
 class Network:
     """Reaches a simulator by any name, and refuses or ignores who asks for ``old`` while told to."""
 
