@@ -89,7 +89,9 @@ class Setback:
         """Whether the server may be working on the request: it may have arrived, and nobody said that it is over."""
         if self.delivery is Delivery.AMBIGUOUS:
             return True
-        return self.delivery is Delivery.ACCEPTED and not isinstance(self.failure, Rejected | Failed)
+        # A refusal that comes once a response has begun is not about that response, but ended its connection.
+        over = isinstance(self.failure, Failed) or self.fault is Fault.CONNECTION_LIMIT
+        return self.delivery is Delivery.ACCEPTED and not over
 
 
 @frozen

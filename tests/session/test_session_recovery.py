@@ -28,6 +28,7 @@ from engine.simulator import (
     Ignore,
     Incomplete,
     Mute,
+    Raw,
     Refusal,
     Say,
     Script,
@@ -348,6 +349,21 @@ async def refused(session: engine.Session, prompt: str) -> AsyncIterator[Any]:
     turn.error = caught.value
     turn.report = caught.value.report
     yield turn
+
+
+async def test_an_error_that_may_be_anybodys_ends_no_response_for_sure(autojump_clock: MockClock) -> None:
+    """It ends the connection, and what runs on it may go on all the same."""
+    left = [[Created(), Delay(2), Say("")], [Created(), Stall()]]
+    error = Raw('{"type":"error","status":500,"error":{"type":"server_error","code":"server_error","message":""}}')
+    brain = Script([*left, [Created(), Delay(3), error, Stall()]], then=Echo())
+    async with session_to(brain, transport=WEBSOCKET, on_cancel=engine.OnCancel.NEW_LANE) as (session, sim):
+        for _ in left:  # so that the third is not the only one in progress, and nothing is on the default lane
+            with trio.move_on_after(1):
+                await session.ask("hello")
+        with pytest.raises(engine.RequestRejected) as caught:
+            await session.ask("hello")
+        assert caught.value.delivery is Delivery.ACCEPTED
+        assert len(sim.requests) == 3
 
 
 @pytest.mark.parametrize("transport", list(Transport), ids=lambda transport: transport.value)
