@@ -367,6 +367,7 @@ class Actor:
         """Dial the replacement of a connection that will soon have reached its lifetime."""
         if connection is self._current and self._next is None and self.alive:
             self._next = self._dial(self.settings.timeouts)
+            self._next.standing_by = True
 
     def aged(self, connection: Connection) -> None:
         """Go over to the replacement."""
@@ -379,6 +380,8 @@ class Actor:
             self._next = None
         if connection is self._current:
             self._current, self._next = self._next, None
+            if self._current is not None:
+                self._current.take_over(connection.idle_since)
         retiring = [each for each in self._connections if each.state is State.RETIRING]
         for oldest in retiring[:-_MAX_RETIRING]:
             oldest.abort("too many connections were waiting to close")

@@ -117,6 +117,7 @@ class Connection:
         settled: Set when it is open, or will never be.
         down: Set when it has failed or is closed.
         requests: Requests handed to it.
+        standing_by: Whether it waits to replace another: until then it is not idle, however long that takes.
         warming: Set when its warm-up is over; None while none is under way.
         lane: The lane that requests go over; None for the default lane.
         chain: What the server holds on that lane.
@@ -142,6 +143,7 @@ class Connection:
         self.settled: trio.Event = trio.Event()
         self.down: trio.Event = trio.Event()
         self.requests: int = 0
+        self.standing_by: bool = False
         self.warming: trio.Event | None = None
         self.lane: str | None = None
         self.chain: Chain = Chain()
@@ -201,6 +203,17 @@ class Connection:
     def age(self, now: float) -> float:
         """Seconds since it was opened."""
         return now - self._opened_at
+
+    @property
+    def idle_since(self) -> float:
+        """Since when nothing is in progress on it; infinite while something is, or it is not open."""
+        return math.inf if self._router.in_flight else self._idle_since
+
+    def take_over(self, idle_since: float) -> None:
+        """Stand in for a connection that was idle since then."""
+        self.standing_by = False
+        self._idle_since = min(idle_since, trio.current_time())
+        self._wake_by(self._idle_since + self._limits.seconds("idle_lifetime"))
 
     @property
     def fresh(self) -> bool:
@@ -495,7 +508,7 @@ class Connection:
         return now + allowed
 
     def _check_idle_close(self, now: float) -> float:
-        if self._router.in_flight:
+        if self._router.in_flight or self.standing_by:
             return now + self._limits.seconds("idle_lifetime")
         due = self._idle_since + self._limits.seconds("idle_lifetime")
         if due <= now:
