@@ -86,6 +86,7 @@ class Turn:
         self._error: TurnError | None = None
         self._text: CreateText | None = None
         self._size = 0
+        self._size_now = 0
         self._size_sent = 0
         self._chain = Chain()
         self._plan = Plan()
@@ -360,8 +361,7 @@ class Turn:
         self._begin("connected", "send")
         attempt.queued = await connection.dispatch(attempt, frame)
         if attempt.queued:
-            self._reused = reused
-            self._dispatched(Transport.WEBSOCKET, connection.number)
+            self._dispatched(Transport.WEBSOCKET, connection.number, reused=reused)
         if self._settled:  # left, or its session released, while the frame was being queued
             self._abandon(attempt, wanted=True)
         elif attempt.queued:
@@ -387,7 +387,7 @@ class Turn:
             self._setback(TooLarge(size, self._max_request_bytes))
             return None
         chain.take(self._body, server=server, stored=stored)
-        self._chain, self._plan, self._size_sent = chain, planned, size
+        self._chain, self._plan, self._size_now = chain, planned, size
         self._asked = self._actor.endpoint
         return frame
 
@@ -400,7 +400,7 @@ class Turn:
         )
         self._attempt = attempt
         self._asked = self._actor.endpoint
-        self._size_sent = len(text.encode())
+        self._size_now = len(text.encode())
         self._scope.deadline = self._budgets.deadline
         await attempt.run(
             self._actor.http(),
@@ -413,8 +413,10 @@ class Turn:
     def _common(self) -> dict[str, Any]:
         return {"idle": self._timeouts.of("idle"), "context": self.context, "text_format": self._text_format}
 
-    def _dispatched(self, over: Transport, connection: int) -> None:
+    def _dispatched(self, over: Transport, connection: int, *, reused: bool) -> None:
         self._transport = over
+        self._reused = reused
+        self._size_sent = self._size_now
         self._recovery.dispatches += 1
         self._actor.instruments.emit("request_sent", self._actor.id, connection, self._size_sent, context=self.context)
 
@@ -437,7 +439,7 @@ class Turn:
     def sending(self, attempt: Attempt, now: float) -> None:
         """An HTTP connection is there, and the first byte of the request is about to leave."""
         self._begin("connected", "send")
-        self._dispatched(Transport.SSE, 0)
+        self._dispatched(Transport.SSE, 0, reused=False)
 
     def passed(self, attempt: Attempt, now: float) -> None:
         """The request's last byte was passed on."""

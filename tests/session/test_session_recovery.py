@@ -380,6 +380,23 @@ async def test_a_jitter_that_raises_ends_the_turn(autojump_clock: MockClock, tra
         assert len(sim.connections) == (2 if transport is SSE else 1)
 
 
+async def test_the_report_of_what_could_not_be_sent(autojump_clock: MockClock) -> None:
+    async with session_to(Echo()) as (session, sim):
+        sim.dialer.refusals = 2  # type: ignore[attr-defined]
+        with pytest.raises(engine.ConnectFailed) as caught:
+            await session.ask("hello")
+        assert caught.value.report is not None
+        assert (caught.value.report.attempts, caught.value.report.bytes_sent) == (0, 0)
+
+
+async def test_the_report_of_what_went_over_a_used_connection_and_then_over_http(autojump_clock: MockClock) -> None:
+    async with session_to(Script([Say("one"), [Mute(), Stall()]], then=Echo())) as (session, _):
+        await session.ask("hello")
+        async with session.turn("again") as turn:
+            await turn.wait()
+        assert (turn.report.transport, turn.report.attempts, turn.report.connection_reused) == ("sse", 2, False)
+
+
 async def test_a_server_that_accepts_and_hangs_up_for_its_policy(autojump_clock: MockClock) -> None:
     async with session_to(Echo(), sim_options={"handshake": Accept(close_code=1008)}) as (session, sim):
         async with session.turn("hello") as turn:
