@@ -300,7 +300,8 @@ class Recovery:
             case Remedy.RETRY_AFTER:
                 return _asked_wait(setback.failure)
             case Remedy.BACK_OFF:
-                return self._policy.wait(taken) if taken < len(self._policy.waits) else None
+                waited = sum(times for (_, remedy), times in self._taken.items() if remedy is Remedy.BACK_OFF)
+                return self._policy.wait(waited) if waited < len(self._policy.waits) else None
         return 0.0
 
     @property

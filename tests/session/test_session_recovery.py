@@ -380,6 +380,16 @@ async def test_a_jitter_that_raises_ends_the_turn(autojump_clock: MockClock, tra
         assert len(sim.connections) == (2 if transport is SSE else 1)
 
 
+async def test_a_server_that_fails_in_several_ways_is_tried_no_more_often(autojump_clock: MockClock) -> None:
+    ways = [Refusal(503), HangUp()] * 6
+    async with session_to(Echo(), sim_options={"handshake": ways}, transport=WEBSOCKET) as (session, sim):
+        begun = trio.current_time()
+        with pytest.raises(engine.ConnectFailed):
+            await session.ask("hello")
+        assert trio.current_time() - begun == 1 + 2 + 4 + 8 + 16
+        assert len(sim.connections) == 6
+
+
 async def test_the_report_of_what_could_not_be_sent(autojump_clock: MockClock) -> None:
     async with session_to(Echo()) as (session, sim):
         sim.dialer.refusals = 2  # type: ignore[attr-defined]
