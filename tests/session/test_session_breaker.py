@@ -293,6 +293,46 @@ async def test_no_server_is_told_what_another_stores(
             assert [request.previous_response_id for request in sim.requests] == [None, None]
 
 
+async def test_a_replacement_at_the_old_server_is_given_up(autojump_clock: MockClock) -> None:
+    limits = engine.Limits(connection_lifetime=1100, idle_lifetime=None, ping_interval=None)
+    async with engine_to(limits=limits) as (eng, sim, _):
+        await ask(eng)
+        await trio.sleep(1050)
+        assert [connection.open for connection in sim.connections] == [True, True]
+        eng.change_endpoint(attrs.evolve(sim.endpoint, api_key="sk-another"))
+        await trio.sleep(1)
+        assert [connection.open for connection in sim.connections] == [False, False]
+        await ask(eng)
+        assert sim.connections[-1].authorization == "Bearer sk-another"
+
+
+async def test_no_connection_is_dialled_ahead_while_it_is_open(autojump_clock: MockClock) -> None:
+    async with engine_to() as (eng, sim, breaker):
+        session = await eng.session("a")
+        async with session.turn("hi") as turn:
+            await anext(turn)
+            breaker.failed()
+            breaker.failed()
+        await trio.sleep(1)
+        assert upgrades(sim) == 1
+        breaker.reset()
+        async with session.turn("hi") as turn:
+            await anext(turn)
+        await trio.sleep(1)
+        assert upgrades(sim) == 3
+
+
+async def test_a_changed_key_is_used_over_http_too(autojump_clock: MockClock) -> None:
+    async with engine_to(transport=Transport.SSE) as (eng, sim, _):
+        await ask(eng)
+        eng.change_endpoint(attrs.evolve(sim.endpoint, api_key="sk-another"))
+        await ask(eng)
+        assert [connection.authorization for connection in sim.connections] == [
+            "Bearer sk-simulator",
+            "Bearer sk-another",
+        ]
+
+
 async def test_the_endpoint_must_be_one(autojump_clock: MockClock) -> None:
     async with engine_to() as (eng, _, _breaker):
         with pytest.raises(engine.ConfigurationError, match="endpoint"):

@@ -380,6 +380,44 @@ async def test_a_jitter_that_raises_ends_the_turn(autojump_clock: MockClock, tra
         assert len(sim.connections) == (2 if transport is SSE else 1)
 
 
+@pytest.mark.parametrize(
+    "failing",
+    [
+        [Error(503, "server_is_overloaded", type="service_unavailable_error")],
+        [Error(429, "rate_limit_exceeded", headers={"retry-after": "1"})],
+        [Created(), Failed("server_error")],
+    ],
+    ids=["refused", "too fast", "failed"],
+)
+async def test_what_failed_is_sent_over_another_connection(autojump_clock: MockClock, failing: Any) -> None:
+    async with session_to(Script([failing], then=Echo()), transport=WEBSOCKET) as (session, sim):
+        async with session.turn("hello") as turn:
+            assert (await turn.wait()).text == "hello"
+        assert not turn.report.connection_reused
+        assert [len(connection.requests) for connection in sim.connections] == [1, 1]
+        assert (await session.ask("next")).text == "next"
+        assert [connection.open for connection in sim.connections] == [False, True]
+
+
+@pytest.mark.parametrize("policy", list(engine.OnCancel), ids=lambda policy: policy.value)
+async def test_a_silent_connection_is_closed_under_every_policy(
+    autojump_clock: MockClock, policy: engine.OnCancel
+) -> None:
+    async with session_to(Script([[Mute(), Stall()]], then=Echo()), on_cancel=policy) as (session, sim):
+        assert (await session.ask("hello")).text == "hello"
+        await trio.sleep(1)
+        assert not sim.connections[0].open
+
+
+async def test_a_limit_told_to_a_request_that_waits_refuses_it(autojump_clock: MockClock) -> None:
+    limit = Error(400, "websocket_connection_limit_reached", type="invalid_request_error")
+    async with session_to(Script([[limit, Stall()]], then=Echo()), transport=WEBSOCKET) as (session, sim):
+        async with session.turn("hello") as turn:
+            assert (await turn.wait()).text == "hello"
+        assert turn.report.attempts == 2
+        assert len(sim.connections) == 2
+
+
 async def test_a_server_that_fails_in_several_ways_is_tried_no_more_often(autojump_clock: MockClock) -> None:
     ways = [Refusal(503), HangUp()] * 6
     async with session_to(Echo(), sim_options={"handshake": ways}, transport=WEBSOCKET) as (session, sim):
