@@ -249,6 +249,7 @@ class Actor:
     def http(self) -> HttpClient:
         """What sends requests over HTTP; closed with the session."""
         if not self._http or self._http[-1].endpoint is not self._endpoint:
+            self._http = [each for each in self._http if each.busy]  # no connection serves twice: the rest hold nothing
             self._http.append(HttpClient(self._endpoint, self._dialer))
         return self._http[-1]
 

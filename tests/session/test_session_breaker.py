@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import attrs
+import httpx
 import pytest
 import trio
 from trio.testing import MockClock
@@ -331,6 +333,19 @@ async def test_a_changed_key_is_used_over_http_too(autojump_clock: MockClock) ->
             "Bearer sk-simulator",
             "Bearer sk-another",
         ]
+
+
+async def test_what_sent_with_earlier_keys_is_not_kept(autojump_clock: MockClock) -> None:
+    def clients() -> int:
+        gc.collect()
+        return sum(isinstance(each, httpx.AsyncClient) for each in gc.get_objects())
+
+    async with engine_to(transport=Transport.SSE) as (eng, sim, _):
+        before = clients()
+        for number in range(5):
+            eng.change_endpoint(attrs.evolve(sim.endpoint, api_key=f"sk-{number}"))
+            await ask(eng)
+        assert clients() == before + 1
 
 
 async def test_the_endpoint_must_be_one(autojump_clock: MockClock) -> None:
