@@ -353,6 +353,9 @@ class Turn:
             self._scope.deadline = self._budgets.deadline
             await connection.warming.wait()
             return
+        if (expired := self._budgets.expired(trio.current_time())) is not None:
+            self._setback(expired)  # at the instant it came free: no cancellation can be delivered before the frame is
+            return
         frame = self._planned(connection)
         if frame is None:
             return
