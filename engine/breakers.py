@@ -22,7 +22,7 @@ class Breakers(Mapping[str, Breaker]):
     def __init__(self, policy: RetryPolicy) -> None:
         self._policy = policy
         self._breakers: dict[str, Breaker] = {}
-        self._names: dict[tuple[str, ApiKey], str] = {}
+        self._names: list[tuple[str, ApiKey, str]] = []  # no dict: a function that returns keys may have no hash
 
     def __getitem__(self, server: str) -> Breaker:
         return self._breakers[server]
@@ -37,11 +37,12 @@ class Breakers(Mapping[str, Breaker]):
         """Return the breaker of an endpoint and its key."""
         url = endpoint.websocket
         server = f"{url.netloc}{url.path}"
-        identity = (f"{url.scheme}://{server}?{url.query}", endpoint.api_key)
-        name = self._names.get(identity)
+        place, key = f"{url.scheme}://{server}?{url.query}", endpoint.api_key
+        name = next((name for where, whose, name in self._names if where == place and whose == key), None)
         if name is None:
             others = sum(1 for each in self._breakers.values() if each.server == server)
-            name = self._names[identity] = server if not others else f"{server} #{others + 1}"
+            name = server if not others else f"{server} #{others + 1}"
+            self._names.append((place, key, name))
             threshold, cooldown = self._policy.number("breaker_threshold"), self._policy.breaker_cooldown
             assert isinstance(cooldown, (int, float))
             self._breakers[name] = Breaker(

@@ -228,6 +228,7 @@ class Verdict(Enum):
 class _LaneState:
     current: Exchange | None = None
     broken_off: bool = False  # whether a response was left, or ended badly: more of it may be on its way
+    refused: bool = False  # whether the last request was refused, before any response
     finished: deque[str] = field(factory=lambda: deque(maxlen=_REMEMBERED_RESPONSES))
     earlier_items: dict[str, None] = field(factory=dict)  # a set that knows which is the oldest
 
@@ -269,6 +270,7 @@ class Router:
         self._in_flight -= 1
         if exchange.abandoned or isinstance(exchange.outcome, Failed | Rejected | Violated):
             state.broken_off = True
+        state.refused = isinstance(exchange.outcome, Rejected)
         if exchange.response_id is not None:
             state.finished.append(exchange.response_id)
         state.remember(exchange.item_ids)
@@ -319,6 +321,8 @@ class Router:
             return isinstance(event, UnknownEvent) and exchange.response_id is None and state.broken_off
         if named in state.finished or exchange.response_id not in {None, named}:
             return True
+        if exchange.response_id is None and state.refused and isinstance(event, ResponseFailed):
+            return True  # some servers say twice that they refuse; a response that began and failed was announced
         if isinstance(event, LifecycleEvent):
             # Even if nobody takes the event any more, since its turn was left: a later one of it must be recognised.
             exchange.response_id = named

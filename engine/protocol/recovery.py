@@ -89,7 +89,9 @@ class Setback:
         """Whether the server may be working on the request: it may have arrived, and nobody said that it is over."""
         if self.delivery is Delivery.AMBIGUOUS:
             return True
-        return self.delivery is Delivery.ACCEPTED and not isinstance(self.failure, Rejected | Failed)
+        # A refusal that comes once a response has begun is not about that response, but ended its connection.
+        over = isinstance(self.failure, Failed) or self.fault is Fault.CONNECTION_LIMIT
+        return self.delivery is Delivery.ACCEPTED and not over
 
 
 @frozen
@@ -298,7 +300,8 @@ class Recovery:
             case Remedy.RETRY_AFTER:
                 return _asked_wait(setback.failure)
             case Remedy.BACK_OFF:
-                return self._policy.wait(taken) if taken < len(self._policy.waits) else None
+                waited = sum(times for (_, remedy), times in self._taken.items() if remedy is Remedy.BACK_OFF)
+                return self._policy.wait(waited) if waited < len(self._policy.waits) else None
         return 0.0
 
     @property

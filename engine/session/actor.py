@@ -78,7 +78,7 @@ class Actor:
         self._current: Connection | None = None
         self._next: Connection | None = None
         self._connections: list[Connection] = []
-        self._tries: dict[Connection, int] = {}
+        self._tries: dict[Connection, tuple[Breaker, int]] = {}  # of the server each was dialled to
         self._reconnected = 0
         self._dialled = 0
         self._opened = 0
@@ -233,6 +233,11 @@ class Actor:
         return self.failure is None and self._current is not None and self._current.usable
 
     @property
+    def endpoint(self) -> Endpoint:
+        """Where requests go."""
+        return self._endpoint
+
+    @property
     def keyed(self) -> bool:
         """Whether a fresh key can be had."""
         return callable(self._endpoint.api_key)
@@ -240,6 +245,7 @@ class Actor:
     def http(self) -> HttpClient:
         """What sends requests over HTTP; closed with the session."""
         if not self._http or self._http[-1].endpoint is not self._endpoint:
+            self._http = [each for each in self._http if each.busy]  # no connection serves twice: the rest hold nothing
             self._http.append(HttpClient(self._endpoint, self._dialer))
         return self._http[-1]
 
@@ -330,7 +336,7 @@ class Actor:
             limits=self.settings.limits,
             instruments=self.instruments,
         )
-        self._tries[connection] = self._breaker.begin()
+        self._tries[connection] = (self._breaker, self._breaker.begin())
         self._connections.append(connection)
         self._nursery.start_soon(self._guarded, connection.run)
         return connection
@@ -340,22 +346,25 @@ class Actor:
     def opened(self, connection: Connection) -> None:
         """Count a connection that came about."""
         self._opened += 1
-        self._breaker.connected()
+        breaker, _ = self._tries[connection]
+        breaker.connected()
 
     def unopened(self, connection: Connection, failure: Failure | None) -> None:
         """Learn from a connection that did not come about."""
+        breaker, number = self._tries[connection]
         if failure is not None and counts_as_outage(failure):
-            self._breaker.failed()
+            breaker.failed()
         elif isinstance(failure, Refused):
             no_websocket = f"the server has no WebSocket: it answered the upgrade with status {failure.status}"
-            self._breaker.answered(no_websocket if lacks_websocket(failure) else None)
+            breaker.answered(no_websocket if lacks_websocket(failure) else None)
         else:
-            self._breaker.given_up(self._tries[connection])
+            breaker.given_up(number)
 
     def ageing(self, connection: Connection) -> None:
         """Dial the replacement of a connection that will soon have reached its lifetime."""
         if connection is self._current and self._next is None and self.alive:
             self._next = self._dial(self.settings.timeouts)
+            self._next.standing_by = True
 
     def aged(self, connection: Connection) -> None:
         """Go over to the replacement."""
@@ -368,6 +377,8 @@ class Actor:
             self._next = None
         if connection is self._current:
             self._current, self._next = self._next, None
+            if self._current is not None:
+                self._current.take_over(connection.idle_since)
         retiring = [each for each in self._connections if each.state is State.RETIRING]
         for oldest in retiring[:-_MAX_RETIRING]:
             oldest.abort("too many connections were waiting to close")

@@ -121,6 +121,7 @@ class Connection:
         settled: Set when it is open, or will never be.
         down: Set when it has failed or is closed.
         requests: Requests handed to it.
+        standing_by: Whether it waits to replace another: until then it is not idle, however long that takes.
         warming: Set when its warm-up is over; None while none is under way.
         lane: The lane that requests go over; None for the default lane.
         chain: What the server holds on that lane.
@@ -146,6 +147,7 @@ class Connection:
         self.settled: trio.Event = trio.Event()
         self.down: trio.Event = trio.Event()
         self.requests: int = 0
+        self.standing_by: bool = False
         self.warming: trio.Event | None = None
         self.lane: str | None = None
         self.chain: Chain = Chain()
@@ -206,6 +208,17 @@ class Connection:
     def age(self, now: float) -> float:
         """Seconds since it was opened."""
         return now - self._opened_at
+
+    @property
+    def idle_since(self) -> float:
+        """Since when nothing is in progress on it; infinite while something is, or it is not open."""
+        return math.inf if self._router.in_flight else self._idle_since
+
+    def take_over(self, idle_since: float) -> None:
+        """Stand in for a connection that was idle since then."""
+        self.standing_by = False
+        self._idle_since = min(idle_since, trio.current_time())
+        self._wake_by(self._idle_since + self._limits.seconds("idle_lifetime"))
 
     @property
     def fresh(self) -> bool:
@@ -286,6 +299,7 @@ class Connection:
             self._state = State.RETIRING
             self._retired_because = reason
             self._owner.unusable(self)
+            self.settled.set()  # whoever waits for its dial goes on to another
         self._close_if_done()
 
     def abort(self, reason: str) -> None:
@@ -509,7 +523,7 @@ class Connection:
         return now + min(allowed, interval)  # nobody tells when it is answered, and then the next is due
 
     def _check_idle_close(self, now: float) -> float:
-        if self._router.in_flight:
+        if self._router.in_flight or self.standing_by:
             return now + self._limits.seconds("idle_lifetime")
         due = self._idle_since + self._limits.seconds("idle_lifetime")
         if due <= now:

@@ -19,7 +19,7 @@ import trio
 
 from engine.errors import TurnError
 from engine.messages import AssistantMessage
-from engine.options import OnCancel, Timeouts, Transport, TurnOptions
+from engine.options import Endpoint, OnCancel, Timeouts, Transport, TurnOptions
 from engine.protocol.chain import Chain, Held, Plan
 from engine.protocol.failures import (
     Broken,
@@ -86,6 +86,7 @@ class Turn:
         self._error: TurnError | None = None
         self._text: CreateText | None = None
         self._size = 0
+        self._size_now = 0
         self._size_sent = 0
         self._chain = Chain()
         self._plan = Plan()
@@ -93,6 +94,7 @@ class Turn:
         self._reused = False
         self._transport: Transport | None = None
         self._attempt: Attempt | None = None
+        self._asked: Endpoint | None = None
         self._abandoned: Attempt | None = None
         self._gave_up = False
         self._before = Delivery.NOT_SENT
@@ -338,6 +340,9 @@ class Turn:
         if connection.warming is not None:
             await connection.warming.wait()
             return
+        if (expired := self._timeline.expired(trio.current_time())) is not None:
+            self._setback(expired)  # at the instant it came free: no cancellation can be delivered before the frame is
+            return
         frame = self._planned(connection)
         if frame is None:
             return
@@ -346,8 +351,7 @@ class Turn:
         self._begin("connected", "send")
         attempt.queued = await connection.dispatch(attempt, frame)
         if attempt.queued:
-            self._reused = reused
-            self._dispatched(Transport.WEBSOCKET, connection.number)
+            self._dispatched(Transport.WEBSOCKET, connection.number, reused=reused)
         if self._settled:  # left, or its session released, while the frame was being queued
             self._abandon(attempt, wanted=True)
         elif attempt.queued:
@@ -373,7 +377,8 @@ class Turn:
             self._setback(TooLarge(size, self._max_request_bytes))
             return None
         chain.take(self._body, server=server, stored=stored)
-        self._chain, self._plan, self._size_sent = chain, planned, size
+        self._chain, self._plan, self._size_now = chain, planned, size
+        self._asked = self._actor.endpoint
         return frame
 
     async def _over_http(self) -> None:
@@ -384,7 +389,8 @@ class Turn:
             self, self._inbox, session=self._actor.id, instruments=self._actor.instruments, **self._common
         )
         self._attempt = attempt
-        self._size_sent = len(text.encode())
+        self._asked = self._actor.endpoint
+        self._size_now = len(text.encode())
         await attempt.run(
             self._actor.http(),
             text,
@@ -396,8 +402,10 @@ class Turn:
     def _common(self) -> dict[str, Any]:
         return {"idle": self._timeouts.of("idle"), "context": self.context, "text_format": self._text_format}
 
-    def _dispatched(self, over: Transport, connection: int) -> None:
+    def _dispatched(self, over: Transport, connection: int, *, reused: bool) -> None:
         self._transport = over
+        self._reused = reused
+        self._size_sent = self._size_now
         self._recovery.dispatches += 1
         self._actor.instruments.emit("request_sent", self._actor.id, connection, self._size_sent, context=self.context)
 
@@ -419,7 +427,7 @@ class Turn:
     def sending(self, attempt: Attempt, now: float) -> None:
         """An HTTP connection is there, and the first byte of the request is about to leave."""
         self._begin("connected", "send")
-        self._dispatched(Transport.SSE, 0)
+        self._dispatched(Transport.SSE, 0, reused=False)
 
     def passed(self, attempt: Attempt, now: float) -> None:
         """The request's last byte was passed on."""
@@ -470,7 +478,7 @@ class Turn:
         held = Held.after(exchange.response_id, self._body, output)
         if attempt.connection is not None:
             self._chain.arm(held)
-        if held is not None and held.stored:
+        if held is not None and held.stored and self._asked is self._actor.endpoint:  # no other server has it
             self._actor.stored = held
 
     # --- when an attempt fails ---
@@ -490,7 +498,11 @@ class Turn:
             continued=attempt is not None and self._plan.previous_response_id is not None,
             untyped=not self._actor.server.typed_errors,
         )
-        decision = self._recovery.decide(setback, left=self._timeline.left_to_start(trio.current_time()))
+        try:
+            decision = self._recovery.decide(setback, left=self._timeline.left_to_start(trio.current_time()))
+        except Exception as error:  # the policy's jitter is the caller's, and this may run in a connection's reader
+            self.fail(Broken(error))
+            return
         if decision.remedy is None or not self._actor.alive:
             self.fail(failure)
         else:

@@ -295,6 +295,11 @@ class HttpClient:
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # none is kept: the WebSocket keeps none
         )
 
+    @property
+    def busy(self) -> bool:
+        """Whether a stream of its own is open."""
+        return bool(self._backend.streams)
+
     async def __aenter__(self) -> HttpClient:
         """Open nothing yet."""
         await trio.lowlevel.checkpoint_if_cancelled()

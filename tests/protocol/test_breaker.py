@@ -76,6 +76,7 @@ def test_the_try_decides(breaker: Breaker, clock: Clock) -> None:
     fail(breaker)
     assert (breaker.state, breaker.remaining) == (BreakerState.OPEN, 60)
     clock.now += 60
+    assert breaker.objection is None
     breaker.begin()
     breaker.connected()
     assert (breaker.state, breaker.failures, breaker.objection) == (BreakerState.CLOSED, 0, None)

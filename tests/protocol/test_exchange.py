@@ -14,7 +14,7 @@ from engine.messages import AssistantMessage
 from engine.protocol.account_events import ACCOUNT_EVENT_CLASSES
 from engine.protocol.codec import decode_object
 from engine.protocol.control_events import ErrorEvent
-from engine.protocol.events import ServerEvent
+from engine.protocol.events import LifecycleEvent, ServerEvent
 from engine.protocol.exchange import CONNECTION_LIMIT, Exchange, Router, Verdict
 from engine.protocol.failures import Failed, Rejected, Violated
 from engine.protocol.refusals import rejection
@@ -207,6 +207,17 @@ def test_unannounced_output_after_a_request_that_was_refused() -> None:
     assert router.route(delta()) is Verdict.DROPPED
     router.route(lifecycle("created", "resp_2"))
     assert router.route(delta()) is second
+
+
+def test_a_refusal_told_twice_ends_one_request_only() -> None:
+    router, (first,) = routed(None)
+    first.receive(error("previous_response_not_found"))
+    router.end(first)
+    second = sent()
+    router.begin(second)
+    assert router.route(lifecycle("failed", "resp_1")) is Verdict.DROPPED
+    assert router.route(lifecycle("created", "resp_2")) is second
+    assert router.route(lifecycle("failed", "resp_2")) is second
 
 
 @pytest.mark.parametrize("unannounced", [delta(), delta(item_id="msg_2"), event("hologram")])
@@ -519,6 +530,8 @@ def stream(chance: random.Random, lane: str | None, nonce: str) -> tuple[list[Se
     end: ServerEvent = lifecycle("completed", response, output=[whole], **where)
     if chance.random() < 0.2:
         end = lifecycle("failed", response, error={"code": nonce}, **where)
+        if not any(isinstance(each, LifecycleEvent) for each in body):
+            body.insert(0, lifecycle("created", response, **where))  # what was not announced is not told to have failed
     elif chance.random() < 0.2:
         body = body[:0]
         end = error(nonce, **where)

@@ -23,6 +23,7 @@ from engine.protocol.failures import (
     Unreachable,
     Violated,
 )
+from engine.protocol.faults import Fault
 from engine.protocol.recovery import TABLE, Recovery, Remedy, Setback, counts_as_outage, lacks_websocket
 from engine.reports import Delivery
 from engine.retry import DEFAULT_RETRY, RetryPolicy
@@ -215,7 +216,7 @@ def test_what_may_be_running_is_sent_again_in_auto_only_and_as_often_as_allowed(
     name: str, transport: Transport, delivery: Delivery
 ) -> None:
     setback, _ = ROWS[name]
-    if isinstance(setback.failure, Rejected | Failed) and delivery is ACCEPTED:
+    if (isinstance(setback.failure, Failed) or setback.fault is Fault.CONNECTION_LIMIT) and delivery is ACCEPTED:
         return  # the server said that it is over
     doubtful = Setback(setback.failure, setback.over, delivery, setback.output_seen, setback.continued)
     assert doubtful.risky

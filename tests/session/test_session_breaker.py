@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import attrs
+import httpx
 import pytest
 import trio
 from trio.testing import MockClock
@@ -14,7 +16,7 @@ from trio.testing import MockClock
 import engine
 from engine import RetryPolicy, Transport
 from engine.breakers import Breaker, BreakerState
-from engine.simulator import Accept, Echo, Ignore, Refusal, Simulator, open_simulator
+from engine.simulator import Accept, Created, Delay, Echo, Ignore, Refusal, Say, Script, Simulator, open_simulator
 
 
 @asynccontextmanager
@@ -195,6 +197,155 @@ async def test_a_running_turn_ends_where_it_is(autojump_clock: MockClock) -> Non
             "Bearer sk-simulator",
             "Bearer sk-another",
         ]
+
+
+async def test_a_provider_of_keys_needs_no_hash(autojump_clock: MockClock) -> None:
+    @attrs.define
+    class Keys:
+        key: str
+
+        async def __call__(self) -> str:
+            return self.key
+
+    async with open_simulator(in_memory=True, brain=Echo()) as sim:
+        endpoint = attrs.evolve(sim.endpoint, api_key=Keys("sk-one"))
+        async with engine.open_engine(endpoint, model="m", dialer=sim.dialer) as eng:
+            await ask(eng)
+            eng.change_endpoint(attrs.evolve(sim.endpoint, api_key=Keys("sk-two")))
+            await ask(eng)
+            assert len(eng.breakers) == 2
+        assert [connection.authorization for connection in sim.connections] == ["Bearer sk-one", "Bearer sk-two"]
+
+
+class Network:
+    """Reaches a simulator by any name, and refuses or ignores who asks for ``old`` while told to."""
+
+    def __init__(self, sim: Simulator) -> None:
+        self.sim = sim
+        self.mode = "there"
+
+    async def open_tcp(self, host: str, port: int) -> trio.abc.Stream:
+        if host == "old" and self.mode == "away":
+            raise ConnectionRefusedError
+        if host == "old" and self.mode == "silent":
+            await trio.sleep_forever()
+        return await self.sim.dialer.open_tcp(host, port)
+
+    async def start_tls(self, *_: Any, **__: Any) -> trio.abc.Stream:
+        raise NotImplementedError
+
+
+OLD, NEW = (engine.Endpoint(f"http://{host}/v1", api_key="sk-simulator") for host in ("old", "new"))
+
+
+async def test_a_try_counts_for_the_server_it_went_to(autojump_clock: MockClock) -> None:
+    async with open_simulator(in_memory=True, brain=Echo()) as sim:
+        network = Network(sim)
+        async with engine.open_engine(OLD, model="m", dialer=network) as eng:
+            (breaker,) = eng.breakers.values()
+            network.mode = "away"
+            for _ in range(2):
+                with pytest.raises(engine.ConnectFailed):
+                    await ask(eng)
+            await trio.sleep(60)
+            network.mode = "silent"
+            with trio.move_on_after(1):
+                await ask(eng)
+            assert "being tried" in (breaker.objection or "")
+            eng.change_endpoint(NEW)
+            assert (await ask(eng)).transport == "websocket"
+            network.mode = "there"
+            await trio.sleep(10)
+            assert (breaker.state, breaker.objection) == (BreakerState.HALF_OPEN, None)
+            eng.change_endpoint(OLD)
+            assert (await ask(eng)).transport == "websocket"
+            assert breaker.state is BreakerState.CLOSED
+
+
+@pytest.mark.parametrize("transport", [Transport.AUTO, Transport.WEBSOCKET], ids=lambda transport: transport.value)
+async def test_a_turn_that_waits_for_a_dial_goes_along(autojump_clock: MockClock, transport: Transport) -> None:
+    async with open_simulator(in_memory=True, brain=Echo()) as sim:
+        network = Network(sim)
+        network.mode = "silent"
+        async with engine.open_engine(OLD, model="m", dialer=network, transport=transport) as eng:
+            session = await eng.session("a")
+            async with session.turn("hi") as turn:
+                await trio.sleep(1)
+                eng.change_endpoint(NEW)
+                assert (await turn.wait()).text == "hi"
+            assert (turn.report.transport, turn.report.seconds.connect) == ("websocket", 1)
+            assert (session.statistics().retries, session.statistics().fallbacks) == (0, 0)
+
+
+@pytest.mark.parametrize("transport", [Transport.WEBSOCKET, Transport.SSE], ids=lambda transport: transport.value)
+@pytest.mark.parametrize("during", [False, True])
+async def test_no_server_is_told_what_another_stores(
+    autojump_clock: MockClock, transport: Transport, during: bool
+) -> None:
+    async with open_simulator(in_memory=True, brain=Script([[Created(), Delay(2), Say("one")]], then=Echo())) as sim:
+        async with engine.open_engine(OLD, model="m", dialer=Network(sim)) as eng:
+            session = await eng.session("a")
+            stored = engine.TurnOptions(store=True)
+            async with session.turn("hi", stored, transport=transport) as turn:
+                await trio.sleep(1 if during else 3)
+                eng.change_endpoint(NEW)
+                reply = await turn.wait()
+            context = engine.Context([engine.UserMessage("hi"), reply, engine.UserMessage("again")])
+            assert (await session.ask(context, stored)).text == "again"
+            assert [request.previous_response_id for request in sim.requests] == [None, None]
+
+
+async def test_a_replacement_at_the_old_server_is_given_up(autojump_clock: MockClock) -> None:
+    limits = engine.Limits(connection_lifetime=1100, idle_lifetime=None, ping_interval=None)
+    async with engine_to(limits=limits) as (eng, sim, _):
+        await ask(eng)
+        await trio.sleep(1050)
+        assert [connection.open for connection in sim.connections] == [True, True]
+        eng.change_endpoint(attrs.evolve(sim.endpoint, api_key="sk-another"))
+        await trio.sleep(1)
+        assert [connection.open for connection in sim.connections] == [False, False]
+        await ask(eng)
+        assert sim.connections[-1].authorization == "Bearer sk-another"
+
+
+async def test_no_connection_is_dialled_ahead_while_it_is_open(autojump_clock: MockClock) -> None:
+    async with engine_to() as (eng, sim, breaker):
+        session = await eng.session("a")
+        async with session.turn("hi") as turn:
+            await anext(turn)
+            breaker.failed()
+            breaker.failed()
+        await trio.sleep(1)
+        assert upgrades(sim) == 1
+        breaker.reset()
+        async with session.turn("hi") as turn:
+            await anext(turn)
+        await trio.sleep(1)
+        assert upgrades(sim) == 3
+
+
+async def test_a_changed_key_is_used_over_http_too(autojump_clock: MockClock) -> None:
+    async with engine_to(transport=Transport.SSE) as (eng, sim, _):
+        await ask(eng)
+        eng.change_endpoint(attrs.evolve(sim.endpoint, api_key="sk-another"))
+        await ask(eng)
+        assert [connection.authorization for connection in sim.connections] == [
+            "Bearer sk-simulator",
+            "Bearer sk-another",
+        ]
+
+
+async def test_what_sent_with_earlier_keys_is_not_kept(autojump_clock: MockClock) -> None:
+    def clients() -> int:
+        gc.collect()
+        return sum(isinstance(each, httpx.AsyncClient) for each in gc.get_objects())
+
+    async with engine_to(transport=Transport.SSE) as (eng, sim, _):
+        before = clients()
+        for number in range(5):
+            eng.change_endpoint(attrs.evolve(sim.endpoint, api_key=f"sk-{number}"))
+            await ask(eng)
+        assert clients() == before + 1
 
 
 async def test_the_endpoint_must_be_one(autojump_clock: MockClock) -> None:

@@ -17,7 +17,9 @@ from engine.simulator import (
     Call,
     Created,
     Delay,
+    Echo,
     Error,
+    Event,
     Incomplete,
     Quirks,
     Refusal,
@@ -228,6 +230,18 @@ async def test_the_resend_stays_within_the_start_budget(autojump_clock: MockCloc
     assert trio.current_time() - start >= 10
     assert caught.value.report is not None
     assert caught.value.report.attempts == 2
+
+
+async def test_a_miss_that_is_told_twice_does_not_end_the_resend(autojump_clock: MockClock) -> None:
+    failed = {"id": "resp_refused", "object": "response", "status": "failed", "error": {"code": "server_error"}}
+    miss = [Error(400, "previous_response_not_found"), Event({"type": "response.failed", "response": failed})]
+    async with session_to(Script([Reply("one"), miss], then=Echo())) as (session, sim):
+        messages: list[Any] = [engine.UserMessage("one")]
+        reply, _report = await turn(session, messages)
+        messages += [reply, engine.UserMessage("two")]
+        reply, report = await turn(session, messages)
+    assert (reply.text, report.attempts) == ("two", 2)
+    assert len(sim.requests) == 3
 
 
 async def test_a_second_miss_is_the_turns_failure(autojump_clock: MockClock) -> None:

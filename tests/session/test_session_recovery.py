@@ -28,6 +28,7 @@ from engine.simulator import (
     Ignore,
     Incomplete,
     Mute,
+    Raw,
     Refusal,
     Say,
     Script,
@@ -348,6 +349,100 @@ async def refused(session: engine.Session, prompt: str) -> AsyncIterator[Any]:
     turn.error = caught.value
     turn.report = caught.value.report
     yield turn
+
+
+async def test_an_error_that_may_be_anybodys_ends_no_response_for_sure(autojump_clock: MockClock) -> None:
+    """It ends the connection, and what runs on it may go on all the same."""
+    left = [[Created(), Delay(2), Say("")], [Created(), Stall()]]
+    error = Raw('{"type":"error","status":500,"error":{"type":"server_error","code":"server_error","message":""}}')
+    brain = Script([*left, [Created(), Delay(3), error, Stall()]], then=Echo())
+    async with session_to(brain, transport=WEBSOCKET, on_cancel=engine.OnCancel.NEW_LANE) as (session, sim):
+        for _ in left:  # so that the third is not the only one in progress, and nothing is on the default lane
+            with trio.move_on_after(1):
+                await session.ask("hello")
+        with pytest.raises(engine.RequestRejected) as caught:
+            await session.ask("hello")
+        assert caught.value.delivery is Delivery.ACCEPTED
+        assert len(sim.requests) == 3
+
+
+@pytest.mark.parametrize("transport", list(Transport), ids=lambda transport: transport.value)
+async def test_a_jitter_that_raises_ends_the_turn(autojump_clock: MockClock, transport: Transport) -> None:
+    def jitter() -> float:
+        raise ZeroDivisionError
+
+    brain = Script([[Created(), Failed("server_error")]], then=Echo())
+    async with session_to(brain, transport=transport, retry=RetryPolicy(jitter=jitter)) as (session, sim):
+        with trio.fail_after(1), pytest.raises(engine.SessionClosed) as caught:
+            await session.ask("hello")
+        assert isinstance(caught.value.__cause__, ZeroDivisionError)
+        assert (await session.ask("next")).text == "next"
+        assert len(sim.connections) == (2 if transport is SSE else 1)
+
+
+@pytest.mark.parametrize(
+    "failing",
+    [
+        [Error(503, "server_is_overloaded", type="service_unavailable_error")],
+        [Error(429, "rate_limit_exceeded", headers={"retry-after": "1"})],
+        [Created(), Failed("server_error")],
+    ],
+    ids=["refused", "too fast", "failed"],
+)
+async def test_what_failed_is_sent_over_another_connection(autojump_clock: MockClock, failing: Any) -> None:
+    async with session_to(Script([failing], then=Echo()), transport=WEBSOCKET) as (session, sim):
+        async with session.turn("hello") as turn:
+            assert (await turn.wait()).text == "hello"
+        assert not turn.report.connection_reused
+        assert [len(connection.requests) for connection in sim.connections] == [1, 1]
+        assert (await session.ask("next")).text == "next"
+        assert [connection.open for connection in sim.connections] == [False, True]
+
+
+@pytest.mark.parametrize("policy", list(engine.OnCancel), ids=lambda policy: policy.value)
+async def test_a_silent_connection_is_closed_under_every_policy(
+    autojump_clock: MockClock, policy: engine.OnCancel
+) -> None:
+    async with session_to(Script([[Mute(), Stall()]], then=Echo()), on_cancel=policy) as (session, sim):
+        assert (await session.ask("hello")).text == "hello"
+        await trio.sleep(1)
+        assert not sim.connections[0].open
+
+
+async def test_a_limit_told_to_a_request_that_waits_refuses_it(autojump_clock: MockClock) -> None:
+    limit = Error(400, "websocket_connection_limit_reached", type="invalid_request_error")
+    async with session_to(Script([[limit, Stall()]], then=Echo()), transport=WEBSOCKET) as (session, sim):
+        async with session.turn("hello") as turn:
+            assert (await turn.wait()).text == "hello"
+        assert turn.report.attempts == 2
+        assert len(sim.connections) == 2
+
+
+async def test_a_server_that_fails_in_several_ways_is_tried_no_more_often(autojump_clock: MockClock) -> None:
+    ways = [Refusal(503), HangUp()] * 6
+    async with session_to(Echo(), sim_options={"handshake": ways}, transport=WEBSOCKET) as (session, sim):
+        begun = trio.current_time()
+        with pytest.raises(engine.ConnectFailed):
+            await session.ask("hello")
+        assert trio.current_time() - begun == 1 + 2 + 4 + 8 + 16
+        assert len(sim.connections) == 6
+
+
+async def test_the_report_of_what_could_not_be_sent(autojump_clock: MockClock) -> None:
+    async with session_to(Echo()) as (session, sim):
+        sim.dialer.refusals = 2  # type: ignore[attr-defined]
+        with pytest.raises(engine.ConnectFailed) as caught:
+            await session.ask("hello")
+        assert caught.value.report is not None
+        assert (caught.value.report.attempts, caught.value.report.bytes_sent) == (0, 0)
+
+
+async def test_the_report_of_what_went_over_a_used_connection_and_then_over_http(autojump_clock: MockClock) -> None:
+    async with session_to(Script([Say("one"), [Mute(), Stall()]], then=Echo())) as (session, _):
+        await session.ask("hello")
+        async with session.turn("again") as turn:
+            await turn.wait()
+        assert (turn.report.transport, turn.report.attempts, turn.report.connection_reused) == ("sse", 2, False)
 
 
 async def test_a_server_that_accepts_and_hangs_up_for_its_policy(autojump_clock: MockClock) -> None:

@@ -69,6 +69,37 @@ async def test_the_replacement_is_dialled_before_and_swapped_at_a_turn(autojump_
         assert rotations.closed == ["it has reached its lifetime"]
 
 
+async def test_a_replacement_is_as_idle_as_what_it_replaces(autojump_clock: MockClock) -> None:
+    limits = Limits(connection_lifetime=1100, idle_lifetime=100, ping_interval=None)  # the ratio of the defaults
+    rotations = Rotations()
+    async with session_to(instruments=[rotations], limits=limits) as (session, sim):
+        for _ in range(12):
+            await ask(session)
+            await trio.sleep(90)
+        await ask(session)
+        await trio.sleep(30)
+        assert len(rotations.ages) == 1
+        await trio.sleep(60)
+        assert session.connected
+        assert (await ask(session)).seconds.connect == 0
+        assert [len(connection.requests) for connection in sim.connections] == [13, 1]
+        await trio.sleep(101)
+        assert not session.connected
+        assert rotations.closed == ["it has reached its lifetime", "no turn used it for a while"]
+
+
+async def test_a_replacement_waits_for_the_end_of_a_long_turn(autojump_clock: MockClock) -> None:
+    limits = Limits(connection_lifetime=1100, idle_lifetime=100, ping_interval=None)
+    long = [Created(), Delay(1200), Say("long")]
+    async with session_to(Script([long], then=Echo()), limits=limits, timeouts=engine.Timeouts(idle=None)) as (
+        session,
+        sim,
+    ):
+        await session.ask("hi")
+        assert (await ask(session)).seconds.connect == 0
+        assert [len(connection.requests) for connection in sim.connections] == [1, 1]
+
+
 async def test_a_turn_in_progress_is_not_cut(autojump_clock: MockClock) -> None:
     slow = [Created(), Delay(200), Say("long")]
     async with session_to(Script([slow], then=Echo())) as (session, sim):
