@@ -107,6 +107,7 @@ class _Stream(httpcore.AsyncNetworkStream):
         self._backend.streams.discard(self)
         await close_at_once(self._stream)
 
+    @trio.lowlevel.enable_ki_protection  # between a stream and its owner nobody would close it
     async def start_tls(
         self,
         ssl_context: ssl.SSLContext,
@@ -147,6 +148,7 @@ class _Backend(httpcore.AsyncNetworkBackend):
         self.server = server
         self.streams: set[_Stream] = set()
 
+    @trio.lowlevel.enable_ki_protection  # as above
     async def connect_tcp(
         self,
         host: str,

@@ -195,6 +195,10 @@ class Tap(trio.abc.Stream):
         """Note that trio-websocket is content with the answer it got."""
         self._upgraded = True
 
+    # What follows runs in trio-websocket's reader, which may be cancelled by now: there a KeyboardInterrupt would be
+    # replaced by a Cancelled, and nobody would ever learn of it.
+
+    @trio.lowlevel.enable_ki_protection
     async def _acceptance(self, data: bytes) -> bytes:
         """Return the whole head of an acceptance and what came behind it; report anything else, and never return.
 
@@ -223,6 +227,7 @@ class Tap(trio.abc.Stream):
         self._fail(Unreachable("upgrade", "the server closed the connection before it answered the upgrade"))
         return await self._nothing_more()
 
+    @trio.lowlevel.enable_ki_protection
     async def _refusal(self, received: bytes) -> None:
         """Parse the refusal with h11, giving its body a moment to arrive."""
         parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD)
@@ -248,6 +253,7 @@ class Tap(trio.abc.Stream):
             pass  # what was understood so far is the answer
         self._fail(self.refusal or Unreachable("upgrade", "the server's answer is not HTTP"))
 
+    @trio.lowlevel.enable_ki_protection
     async def _nothing_more(self) -> bytes:
         """Hold trio-websocket's reader until its nursery is cancelled, which the reported failure brings about."""
         await trio.sleep_forever()
