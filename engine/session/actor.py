@@ -302,6 +302,8 @@ class Actor:
             if joined is not None:
                 joined(current)
             await current.settled.wait()
+            if current.called_off:
+                continue  # there may be another, or another place to dial
             failure = current.failure
             if isinstance(failure, Unreachable) and failure.stage == "timeout":
                 if current.patience < timeouts.of("connect"):

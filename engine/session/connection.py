@@ -118,6 +118,7 @@ class Connection:
         patience: Seconds its dial may take.
         failure: Why it failed, None while it did not.
         broke_unused: Whether it failed, having been open, with no turn on it.
+        called_off: Whether it was given up before it was open.
         settled: Set when it is open, or will never be.
         down: Set when it has failed or is closed.
         requests: Requests handed to it.
@@ -144,6 +145,7 @@ class Connection:
         self.started_at: float = trio.current_time()
         self.failure: Failure | None = None
         self.broke_unused: bool = False
+        self.called_off: bool = False
         self.settled: trio.Event = trio.Event()
         self.down: trio.Event = trio.Event()
         self.requests: int = 0
@@ -296,6 +298,7 @@ class Connection:
     def retire(self, reason: str) -> None:
         """Take no new turns, and close once those in flight have ended. Idempotent, and returns at once."""
         if self._state in {State.DIALLING, State.OPEN}:
+            self.called_off = self._state is State.DIALLING
             self._state = State.RETIRING
             self._retired_because = reason
             self._owner.unusable(self)

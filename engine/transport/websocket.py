@@ -92,6 +92,7 @@ class WebSocket:
         self._failed = False
         self._closing = trio.Event()
         self._finished = trio.Event()
+        self._dialling = trio.CancelScope()
         self._scope = trio.CancelScope()
         self._tap: Tap | None = None
         self._ws: WebSocketConnection | None = None
@@ -131,6 +132,7 @@ class WebSocket:
         """Begin the closing handshake, or abort where there is nobody to shake hands with. Idempotent."""
         self._closing.set()
         if self._ws is None:
+            self._dialling.cancel(reason="the socket was closed before it was open")
             self._scope.cancel(reason="the socket was closed before it was open")
 
     def fail(self, failure: Failure) -> None:
@@ -192,7 +194,8 @@ class WebSocket:
         target = self._target
         stage = "credentials"
         try:
-            with trio.CancelScope(deadline=deadline) as scope:
+            self._dialling.deadline = deadline
+            with self._dialling:
                 self._key = await resolve_key(self._endpoint)
                 context = None
                 if target.tls:
@@ -212,7 +215,7 @@ class WebSocket:
         except Exception as error:
             self._report(undialled(stage, target.host_header, error))
         else:
-            if scope.cancelled_caught:
+            if self._dialling.cancelled_caught:
                 proxy = proxy_on_the_way(self._dialer, self._endpoint.websocket)
                 self._report(too_slow(stage, target.host_header, self._bounds.connect, proxy=proxy))
         return None

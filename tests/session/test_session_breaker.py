@@ -348,6 +348,23 @@ async def test_what_sent_with_earlier_keys_is_not_kept(autojump_clock: MockClock
         assert clients() == before + 1
 
 
+async def test_a_dial_to_the_old_server_ends_at_once(autojump_clock: MockClock) -> None:
+    async with open_simulator(in_memory=True, brain=Echo()) as sim:
+        network = Network(sim)
+        network.mode = "silent"
+        async with engine.open_engine(OLD, model="m", dialer=network) as eng:
+            session = await eng.session("a")
+            async with session.turn("hi") as turn:
+                for number in range(5):
+                    await trio.testing.wait_all_tasks_blocked()
+                    eng.change_endpoint(attrs.evolve(OLD, api_key=f"sk-{number}"))
+                await trio.testing.wait_all_tasks_blocked()
+                (dial,) = session.statistics().connections
+                assert dial.state == "dialling"
+                eng.change_endpoint(NEW)
+                assert (await turn.wait()).text == "hi"
+
+
 async def test_the_endpoint_must_be_one(autojump_clock: MockClock) -> None:
     async with engine_to() as (eng, _, _breaker):
         with pytest.raises(engine.ConfigurationError, match="endpoint"):
