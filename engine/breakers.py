@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from typing import Final
 
 import trio
 
@@ -12,17 +14,21 @@ from engine.retry import RetryPolicy
 
 __all__ = ["Breaker", "BreakerState", "Breakers"]
 
+_KEPT: Final = 16
+
 
 class Breakers(Mapping[str, Breaker]):
     """Breakers by server: its host, its port where that is not the default, and its path.
 
-    Where one server is used with several keys, the second and later ones have a number behind them: ``… #2``.
+    Where one server is used with several keys, the second and later ones have a number behind them: ``… #2``. Of those
+    that an engine no longer goes to, the newest are kept.
     """
 
     def __init__(self, policy: RetryPolicy) -> None:
         self._policy = policy
         self._breakers: dict[str, Breaker] = {}
         self._names: list[tuple[str, ApiKey, str]] = []  # no dict: a function that returns keys may have no hash
+        self._made: Counter[str] = Counter()
 
     def __getitem__(self, server: str) -> Breaker:
         return self._breakers[server]
@@ -40,9 +46,12 @@ class Breakers(Mapping[str, Breaker]):
         place, key = f"{url.scheme}://{server}?{url.query}", endpoint.api_key
         name = next((name for where, whose, name in self._names if where == place and whose == key), None)
         if name is None:
-            others = sum(1 for each in self._breakers.values() if each.server == server)
-            name = server if not others else f"{server} #{others + 1}"
+            self._made[server] += 1
+            name = server if self._made[server] == 1 else f"{server} #{self._made[server]}"
             self._names.append((place, key, name))
+            for *_, oldest in self._names[:-_KEPT]:
+                del self._breakers[oldest]
+            del self._names[:-_KEPT]
             threshold, cooldown = self._policy.number("breaker_threshold"), self._policy.breaker_cooldown
             assert isinstance(cooldown, (int, float))
             self._breakers[name] = Breaker(

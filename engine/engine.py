@@ -130,8 +130,9 @@ class Engine:
         _check_endpoint(endpoint)
         self._dialer = dialer_to(endpoint, self._opener)
         self._endpoint = endpoint
+        breaker = self.breakers.of(endpoint)
         for actor in self._actors.values():
-            actor.change_endpoint(endpoint, self._dialer, self.breakers.of(endpoint))
+            actor.change_endpoint(endpoint, self._dialer, breaker)
 
     def has_session(self, session_id: str) -> bool:
         """Whether ``session_id`` is registered, works, and has an open connection at this moment."""

@@ -142,8 +142,8 @@ class ConnectFailed(TurnError):
         headers: The refusal's response headers, lower-case names, in order.
         body: As much of the refusal's body as arrived promptly, in bytes.
         stage: ``"credentials"`` (the key function), ``"dns"``, ``"proxy"`` (it was not reached, refused, or answered
-            nonsense), ``"tcp"``, ``"tls"``, ``"upgrade"``, ``"http"`` (what answered does not speak it) or
-            ``"timeout"``.
+            nonsense), ``"tcp"``, ``"tls"``, ``"upgrade"``, ``"http"`` (what answered does not speak it),
+            ``"timeout"``, or ``"barred"`` (experience says that it would fail).
     """
 
     status: int | None

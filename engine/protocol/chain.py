@@ -183,8 +183,12 @@ class Chain:
             stored: A response that can be named on any connection, for when this lane has none.
         """
         planned = self.plan(body, server=server, stored=stored)
-        self._held, self._empty_because = None, "the previous response did not end cleanly"
+        self.use_up()
         return planned
+
+    def use_up(self) -> None:
+        """A request that was planned is about to go: until `arm`, nothing can be continued here."""
+        self._held, self._empty_because = None, "the previous response did not end cleanly"
 
     def arm(self, held: Held | None) -> None:
         """Note what the server holds after a clean end."""

@@ -29,19 +29,16 @@ from engine.protocol.events import (
     UnknownEvent,
 )
 from engine.protocol.failures import Failed, Failure, Mismatched, Rejected, Violated
-from engine.protocol.faults import Fault
+from engine.protocol.faults import CODES, Fault
 from engine.protocol.refusals import rejection, wait_asked_for, wait_in_words
 from engine.protocol.wire import member
 from engine.reports import Delivery
 from engine.structured import parse
 from engine.turn_events import TurnDone, TurnEvent, TurnStarted
 
-__all__ = ["CONNECTION_LIMIT", "Exchange", "Router", "Verdict", "is_cache_miss"]
+__all__ = ["Exchange", "Router", "Verdict"]
 
 LaneName: TypeAlias = str | None
-
-CONNECTION_LIMIT: Final = "websocket_connection_limit_reached"
-"""The error code with which a server ends a connection's life (Responses API: after 60 minutes)."""
 
 _REMEMBERED_RESPONSES: Final = 64
 _REMEMBERED_ITEMS: Final = 256
@@ -167,14 +164,6 @@ class Exchange:
         return self._shown(events)
 
 
-def is_cache_miss(outcome: object) -> bool:
-    """Whether a request was refused because the server no longer holds the response it continues.
-
-    Nothing was begun, so the request may be sent again, whole (Responses API, WebSocket mode).
-    """
-    return isinstance(outcome, Rejected) and outcome.fault is Fault.CACHE_MISS
-
-
 def _failure(event: TerminalEvent) -> Failed | None:
     """What a terminal event says went wrong; None for an answer, a cut one included."""
     response = event.response
@@ -280,7 +269,7 @@ class Router:
         if not isinstance(event, OutputEvent):
             if isinstance(event, AccountEvent):
                 return Verdict.CONNECTION
-            if isinstance(event, ErrorEvent) and event.code == CONNECTION_LIMIT:
+            if isinstance(event, ErrorEvent) and CODES.get(event.code or "") is Fault.CONNECTION_LIMIT:
                 return Verdict.LIMIT
         name = event.raw.get("stream_id")  # rather than the attribute: this is done for every delta
         if name.__class__ is not str:

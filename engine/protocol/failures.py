@@ -60,11 +60,15 @@ class Barred:
 
 @frozen
 class Unreachable:
-    """No connection came about: name resolution, TCP, TLS, or an upgrade that was never answered properly."""
+    """No connection came about: name resolution, TCP, TLS, or an upgrade that was never answered properly.
+
+    Where the stage is ``"timeout"``, ``during`` is the one that took too long.
+    """
 
     stage: str
     detail: str
     cause: BaseException | None = field(default=None, repr=False)
+    during: str | None = None
 
 
 @frozen

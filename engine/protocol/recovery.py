@@ -130,7 +130,8 @@ def _unreachable_over(transport: Transport) -> Callable[[Setback], bool]:
 
 
 def _without_a_key(setback: Setback) -> bool:
-    return isinstance(setback.failure, Unreachable) and setback.failure.stage == "credentials"
+    failure = setback.failure
+    return isinstance(failure, Unreachable) and "credentials" in {failure.stage, failure.during}
 
 
 def _of(fault: Fault) -> Callable[[Setback], bool]:
@@ -223,7 +224,9 @@ def counts_as_outage(failure: Failure) -> bool:
     """Whether a failure to connect counts for the breaker: the server was not there, or not able to serve."""
     if isinstance(failure, Refused):
         return failure.status >= 500
-    return isinstance(failure, Unreachable) and failure.stage in {"tcp", "timeout", "upgrade"}
+    if not isinstance(failure, Unreachable) or failure.during == "credentials":
+        return False
+    return failure.stage in {"tcp", "timeout", "upgrade"}
 
 
 # --- reading the table -----------------------------------------------------------------------------------------------

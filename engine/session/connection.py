@@ -207,6 +207,10 @@ class Connection:
         """Why it is of no use any more, once it is not."""
         return self.failure or Lost("the connection ended as soon as it was open")
 
+    def too_slow(self, seconds: float) -> Failure:
+        """Say what keeps it from being open after so many seconds."""
+        return self._socket.too_slow(seconds)
+
     def age(self, now: float) -> float:
         """Seconds since it was opened."""
         return now - self._opened_at

@@ -28,7 +28,6 @@ from engine.protocol.failures import (
     Failure,
     Overflowed,
     TooLarge,
-    Unreachable,
     to_error,
 )
 from engine.protocol.history import input_items, is_stored
@@ -340,9 +339,6 @@ class Turn:
         if connection.warming is not None:
             await connection.warming.wait()
             return
-        if (expired := self._timeline.expired(trio.current_time())) is not None:
-            self._setback(expired)  # at the instant it came free: no cancellation can be delivered before the frame is
-            return
         frame = self._planned(connection)
         if frame is None:
             return
@@ -376,7 +372,7 @@ class Turn:
         if size > self._max_request_bytes:
             self._setback(TooLarge(size, self._max_request_bytes))
             return None
-        chain.take(self._body, server=server, stored=stored)
+        chain.use_up()
         self._chain, self._plan, self._size_now = chain, planned, size
         self._asked = self._actor.endpoint
         return frame
@@ -488,7 +484,11 @@ class Turn:
         if self._settled:
             return
         if isinstance(failure, Expired) and failure.phase == "connect":
-            failure = Unreachable("timeout", f"no connection came about within {failure.seconds:g} s")
+            assert self._dialled is not None
+            failure = self._dialled.too_slow(failure.seconds)
+        if not self._actor.alive:
+            self.fail(failure)
+            return
         attempt = self._attempt
         setback = Setback(
             failure,
@@ -503,7 +503,7 @@ class Turn:
         except Exception as error:  # the policy's jitter is the caller's, and this may run in a connection's reader
             self.fail(Broken(error))
             return
-        if decision.remedy is None or not self._actor.alive:
+        if decision.remedy is None:
             self.fail(failure)
         else:
             self._try_again(decision, failure)

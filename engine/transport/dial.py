@@ -146,7 +146,7 @@ def too_slow(stage: str, server: str, seconds: float, *, proxy: str | None = Non
         proxy: The proxy on the way, as it may be shown.
     """
     way = f" through the proxy {proxy}" if proxy is not None and stage == "tcp" else ""
-    return Unreachable("timeout", f"{_STEPS[stage]} {server}{way} took longer than {seconds:g} s")
+    return Unreachable("timeout", f"{_STEPS[stage]} {server}{way} took longer than {seconds:g} s", during=stage)
 
 
 _REFUSALS: Final = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED", "HANDSHAKE_FAILURE", "DECRYPT_ERROR")

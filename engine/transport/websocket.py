@@ -89,6 +89,7 @@ class WebSocket:
         self._dialer = dialer
         self._bounds = bounds
         self._callbacks = callbacks
+        self._stage = "credentials"
         self._failed = False
         self._closing = trio.Event()
         self._finished = trio.Event()
@@ -127,6 +128,11 @@ class WebSocket:
     def handshake_headers(self) -> tuple[tuple[bytes, bytes], ...]:
         """The headers of the server's 101 answer; empty before it."""
         return self._ws.handshake_headers if self._ws is not None else ()
+
+    def too_slow(self, seconds: float) -> Unreachable:
+        """Say what is taking too long: the step that connecting has come to."""
+        proxy = proxy_on_the_way(self._dialer, self._endpoint.websocket)
+        return too_slow(self._stage, self._target.host_header, seconds, proxy=proxy)
 
     def close(self) -> None:
         """Begin the closing handshake, or abort where there is nobody to shake hands with. Idempotent."""
@@ -192,19 +198,18 @@ class WebSocket:
 
     async def _dial(self, deadline: float) -> trio.abc.Stream | None:
         target = self._target
-        stage = "credentials"
         try:
             self._dialling.deadline = deadline
             with self._dialling:
                 self._key = await resolve_key(self._endpoint)
                 context = None
                 if target.tls:
-                    stage = "tls"
+                    self._stage = "tls"
                     context = self._endpoint.ssl_context or default_ssl_context()
-                stage = "tcp"
+                self._stage = "tcp"
                 stream = await self._dialer.open_tcp(target.host, target.port)
                 if context is not None:
-                    stage = "tls"
+                    self._stage = "tls"
                     try:
                         name = self._endpoint.server_hostname or target.host
                         stream = await self._dialer.start_tls(stream, ssl_context=context, server_hostname=name)
@@ -213,11 +218,10 @@ class WebSocket:
                         raise
                 return stream
         except Exception as error:
-            self._report(undialled(stage, target.host_header, error))
+            self._report(undialled(self._stage, target.host_header, error))
         else:
             if self._dialling.cancelled_caught:
-                proxy = proxy_on_the_way(self._dialer, self._endpoint.websocket)
-                self._report(too_slow(stage, target.host_header, self._bounds.connect, proxy=proxy))
+                self._report(self.too_slow(self._bounds.connect))
         return None
 
     async def _serve(self, stream: trio.abc.Stream, deadline: float) -> None:
@@ -276,6 +280,7 @@ class WebSocket:
             self.fail(Broken(error))
 
     async def _upgrade(self, nursery: trio.Nursery, tap: Tap, deadline: float) -> bool:
+        self._stage = "upgrade"
         with trio.CancelScope(deadline=deadline) as scope:
             ws = await wrap_client_stream(
                 nursery,
@@ -290,7 +295,7 @@ class WebSocket:
             tap.upgraded()
             self._ws = ws
         if scope.cancelled_caught:
-            self._report(tap.refusal or too_slow("upgrade", self._target.host_header, self._bounds.connect))
+            self._report(tap.refusal or self.too_slow(self._bounds.connect))
         return self._ws is not None
 
     async def _read(self) -> None:

@@ -15,7 +15,7 @@ from engine.protocol.account_events import ACCOUNT_EVENT_CLASSES
 from engine.protocol.codec import decode_object
 from engine.protocol.control_events import ErrorEvent
 from engine.protocol.events import LifecycleEvent, ServerEvent
-from engine.protocol.exchange import CONNECTION_LIMIT, Exchange, Router, Verdict
+from engine.protocol.exchange import Exchange, Router, Verdict
 from engine.protocol.failures import Failed, Rejected, Violated
 from engine.protocol.refusals import rejection
 from engine.reports import Delivery
@@ -81,8 +81,9 @@ def test_account_events_are_the_connection_s(wire_type: str, lanes: tuple[str | 
 @pytest.mark.parametrize("lanes", [(), (None,), ("a",), (None, "a")])
 def test_the_connection_limit_is_the_connection_s(lanes: tuple[str | None, ...]) -> None:
     router, _ = routed(*lanes)
-    assert router.route(error(CONNECTION_LIMIT)) is Verdict.LIMIT
-    assert router.route(event("error", code=CONNECTION_LIMIT)) is Verdict.LIMIT
+    assert router.route(error("websocket_connection_limit_reached")) is Verdict.LIMIT
+    assert router.route(event("error", code="websocket_connection_limit_reached")) is Verdict.LIMIT
+    assert router.route(error("connection_expiring")) is Verdict.LIMIT
 
 
 def test_other_limits_are_their_lane_s() -> None:

@@ -369,3 +369,32 @@ async def test_the_endpoint_must_be_one(autojump_clock: MockClock) -> None:
     async with engine_to() as (eng, _, _breaker):
         with pytest.raises(engine.ConfigurationError, match="endpoint"):
             eng.change_endpoint("http://elsewhere")  # type: ignore[arg-type]
+
+
+async def test_breakers_of_many_keys_are_not_kept_for_ever(autojump_clock: MockClock) -> None:
+    async with engine_to() as (eng, sim, _):
+        for number in range(50):
+            eng.change_endpoint(attrs.evolve(sim.endpoint, api_key=f"sk-{number}"))
+        assert len(eng.breakers) == 16
+        assert list(eng.breakers)[-1].endswith(" #51")
+        assert (await ask(eng)).transport == "websocket"
+
+
+async def test_a_slow_key_says_nothing_of_the_server(autojump_clock: MockClock) -> None:
+    asked = 0
+
+    async def slow() -> str:
+        nonlocal asked
+        asked += 1
+        await trio.sleep(100)
+        return "sk"
+
+    async with open_simulator(in_memory=True) as sim:
+        endpoint = attrs.evolve(sim.endpoint, api_key=slow)
+        async with engine.open_engine(endpoint, model="m", dialer=sim.dialer) as eng:
+            for number in range(3):
+                with pytest.raises(engine.ConnectFailed):
+                    await ask(eng, str(number))
+            (breaker,) = eng.breakers.values()
+            assert (breaker.state, breaker.failures) == (BreakerState.CLOSED, 0)
+    assert asked == 3  # nor would HTTP have another key

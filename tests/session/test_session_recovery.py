@@ -451,3 +451,22 @@ async def test_a_server_that_accepts_and_hangs_up_for_its_policy(autojump_clock:
             assert (await turn.wait()).text == "hello"
         assert (turn.report.transport, turn.report.attempts) == ("sse", 2)
         assert [request.transport for request in sim.requests] == ["http"]
+
+
+async def test_a_turn_dials_again_where_a_dial_was_begun_with_less_patience(autojump_clock: MockClock) -> None:
+    handshakes = {"handshake": [Ignore(), Accept(delay=3)]}
+    async with session_to(Echo(), sim_options=handshakes, transport=WEBSOCKET) as (session, sim):
+        with trio.move_on_after(1):
+            await session.ask("impatient", timeouts=Timeouts(connect=2))
+        async with session.turn("patient") as turn:
+            assert (await turn.wait()).text == "patient"
+        assert turn.report.seconds.connect == pytest.approx(1 + 3)
+        assert len(sim.connections) == 2
+
+
+async def test_a_wait_beyond_the_turns_own_budget_raises_what_failed(autojump_clock: MockClock) -> None:
+    async with session_to(sim_options={"handshake": Refusal(503)}, transport=WEBSOCKET) as (session, _):
+        begun = trio.current_time()
+        with pytest.raises(engine.ConnectFailed) as caught:
+            await session.ask("hi", timeouts=Timeouts(turn=2.5))
+        assert (caught.value.status, trio.current_time() - begun) == (503, 1)  # the next wait would take 2 s

@@ -16,11 +16,9 @@ from engine.simulator import (
     Asked,
     Created,
     Delay,
-    Echo,
     Error,
     Refusal,
     Say,
-    Script,
     Simulator,
     Stall,
     TextDelta,
@@ -67,18 +65,6 @@ async def test_without_the_option_there_is_none(autojump_clock: MockClock) -> No
     async with session_to() as (session, sim):
         await session.ask("hi")
     assert len(sim.requests) == 1
-
-
-async def test_nothing_is_sent_once_the_turns_time_is_over(autojump_clock: MockClock) -> None:
-    async with open_simulator(in_memory=True, brain=Script([[Stall()]], then=Echo(), warm_ups=True)) as sim:
-        timeouts = engine.Timeouts(start=8, warm_up=8)
-        async with engine.open_session(
-            sim.endpoint, model="m", dialer=sim.dialer, timeouts=timeouts, transport=engine.Transport.WEBSOCKET
-        ) as session:
-            with pytest.raises(engine.TurnTimeout) as caught:
-                await session.ask("hi", engine.TurnOptions(warm_up=True))
-            assert (caught.value.phase, caught.value.delivery) == ("start", engine.Delivery.NOT_SENT)
-            assert len(sim.requests) == 1  # the warm-up
 
 
 async def test_a_late_answer_to_it_is_never_a_turns(autojump_clock: MockClock) -> None:

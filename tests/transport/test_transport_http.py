@@ -384,7 +384,7 @@ async def test_nobody_is_there(autojump_clock: MockClock, error: Exception, stag
 async def test_a_dial_has_an_end(autojump_clock: MockClock) -> None:
     async with contained(within=3):
         outcome, post = await exchange(Failing(None), connect=3)
-    assert outcome == Unreachable("timeout", "connecting to peer.test took longer than 3 s")
+    assert outcome == Unreachable("timeout", "connecting to peer.test took longer than 3 s", during="tcp")
     assert not post.sent
 
 
@@ -658,7 +658,8 @@ async def test_tls_that_never_comes_about(trusting: ssl.SSLContext) -> None:
         port = await serve(held, never)
         endpoint = engine.Endpoint(f"https://127.0.0.1:{port}/v1", KEY, ssl_context=trusting)
         outcome, post = await exchange(WatchedTcpDialer(held), endpoint=endpoint, connect=0.2)
-    assert outcome == Unreachable("timeout", f"the TLS handshake with 127.0.0.1:{port} took longer than 0.2 s")
+    words = f"the TLS handshake with 127.0.0.1:{port} took longer than 0.2 s"
+    assert outcome == Unreachable("timeout", words, during="tls")
     assert not post.sent
 
 
