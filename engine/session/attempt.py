@@ -118,6 +118,11 @@ class Attempt:
         if self._inbox.put(events) and self.exchange.outcome is None:
             self._client.overflowed(self)
 
+    def kept_alive(self, now: float) -> None:
+        """The server says that it goes on: progress, where there has been any."""
+        if self.last_progress is not None:
+            self.last_progress = now
+
     def wake(self) -> None:
         """Nothing more follows at once."""
         self._inbox.wake()
@@ -140,7 +145,7 @@ class Attempt:
 class StreamedAttempt(Attempt):
     """One sending over HTTP, with a stream of server-sent events for an answer. `run` is its whole life."""
 
-    over = Transport.SSE
+    over: Transport = Transport.SSE
 
     def __init__(
         self, client: StreamClient, inbox: Inbox, *, session: str, instruments: Instruments, **rest: Any
@@ -218,8 +223,8 @@ class StreamedAttempt(Attempt):
             return
         target = self._router.route(event)
         if target is Verdict.CONNECTION:
-            if isinstance(event, KeepAlive) and self.last_progress is not None:
-                self.last_progress = now
+            if isinstance(event, KeepAlive):
+                self.kept_alive(now)
             return
         if target is not exchange and target is not Verdict.LIMIT:
             return

@@ -85,7 +85,7 @@ class WebSocket:
         self.record = record
         self.cache: Cache = Cache()
         self.active: dict[str, Stage] = {}
-        self.muted = False
+        self.muted: bool = False
         self._stream = stream
         self._socket: trio_websocket.WebSocketConnection | None = None
         self._nursery: trio.Nursery | None = None
