@@ -14,8 +14,9 @@ from typing import Any, Final, Protocol
 import trio
 
 from engine.instruments import Instruments
-from engine.options import Transport
+from engine.options import Endpoint, Transport
 from engine.protocol.account_events import KeepAlive
+from engine.protocol.chain import Chain, Plan
 from engine.protocol.codec import MalformedFrame, decode
 from engine.protocol.events import Chunks, ServerEvent
 from engine.protocol.exchange import Exchange, Router, Verdict
@@ -67,7 +68,12 @@ class Attempt:
 
     Attributes:
         over: `Transport.WEBSOCKET` or `Transport.SSE`.
-        connection: The WebSocket it went over; None over HTTP.
+        size: Bytes of the request, as UTF-8.
+        plan: How much of the input it carries, and why.
+        endpoint: Where it goes.
+        connection: The WebSocket it goes over; None over HTTP.
+        chain: What the server holds there; None over HTTP.
+        reused: Whether that WebSocket has carried a request before.
         exchange: What the server says to it.
         queued: Whether its frame is in a connection's outbox, or beyond.
         flushed: Whether the whole request was passed on.
@@ -84,15 +90,23 @@ class Attempt:
         self,
         client: Client,
         inbox: Inbox,
+        size: int,
+        plan: Plan,
         *,
         connection: Connection | None = None,
+        endpoint: Endpoint,
         idle: float,
         context: contextvars.Context,
         text_format: Mapping[str, Any] | type | None,
     ) -> None:
         self._client = client
         self._inbox = inbox
-        self.connection = connection
+        self.size: int = size
+        self.plan: Plan = plan
+        self.endpoint: Endpoint = endpoint
+        self.connection: Connection | None = connection
+        self.chain: Chain | None = connection.chain if connection is not None else None
+        self.reused: bool = connection is not None and connection.requests > 0
         self.exchange: Exchange = Exchange(text_format=text_format)
         self.queued: bool = False
         self.flushed: bool = False
@@ -148,9 +162,17 @@ class StreamedAttempt(Attempt):
     over: Transport = Transport.SSE
 
     def __init__(
-        self, client: StreamClient, inbox: Inbox, *, session: str, instruments: Instruments, **rest: Any
+        self,
+        client: StreamClient,
+        inbox: Inbox,
+        size: int,
+        plan: Plan,
+        *,
+        session: str,
+        instruments: Instruments,
+        **rest: Any,
     ) -> None:
-        super().__init__(client, inbox, **rest)
+        super().__init__(client, inbox, size, plan, **rest)
         self._stream_client = client
         self._session = session
         self._instruments = instruments

@@ -40,6 +40,11 @@ class Timeline:
         """Note when something happened."""
         self._moments[moment] = now
 
+    def begin(self, moment: str, phase: str, now: float) -> None:
+        """Note that something happened with which a phase begins."""
+        self.reach(moment, now)
+        self.start(phase, now)
+
     def reached(self, moment: str) -> bool:
         """Whether it has happened."""
         return moment in self._moments

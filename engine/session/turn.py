@@ -19,8 +19,8 @@ import trio
 
 from engine.errors import TurnError
 from engine.messages import AssistantMessage
-from engine.options import Endpoint, OnCancel, Timeouts, Transport, TurnOptions
-from engine.protocol.chain import Chain, Held, Plan
+from engine.options import OnCancel, Transport, TurnOptions
+from engine.protocol.chain import Held, Plan
 from engine.protocol.failures import (
     Broken,
     Closed,
@@ -70,6 +70,7 @@ class Turn:
         self._text_format = options.text_format
         self._warm_up = options.warm_up
         self._settings = settings
+        self._timeouts = settings.timeouts
         self._recovery = Recovery(settings.transport, settings.retry, keyed=actor.keyed)
         self._max_request_bytes = settings.limits.number("max_request_bytes")
         self._timeline = Timeline(settings.timeouts)
@@ -85,21 +86,16 @@ class Turn:
         self._error: TurnError | None = None
         self._text: CreateText | None = None
         self._size = 0
-        self._size_now = 0
-        self._size_sent = 0
-        self._chain = Chain()
-        self._plan = Plan()
         self._full_because: str | None = None
-        self._reused = False
-        self._transport: Transport | None = None
         self._attempt: Attempt | None = None
-        self._asked: Endpoint | None = None
+        self._sent: Attempt | None = None
         self._abandoned: Attempt | None = None
         self._gave_up = False
         self._before = Delivery.NOT_SENT
         self._dialled: Connection | None = None
         self._not_before = 0.0
         self._last_failure: Failure | None = None
+        self.on_cancel: OnCancel = settings.on_cancel
         self.context: contextvars.Context = contextvars.Context()  # its caller's, once the block is entered
 
     # --- the caller's side ---
@@ -119,7 +115,7 @@ class Turn:
             raise RuntimeError("a turn can be entered only once")
         self._entered = True
         self.context = contextvars.copy_context()
-        self._begin("entered", "turn")
+        self._timeline.begin("entered", "turn", trio.current_time())
         try:
             await self._prepare()
             self._actor.submit(self)
@@ -210,13 +206,15 @@ class Turn:
     def report(self) -> TurnReport:
         """What is known of the turn at this moment."""
         usage = self.partial.usage
+        sent = self._sent
+        plan = sent.plan if sent is not None else Plan()
         return TurnReport(
-            transport=self._transport.value if self._transport is not None else None,
+            transport=sent.over.value if sent is not None else None,
             attempts=self._recovery.dispatches,
-            connection_reused=self._reused,
-            continued=self._plan.previous_response_id is not None,
-            full_because=self._plan.full_because,
-            bytes_sent=self._size_sent,
+            connection_reused=sent is not None and sent.reused,
+            continued=plan.previous_response_id is not None,
+            full_because=plan.full_because,
+            bytes_sent=sent.size if sent is not None else 0,
             bytes_full=self._size,
             cached_tokens=usage.cached_tokens if usage is not None else None,
             fallback_reason=self._recovery.fallback_reason,
@@ -339,15 +337,18 @@ class Turn:
         if connection.warming is not None:
             await connection.warming.wait()
             return
-        frame = self._planned(connection)
-        if frame is None:
+        frame, plan = self._planned(connection)
+        size = len(frame.encode())
+        if size > self._max_request_bytes:
+            self._setback(TooLarge(size, self._max_request_bytes))
             return
-        reused = connection.requests > 0
-        attempt = self._attempt = Attempt(self, self._inbox, connection=connection, **self._common)
-        self._begin("connected", "send")
+        connection.chain.use_up()
+        attempt = Attempt(self, self._inbox, size, plan, connection=connection, **self._common)
+        self._attempt = attempt
+        self._timeline.begin("connected", "send", trio.current_time())
         attempt.queued = await connection.dispatch(attempt, frame)
         if attempt.queued:
-            self._dispatched(Transport.WEBSOCKET, connection.number, reused=reused)
+            self._dispatched(attempt, connection.number)
         if self._settled:  # left, or its session released, while the frame was being queued
             self._abandon(attempt, wanted=True)
         elif attempt.queued:
@@ -358,35 +359,30 @@ class Turn:
             if connection is self._dialled:
                 self._setback(connection.ending)
 
-    def _planned(self, connection: Connection) -> str | None:
-        """Use the chain up and give the frame: what is new, or everything and why. None if it is too large to go."""
+    def _planned(self, connection: Connection) -> tuple[str, Plan]:
+        """The frame: what is new, or everything, and why."""
         assert self._text is not None
-        chain, server, stored = connection.chain, self._actor.server, self._actor.stored
-        planned = chain.plan(self._body, server=server, stored=stored)
         if self._full_because is not None:
-            planned = Plan(full_because=self._full_because)
-        frame = self._text.frame(
-            stream_id=connection.lane, previous_response_id=planned.previous_response_id, skip=planned.skip
-        )
-        size = len(frame.encode())
-        if size > self._max_request_bytes:
-            self._setback(TooLarge(size, self._max_request_bytes))
-            return None
-        chain.use_up()
-        self._chain, self._plan, self._size_now = chain, planned, size
-        self._asked = self._actor.endpoint
-        return frame
+            plan = Plan(full_because=self._full_because)
+        else:
+            plan = connection.chain.plan(self._body, server=self._actor.server, stored=self._actor.stored)
+        previous = plan.previous_response_id
+        return self._text.frame(stream_id=connection.lane, previous_response_id=previous, skip=plan.skip), plan
 
     async def _over_http(self) -> None:
         assert self._text is not None
         text = self._text.http_body(stream=True)
-        self._plan = Plan(full_because=_OVER_HTTP)
+        plan = Plan(full_because=_OVER_HTTP)
         attempt = StreamedAttempt(
-            self, self._inbox, session=self._actor.id, instruments=self._actor.instruments, **self._common
+            self,
+            self._inbox,
+            len(text.encode()),
+            plan,
+            session=self._actor.id,
+            instruments=self._actor.instruments,
+            **self._common,
         )
         self._attempt = attempt
-        self._asked = self._actor.endpoint
-        self._size_now = len(text.encode())
         await attempt.run(
             self._actor.http(),
             text,
@@ -396,14 +392,17 @@ class Turn:
 
     @property
     def _common(self) -> dict[str, Any]:
-        return {"idle": self._timeouts.of("idle"), "context": self.context, "text_format": self._text_format}
+        return {
+            "endpoint": self._actor.endpoint,
+            "idle": self._timeouts.of("idle"),
+            "context": self.context,
+            "text_format": self._text_format,
+        }
 
-    def _dispatched(self, over: Transport, connection: int, *, reused: bool) -> None:
-        self._transport = over
-        self._reused = reused
-        self._size_sent = self._size_now
+    def _dispatched(self, attempt: Attempt, connection: int) -> None:
+        self._sent = attempt
         self._recovery.dispatches += 1
-        self._actor.instruments.emit("request_sent", self._actor.id, connection, self._size_sent, context=self.context)
+        self._actor.instruments.emit("request_sent", self._actor.id, connection, attempt.size, context=self.context)
 
     async def _drain(self) -> None:
         """Hold the lane until the rest of the abandoned response has passed, within the ``drain`` budget."""
@@ -422,8 +421,8 @@ class Turn:
 
     def sending(self, attempt: Attempt, now: float) -> None:
         """An HTTP connection is there, and the first byte of the request is about to leave."""
-        self._begin("connected", "send")
-        self._dispatched(Transport.SSE, 0, reused=False)
+        self._timeline.begin("connected", "send", now)
+        self._dispatched(attempt, 0)
 
     def passed(self, attempt: Attempt, now: float) -> None:
         """The request's last byte was passed on."""
@@ -472,9 +471,9 @@ class Turn:
             return
         output = input_items((message,), stored=is_stored(self._body))
         held = Held.after(exchange.response_id, self._body, output)
-        if attempt.connection is not None:
-            self._chain.arm(held)
-        if held is not None and held.stored and self._asked is self._actor.endpoint:  # no other server has it
+        if attempt.chain is not None:
+            attempt.chain.arm(held)
+        if held is not None and held.stored and attempt.endpoint is self._actor.endpoint:  # no other server has it
             self._actor.stored = held
 
     # --- when an attempt fails ---
@@ -495,7 +494,7 @@ class Turn:
             over=self._recovery.over,
             delivery=attempt.exchange.delivery if attempt is not None else Delivery.NOT_SENT,
             output_seen=attempt is not None and attempt.exchange.output_seen,
-            continued=attempt is not None and self._plan.previous_response_id is not None,
+            continued=attempt is not None and attempt.plan.previous_response_id is not None,
             untyped=not self._actor.server.typed_errors,
         )
         try:
@@ -528,10 +527,6 @@ class Turn:
     # --- how it ends ---
 
     @property
-    def _timeouts(self) -> Timeouts:
-        return self._settings.timeouts
-
-    @property
     def _delivery(self) -> Delivery:
         """How far the request got, over all attempts."""
         now = self._attempt.exchange.delivery if self._attempt is not None else Delivery.NOT_SENT
@@ -544,11 +539,6 @@ class Turn:
     def answered(self) -> bool:
         """Whether it ended with an answer."""
         return self._message is not None
-
-    @property
-    def on_cancel(self) -> OnCancel:
-        """What becomes of its connection if it is left early."""
-        return self._settings.on_cancel
 
     @property
     def _settled(self) -> bool:
@@ -604,8 +594,3 @@ class Turn:
         if not self._settled:
             self._actor.withdraw(self)
             self._settle()
-
-    def _begin(self, moment: str, phase: str) -> None:
-        now = trio.current_time()
-        self._timeline.reach(moment, now)
-        self._timeline.start(phase, now)
