@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,9 @@ async def run(
     seed: int,
     pythons: dict[str, str],
     console: Console,
-) -> dict[str, Any]:
-    """Run scenarios and return everything that is known of them, as plain data. If cancelled, all processes end."""
+    keep: Callable[[dict[str, Any]], None],
+) -> None:
+    """Run scenarios; hand on after each all that is known, as plain data. If cancelled, all processes end."""
     total = sum(_played(case, rounds, warm_up) for scenario in chosen for case in scenario.cases)
     before = machine_facts()
     found = []
@@ -76,9 +78,9 @@ async def run(
                     cases.append(done | {"seconds": round(trio.current_time() - began, 1)})
                     progress.console.print(table_of(done))
                 found.append({"name": scenario.name, "title": scenario.title, "text": scenario.text, "cases": cases})
-        versions = dict(sorted(stage.versions.items()))
-    facts = before | {"load_average_after": machine_facts()["load_average"], "peers": versions}
-    return {"machine": facts, "rounds": rounds, "warm_up": warm_up, "seed": seed, "scenarios": found}
+                versions = dict(sorted(stage.versions.items()))
+                facts = before | {"load_average_after": machine_facts()["load_average"], "peers": versions}
+                keep({"machine": facts, "rounds": rounds, "warm_up": warm_up, "seed": seed, "scenarios": found})
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -119,7 +121,14 @@ def main(
     """
     console = Console()
     chosen = _narrowed(scenarios(size, names), peers)
-    result = trio.run(
+    path = output or RESULTS / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{size}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+    def keep(result: dict[str, Any]) -> None:
+        text = json.dumps(result | {"size": size}, indent=1, ensure_ascii=False)
+        path.write_text(text + "\n", encoding="utf-8")
+
+    trio.run(
         lambda: run(
             chosen,
             rounds=rounds or _ROUNDS[size],
@@ -127,12 +136,9 @@ def main(
             seed=seed,
             pythons=_pairs(pythons),
             console=console,
+            keep=keep,
         )
     )
-    result["size"] = size
-    path = output or RESULTS / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{size}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     console.print(f"Written to {path}", soft_wrap=True)
 
 
