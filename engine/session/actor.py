@@ -178,7 +178,7 @@ class Actor:
             self._retries += 1
             self.instruments.emit("retry", self.id, decision.row, decision.wait, context=turn.context)
 
-    def left(self, turn: Turn, attempt: Attempt, *, wanted: bool) -> bool:
+    def left(self, turn: Turn, attempt: Attempt, *, wanted: bool) -> Aftermath | None:
         """A turn gave an attempt up while its response goes on; deal with the rest of it.
 
         Args:
@@ -187,20 +187,19 @@ class Actor:
             wanted: Whether the turn's cancel policy applies.
 
         Returns:
-            Whether the turn's task should drain the rest.
+            What is done; None where the connection is gone anyway. Draining is for the turn's task to do.
         """
         connection = attempt.connection
         if connection is None or not connection.abandon(attempt):
-            return False
+            return None
         sound = attempt.flushed and connection.usable
-        match aftermath(turn.on_cancel, wanted=wanted, sound=sound, fresh_lane=connection.offers_lane):
-            case Aftermath.DRAIN:
-                return True
+        chosen = aftermath(turn.on_cancel, wanted=wanted, sound=sound, fresh_lane=connection.offers_lane)
+        match chosen:
             case Aftermath.NEW_LANE:
                 connection.take_lane()
             case Aftermath.RETIRE:
                 connection.retire("a turn was left before its response had ended")
-        return False
+        return chosen
 
     @property
     def alive(self) -> bool:

@@ -36,6 +36,7 @@ from engine.protocol.requests import CreateText
 from engine.reports import Delivery, TurnReport, further
 from engine.session.attempt import Attempt, StreamedAttempt
 from engine.session.inbox import Inbox
+from engine.session.leaving import Aftermath
 from engine.session.settings import Settings
 from engine.session.submission import create_text, hooked
 from engine.session.timeline import Timeline
@@ -287,6 +288,7 @@ class Turn:
             attempt.tail_gone.set()
             assert attempt.connection is not None
             attempt.connection.retire("the rest of an abandoned response took too long")
+            self._gave_up = True
         return True
 
     # --- the turn's own task ---
@@ -579,9 +581,11 @@ class Turn:
     def _abandon(self, attempt: Attempt, *, wanted: bool) -> None:
         """Give up what a connection still does for an attempt, by the cancel policy where that is ``wanted``."""
         if attempt.queued and attempt.exchange.outcome is None:
-            self._gave_up = True
-            if self._actor.left(self, attempt, wanted=wanted):
-                self._abandoned = attempt
+            match self._actor.left(self, attempt, wanted=wanted):
+                case Aftermath.DRAIN:
+                    self._abandoned = attempt
+                case Aftermath.RETIRE:
+                    self._gave_up = True
 
     @trio.lowlevel.enable_ki_protection
     def _leave(self) -> None:
