@@ -74,6 +74,7 @@ class Actor:
         self._dialer = dialer
         self._http: list[HttpClient] = []  # the newest is in use
         self._nursery: trio.Nursery | None = None
+        self._leaving = False
         self._lane = LaneQueue()
         self._current: Connection | None = None
         self._next: Connection | None = None
@@ -86,6 +87,7 @@ class Actor:
 
     # --- life ---
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Live until `close` or a cancellation, then until every socket is gone. Never raises an `Exception`.
 
@@ -98,7 +100,12 @@ class Actor:
                 if self.failure is not None:
                     nursery.cancel_scope.cancel(reason="the session was released before it had started")
                 self.started.set()
-                await trio.sleep_forever()
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    self._leaving = True
+                    for connection in self._connections:
+                        connection.close()  # a cancellation does not reach an open socket
         except* Exception as group:
             failure = Broken(group)
         finally:
@@ -204,7 +211,8 @@ class Actor:
     @property
     def alive(self) -> bool:
         """Whether connections may still be made."""
-        return self.failure is None and self._nursery is not None and not self._nursery.cancel_scope.cancel_called
+        cancelled = self._nursery is None or self._nursery.cancel_scope.cancel_called
+        return self.failure is None and not cancelled and not self._leaving
 
     @trio.lowlevel.enable_ki_protection
     def warm_up(self, connection: Connection, body: Mapping[str, Any], text: CreateText, seconds: float) -> WarmUp:

@@ -174,7 +174,6 @@ class Connection:
         self._last_decoded = -math.inf
         self._ping: tuple[float, int] | None = None
         self._last_ping = -math.inf
-        self._alarm = trio.CancelScope()
         self._events = 0
         self._dropped = 0
         self._malformed = 0
@@ -187,7 +186,7 @@ class Connection:
                 max_message_bytes=limits.number("max_message_bytes"),
                 max_outbox_bytes=limits.number("max_outbox_bytes"),
             ),
-            Callbacks(self._opened, self._received, self._failed, self._emptied),
+            Callbacks(self._opened, self._received, self._failed, self._emptied, self._due),
         )
 
     # --- what the session asks ---
@@ -224,7 +223,7 @@ class Connection:
         """Stand in for a connection that was idle since then."""
         self.standing_by = False
         self._idle_since = min(idle_since, trio.current_time())
-        self._wake_by(self._idle_since + self._limits.seconds("idle_lifetime"))
+        self._socket.wake_by(self._idle_since + self._limits.seconds("idle_lifetime"))
 
     @property
     def fresh(self) -> bool:
@@ -309,6 +308,10 @@ class Connection:
             self.settled.set()  # whoever waits for its dial goes on to another
         self._close_if_done()
 
+    def close(self) -> None:
+        """Begin to close, whatever is in flight. Idempotent, and returns at once."""
+        self._socket.close()
+
     def abort(self, reason: str) -> None:
         """Give the socket up without a closing handshake."""
         self._socket.fail(Lost(reason))
@@ -318,7 +321,10 @@ class Connection:
             self._socket.close()
 
     async def run(self) -> None:
-        """The connection's task: from dialling to the closed socket. Cancelling it closes the socket within bounds."""
+        """The connection's task: from dialling to the closed socket.
+
+        Cancelling it ends the dial; an open socket is shielded, and closes within bounds after `close`.
+        """
         try:
             await self._socket.run()
         finally:
@@ -349,13 +355,12 @@ class Connection:
 
     # --- what the socket tells ---
 
-    def _opened(self, nursery: trio.Nursery) -> None:
+    def _opened(self) -> None:
         now = trio.current_time()
         self._opened_at = self._idle_since = self._last_decoded = now
         self._dialling = False
         if self._state is State.DIALLING:
             self._state = State.OPEN
-        nursery.start_soon(self._clock, nursery)
         self.settled.set()
         self._owner.opened(self)
         _logger.debug("connection %d of a session open", self.number)
@@ -438,7 +443,7 @@ class Connection:
             self._idle_since = now
             self._close_if_done()
         elif first:
-            self._wake_by(now + rider.idle)
+            self._socket.wake_by(now + rider.idle)
 
     def _emptied(self) -> None:
         if self._unwoken:
@@ -477,21 +482,14 @@ class Connection:
 
     # --- time ---
 
-    def _wake_by(self, deadline: float) -> None:
-        self._alarm.deadline = min(self._alarm.deadline, deadline)
-
-    async def _clock(self, nursery: trio.Nursery) -> None:
-        """Sleep until something may be due, look again, act. Readers only note the time."""
-        while True:
-            now = trio.current_time()
-            due = min(
-                self._check_idle_turns(now),
-                self._check_ping(now, nursery),
-                self._check_idle_close(now),
-                self._check_age(now),
-            )
-            with trio.CancelScope(deadline=due) as self._alarm:
-                await trio.sleep_forever()
+    def _due(self, now: float) -> float:
+        """Do what is due, and say when to look again. Readers only note the time."""
+        return min(
+            self._check_idle_turns(now),
+            self._check_ping(now),
+            self._check_idle_close(now),
+            self._check_age(now),
+        )
 
     def _check_idle_turns(self, now: float) -> float:
         due = math.inf
@@ -505,7 +503,7 @@ class Connection:
                 due = min(due, end)
         return due
 
-    def _check_ping(self, now: float, nursery: trio.Nursery) -> float:
+    def _check_ping(self, now: float) -> float:
         tap = self._socket.tap
         assert tap is not None
         interval = self._limits.seconds("ping_interval")
@@ -526,7 +524,7 @@ class Connection:
             return now + interval  # the peer is still taking in a request: its silence means nothing
         self._ping = (now, tap.bytes_received)
         self._last_ping = now
-        nursery.start_soon(self._socket.ping, allowed)
+        self._socket.ping(allowed)
         return now + min(allowed, interval)  # nobody tells when it is answered, and then the next is due
 
     def _check_idle_close(self, now: float) -> float:

@@ -7,6 +7,7 @@ has an end of our own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Final, cast
@@ -68,16 +69,19 @@ class Callbacks:
     """How a socket tells its owner; all plain functions, called from the socket's tasks.
 
     Attributes:
-        opened: The upgrade is done; further tasks may be started in the nursery, which ends with the socket.
+        opened: The upgrade is done.
         received: A text message came in.
         failed: The socket is of no further use, and why. Called at most once, and not after `WebSocket.close`.
         emptied: Of what has come in, nothing is left that was not handed on.
+        due: Called while the socket is open, first at once: does what is due by the time it is given, and says by
+            what time it wants to be called again.
     """
 
-    opened: Callable[[trio.Nursery], None] = field()
+    opened: Callable[[], None] = field()
     received: Callable[[str], None] = field()
     failed: Callable[[Failure], None] = field()
     emptied: Callable[[], None] = field(default=lambda: None)
+    due: Callable[[float], float] = field(default=lambda now: math.inf)
 
 
 class WebSocket:
@@ -92,9 +96,10 @@ class WebSocket:
         self._stage = "credentials"
         self._failed = False
         self._closing = trio.Event()
-        self._finished = trio.Event()
         self._dialling = trio.CancelScope()
-        self._scope = trio.CancelScope()
+        self._scope = trio.CancelScope(shield=True)
+        self._alarm = trio.CancelScope()
+        self._nursery: trio.Nursery | None = None
         self._tap: Tap | None = None
         self._ws: WebSocketConnection | None = None
 
@@ -166,18 +171,23 @@ class WebSocket:
             return None
         return self._tap.bytes_queued
 
-    async def ping(self, timeout: float) -> None:  # noqa: ASYNC109 - a pong is awaited nowhere else
-        """Ping the peer and wait up to ``timeout`` seconds for the pong. Cancelling stops waiting."""
-        assert self._ws is not None
-        with trio.move_on_after(timeout), suppress(ConnectionClosed):
-            await self._ws.ping()
+    def ping(self, timeout: float) -> None:
+        """Ping the peer, and wait up to ``timeout`` seconds for the pong, in a task of the socket's own."""
+        assert self._nursery is not None
+        self._nursery.start_soon(self._guarded, self._ping, timeout)
+
+    def wake_by(self, deadline: float) -> None:
+        """Have `Callbacks.due` called at that time, unless it is called before."""
+        if deadline < self._alarm.deadline:
+            self._alarm.deadline = deadline
 
     # --- the socket's life ---
 
     async def run(self) -> None:
         """Dial, upgrade, receive until closed or failed, then close. Never raises for what the peer does.
 
-        Cancelling it begins the closing handshake, which `Bounds.close` bounds; the stream is closed in any case.
+        Cancelling it ends the dial. An open socket is shielded, so that goodbyes can be said: whoever cancels calls
+        `close` as well, from which on `Bounds.close` counts. The stream is closed in any case.
         """
         deadline = trio.current_time() + self._bounds.connect
         try:
@@ -185,12 +195,7 @@ class WebSocket:
             if stream is None:
                 return
             try:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._serve, stream, deadline)
-                    try:
-                        await self._finished.wait()
-                    finally:
-                        self.close()
+                await self._serve(stream, deadline)
             finally:
                 await close_at_once(stream)
         finally:
@@ -225,31 +230,17 @@ class WebSocket:
         return None
 
     async def _serve(self, stream: trio.abc.Stream, deadline: float) -> None:
-        """Everything that needs the peer, shielded from the owner's cancellation so that goodbyes can be said.
-
-        The shield ends: `close` follows every cancellation of `run`, and from then on `Bounds.close` counts.
-        """
-        self._scope.shield = True
         tap = self._tap = Tap(
             stream, max_outbox_bytes=self._bounds.max_outbox_bytes, fail=self.fail, on_empty=self._callbacks.emptied
         )
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
+                    self._nursery = nursery
                     nursery.start_soon(self._guarded, tap.pump)
-                    await self._over_library(nursery, tap, deadline)
+                    if await self._upgrade(nursery, tap, deadline):
+                        await self._guarded(self._use, nursery)
                     nursery.cancel_scope.cancel(reason="the socket is closed")
-        except* Exception as group:
-            self._report(Broken(_only(group)))
-        finally:
-            self._finished.set()
-
-    async def _over_library(self, nursery: trio.Nursery, tap: Tap, deadline: float) -> None:
-        try:
-            async with trio.open_nursery() as library:
-                if await self._upgrade(library, tap, deadline):
-                    await self._use(nursery)
-                library.cancel_scope.cancel(reason="the socket is closed")
         except* Exception as group:
             # Ours are guarded, so this is trio-websocket's reader: wsproto objected to what the peer sent, or a Ping
             # met our Close frame (its issue 184).
@@ -263,19 +254,23 @@ class WebSocket:
         """Serve the open socket until it is to be closed, then say goodbye."""
         assert self._ws is not None
         if self._ws.closed is not None:
-            await self._guarded(self._read)  # over before it was open; what the server said on the way still counts
+            await self._read()  # over before it was open; what the server said on the way still counts
         else:
             nursery.start_soon(self._guarded, self._read)
-            try:
-                self._callbacks.opened(nursery)
-            except Exception as error:
-                self.fail(Broken(error))
-        await self._closing.wait()
+            self._callbacks.opened()
+        while not self._closing.is_set():
+            with trio.CancelScope(deadline=self._callbacks.due(trio.current_time())) as self._alarm:
+                await self._closing.wait()
         await self._say_goodbye()
 
-    async def _guarded(self, task: Callable[[], Awaitable[None]]) -> None:
+    async def _ping(self, timeout: float) -> None:  # noqa: ASYNC109 - a pong is awaited nowhere else
+        assert self._ws is not None
+        with trio.move_on_after(timeout), suppress(ConnectionClosed):
+            await self._ws.ping()
+
+    async def _guarded(self, task: Callable[..., Awaitable[None]], *args: Any) -> None:
         try:
-            await task()
+            await task(*args)
         except Exception as error:
             self.fail(Broken(error))
 

@@ -358,15 +358,13 @@ class Line:
     ended_at: float | None = None
     messages: list[str] = attrs.field(factory=list)
     failures: list[Failure] = attrs.field(factory=list)
-    nursery: trio.Nursery | None = None
     socket: WebSocket = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         callbacks = Callbacks(self._opened, self.messages.append, self._failed)
         self.socket = WebSocket(self.endpoint, self.dialer, self.bounds, callbacks)
 
-    def _opened(self, nursery: trio.Nursery) -> None:
-        self.nursery = nursery
+    def _opened(self) -> None:
         self.opened_at = self.held.elapsed
         self.opened.set()
 
@@ -382,12 +380,22 @@ class Line:
         return to_error(failure)
 
     async def run(self) -> None:
-        """Its whole life."""
-        try:
-            await self.socket.run()
-        finally:
-            self.ended_at = self.held.elapsed
-            self.opened.set()
+        """Its whole life. Closes the socket when it is cancelled, as its owner has to."""
+
+        async def serve() -> None:
+            try:
+                await self.socket.run()
+            finally:
+                self.ended_at = self.held.elapsed
+                self.opened.set()
+            nursery.cancel_scope.cancel(reason="the socket is gone")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve)
+            try:
+                await trio.sleep_forever()
+            finally:
+                self.socket.close()
 
 
 def line(

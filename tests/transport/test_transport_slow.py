@@ -376,19 +376,30 @@ async def test_waiting_for_a_pong_ends_with_it_with_its_time_or_with_the_connect
         await peer.next_frame()
         await trio.sleep(1)
 
-    async with contained(within=7) as held, trio.open_nursery() as nursery:
+    async with contained(within=6) as held, trio.open_nursery() as nursery:
         whole = line(held, script)
         nursery.start_soon(whole.run)
         await whole.opened.wait()
-        moments = []
-        for _ in range(2):
-            await whole.socket.ping(5)
-            moments.append(held.elapsed)
-        with trio.CancelScope() as ours:  # the connection's own tasks end with it
-            await whole.socket.ping(0.5)
-            moments.append(held.elapsed)
-        assert not ours.cancelled_caught
-        assert moments == [5, 6, 6.5]
+        resting = tasks_in(nursery)
+        whole.socket.ping(2)
+        await trio.sleep(1.9)
+        assert tasks_in(nursery) == resting + 1
+        await trio.sleep(0.1)
+        await trio.testing.wait_all_tasks_blocked()
+        assert tasks_in(nursery) == resting
+        whole.socket.ping(60)
+        await trio.sleep(1.5)
+        assert tasks_in(nursery) == resting
+        whole.socket.ping(60)
+        await trio.sleep(0.5)
+        assert whole.failures == []
+    assert isinstance(whole.error, engine.ConnectionLost)
+    assert held.elapsed == 4.5
+
+
+def tasks_in(nursery: trio.Nursery) -> int:
+    """How many tasks run in a nursery, and in the nurseries of those."""
+    return sum(1 + sum(map(tasks_in, task.child_nurseries)) for task in nursery.child_tasks)
 
 
 async def test_a_connection_that_dies_while_a_ping_waits_is_a_loss_at_once(autojump_clock: MockClock) -> None:
