@@ -161,7 +161,7 @@ class Connection:
         self._instruments = instruments
         self._observed = instruments.wants("event_received")
         self._router = Router()
-        self._unwoken: list[Rider] = []
+        self._unwoken: Rider | None = None
         self._riders: dict[Exchange, Rider] = {}
         self._abandoned: dict[Exchange, Rider] = {}
         self._queueing: set[Exchange] = set()
@@ -186,7 +186,7 @@ class Connection:
                 max_message_bytes=limits.number("max_message_bytes"),
                 max_outbox_bytes=limits.number("max_outbox_bytes"),
             ),
-            Callbacks(self._opened, self._received, self._failed, self._emptied, self._due),
+            Callbacks(self._opened, self._received, self._failed, self._due),
         )
 
     # --- what the session asks ---
@@ -397,22 +397,29 @@ class Connection:
     def _passed(self, rider: Rider) -> None:
         rider.passed(trio.current_time())
 
-    def _received(self, text: str) -> None:
-        self._events += 1
-        try:
-            event = decode(text)
-        except MalformedFrame as malformed:
-            # Reported and dropped, the connection kept: one garbled frame must not cost the others their answers.
-            self._malformed += 1
-            if self._malformed == 1:
-                _logger.warning("connection %d of a session: frame dropped, %s", self.number, malformed.reason)
-            return
+    def _received(self, texts: Sequence[str]) -> None:
         now = self._last_decoded = trio.current_time()
-        if event.__class__ is Chunks:
-            for each in event.events:
-                self._take(each, now)
-        else:
-            self._take(event, now)
+        for text in texts:
+            if self.failure is not None:
+                return  # one of those before it ended the connection
+            self._events += 1
+            try:
+                event = decode(text)
+            except MalformedFrame as malformed:
+                # Reported and dropped, the connection kept: one garbled frame must not cost the others their answers.
+                self._malformed += 1
+                if self._malformed == 1:
+                    _logger.warning("connection %d of a session: frame dropped, %s", self.number, malformed.reason)
+                continue
+            if event.__class__ is Chunks:
+                for each in event.events:
+                    self._take(each, now)
+            else:
+                self._take(event, now)
+        # Waking a reader costs as much as handing it an event: once is enough for all of them.
+        unwoken, self._unwoken = self._unwoken, None
+        if unwoken is not None:
+            unwoken.wake()
 
     def _take(self, event: ServerEvent, now: float) -> None:
         target = self._router.route(event)
@@ -428,13 +435,12 @@ class Connection:
             return
         if self._observed:
             self._instruments.emit("event_received", self._session, event, context=rider.context)
+        if rider is not self._unwoken:
+            if self._unwoken is not None:
+                self._unwoken.wake()
+            self._unwoken = rider
         first = rider.last_progress is None
         rider.received(target.receive(event), now)
-        # Waking a reader costs as much as handing it an event. Where more follows at once, once is enough for all.
-        if self._socket.emptied:
-            rider.wake()
-        elif rider not in self._unwoken:
-            self._unwoken.append(rider)
         if target.outcome is not None:
             # The consumer's overflow may have failed it meanwhile, and then it is no longer ours to end.
             if self._riders.pop(target, None) is not None:
@@ -444,12 +450,6 @@ class Connection:
             self._close_if_done()
         elif first:
             self._socket.wake_by(now + rider.idle)
-
-    def _emptied(self) -> None:
-        if self._unwoken:
-            unwoken, self._unwoken = self._unwoken, []
-            for rider in unwoken:
-                rider.wake()
 
     def _tail_ended(self, exchange: Exchange) -> None:
         self._router.end(exchange)

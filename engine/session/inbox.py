@@ -15,7 +15,6 @@ __all__ = ["Inbox"]
 
 _DELTAS: Final = (TextDelta, ThinkingDelta, ToolCallDelta)
 _EVENTS_PER_CHECKPOINT: Final = 64
-_EVENTS_PER_WAKING: Final = 16
 
 
 class Inbox:
@@ -52,8 +51,6 @@ class Inbox:
         for event in events:
             self._events.append(event)
             self.held += _weight(event)
-        if len(self._events) >= _EVENTS_PER_WAKING:
-            self.wake()
         return len(self._events) > self._max_events or self.held > self._max_held
 
     def wake(self) -> None:

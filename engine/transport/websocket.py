@@ -8,7 +8,7 @@ has an end of our own.
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final, cast
 
@@ -27,6 +27,7 @@ __all__ = ["Bounds", "WebSocket"]
 
 _RECEIVE_BYTES: Final = 65536
 _QUEUED_MESSAGES: Final = 64
+_MESSAGES_AT_ONCE: Final = 32
 _DEFAULT_PORTS: Final = {"ws": 80, "wss": 443}
 
 
@@ -70,17 +71,16 @@ class Callbacks:
 
     Attributes:
         opened: The upgrade is done.
-        received: A text message came in.
+        received: Text messages came in; as many as are there, up to a few, because taking them one after the other
+            is far quicker than going back to the event loop after each.
         failed: The socket is of no further use, and why. Called at most once, and not after `WebSocket.close`.
-        emptied: Of what has come in, nothing is left that was not handed on.
         due: Called while the socket is open, first at once: does what is due by the time it is given, and says by
             what time it wants to be called again.
     """
 
     opened: Callable[[], None] = field()
-    received: Callable[[str], None] = field()
+    received: Callable[[Sequence[str]], None] = field()
     failed: Callable[[Failure], None] = field()
-    emptied: Callable[[], None] = field(default=lambda: None)
     due: Callable[[float], float] = field(default=lambda now: math.inf)
 
 
@@ -100,6 +100,7 @@ class WebSocket:
         self._scope = trio.CancelScope(shield=True)
         self._alarm = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
+        self._arrived: list[str] = []
         self._tap: Tap | None = None
         self._ws: WebSocketConnection | None = None
 
@@ -123,11 +124,6 @@ class WebSocket:
     def tap(self) -> Tap | None:
         """The stream below, for its counters; None before it is connected."""
         return self._tap
-
-    @property
-    def emptied(self) -> bool:
-        """Whether nothing has come in that was not handed on; if not, more follows at the next checkpoints."""
-        return self._tap is None or self._tap.emptied
 
     @property
     def handshake_headers(self) -> tuple[tuple[bytes, bytes], ...]:
@@ -231,7 +227,7 @@ class WebSocket:
 
     async def _serve(self, stream: trio.abc.Stream, deadline: float) -> None:
         tap = self._tap = Tap(
-            stream, max_outbox_bytes=self._bounds.max_outbox_bytes, fail=self.fail, on_empty=self._callbacks.emptied
+            stream, max_outbox_bytes=self._bounds.max_outbox_bytes, fail=self.fail, on_empty=self._hand_on
         )
         try:
             with self._scope:
@@ -294,20 +290,33 @@ class WebSocket:
         return self._ws is not None
 
     async def _read(self) -> None:
-        """Hand every message on at once. Nothing here waits for a consumer, so Pings are always answered."""
-        assert self._ws is not None
-        receive = self._ws.get_message
-        received = self._callbacks.received
+        """Hand messages on as they come. Nothing here waits for a consumer, so Pings are always answered."""
+        tap, ws = self._tap, self._ws
+        assert tap is not None
+        assert ws is not None
+        receive, arrived = ws.get_message, self._arrived
         try:
             while True:
                 message = await receive()
                 if type(message) is not str:
                     self.fail(Violated("the server sent a binary message"))
                     return
-                received(message)
+                arrived.append(message)
+                # If the library has not come to the end of the bytes it got, more follows at the next checkpoints.
+                if tap.emptied or len(arrived) >= _MESSAGES_AT_ONCE:
+                    self._hand_on()
         except ConnectionClosed as closed:
             self._report(self._ending(closed.reason))
             self._closing.set()
+
+    def _hand_on(self) -> None:
+        if self._arrived and not self._failed:
+            messages = tuple(self._arrived)
+            self._arrived.clear()
+            try:
+                self._callbacks.received(messages)
+            except Exception as error:
+                self.fail(Broken(error))
 
     def _ending(self, reason: CloseReason | None) -> Failure:
         tap = self._tap
@@ -338,6 +347,7 @@ class WebSocket:
                 await tap.drained()
 
     def _report(self, failure: Failure) -> None:
+        self._hand_on()  # what was said before counts
         if not self._failed and not self._closing.is_set():
             self._failed = True
             self._callbacks.failed(failure)

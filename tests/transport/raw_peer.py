@@ -361,7 +361,7 @@ class Line:
     socket: WebSocket = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        callbacks = Callbacks(self._opened, self.messages.append, self._failed)
+        callbacks = Callbacks(self._opened, self.messages.extend, self._failed)
         self.socket = WebSocket(self.endpoint, self.dialer, self.bounds, callbacks)
 
     def _opened(self) -> None:
