@@ -130,13 +130,8 @@ class Assembly:
 
     def message(self) -> AssistantMessage:
         """The whole answer. Only after `finish`."""
-        return self._message(self.stop_reason())
-
-    def stop_reason(self) -> StopReason:
-        """Why the response ended, in the caller's terms."""
-        if self._cut:
-            return "length"
-        return "tool_use" if self._message(None).unanswered else "stop"
+        message = self._message("length" if self._cut else "stop")
+        return evolve(message, stop_reason="tool_use") if message.unanswered and not self._cut else message
 
     def _message(self, reason: StopReason | None) -> AssistantMessage:
         return AssistantMessage(

@@ -160,7 +160,7 @@ class Exchange:
         self.outcome = message
         cut = isinstance(event, ResponseIncomplete) or event.response.status == "incomplete"
         self.continuable = not cut or event.response.incomplete_reason == "steered"
-        events.append(TurnDone(self._assembly.stop_reason(), message))
+        events.append(TurnDone(message.stop_reason or "stop", message))
         return self._shown(events)
 
 
@@ -266,37 +266,41 @@ class Router:
 
     def route(self, event: ServerEvent) -> Exchange | Verdict:
         """Say whose the event is."""
-        if not isinstance(event, OutputEvent):
+        output = isinstance(event, OutputEvent)
+        if not output:
             if isinstance(event, AccountEvent):
                 return Verdict.CONNECTION
             if isinstance(event, ErrorEvent) and CODES.get(event.code or "") is Fault.CONNECTION_LIMIT:
                 return Verdict.LIMIT
         name = event.raw.get("stream_id")  # rather than the attribute: this is done for every delta
-        if name.__class__ is not str:
+        if name is not None and name.__class__ is not str:
             name = None
         state = self._lanes.get(name)
-        if state is None and name is not None:
-            return Verdict.DROPPED  # a lane this connection never used
-        exchange = state.current if state is not None else None
+        if state is None:
+            # On a named lane this connection never used, nothing is anybody's.
+            return Verdict.DROPPED if name is not None else self._unclaimed(event, None)
+        exchange = state.current
         if exchange is None:
             return self._unclaimed(event, state)
-        assert state is not None
-        if isinstance(event, OutputEvent):
+        if output:
             if not (state.broken_off or state.earlier_items or exchange.abandoned):
                 return exchange
-            stale = self._predates(event, exchange, state)
-            if exchange.abandoned and (item_id := _item_named_by(event)) is not None:
-                state.remember((item_id,))  # nobody takes the event, and a later one of the item must be recognised
-        else:
-            stale = self._foreign(event, exchange, state)
-        return Verdict.DROPPED if stale else exchange
+            return Verdict.DROPPED if self._stale(event, exchange, state) else exchange  # type: ignore[arg-type]
+        return Verdict.DROPPED if self._foreign(event, exchange, state) else exchange
 
-    def _predates(self, event: OutputEvent, exchange: Exchange, state: _LaneState) -> bool:
+    def _stale(self, event: OutputEvent, exchange: Exchange, state: _LaneState) -> bool:
+        """Whether output is a predecessor's; what an abandoned exchange would have taken is remembered."""
+        item_id = _item_named_by(event)
+        stale = self._predates(event, item_id, exchange, state)
+        if exchange.abandoned and item_id is not None:
+            state.remember((item_id,))  # nobody takes the event, and a later one of the item must be recognised
+        return stale
+
+    def _predates(self, event: OutputEvent, item_id: str | None, exchange: Exchange, state: _LaneState) -> bool:
         """Whether output must be a predecessor's: it came before its response was announced, or names an old item."""
         announced = exchange.response_id is not None
         if state.broken_off and not announced:
             return True
-        item_id = _item_named_by(event) if state.earlier_items else None
         if item_id not in state.earlier_items:
             return False
         # Where a server counts items anew in each response, the response announces them itself.

@@ -401,7 +401,7 @@ class Connection:
         now = self._last_decoded = trio.current_time()
         for text in texts:
             if self.failure is not None:
-                return  # one of those before it ended the connection
+                break  # one of those before it ended the connection
             self._events += 1
             try:
                 event = decode(text)
@@ -423,16 +423,11 @@ class Connection:
 
     def _take(self, event: ServerEvent, now: float) -> None:
         target = self._router.route(event)
-        if target.__class__ is not Exchange:
-            self._unrouted(target, event, now)  # type: ignore[arg-type]
-            return
-        rider = self._riders.get(target)
+        rider = self._riders.get(target)  # type: ignore[arg-type]
         if rider is None:
-            self._dropped += 1  # its turn was left
-            target.receive(event)
-            if target.outcome is not None:
-                self._tail_ended(target)
+            self._unclaimed(target, event, now)
             return
+        exchange = rider.exchange
         if self._observed:
             self._instruments.emit("event_received", self._session, event, context=rider.context)
         if rider is not self._unwoken:
@@ -440,16 +435,26 @@ class Connection:
                 self._unwoken.wake()
             self._unwoken = rider
         first = rider.last_progress is None
-        rider.received(target.receive(event), now)
-        if target.outcome is not None:
+        rider.received(exchange.receive(event), now)
+        if exchange.outcome is not None:
             # The consumer's overflow may have failed it meanwhile, and then it is no longer ours to end.
-            if self._riders.pop(target, None) is not None:
-                self._router.end(target)
+            if self._riders.pop(exchange, None) is not None:
+                self._router.end(exchange)
                 rider.ended()
             self._idle_since = now
             self._close_if_done()
         elif first:
             self._socket.wake_by(now + rider.idle)
+
+    def _unclaimed(self, target: Exchange | Verdict, event: ServerEvent, now: float) -> None:
+        """Nobody waits for the event."""
+        if isinstance(target, Verdict):
+            self._unrouted(target, event, now)
+            return
+        self._dropped += 1  # its turn was left
+        target.receive(event)
+        if target.outcome is not None:
+            self._tail_ended(target)
 
     def _tail_ended(self, exchange: Exchange) -> None:
         self._router.end(exchange)

@@ -29,7 +29,7 @@ class Timeline:
         self._timeouts = timeouts
         self._budgets = Budgets(timeouts)
         self._moments: dict[str, float] = {}
-        self._scope = trio.CancelScope()
+        self._scope: trio.CancelScope | None = None
 
     def scope(self) -> trio.CancelScope:
         """Make the scope that follows the running budgets from now on; the one before it no longer does."""
@@ -56,12 +56,22 @@ class Timeline:
     def start(self, phase: str, since: float) -> None:
         """Let a budget run; one that runs already is started again."""
         self._budgets.start(phase, since)
-        self._scope.deadline = self._budgets.deadline
+        self._follow()
 
     def stop(self, *phases: str) -> None:
         """Stop budgets whose purpose is fulfilled."""
         self._budgets.stop(*phases)
-        self._scope.deadline = self._budgets.deadline
+        self._follow()
+
+    def turn_over(self, ended: str, begun: str, since: float) -> None:
+        """Let one budget run in place of another."""
+        self._budgets.stop(ended)
+        self.start(begun, since)
+
+    def _follow(self) -> None:
+        # Setting a deadline costs more than everything else here.
+        if self._scope is not None and self._scope.deadline != self._budgets.deadline:
+            self._scope.deadline = self._budgets.deadline
 
     def expired(self, now: float) -> Expired | None:
         """The budget that has run out; see `Budgets.expired`."""

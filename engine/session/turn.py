@@ -120,12 +120,10 @@ class Turn:
         try:
             await self._prepare()
             self._actor.submit(self)
-            if not self._admitted.is_set():
-                self._timeline.start("queue", trio.current_time())
-            with self._timeline.scope() as scope:
-                await self._admitted.wait()
-            if scope.cancelled_caught and not self._admitted.is_set():
-                self._waited_long_enough()
+            if self._admitted.is_set():
+                await trio.lowlevel.checkpoint()
+            else:
+                await self._queue()
             if self._error is not None and not self._granted:
                 raise self._error
         except BaseException:
@@ -234,12 +232,15 @@ class Turn:
 
     async def _prepare(self) -> None:
         """Let the caller's hook have its say, within the ``turn`` budget, then encode."""
-        with self._timeline.scope() as scope:
-            self._body = await hooked(self._body, self._payload_hook)
-        if scope.cancelled_caught:
-            self.fail(Expired("turn", self._timeouts.of("turn")))
-            assert self._error is not None
-            raise self._error
+        if self._payload_hook is None:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            with self._timeline.scope() as scope:
+                self._body = await hooked(self._body, self._payload_hook)
+            if scope.cancelled_caught:
+                self.fail(Expired("turn", self._timeouts.of("turn")))
+                assert self._error is not None
+                raise self._error
         self._text = create_text(self._body)
         self._size = len(self._text.frame().encode())
         if self._settings.transport is Transport.WEBSOCKET and self._oversized:
@@ -254,7 +255,13 @@ class Turn:
             return None
         return TooLarge(self._size, self._max_request_bytes)
 
-    def _waited_long_enough(self) -> None:
+    async def _queue(self) -> None:
+        """Wait for the lane, within the budgets that bound that."""
+        self._timeline.start("queue", trio.current_time())
+        with self._timeline.scope() as scope:
+            await self._admitted.wait()
+        if not scope.cancelled_caught or self._admitted.is_set():
+            return
         expired = self._timeline.expired(trio.current_time())
         assert expired is not None
         if expired.phase == "queue":
@@ -430,10 +437,11 @@ class Turn:
         """The request's last byte was passed on."""
         if attempt is not self._attempt:
             return
-        self._timeline.stop("send")
         if attempt.last_progress is None:
             self._timeline.reach("sent", now)
-            self._timeline.start("first_event", now)
+            self._timeline.turn_over("send", "first_event", now)
+        else:
+            self._timeline.stop("send")
 
     def begun(self, attempt: Attempt, now: float) -> None:
         """The first event of the response arrived."""

@@ -629,7 +629,7 @@ def test_stop_reason(status: str | None, reason: str | None, with_call: bool, ex
 def test_an_incomplete_terminal_whose_response_does_not_say_so() -> None:
     assembly = Assembly()
     assembly.finish(structure_response({"output": [message("a")]}), incomplete=True)
-    assert assembly.stop_reason() == "length"
+    assert assembly.message().stop_reason == "length"
 
 
 @pytest.mark.parametrize(
