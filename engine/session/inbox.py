@@ -76,13 +76,14 @@ class Inbox:
         if self._reading:
             raise RuntimeError("another task is reading this turn")
 
-    async def wait(self) -> None:
-        """Wait until there is something to take, or never will be. Cancelling it takes nothing."""
+    def ready(self) -> bool:
+        """Whether an event can be taken without waiting; now and then not, so that others get their turn."""
         self.check_reader()
         self._taken += 1
-        if self._events and self._taken % _EVENTS_PER_CHECKPOINT:
-            await trio.lowlevel.checkpoint_if_cancelled()
-            return
+        return bool(self._events) and self._taken % _EVENTS_PER_CHECKPOINT != 0
+
+    async def wait(self) -> None:
+        """Wait until there is something to take, or never will be. Cancelling it takes nothing."""
         self._reading = True
         try:
             if self._events or self._closed:

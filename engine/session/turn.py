@@ -153,8 +153,11 @@ class Turn:
         Cancelling loses no event.
         """
         self._check_entered()
-        await self._inbox.wait()
-        self._check_entered()  # another task may have left the block meanwhile
+        if self._inbox.ready():
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            await self._inbox.wait()
+            self._check_entered()  # another task may have left the block meanwhile
         event = self._inbox.take()
         if event is not None:
             return event
@@ -177,10 +180,10 @@ class Turn:
         return self.message
 
     def _check_entered(self) -> None:
-        if not self._entered:
-            raise RuntimeError("enter the turn first: async with session.turn(...) as turn")
         if self._left:
             raise RuntimeError("the turn's block was left")
+        if not self._entered:
+            raise RuntimeError("enter the turn first: async with session.turn(...) as turn")
 
     @property
     def message(self) -> AssistantMessage:
