@@ -63,6 +63,28 @@ class Client(Protocol):
         ...
 
 
+class _Nobody:
+    """The client of an attempt whose turn is over."""
+
+    def passed(self, attempt: Attempt, now: float) -> None:
+        pass
+
+    def begun(self, attempt: Attempt, now: float) -> None:
+        pass
+
+    def overflowed(self, attempt: Attempt) -> None:
+        pass
+
+    def concluded(self, attempt: Attempt) -> None:
+        pass
+
+    def failed(self, attempt: Attempt, failure: Failure) -> None:
+        pass
+
+
+_NOBODY: Final = _Nobody()
+
+
 class Attempt:
     """One sending of a request; over a WebSocket, the rider of a connection.
 
@@ -154,6 +176,11 @@ class Attempt:
     def drained(self) -> None:
         """Nothing of the response can come any more, after it was abandoned."""
         self.tail_gone.set()
+
+    def forsake(self) -> None:
+        """Let go of everybody: its client's work is done. Turn and connection are freed at once, one without the other."""
+        self._client = _NOBODY
+        self.connection = self.chain = None
 
 
 class StreamedAttempt(Attempt):

@@ -320,6 +320,10 @@ class Turn:
             self.fail(Closed("the session ended"))  # nothing, where the turn has ended already
             self._body, self._text = {}, None  # a turn kept for its message should not keep its request alive
             self._actor.release(self)
+            for attempt in (self._attempt, self._sent):
+                if attempt is not None:
+                    attempt.forsake()
+            self._dialled = None
             if self._gave_up:
                 self._actor.dial_ahead()  # here, because whoever leaves a turn should not have to wait for it
 

@@ -261,6 +261,12 @@ class Tap(trio.abc.Stream):
 
     # --- closing ---
 
+    def forget(self) -> None:
+        """Tell nobody anything more: the real stream is closed."""
+        self._fail = lambda failure: None
+        self._on_empty = lambda: None
+        self._marks.clear()
+
     async def aclose(self) -> None:
         """Note that trio-websocket is done; the real stream's owner closes it."""
         self.closed_by_library = True

@@ -84,6 +84,9 @@ class Callbacks:
     due: Callable[[float], float] = field(default=lambda now: math.inf)
 
 
+_NOBODY: Final = Callbacks(lambda: None, lambda messages: None, lambda failure: None)
+
+
 class WebSocket:
     """One socket, from dialling to its closed file descriptor. `run` is its whole life."""
 
@@ -196,6 +199,15 @@ class WebSocket:
                 await close_at_once(stream)
         finally:
             self._closing.set()
+            self._forget()
+
+    def _forget(self) -> None:
+        """Let go of everybody, so that what is closed is freed at once and not when garbage is next looked for."""
+        self._failed = True
+        self._callbacks = _NOBODY
+        self._nursery = None
+        if self._tap is not None:
+            self._tap.forget()
 
     async def _dial(self, deadline: float) -> trio.abc.Stream | None:
         target = self._target
