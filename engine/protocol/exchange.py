@@ -61,7 +61,8 @@ class Exchange:
         delivery: How far the request got.
         output_seen: Whether the caller was shown anything but the start.
         response_id: The server's id of the response, once known.
-        abandoned: Whether its turn was left: its events are dropped from then on.
+        abandoned: Whether its turn was left: from then on only the end of its response is of interest, and what has
+            arrived stays as it was.
         outcome: The answer or the failure, once the response has ended.
         continuable: Whether the response ended in such a way that a request may continue it.
     """
@@ -108,6 +109,9 @@ class Exchange:
 
     def receive(self, event: ServerEvent) -> list[TurnEvent]:
         """Take an event that was routed here; return what the caller should see of it."""
+        if self.abandoned:
+            self._watch_for_end(event)
+            return []
         if self.output_seen and isinstance(event, OutputEvent):  # the short way for most of what arrives
             return self._assembly.feed(event)
         if isinstance(event, ErrorEvent):
@@ -122,6 +126,14 @@ class Exchange:
             return self._shown(self._assembly.finish(None)) if self.outcome is not None else []
         return self._shown(self._assembly.feed(event))
 
+    def _watch_for_end(self, event: ServerEvent) -> None:
+        if isinstance(event, TerminalEvent):
+            self.outcome = _failure(event) or AssistantMessage()
+        elif isinstance(event, ErrorEvent):
+            self.outcome = rejection(event) if self.response_id is None else self._failed_by(event)
+        elif event.__class__ is UnknownEvent:
+            self.outcome = _unknown_end(event, self.response_id)
+
     def _shown(self, events: list[TurnEvent]) -> list[TurnEvent]:
         if events and not self.output_seen:
             self.output_seen = True
@@ -130,18 +142,21 @@ class Exchange:
 
     def _refused(self, event: ErrorEvent) -> list[TurnEvent]:
         if self.delivery is Delivery.ACCEPTED:
-            self.outcome = Failed(
-                event.code,
-                event.error_type,
-                self.response_id,
-                event.message or "",
-                status=event.status,
-                retry_after=wait_asked_for(event),
-            )
+            self.outcome = self._failed_by(event)
         else:
             self.delivery = Delivery.REJECTED
             self.outcome = rejection(event)
         return self._shown(self._assembly.finish(None))
+
+    def _failed_by(self, event: ErrorEvent) -> Failed:
+        return Failed(
+            event.code,
+            event.error_type,
+            self.response_id,
+            event.message or "",
+            status=event.status,
+            retry_after=wait_asked_for(event),
+        )
 
     def _ended(self, event: TerminalEvent) -> list[TurnEvent]:
         events = self._assembly.finish(event.response, incomplete=isinstance(event, ResponseIncomplete))
@@ -150,7 +165,7 @@ class Exchange:
             self.outcome = failure
             return self._shown(events)
         message = self._assembly.message()
-        text_format = None if self.abandoned else self._text_format
+        text_format = self._text_format
         if text_format is not None and message.stop_reason == "stop" and not message.refusal:
             try:
                 message = evolve(message, parsed=parse(text_format, message.text))

@@ -300,7 +300,7 @@ class Connection:
 
     def retire(self, reason: str) -> None:
         """Take no new turns, and close once those in flight have ended. Idempotent, and returns at once."""
-        if self._state in {State.DIALLING, State.OPEN}:
+        if self._state is State.DIALLING or self._state is State.OPEN:
             self.called_off = self._state is State.DIALLING
             self._state = State.RETIRING
             self._retired_because = reason

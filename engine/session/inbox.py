@@ -33,7 +33,7 @@ class Inbox:
         self._max_held = limits.number("buffer_bytes")
         self._keeping = keeping
         self._events: deque[TurnEvent] = deque()
-        self._parked = trio.lowlevel.ParkingLot()
+        self._parked: trio.lowlevel.Task | None = None
         self._reading = False
         self._closed = False
         self._taken = 0
@@ -55,13 +55,14 @@ class Inbox:
 
     def wake(self) -> None:
         """Wake whoever waits for an event, if there is one."""
-        if self._reading and self._events:
-            self._parked.unpark_all()
+        if self._parked is not None and (self._events or self._closed):
+            trio.lowlevel.reschedule(self._parked)
+            self._parked = None
 
     def close(self) -> None:
         """Nothing more will be put in; what is in it can still be taken."""
         self._closed = True
-        self._parked.unpark_all()
+        self.wake()
 
     def discard(self) -> None:
         """Throw away what is in it, and keep nothing from now on."""
@@ -89,7 +90,7 @@ class Inbox:
             if self._events or self._closed:
                 await trio.lowlevel.checkpoint()
             while not self._events and not self._closed:
-                await self._parked.park()
+                await self._park()
         finally:
             self._reading = False
 
@@ -102,9 +103,17 @@ class Inbox:
             if self._closed:
                 await trio.lowlevel.checkpoint()
             while not self._closed:
-                await self._parked.park()
+                await self._park()
         finally:
             self._reading = False
+
+    async def _park(self) -> None:
+        def abort(_: object) -> trio.lowlevel.Abort:
+            self._parked = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        self._parked = trio.lowlevel.current_task()  # there is one reader at most, so this is all that is needed
+        await trio.lowlevel.wait_task_rescheduled(abort)
 
     def take(self) -> TurnEvent | None:
         """Take the oldest event; None where there is none."""

@@ -78,12 +78,11 @@ class Turn:
         self._inbox = Inbox(settings.limits, keeping=buffered)
         self._scope = trio.CancelScope()
         self._admitted = trio.Event()
-        self._done = trio.Event()
+        self._settled = False
         self._entered = False
         self._granted = False
         self._left = False
         self._message: AssistantMessage | None = None
-        self._partial: AssistantMessage | None = None
         self._error: TurnError | None = None
         self._text: CreateText | None = None
         self._size = 0
@@ -202,7 +201,7 @@ class Turn:
     @property
     def partial(self) -> AssistantMessage:
         """What has arrived of the answer so far; empty when nothing has."""
-        return self._message or self._partial or self._arrived() or AssistantMessage()
+        return self._message or self._arrived() or AssistantMessage()
 
     @property
     def report(self) -> TurnReport:
@@ -557,10 +556,6 @@ class Turn:
         """Whether it ended with an answer."""
         return self._message is not None
 
-    @property
-    def _settled(self) -> bool:
-        return self._done.is_set()
-
     def fail(self, failure: Failure) -> None:
         """End the turn with an error, unless it has ended."""
         if self._settled:
@@ -579,7 +574,7 @@ class Turn:
         self._message = message
         self._error = error
         self._timeline.reach("ended", trio.current_time())
-        self._done.set()
+        self._settled = True
         self._admitted.set()
         self._inbox.close()
         if error is not None:
@@ -608,8 +603,9 @@ class Turn:
         if self._left:
             return
         self._left = True
-        self._partial = self.partial  # what is still to come is nobody's
         self._inbox.discard()
         if not self._settled:
+            if self._attempt is not None:
+                self._attempt.exchange.abandoned = True  # what is still to come is nobody's
             self._actor.withdraw(self)
             self._settle()
