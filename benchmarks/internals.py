@@ -7,8 +7,8 @@ import gc
 import json
 import random
 import time
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager, nullcontext
 from typing import Any, Final, cast
 
 import trio
@@ -30,10 +30,17 @@ _MODELS: Final = {"first_event": "mute", "start": "mute"}
 # --- budgets ---------------------------------------------------------------------------------------------------------
 
 
-async def budgets(loop: Loop, peer: Peer, target: Target, *, phase: str, concurrent: int, seed: int) -> Result:
-    """How late one budget ends ``concurrent`` turns, counted from when it began to run."""
+async def budgets(
+    loop: Loop, peer: Peer, target: Target, *, phase: str, concurrent: int, seed: int, collecting: bool = True
+) -> Result:
+    """How late one budget ends ``concurrent`` turns, counted from when it began to run.
+
+    As many tasks that only sleep wake beside them, in the same process, which shows what is the process's lateness and
+    what the budget's. Without ``collecting`` the collector of garbage rests meanwhile.
+    """
     rng = random.Random(seed)
     late: list[float] = []
+    beside: list[float] = []
     stuck = engine.TurnOptions(model=_MODELS.get(phase, "silence"))
 
     async def one(session: engine.Session) -> None:
@@ -52,6 +59,13 @@ async def budgets(loop: Loop, peer: Peer, target: Target, *, phase: str, concurr
                 before = sum(getattr(spent, step) or 0.0 for step in _BEFORE[phase])
                 late.append((elapsed - before - seconds) * 1e3)
 
+    async def sleeper() -> None:
+        seconds = 0.2 + concurrent / 500 + rng.random() * 0.5
+        await trio.sleep(rng.random() * concurrent / 500)
+        started = _clock()
+        await trio.sleep(seconds)
+        beside.append((_clock() - started - seconds) * 1e3)
+
     # Nothing is tried again, nor over HTTP: a budget's end is the turn's.
     async with engine.open_engine(
         endpoint_of(target),
@@ -64,11 +78,24 @@ async def budgets(loop: Loop, peer: Peer, target: Target, *, phase: str, concurr
         if phase != "connect":  # connecting a thousand is not what is measured
             for session in sessions:
                 await session.ask("Hello.")
-        async with trio.open_nursery() as nursery:
-            for session in sessions:
-                nursery.start_soon(one, session)
+        with nullcontext() if collecting else _uncollected():
+            async with trio.open_nursery() as nursery:
+                for session in sessions:
+                    nursery.start_soon(one, session)
+                    nursery.start_soon(sleeper)
     assert len(late) == concurrent
-    return lateness(late)
+    found = lateness(late)
+    return found | {"over_beside": found["late_p99_ms"] / lateness(beside)["late_p99_ms"]}
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 _BEFORE: Final = {

@@ -178,7 +178,7 @@ class Attempt:
         self.tail_gone.set()
 
     def forsake(self) -> None:
-        """Let go of everybody: its client's work is done. Turn and connection are freed at once, one without the other."""
+        """Let go of everybody: its client's work is done, and turn and connection can each be freed at once."""
         self._client = _NOBODY
         self.connection = self.chain = None
 
