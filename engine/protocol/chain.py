@@ -170,21 +170,15 @@ class Chain:
         self._empty_because = "nothing was sent on this connection and lane yet"
 
     def plan(self, body: Mapping[str, Any], *, server: Profile = GENERIC, stored: Held | None = None) -> Plan:
-        """Say how a request would be sent, and leave the chain as it is. Takes the arguments of `take`."""
-        held = self._held or stored
-        return Plan(full_because=self._empty_because) if held is None else plan(held, body, server)
-
-    def take(self, body: Mapping[str, Any], *, server: Profile = GENERIC, stored: Held | None = None) -> Plan:
-        """Plan a request and use the chain up: until `arm`, nothing can be continued here.
+        """Say how a request would be sent, and leave the chain as it is.
 
         Args:
             body: The request's body with its whole input.
             server: What kind of server it goes to.
             stored: A response that can be named on any connection, for when this lane has none.
         """
-        planned = self.plan(body, server=server, stored=stored)
-        self.use_up()
-        return planned
+        held = self._held or stored
+        return Plan(full_because=self._empty_because) if held is None else plan(held, body, server)
 
     def use_up(self) -> None:
         """A request that was planned is about to go: until `arm`, nothing can be continued here."""

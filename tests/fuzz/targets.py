@@ -242,9 +242,11 @@ def events(data: bytes) -> None:
             target = router.route(each)
             if isinstance(target, Verdict):
                 continue
+            before = target.partial()
             shown = target.receive(each)
             told[target] += shown
             partial = target.partial()
+            assert not target.abandoned or (shown, partial) == ([], before)
             assert partial is not None or not [one for one in told[target] if isinstance(one, BLOCKS)]
             if target.outcome is not None:
                 router.end(target)
@@ -253,6 +255,10 @@ def events(data: bytes) -> None:
 
 def _check_told(told: list[TurnEvent], exchange: Exchange) -> None:
     outcome = exchange.outcome
+    assert outcome is not None
+    if exchange.abandoned:
+        assert isinstance(outcome, engine.AssistantMessage) or isinstance(to_error(outcome), engine.TurnError)
+        return
     opened: set[int] = set()
     closed: set[int] = set()
     for place, each in enumerate(told):
@@ -271,7 +277,6 @@ def _check_told(told: list[TurnEvent], exchange: Exchange) -> None:
         assert isinstance(told[-1], engine.TurnDone)
         repr(outcome)
         return
-    assert outcome is not None
     error = to_error(outcome)
     assert isinstance(error, engine.TurnError)
     assert len(str(error)) < 500

@@ -126,22 +126,29 @@ def test_items_that_are_nothing_but_such_members_are_compared_by_them(one: Any, 
     assert canonical(one) == canonical(dict(reversed(one.items())))
 
 
+def taken(chain: Chain, body: Any, stored: Held | None = None) -> Plan:
+    planned = chain.plan(body, stored=stored)
+    assert chain.plan(body, stored=stored) == planned
+    chain.use_up()
+    return planned
+
+
 def test_a_chain_is_used_up_by_a_request_and_armed_by_its_clean_end_alone() -> None:
     chain = Chain()
-    assert chain.take(BODY).full_because == "nothing was sent on this connection and lane yet"
-    assert chain.take(BODY).full_because == "the previous response did not end cleanly"
+    assert taken(chain, BODY).full_because == "nothing was sent on this connection and lane yet"
+    assert taken(chain, BODY).full_because == "the previous response did not end cleanly"
     chain.arm(held())
-    assert chain.take(extended(USER)) == Plan("resp_1", skip=2)
-    assert chain.take(extended(USER)).full_because == "the previous response did not end cleanly"
+    assert taken(chain, extended(USER)) == Plan("resp_1", skip=2)
+    assert taken(chain, extended(USER)).full_because == "the previous response did not end cleanly"
     chain.arm(None)
-    assert chain.take(BODY).full_because == "what the previous request left at the server is not known"
+    assert taken(chain, BODY).full_because == "what the previous request left at the server is not known"
 
 
 def test_a_stored_response_stands_in_where_the_lane_has_none() -> None:
     chain = Chain()
-    assert chain.take(extended(store=True), stored=held(store=True)).previous_response_id == "resp_1"
+    assert taken(chain, extended(store=True), held(store=True)).previous_response_id == "resp_1"
     chain.arm(Held("resp_2", (USER, ASSISTANT), {"model": "m", "store": True}))
-    assert chain.take(extended(store=True), stored=held(store=True)).previous_response_id == "resp_2"
+    assert taken(chain, extended(store=True), held(store=True)).previous_response_id == "resp_2"
 
 
 @pytest.mark.parametrize(("store", "expected"), [({"store": True}, True), ({"store": False}, False), ({}, True)])

@@ -608,3 +608,31 @@ def step(router: Router, chance: random.Random, lane: Lane) -> None:
             assert failure.code == ("left" if exchange.abandoned else lane.nonce)
         case other:
             raise AssertionError(other)
+
+
+def test_what_arrived_of_an_abandoned_response_stays_as_it_was() -> None:
+    router, (exchange,) = routed(None)
+    for each in (lifecycle("created"), delta("One", item_id="msg_1")):
+        exchange.receive(each)
+    exchange.abandoned = True
+    whole = exchange.partial()
+    assert whole is not None
+    assert whole.text == "One"
+    for each in (delta(" two", item_id="msg_1"), lifecycle("completed", output=[message("One two")], usage={})):
+        assert router.route(each) is exchange
+        assert exchange.receive(each) == []
+        assert exchange.partial() == whole
+    assert isinstance(exchange.outcome, AssistantMessage)
+    assert not exchange.continuable
+
+
+@pytest.mark.parametrize("announced", [False, True])
+def test_an_error_ends_an_abandoned_request(announced: bool) -> None:
+    router, (exchange,) = routed(None)
+    exchange.abandoned = True
+    if announced:
+        assert router.route(lifecycle("created")) is exchange
+    assert router.route(error("server_error")) is exchange
+    assert exchange.receive(error("server_error")) == []
+    assert isinstance(exchange.outcome, Failed if announced else Rejected)
+    assert exchange.delivery is Delivery.AMBIGUOUS  # as far as its turn could know

@@ -7,7 +7,7 @@ import hashlib
 import json
 import ssl
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import attrs
@@ -352,6 +352,7 @@ class Line:
     dialer: Any
     endpoint: engine.Endpoint
     bounds: Bounds
+    received: Callable[[Sequence[str]], None] = lambda texts: None
     opened: trio.Event = attrs.field(factory=trio.Event)
     opened_at: float | None = None
     failed_at: float | None = None
@@ -361,12 +362,16 @@ class Line:
     socket: WebSocket = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        callbacks = Callbacks(self._opened, self.messages.extend, self._failed)
+        callbacks = Callbacks(self._opened, self._received, self._failed)
         self.socket = WebSocket(self.endpoint, self.dialer, self.bounds, callbacks)
 
     def _opened(self) -> None:
         self.opened_at = self.held.elapsed
         self.opened.set()
+
+    def _received(self, texts: Sequence[str]) -> None:
+        self.messages.extend(texts)
+        self.received(texts)
 
     def _failed(self, failure: Failure) -> None:
         self.failures.append(failure)
@@ -411,13 +416,14 @@ def line(
     close: float = 2.0,
     max_message_bytes: int = 1 << 26,
     max_outbox_bytes: int = 1 << 26,
+    received: Callable[[Sequence[str]], None] = lambda texts: None,
 ) -> Line:
     """A line to a script, or to whatever a dialer reaches."""
     if dialer is None:
         assert script is not None
         dialer = PeerDialer(held, script, capacity=capacity)
     endpoint = engine.Endpoint("http://unused.test/v1", api_key, websocket_url=url, ssl_context=ssl_context)
-    return Line(held, dialer, endpoint, Bounds(connect, close, max_message_bytes, max_outbox_bytes))
+    return Line(held, dialer, endpoint, Bounds(connect, close, max_message_bytes, max_outbox_bytes), received)
 
 
 def session_to(held: Held, *scripts: ScriptFor, capacity: float = PIPE_CAPACITY, **options: Any) -> engine.open_session:

@@ -113,6 +113,40 @@ async def test_a_message_over_the_limit_is_a_violation(autojump_clock: MockClock
     assert len(whole.messages) == 1
 
 
+@pytest.mark.parametrize("count", [1, 16, 32, 33, 70, 200])
+async def test_messages_that_come_together_are_handed_on_together(autojump_clock: MockClock, count: int) -> None:
+    data = b"".join(frame(b"%d" % number, TEXT) for number in range(count))
+    batches: list[int] = []
+
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        await peer.send(data)
+        await trio.sleep(1)
+        await peer.send(frame(b"alone", TEXT))
+        await peer.until_gone()
+
+    async with contained(within=1.5) as held, trio.open_nursery() as nursery:
+        whole = line(held, script, received=lambda texts: batches.append(len(texts)))
+        nursery.start_soon(whole.run)
+        await whole.opened.wait()
+        await trio.sleep(0.5)
+        assert sum(batches) == count
+        assert max(batches) <= 32
+        assert len(batches) <= count // 32 + 3  # one may come with the upgrade, and one late
+        await trio.sleep(1)
+        assert batches[-1] == 1
+        whole.socket.close()
+    assert whole.messages == [*map(str, range(count)), "alone"]
+
+
+async def test_a_receiver_that_raises_is_a_broken_session(autojump_clock: MockClock) -> None:
+    def refuse(texts: object) -> None:
+        raise LookupError("a defect")
+
+    whole = await live(saying(frame(b"hi", TEXT)), received=refuse)
+    assert isinstance(whole.error.__cause__, LookupError)
+
+
 async def test_a_message_without_end_is_cut_at_the_limit(autojump_clock: MockClock) -> None:
     sent = 0
 
