@@ -132,7 +132,7 @@ async def test_messages_that_come_together_are_handed_on_together(autojump_clock
         await trio.sleep(0.5)
         assert sum(batches) == count
         assert max(batches) <= 32
-        assert len(batches) <= count // 32 + 3  # one may come with the upgrade, and one late
+        assert len(batches) <= count // 32 + 4  # a few late ones: two tasks pass them on, one at each step
         await trio.sleep(1)
         assert batches[-1] == 1
         whole.socket.close()
