@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 import trio
 
@@ -320,4 +321,7 @@ class Session:
 def _options(given: TurnOptions | None) -> TurnOptions:
     if given is not None and not isinstance(given, TurnOptions):
         raise ConfigurationError("options", f"is a {type(given).__name__}, not TurnOptions")
-    return TurnOptions() if given is None else given
+    return _NO_OPTIONS if given is None else given
+
+
+_NO_OPTIONS: Final = TurnOptions()

@@ -59,6 +59,8 @@ class Settings:
         Raises:
             ConfigurationError: something given is of the wrong kind.
         """
+        if all(each is None for each in (model, timeouts, limits, retry, on_cancel, transport)):
+            return self
         if model is not None and (not isinstance(model, str) or not model.strip()):
             raise ConfigurationError("model", "must be a string that is not empty")
         if on_cancel is not None and not isinstance(on_cancel, OnCancel):

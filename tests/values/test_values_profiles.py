@@ -86,7 +86,7 @@ def planned(server: Profile, **fields: Any) -> Plan:
     body = {**BODY, **fields}
     chain = Chain()
     chain.arm(Held.after("resp_1", body, ()))
-    return chain.take(body, server=server)
+    return chain.plan(body, server=server)
 
 
 def test_fields_that_may_not_stand_beside_an_id() -> None:
