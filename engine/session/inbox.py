@@ -79,7 +79,8 @@ class Inbox:
 
     def ready(self) -> bool:
         """Whether an event can be taken without waiting; now and then not, so that others get their turn."""
-        self.check_reader()
+        if self._reading:
+            self.check_reader()
         self._taken += 1
         return bool(self._events) and self._taken % _EVENTS_PER_CHECKPOINT != 0
 

@@ -76,7 +76,7 @@ class Turn:
         self._max_request_bytes = settings.limits.number("max_request_bytes")
         self._timeline = Timeline(settings.timeouts)
         self._inbox = Inbox(settings.limits, keeping=buffered)
-        self._scope = trio.CancelScope()
+        self._scope: trio.CancelScope | None = None
         self._admitted = trio.Event()
         self._settled = False
         self._entered = False
@@ -151,7 +151,8 @@ class Turn:
 
         Cancelling loses no event.
         """
-        self._check_entered()
+        if self._left or not self._entered:
+            self._check_entered()
         if self._inbox.ready():
             await trio.lowlevel.checkpoint_if_cancelled()
         else:
@@ -306,11 +307,11 @@ class Turn:
         try:
             while not self._settled:
                 self._scope = self._timeline.scope()
-                with self._scope:
+                with self._scope as scope:
                     if self._not_before > trio.current_time():
                         await trio.sleep_until(self._not_before)
                     await self._try()
-                if self._scope.cancelled_caught and not self._settled:
+                if scope.cancelled_caught and not self._settled:
                     self._setback(self._timeline.expired(trio.current_time()) or Closed("the turn was cancelled"))
             await self._drain()
         except Exception as error:
@@ -580,7 +581,8 @@ class Turn:
         if error is not None:
             error.report = self.report
         attempt = self._attempt
-        if attempt is None or (attempt.over is Transport.SSE and attempt.exchange.outcome is None):
+        reading = attempt is None or (attempt.over is Transport.SSE and attempt.exchange.outcome is None)
+        if reading and self._scope is not None:
             self._scope.cancel(reason="the turn has ended")  # its task waits for a connection, or reads a stream
         if attempt is not None:
             self._abandon(attempt, wanted=wanted)
