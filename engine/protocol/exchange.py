@@ -62,7 +62,7 @@ class Exchange:
         output_seen: Whether the caller was shown anything but the start.
         response_id: The server's id of the response, once known.
         abandoned: Whether its turn was left: from then on only the end of its response is of interest, and what has
-            arrived stays as it was.
+            arrived of the answer stays as it was.
         outcome: The answer or the failure, once the response has ended.
         continuable: Whether the response ended in such a way that a request may continue it.
     """
@@ -115,7 +115,8 @@ class Exchange:
         if self.output_seen and isinstance(event, OutputEvent):  # the short way for most of what arrives
             return self._assembly.feed(event)
         if isinstance(event, ErrorEvent):
-            return self._refused(event)
+            self._refuse(event)
+            return self._shown(self._assembly.finish(None))
         self.delivery = Delivery.ACCEPTED
         if isinstance(event, LifecycleEvent):
             self.response_id = self.response_id or event.response_id
@@ -127,10 +128,12 @@ class Exchange:
         return self._shown(self._assembly.feed(event))
 
     def _watch_for_end(self, event: ServerEvent) -> None:
+        if isinstance(event, ErrorEvent):
+            self._refuse(event)
+            return
+        self.delivery = Delivery.ACCEPTED
         if isinstance(event, TerminalEvent):
             self.outcome = _failure(event) or AssistantMessage()
-        elif isinstance(event, ErrorEvent):
-            self.outcome = rejection(event) if self.response_id is None else self._failed_by(event)
         elif event.__class__ is UnknownEvent:
             self.outcome = _unknown_end(event, self.response_id)
 
@@ -140,16 +143,12 @@ class Exchange:
             events.insert(0, TurnStarted(self.response_id))
         return events
 
-    def _refused(self, event: ErrorEvent) -> list[TurnEvent]:
-        if self.delivery is Delivery.ACCEPTED:
-            self.outcome = self._failed_by(event)
-        else:
+    def _refuse(self, event: ErrorEvent) -> None:
+        if self.delivery is not Delivery.ACCEPTED:
             self.delivery = Delivery.REJECTED
             self.outcome = rejection(event)
-        return self._shown(self._assembly.finish(None))
-
-    def _failed_by(self, event: ErrorEvent) -> Failed:
-        return Failed(
+            return
+        self.outcome = Failed(
             event.code,
             event.error_type,
             self.response_id,

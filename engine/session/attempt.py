@@ -81,6 +81,12 @@ class _Nobody:
     def failed(self, attempt: Attempt, failure: Failure) -> None:
         pass
 
+    def sending(self, attempt: Attempt, now: float) -> None:
+        pass
+
+    def heard(self, attempt: Attempt, now: float) -> None:
+        pass
+
 
 _NOBODY: Final = _Nobody()
 
@@ -206,6 +212,11 @@ class StreamedAttempt(Attempt):
         self._observed = instruments.wants("event_received")
         self._router = Router()
         self._malformed = 0
+
+    def forsake(self) -> None:
+        """Let go of everybody: its client's work is done."""
+        super().forsake()
+        self._stream_client = _NOBODY
 
     async def run(self, client: HttpClient, text: str, *, connect: float, max_event_bytes: int) -> None:
         """Send the request and read its answer to the end. Tells its client what came of it, and raises nothing.

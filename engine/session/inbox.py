@@ -1,4 +1,7 @@
-"""What a turn holds for whoever reads it: events that have arrived and were not taken yet."""
+"""What a turn holds for whoever reads it: events that have arrived and were not taken yet.
+
+What says who is parked and who was rescheduled has to be right at any time, so there a KeyboardInterrupt waits.
+"""
 
 from __future__ import annotations
 
@@ -45,14 +48,16 @@ class Inbox:
     # --- the turn's side ---
 
     def put(self, events: Sequence[TurnEvent]) -> bool:
-        """Keep events for the next `wake`; returns whether it now holds more than it may."""
+        """Keep events for the next `wake`; returns whether they are too many, unless a reader waits for them."""
         if not self._keeping or self._closed:
             return False
         for event in events:
             self._events.append(event)
             self.held += _weight(event)
-        return len(self._events) > self._max_events or self.held > self._max_held
+        full = len(self._events) > self._max_events or self.held > self._max_held
+        return full and not self._reading
 
+    @trio.lowlevel.enable_ki_protection
     def wake(self) -> None:
         """Wake whoever waits for an event, if there is one."""
         if self._parked is not None and (self._events or self._closed):
@@ -108,6 +113,7 @@ class Inbox:
         finally:
             self._reading = False
 
+    @trio.lowlevel.enable_ki_protection
     async def _park(self) -> None:
         def abort(_: object) -> trio.lowlevel.Abort:
             self._parked = None

@@ -147,8 +147,10 @@ class WebSocket:
 
     def fail(self, failure: Failure) -> None:
         """Give the socket up: tell the owner why, then abort."""
-        self._report(failure)
-        self._scope.cancel(reason="the socket failed")
+        try:
+            self._report(failure)
+        finally:
+            self._scope.cancel(reason="the socket failed")
 
     async def send(self, text: str) -> int | None:
         """Put one text message in the outbox and return its mark for `Tap.when_passed`; None if the socket is gone.
@@ -321,6 +323,9 @@ class WebSocket:
             self._report(self._ending(closed.reason))
             self._closing.set()
 
+    # This may run in trio-websocket's reader, which may be cancelled by what it brings about: there a KeyboardInterrupt
+    # would be replaced by a Cancelled, and nobody would ever learn of it.
+    @trio.lowlevel.enable_ki_protection
     def _hand_on(self) -> None:
         if self._arrived and not self._failed:
             messages = tuple(self._arrived)

@@ -6,11 +6,18 @@ instructions it is raised where it comes, in whichever task that is.
 
 from __future__ import annotations
 
+import signal
+from contextlib import suppress
+
 import pytest
 import scenarios
+import trio
+import trio.testing
+from policies import ONE_WAY
 from stepping import Scenario, instructions, interrupt, repeatable, signal_places, sweep
 
-from engine import OnCancel
+import engine
+from engine import OnCancel, simulator
 
 PLACE_STRIDE = 16
 IN_THE_MAIN_TASK = (
@@ -38,6 +45,7 @@ STATEFUL = (
     "/lane.py",
     "/turn.py",
     "/attempt.py",
+    "/inbox.py",
     "/connection.py",
     "/websocket.py",
     "/tap.py",
@@ -74,3 +82,32 @@ def test_interrupted_in_tasks_of_the_engine(scenario: Scenario, scheduling: obje
     sample = places[IN_ANY_TASK.index(scenario) % PLACE_STRIDE :: PLACE_STRIDE]
     # A place that only some orders of tasks lead to may not be reached again.
     assert interrupt(scenario, OnCancel.CLOSE, sample) >= 0.8 * len(sample) >= 3
+
+
+class Striking(engine.Instrument):
+    """Presses Ctrl-C when a turn ends."""
+
+    def turn_ended(self, *_: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("attempt", range(8))  # tasks run in another order each time
+def test_an_interrupt_while_a_batch_ends_its_connection_comes_out(attempt: int) -> None:
+    """The batch may have been handed on by trio-websocket's reader, which is then cancelled."""
+    limit = simulator.Error(code="websocket_connection_limit_reached", message="It is over.")
+    script = simulator.Script([[simulator.Created(), simulator.TextDelta("a"), simulator.Delay(1), limit]])
+
+    async def main() -> None:
+        async with (
+            simulator.open_simulator(in_memory=True, brain=script) as sim,
+            engine.open_session(
+                sim.endpoint, dialer=sim.dialer, model="m", instruments=[Striking()], **ONE_WAY
+            ) as session,
+        ):
+            with suppress(engine.TurnError):
+                await session.ask("hi")
+            await trio.sleep(1)
+            pytest.fail("went on after an interrupt")
+
+    with pytest.raises(KeyboardInterrupt):
+        trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))

@@ -23,6 +23,7 @@ import engine
 from benchmarks.frames import EVENTS_AROUND, answer_for, personal
 from benchmarks.peers.on_trio import BareSocket
 from benchmarks.replay import upgrade_answer
+from engine.simulator import open_simulator
 from engine.transport.dial import TcpDialer
 
 LIBRARY = str(Path(engine.__file__).parent)
@@ -195,8 +196,42 @@ async def test_what_is_over_is_freed_without_the_collector_of_garbage(
                 finally:
                     gc.set_debug(0)
                     gc.garbage.clear()
-            assert found == []
+            assert [type(each).__name__ for each in found] == []
         nursery.cancel_scope.cancel(reason="counted")
+
+
+@pytest.mark.parametrize("held", [8, 17, 31, 64])
+async def test_a_reader_that_keeps_up_never_has_too_much(held: int) -> None:
+    limits = engine.Limits(buffer_events=held)
+    endpoint = engine.Endpoint("http://memory.invalid/v1")
+    async with trio.open_nursery() as nursery:
+        dialer = Replaying(nursery, LONG)
+        async with engine.open_session(endpoint, model="m", dialer=dialer, timeouts=AT_ONCE, limits=limits) as session:
+            async with session.turn("Go on.") as turn:
+                assert sum([1 async for event in turn if isinstance(event, engine.TextDelta)]) == LONG
+        nursery.cancel_scope.cancel(reason="counted")
+
+
+async def test_a_turn_over_http_is_freed_as_well() -> None:
+    async with (
+        open_simulator(in_memory=True) as simulator,
+        engine.open_session(
+            simulator.endpoint, model="m", dialer=simulator.dialer, transport=engine.Transport.SSE
+        ) as session,
+    ):
+        for _ in range(2):  # the first loads what is loaded on the way
+            gc.collect()
+            gc.set_debug(gc.DEBUG_SAVEALL)
+            try:
+                await session.ask("Go on.")
+                await trio.testing.wait_all_tasks_blocked()
+                gc.collect()
+                # What httpx and httpcore were cancelled in keeps its attempt, but not the turn nor what it returned.
+                found = [each for each in gc.garbage if type(each).__module__ == "engine.session.turn"]
+            finally:
+                gc.set_debug(0)
+                gc.garbage.clear()
+        assert [type(each).__name__ for each in found] == []
 
 
 async def test_all_events_arrive() -> None:

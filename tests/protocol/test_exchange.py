@@ -626,13 +626,16 @@ def test_what_arrived_of_an_abandoned_response_stays_as_it_was() -> None:
     assert not exchange.continuable
 
 
-@pytest.mark.parametrize("announced", [False, True])
-def test_an_error_ends_an_abandoned_request(announced: bool) -> None:
+@pytest.mark.parametrize("begun", [None, lifecycle("created"), delta(item_id="msg_1")])
+@pytest.mark.parametrize("before", [False, True])
+def test_an_error_ends_an_abandoned_request(begun: ServerEvent | None, before: bool) -> None:
     router, (exchange,) = routed(None)
+    exchange.abandoned = not before
+    if begun is not None:
+        assert router.route(begun) is exchange
+        exchange.receive(begun)
     exchange.abandoned = True
-    if announced:
-        assert router.route(lifecycle("created")) is exchange
     assert router.route(error("server_error")) is exchange
     assert exchange.receive(error("server_error")) == []
-    assert isinstance(exchange.outcome, Failed if announced else Rejected)
-    assert exchange.delivery is Delivery.AMBIGUOUS  # as far as its turn could know
+    assert isinstance(exchange.outcome, Rejected if begun is None else Failed)
+    assert exchange.delivery is (Delivery.REJECTED if begun is None else Delivery.ACCEPTED)
