@@ -19,6 +19,9 @@ __all__ = ["Inbox"]
 _DELTAS: Final = (TextDelta, ThinkingDelta, ToolCallDelta)
 _EVENTS_PER_CHECKPOINT: Final = 64
 
+# What may come at once for a reader that waits: it is not behind until it has been woken.
+_AT_ONCE: Final = 128
+
 
 class Inbox:
     """A turn's events, bounded in number and in bytes of text.
@@ -48,14 +51,14 @@ class Inbox:
     # --- the turn's side ---
 
     def put(self, events: Sequence[TurnEvent]) -> bool:
-        """Keep events for the next `wake`; returns whether they are too many, unless a reader waits for them."""
+        """Keep events for the next `wake`; returns whether they are too many."""
         if not self._keeping or self._closed:
             return False
         for event in events:
             self._events.append(event)
             self.held += _weight(event)
-        full = len(self._events) > self._max_events or self.held > self._max_held
-        return full and not self._reading
+        allowed = self._max_events + (_AT_ONCE if self._reading else 0)
+        return len(self._events) > allowed or self.held > self._max_held
 
     @trio.lowlevel.enable_ki_protection
     def wake(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
 import pytest
@@ -249,6 +249,19 @@ async def test_a_consumer_that_falls_behind_loses_its_turn_and_nobody_elses(auto
         assert len(seen) == 11
         assert caught.value.partial is not None
         assert (await session.ask("again")).text == "fine"
+
+
+@pytest.mark.parametrize(("together", "enough"), [(100, True), (400, False)])
+async def test_a_consumer_that_waits_may_be_given_a_few_more_at_once(
+    autojump_clock: MockClock, together: int, enough: bool
+) -> None:
+    script = Script([[TextDelta("abc") for _ in range(together)]])
+    async with open_simulator(in_memory=True, brain=script, quirks=Quirks(chunks=1000)) as sim:
+        limits = engine.Limits(buffer_events=10)
+        async with engine.open_session(sim.endpoint, model="m", dialer=sim.dialer, limits=limits) as session:
+            async with session.turn("hi") as turn:
+                with nullcontext() if enough else pytest.raises(engine.BufferOverflow):
+                    assert len([event async for event in turn]) > together
 
 
 async def test_the_buffer_is_bounded_in_bytes_too(autojump_clock: MockClock) -> None:
