@@ -28,6 +28,7 @@ __all__ = ["Bounds", "WebSocket"]
 _RECEIVE_BYTES: Final = 65536
 _QUEUED_MESSAGES: Final = 64
 _MESSAGES_AT_ONCE: Final = 32
+_LARGE_MESSAGE: Final = 2048  # characters; taking such a one takes longer than the trip, and while it is fresh least
 _DEFAULT_PORTS: Final = {"ws": 80, "wss": 443}
 
 
@@ -317,7 +318,7 @@ class WebSocket:
                     return
                 arrived.append(message)
                 # If the library has not come to the end of the bytes it got, more follows at the next checkpoints.
-                if tap.emptied or len(arrived) >= _MESSAGES_AT_ONCE:
+                if tap.emptied or len(arrived) >= _MESSAGES_AT_ONCE or len(message) >= _LARGE_MESSAGE:
                     self._hand_on()
         except ConnectionClosed as closed:
             self._report(self._ending(closed.reason))

@@ -139,6 +139,15 @@ async def test_messages_that_come_together_are_handed_on_together(autojump_clock
     assert whole.messages == [*map(str, range(count)), "alone"]
 
 
+async def test_a_large_message_is_handed_on_at_once_with_those_before(autojump_clock: MockClock) -> None:
+    sizes = [10, 10, 5000, 10, 5000, 5000, 10]
+    data = b"".join(frame(b"x" * size, TEXT) for size in sizes)
+    batches: list[list[int]] = []
+    await live(saying(data, then_read=False), received=lambda texts: batches.append([len(each) for each in texts]))
+    assert all(size < 2048 for batch in batches for size in batch[:-1])
+    assert [size for batch in batches for size in batch] == sizes
+
+
 async def test_a_receiver_that_raises_is_a_broken_session(autojump_clock: MockClock) -> None:
     def refuse(texts: object) -> None:
         raise LookupError("a defect")
