@@ -28,7 +28,7 @@ __all__ = ["Bounds", "WebSocket"]
 _RECEIVE_BYTES: Final = 65536
 _QUEUED_MESSAGES: Final = 64
 _MESSAGES_AT_ONCE: Final = 32
-_LARGE_MESSAGE: Final = 2048  # characters; taking such a one takes longer than the trip, and while it is fresh least
+_LARGE_MESSAGE: Final = 2048  # characters; decoding it is quickest while it is fresh, and beside that a trip is nothing
 _DEFAULT_PORTS: Final = {"ws": 80, "wss": 443}
 
 
