@@ -31,7 +31,7 @@ def page_of(result: dict[str, Any], pictures: dict[str, str]) -> str:
     """The page as Markdown.
 
     Args:
-        result: A run.
+        result: A run; with a ``note`` where there is something to say about how it came about.
         pictures: The address of each scenario's picture, by the scenario's name.
     """
     machine = result["machine"]
@@ -42,6 +42,7 @@ def page_of(result: dict[str, Any], pictures: dict[str, str]) -> str:
         _INTRODUCTION,
         f"This run of {machine['at'][:10]}: rounds {result['rounds']}{warm_up}, seed {result['seed']}. "
         + _SIZES[result["size"]],
+        *([result["note"]] if "note" in result else []),
         "## What was aimed at",
         _targets(result),
         "## Contestants",
