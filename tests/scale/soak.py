@@ -22,6 +22,7 @@ from typing import Any
 
 import attrs
 import trio
+import trio.testing
 
 import engine
 from engine.simulator import (
@@ -162,6 +163,7 @@ async def settle(sim: Simulator) -> None:
     with trio.fail_after(10):
         while sim.open_connections:  # noqa: ASYNC110 - the simulator has no event for it
             await trio.sleep(0.001)
+        await trio.testing.wait_all_tasks_blocked()  # a connection is off the server's list before its task has ended
     sim.connections.clear()  # the simulator keeps every record; so would its memory grow, not the engine's
     sim.requests.clear()
 
