@@ -192,7 +192,7 @@ def _decoder(peer: Peer) -> Callable[[str], Any]:
 
         # Reading an event needs nothing of the connection it is a method of.
         return functools.partial(AsyncResponsesConnection.parse_event, cast("Any", None))
-    from engine.protocol.codec import decode
+    from engine.wire.codec import decode
 
     return decode
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final, TypeVar
 
-from engine.options import Transport
 from engine.protocol.faults import CLOSE_CODES, CODES, STATUSES, TYPES, Fault
 from engine.protocol.recovery import TABLE, Dose, Remedy
-from engine.retry import DEFAULT_RETRY
+from engine.settings.retry import DEFAULT_RETRY
+from engine.settings.turn_options import Transport
 
 PAGE: Final = Path(__file__).with_name("recovery.md")
 

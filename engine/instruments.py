@@ -9,15 +9,15 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
-from engine.errors import ConfigurationError
+from engine.values.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from contextvars import Context
 
-    from engine.errors import TurnError
-    from engine.protocol.events import ServerEvent
-    from engine.reports import TurnReport
+    from engine.values.errors import TurnError
+    from engine.values.reports import TurnReport
+    from engine.wire.events import ServerEvent
 
 __all__ = ["Instrument", "Instruments"]
 

@@ -13,8 +13,8 @@ import click
 from engine.cli.errors import DONE, INTERRUPTED, MISUSED
 from engine.cli.programs import Wishes, ask, chat, simulate, verdict
 from engine.cli.terminal import Terminal
-from engine.errors import ConfigurationError
-from engine.options import Endpoint, Transport
+from engine.settings.turn_options import Endpoint, Transport
+from engine.values.errors import ConfigurationError
 
 __all__ = ["invoke"]
 

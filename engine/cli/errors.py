@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from typing import Final
 
-from engine.errors import ConfigurationError, EngineError, RequestRejected, ResponseFailed
+from engine.values.errors import ConfigurationError, EngineError, RequestRejected, ResponseFailed
 
 __all__ = ["DONE", "FAILED", "INTERRUPTED", "MISUSED", "CommandFailed", "describe", "neutralise", "one_line", "redact"]
 

@@ -17,9 +17,9 @@ from rich.text import Text as Cell
 
 from engine.cli.errors import one_line
 from engine.cli.terminal import Outlet, Terminal
-from engine.messages import Text
-from engine.reports import TurnReport
-from engine.turn_events import TextDelta, TextStarted, TurnDone, TurnEvent
+from engine.values.messages import Text
+from engine.values.reports import TurnReport
+from engine.values.turn_events import TextDelta, TextStarted, TurnDone, TurnEvent
 
 __all__ = ["JsonView", "Pieces", "TextView", "View", "plain", "report_table"]
 

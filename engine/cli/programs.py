@@ -27,9 +27,9 @@ from engine.cli.errors import DONE, FAILED, INTERRUPTED, MISUSED, CommandFailed,
 from engine.cli.interrupts import run
 from engine.cli.output import JsonView, Pieces, TextView, View, report_table
 from engine.cli.terminal import Terminal
-from engine.errors import EngineError
-from engine.messages import Message
 from engine.simulator import ConnectionRecord, RequestRecord, Simulator, open_simulator
+from engine.values.errors import EngineError
+from engine.values.messages import Message
 
 __all__ = ["Wishes", "ask", "chat", "simulate", "verdict"]
 

@@ -12,18 +12,6 @@ from typing import Any, Final, Literal, TypeAlias
 
 from attrs import define, evolve, field
 
-from engine.messages import (
-    AssistantBlock,
-    AssistantMessage,
-    OutputItem,
-    Refusal,
-    StopReason,
-    Text,
-    Thinking,
-    ToolCall,
-    Usage,
-)
-from engine.protocol import events as wire
 from engine.protocol.blocks import (
     SECTION_BREAK,
     annotations_of,
@@ -38,11 +26,18 @@ from engine.protocol.blocks import (
     text_block,
     thinking_block,
 )
-from engine.protocol.items import CallItem, CustomToolCallItem, FunctionCallItem, Item, MessageItem, ReasoningItem
-from engine.protocol.parts import OutputText, PlainText, ReasoningText, RefusalPart, SummaryText
-from engine.protocol.response import ResponseObject
-from engine.protocol.usage import usage_from
-from engine.turn_events import (
+from engine.values.messages import (
+    AssistantBlock,
+    AssistantMessage,
+    OutputItem,
+    Refusal,
+    StopReason,
+    Text,
+    Thinking,
+    ToolCall,
+    Usage,
+)
+from engine.values.turn_events import (
     TextDelta,
     TextEnded,
     TextStarted,
@@ -54,6 +49,11 @@ from engine.turn_events import (
     ToolCallStarted,
     TurnEvent,
 )
+from engine.wire import events as wire
+from engine.wire.items import CallItem, CustomToolCallItem, FunctionCallItem, Item, MessageItem, ReasoningItem
+from engine.wire.parts import OutputText, PlainText, ReasoningText, RefusalPart, SummaryText
+from engine.wire.response import ResponseObject
+from engine.wire.usage import usage_from
 
 __all__ = ["Assembly"]
 

@@ -8,9 +8,9 @@ from typing import Any, Final, Literal, TypeAlias
 
 from attrs import evolve
 
-from engine.messages import AssistantBlock, OutputItem, Refusal, Text, Thinking, ToolCall
-from engine.protocol.items import CustomToolCallItem, FunctionCallItem, Item, MessageItem, ReasoningItem
-from engine.protocol.parts import ContentPart, OutputText, PlainText, RefusalPart
+from engine.values.messages import AssistantBlock, OutputItem, Refusal, Text, Thinking, ToolCall
+from engine.wire.items import CustomToolCallItem, FunctionCallItem, Item, MessageItem, ReasoningItem
+from engine.wire.parts import ContentPart, OutputText, PlainText, RefusalPart
 
 __all__ = [
     "SECTION_BREAK",

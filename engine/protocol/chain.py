@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from attrs import field, frozen
 
-from engine.profiles import GENERIC, Profile
+from engine.settings.profiles import GENERIC, Profile
 
 __all__ = ["NEUTRAL_FIELDS", "Chain", "Held", "Plan", "canonical"]
 

@@ -6,12 +6,12 @@ from typing import Any, Final
 
 from attrs import evolve
 
-from engine.messages import AssistantMessage, Context, OutputItem
-from engine.options import TurnOptions
-from engine.protocol.codec import MalformedFrame, parse_object
 from engine.protocol.failures import Violated
-from engine.protocol.history import create_body
-from engine.protocol.usage import usage_from
+from engine.protocol.request_body import create_body
+from engine.settings.turn_options import TurnOptions
+from engine.values.messages import AssistantMessage, Context, OutputItem
+from engine.wire.codec import MalformedFrame, parse_object
+from engine.wire.usage import usage_from
 
 __all__ = ["compacted", "compaction_body"]
 

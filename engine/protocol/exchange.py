@@ -13,11 +13,18 @@ from typing import Any, Final, TypeAlias
 
 from attrs import define, evolve, field
 
-from engine.messages import AssistantMessage
-from engine.protocol.account_events import AccountEvent
 from engine.protocol.assembly import Assembly
-from engine.protocol.control_events import ErrorEvent
-from engine.protocol.events import (
+from engine.protocol.failures import Failed, Failure, Mismatched, Rejected, Violated
+from engine.protocol.faults import CODES, Fault
+from engine.protocol.refusals import rejection, wait_asked_for, wait_in_words
+from engine.schemas.answer_format import parse
+from engine.values.messages import AssistantMessage
+from engine.values.reports import Delivery
+from engine.values.turn_events import TurnDone, TurnEvent, TurnStarted
+from engine.wire.account_events import AccountEvent
+from engine.wire.base import member
+from engine.wire.control_events import ErrorEvent
+from engine.wire.events import (
     LifecycleEvent,
     OutputEvent,
     OutputItemAdded,
@@ -28,13 +35,6 @@ from engine.protocol.events import (
     TerminalEvent,
     UnknownEvent,
 )
-from engine.protocol.failures import Failed, Failure, Mismatched, Rejected, Violated
-from engine.protocol.faults import CODES, Fault
-from engine.protocol.refusals import rejection, wait_asked_for, wait_in_words
-from engine.protocol.wire import member
-from engine.reports import Delivery
-from engine.structured import parse
-from engine.turn_events import TurnDone, TurnEvent, TurnStarted
 
 __all__ = ["Exchange", "Router", "Verdict"]
 

@@ -10,7 +10,8 @@ from typing import TypeAlias, assert_never
 
 from attrs import field, frozen
 
-from engine.errors import (
+from engine.protocol.faults import Fault, fault_of
+from engine.values.errors import (
     AuthenticationFailed,
     BufferOverflow,
     ConnectFailed,
@@ -25,7 +26,6 @@ from engine.errors import (
     TurnTimeout,
     token,
 )
-from engine.protocol.faults import Fault, fault_of
 
 __all__ = [
     "Barred",

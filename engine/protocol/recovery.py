@@ -19,7 +19,6 @@ from typing import Final
 
 from attrs import field, frozen
 
-from engine.options import Transport
 from engine.protocol.failures import (
     Barred,
     Expired,
@@ -34,8 +33,9 @@ from engine.protocol.failures import (
 )
 from engine.protocol.faults import Fault, close_code
 from engine.protocol.refusals import retry_after
-from engine.reports import Delivery
-from engine.retry import RetryPolicy
+from engine.settings.retry import RetryPolicy
+from engine.settings.turn_options import Transport
+from engine.values.reports import Delivery
 
 __all__ = ["TABLE", "Decision", "Dose", "Recovery", "Remedy", "Row", "Setback", "counts_as_outage", "lacks_websocket"]
 

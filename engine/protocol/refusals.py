@@ -9,11 +9,11 @@ from typing import Final
 
 from attrs import evolve
 
-from engine.protocol.codec import MalformedFrame, parse_object
-from engine.protocol.control_events import ErrorEvent
 from engine.protocol.failures import Rejected
 from engine.protocol.faults import Fault, fault_of
-from engine.protocol.wire import attach
+from engine.wire.base import attach
+from engine.wire.codec import MalformedFrame, parse_object
+from engine.wire.control_events import ErrorEvent
 
 __all__ = ["refusal", "rejection", "retry_after", "wait_asked_for", "wait_in_words"]
 

@@ -30,7 +30,7 @@ from .websocket import WebSocket
 from .wire import ApiError, Ids, Item
 
 if TYPE_CHECKING:
-    from engine.options import Endpoint
+    from engine.settings.turn_options import Endpoint
 
     from .requests import Asked
     from .responses import Stage, Step
@@ -134,7 +134,7 @@ class Simulator:
     @property
     def endpoint(self) -> Endpoint:
         """What the client library needs to reach this server."""
-        from engine import options
+        from engine.settings import turn_options as options
 
         given = {"profile": "openai", **self._options.endpoint_options}
         return options.Endpoint(base_url=self.base_url, api_key=self.api_key, **given)

@@ -9,8 +9,8 @@ from typing import Any, Final, Protocol
 
 import trio
 
-from engine.errors import ConfigurationError
 from engine.protocol.failures import Unreachable
+from engine.values.errors import ConfigurationError
 
 __all__ = [
     "Dialer",

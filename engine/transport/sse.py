@@ -8,11 +8,11 @@ from typing import Any, Final
 import httpx
 import trio
 
-from engine.protocol.codec import MalformedFrame, encode, parse_object
 from engine.protocol.failures import Failure, Lost, Rejected, Violated
 from engine.protocol.refusals import refusal
-from engine.protocol.sse import OversizedEvent, SseDecoder, SseEvent
 from engine.transport.http import Post, read_body, read_refusal
+from engine.wire.codec import MalformedFrame, encode, parse_object
+from engine.wire.sse import OversizedEvent, SseDecoder, SseEvent
 
 __all__ = ["stream_events"]
 

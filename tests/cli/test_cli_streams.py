@@ -11,9 +11,9 @@ import pytest
 from engine.cli import interrupts, terminal
 from engine.cli.errors import describe, neutralise, one_line
 from engine.cli.output import plain, report_table
-from engine.errors import ConfigurationError, ConnectionLost, RateLimited, ResponseFailed
-from engine.messages import Text, ToolCall
-from engine.reports import Delivery, PhaseSeconds, TurnReport
+from engine.values.errors import ConfigurationError, ConnectionLost, RateLimited, ResponseFailed
+from engine.values.messages import Text, ToolCall
+from engine.values.reports import Delivery, PhaseSeconds, TurnReport
 
 SECRET = "sk-not-to-be-shown"
 

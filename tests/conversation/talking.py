@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import engine
+from engine.schemas.function_tool import FunctionTool
 from engine.simulator import Simulator, open_simulator
-from engine.tools import FunctionTool
 
 __all__ = ["answers", "outputs", "session_to", "tool"]
 

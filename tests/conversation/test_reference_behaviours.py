@@ -17,9 +17,8 @@ from trio.testing import MockClock
 
 import engine
 from engine.protocol.assembly import Assembly
-from engine.protocol.history import input_items
-from engine.protocol.response import structure_response
-from engine.protocol.tools import wire_tools
+from engine.protocol.request_body import input_items
+from engine.protocol.request_tools import wire_tools
 from engine.simulator import (
     Abort,
     Created,
@@ -35,6 +34,7 @@ from engine.simulator import (
     Think,
     open_simulator,
 )
+from engine.wire.response import structure_response
 
 row = pytest.param
 

@@ -26,7 +26,11 @@ import trio
 import trio.testing
 
 import engine
-from engine.protocol.codec import (
+from engine.protocol.exchange import Exchange, Router, Verdict
+from engine.protocol.failures import to_error
+from engine.simulator import Dialer, MemoryStream, memory_stream_pair
+from engine.values.turn_events import TurnEvent
+from engine.wire.codec import (
     SERVER_EVENT_CLASSES,
     MalformedFrame,
     decode,
@@ -34,13 +38,9 @@ from engine.protocol.codec import (
     decode_object,
     encode,
 )
-from engine.protocol.events import LifecycleEvent, ServerEvent
-from engine.protocol.exchange import Exchange, Router, Verdict
-from engine.protocol.failures import to_error
-from engine.protocol.items import ITEM_CLASSES
-from engine.protocol.sse import OversizedEvent, SseDecoder, SseEvent
-from engine.simulator import Dialer, MemoryStream, memory_stream_pair
-from engine.turn_events import TurnEvent
+from engine.wire.events import LifecycleEvent, ServerEvent
+from engine.wire.items import ITEM_CLASSES
+from engine.wire.sse import OversizedEvent, SseDecoder, SseEvent
 
 __all__ = ["SEEDS", "TARGETS"]
 

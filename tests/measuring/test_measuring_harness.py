@@ -19,7 +19,7 @@ from benchmarks.__main__ import main
 from benchmarks.frames import answer_for, event_texts, personal
 from benchmarks.harness import Case, Contestant, Measure, Skipped, interleaved, run_case, summary
 from benchmarks.peers import PEERS, peer_named
-from engine.protocol.codec import decode
+from engine.wire.codec import decode
 
 ONE, TWO, THREE = (Contestant(label=name, peer="engine", job="none") for name in ("one", "two", "three"))
 SPEED = Measure("speed", "speed", "/s", "higher")

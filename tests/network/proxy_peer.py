@@ -12,8 +12,8 @@ from policies import ONE_WAY
 from raw_peer import Peer, PeerDialer, ScriptFor, play
 
 import engine
-from engine.messages import Context, UserMessage
 from engine.transport.proxy import dialer_to
+from engine.values.messages import Context, UserMessage
 
 __all__ = ["Net", "ask", "connect", "socks", "spliced", "tried"]
 

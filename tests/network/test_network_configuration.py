@@ -10,8 +10,8 @@ import pytest
 from invariants import said
 
 import engine
-from engine.options import UNSET
-from engine.proxies import Proxy, environment_proxy, exempts, parse_proxy
+from engine.settings.proxies import Proxy, environment_proxy, exempts, parse_proxy
+from engine.settings.turn_options import UNSET
 
 SECRET = "word-that-nobody-may-see"
 

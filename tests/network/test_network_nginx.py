@@ -20,7 +20,7 @@ from raw_peer import WatchedTcpDialer
 
 import engine
 from engine import Delivery, Limits, RetryPolicy, TextDelta, Timeouts, Transport
-from engine.breakers import BreakerState
+from engine.connections.breakers import BreakerState
 from engine.simulator import Abort, Accept, Created, Gate, HangUp, Ignore, Script, Simulator, open_simulator
 from engine.simulator import TextDelta as Say
 

@@ -18,7 +18,7 @@ from trio.testing import MockClock
 
 import engine
 from engine.protocol.chain import canonical
-from engine.protocol.history import create_body, input_items, wire_tools
+from engine.protocol.request_body import create_body, input_items, wire_tools
 from engine.simulator import Call, CustomCall, OutputItem, Refuse, Say, Script, Think, open_simulator
 
 PROGRAM = {"type": "program", "caller_id": "call_0"}

@@ -11,13 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.messages import AssistantMessage, OutputItem, Refusal, Text, Thinking, ToolCall, Usage
 from engine.protocol.assembly import Assembly
-from engine.protocol.codec import SERVER_EVENT_CLASSES, decode, decode_object
-from engine.protocol.events import TERMINALS, LifecycleEvent, TerminalEvent
-from engine.protocol.response import structure_response
-from engine.protocol.usage import usage_from
-from engine.turn_events import (
+from engine.values.messages import AssistantMessage, OutputItem, Refusal, Text, Thinking, ToolCall, Usage
+from engine.values.turn_events import (
     TextDelta,
     TextEnded,
     TextStarted,
@@ -28,6 +24,10 @@ from engine.turn_events import (
     ToolCallEnded,
     ToolCallStarted,
 )
+from engine.wire.codec import SERVER_EVENT_CLASSES, decode, decode_object
+from engine.wire.events import TERMINALS, LifecycleEvent, TerminalEvent
+from engine.wire.response import structure_response
+from engine.wire.usage import usage_from
 
 STARTED = (TextStarted, ThinkingStarted, ToolCallStarted)
 DELTA = (TextDelta, ThinkingDelta, ToolCallDelta)

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.options import TurnOptions
 from engine.protocol.chain import NEUTRAL_FIELDS, Chain, Held, Plan, canonical, plan
-from engine.protocol.codec import encode_create
+from engine.settings.turn_options import TurnOptions
+from engine.wire.codec import encode_create
 
 USER = {"type": "message", "role": "user", "content": "hi"}
 ASSISTANT = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "yo"}]}

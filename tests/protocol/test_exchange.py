@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.messages import AssistantMessage
-from engine.protocol.account_events import ACCOUNT_EVENT_CLASSES
-from engine.protocol.codec import decode_object
-from engine.protocol.control_events import ErrorEvent
-from engine.protocol.events import LifecycleEvent, ServerEvent
 from engine.protocol.exchange import Exchange, Router, Verdict
 from engine.protocol.failures import Failed, Rejected, Violated
 from engine.protocol.refusals import rejection
-from engine.reports import Delivery
-from engine.turn_events import TextDelta, TextEnded, TextStarted, TurnDone, TurnStarted
+from engine.values.messages import AssistantMessage
+from engine.values.reports import Delivery
+from engine.values.turn_events import TextDelta, TextEnded, TextStarted, TurnDone, TurnStarted
+from engine.wire.account_events import ACCOUNT_EVENT_CLASSES
+from engine.wire.codec import decode_object
+from engine.wire.control_events import ErrorEvent
+from engine.wire.events import LifecycleEvent, ServerEvent
 
 
 def event(wire_type: str, **members: Any) -> ServerEvent:

@@ -10,22 +10,6 @@ from typing import Any
 import pytest
 from attrs import fields_dict
 
-from engine import errors
-from engine.errors import (
-    AuthenticationFailed,
-    BufferOverflow,
-    ConnectFailed,
-    ConnectionLost,
-    ProtocolViolation,
-    RateLimited,
-    RequestRejected,
-    RequestTooLarge,
-    ResponseFailed,
-    SessionClosed,
-    TurnError,
-    TurnTimeout,
-)
-from engine.messages import AssistantMessage
 from engine.protocol.failures import (
     Broken,
     Closed,
@@ -41,7 +25,23 @@ from engine.protocol.failures import (
     Violated,
     to_error,
 )
-from engine.reports import Delivery, TurnReport
+from engine.values import errors
+from engine.values.errors import (
+    AuthenticationFailed,
+    BufferOverflow,
+    ConnectFailed,
+    ConnectionLost,
+    ProtocolViolation,
+    RateLimited,
+    RequestRejected,
+    RequestTooLarge,
+    ResponseFailed,
+    SessionClosed,
+    TurnError,
+    TurnTimeout,
+)
+from engine.values.messages import AssistantMessage
+from engine.values.reports import Delivery, TurnReport
 
 SECRET = "s3cret words of the server's"
 CAUSE = OSError("cause")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from engine.protocol.codec import decode
-from engine.protocol.control_events import ErrorEvent
 from engine.protocol.faults import CLOSE_CODES, CODES, STATUSES, TYPES, Fault, close_code, fault_of
 from engine.protocol.refusals import rejection, wait_in_words
+from engine.wire.codec import decode
+from engine.wire.control_events import ErrorEvent
 
 
 @pytest.mark.parametrize(

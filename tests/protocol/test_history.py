@@ -12,8 +12,11 @@ from attrs import fields_dict
 from openai.types.responses import ResponseInputItemParam
 from pydantic import TypeAdapter
 
-from engine.errors import ConfigurationError
-from engine.messages import (
+from engine.protocol.assembly import Assembly
+from engine.protocol.request_body import create_body, input_items, wire_tools
+from engine.settings.turn_options import TurnOptions
+from engine.values.errors import ConfigurationError
+from engine.values.messages import (
     AssistantBlock,
     AssistantMessage,
     Context,
@@ -30,11 +33,8 @@ from engine.messages import (
     ToolResult,
     UserMessage,
 )
-from engine.options import TurnOptions
-from engine.protocol.assembly import Assembly
-from engine.protocol.codec import encode
-from engine.protocol.history import create_body, input_items, wire_tools
-from engine.protocol.response import structure_response
+from engine.wire.codec import encode
+from engine.wire.response import structure_response
 
 INPUT_ITEM: TypeAdapter[Any] = TypeAdapter(ResponseInputItemParam)
 

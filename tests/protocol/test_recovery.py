@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from engine.options import Transport
 from engine.protocol.failures import (
     Barred,
     Broken,
@@ -25,9 +24,10 @@ from engine.protocol.failures import (
 )
 from engine.protocol.faults import Fault
 from engine.protocol.recovery import TABLE, Recovery, Remedy, Setback, counts_as_outage, lacks_websocket
-from engine.reports import Delivery
-from engine.retry import DEFAULT_RETRY, RetryPolicy
-from engine.session.settings import merge
+from engine.settings.levels import merge
+from engine.settings.retry import DEFAULT_RETRY, RetryPolicy
+from engine.settings.turn_options import Transport
+from engine.values.reports import Delivery
 
 AUTO, WEBSOCKET, SSE = Transport.AUTO, Transport.WEBSOCKET, Transport.SSE
 SAME, NEW, BACK_OFF = Remedy.SAME_CONNECTION, Remedy.NEW_CONNECTION, Remedy.BACK_OFF

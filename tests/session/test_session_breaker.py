@@ -15,7 +15,7 @@ from trio.testing import MockClock
 
 import engine
 from engine import RetryPolicy, Transport
-from engine.breakers import Breaker, BreakerState
+from engine.connections.breakers import Breaker, BreakerState
 from engine.simulator import Accept, Created, Delay, Echo, Ignore, Refusal, Say, Script, Simulator, open_simulator
 
 

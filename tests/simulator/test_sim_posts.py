@@ -13,7 +13,6 @@ import trio.testing
 from sim_peer import KEY, Answer, connect, fetch, kinds, post, stream, text_of
 from trio.testing import MockClock
 
-from engine.protocol.sse import SseDecoder
 from engine.simulator import (
     Abandon,
     Abort,
@@ -46,6 +45,7 @@ from engine.simulator import (
     WrongJson,
     open_simulator,
 )
+from engine.wire.sse import SseDecoder
 
 
 async def slices(sim: Simulator, **body: Any) -> list[bytes]:

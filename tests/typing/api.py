@@ -56,7 +56,7 @@ from engine import (
     open_session,
 )
 from engine.simulator import Simulator, open_simulator
-from engine.turn_events import TurnEvent
+from engine.values.turn_events import TurnEvent
 
 
 async def key() -> str:

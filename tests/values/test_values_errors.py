@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import engine
-from engine import errors
-from engine.errors import (
+from engine.values import errors
+from engine.values.errors import (
     AuthenticationFailed,
     BufferOverflow,
     ConfigurationError,
@@ -27,8 +27,8 @@ from engine.errors import (
     TurnTimeout,
     token,
 )
-from engine.messages import AssistantMessage
-from engine.reports import Delivery, TurnReport
+from engine.values.messages import AssistantMessage
+from engine.values.reports import Delivery, TurnReport
 
 CLASSES = [each for name in errors.__all__ if isinstance(each := getattr(errors, name), type)]
 TURN_ERRORS = [each for each in CLASSES if issubclass(each, TurnError)]

@@ -9,8 +9,8 @@ from typing import Any
 import attrs
 import pytest
 
-from engine.errors import ConfigurationError
-from engine.messages import (
+from engine.values.errors import ConfigurationError
+from engine.values.messages import (
     AssistantMessage,
     Context,
     DeveloperMessage,

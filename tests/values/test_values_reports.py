@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 import pytest
 
-from engine.reports import (
+from engine.values.reports import (
     ConnectionStatistics,
     Delivery,
     EngineStatistics,

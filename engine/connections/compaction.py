@@ -1,0 +1,124 @@
+"""A compaction: a request of its own over HTTP, beside the session's turns.
+
+It runs in a task of the session's. Whoever asked for it only waits, and takes it along when leaving.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from engine.protocol.budgets import Budgets
+from engine.protocol.compaction import compacted
+from engine.protocol.failures import Broken, Closed, Failure, to_error
+from engine.settings.turn_options import Timeouts
+from engine.transport.http import HttpClient, Post, whole_answer
+from engine.values.errors import TurnError
+from engine.values.messages import Context
+from engine.values.reports import Delivery, PhaseSeconds, TurnReport
+
+if TYPE_CHECKING:
+    from engine.turns.core import Actor
+
+__all__ = ["Compaction"]
+
+_PATH = "/responses/compact"
+
+
+class Compaction:
+    """One compaction.
+
+    Args:
+        context: What is to be compacted.
+        text: The body of the request, as JSON text.
+        timeouts: Merged timeouts, of which ``connect``, ``start`` and ``turn`` apply.
+        max_bytes: The largest answer that is accepted.
+    """
+
+    def __init__(self, context: Context, text: str, *, timeouts: Timeouts, max_bytes: int) -> None:
+        self._context = context
+        self._text = text
+        self._size = len(text.encode())
+        self._max_bytes = max_bytes
+        self._connect = timeouts.of("connect")
+        self._budgets = Budgets(timeouts)
+        self._scope = trio.CancelScope()
+        self._finished = trio.Event()
+        self._outcome: Context | Failure | None = None
+        self._post: Post | None = None
+        self._began = self._ended = 0.0
+
+    # --- the caller's side ---
+
+    @trio.lowlevel.enable_ki_protection
+    async def compact(self, actor: Actor) -> Context:
+        """Have it done by a session, and wait for it.
+
+        Raises:
+            TurnError: it failed.
+
+        If cancelled, the request is given up and its connection closed, at once.
+        """
+        self._began = trio.current_time()
+        for phase in ("turn", "start"):
+            self._budgets.start(phase, self._began)
+        self._scope.deadline = self._budgets.deadline
+        actor.compact(self)
+        try:
+            await self._finished.wait()
+        finally:
+            self._scope.cancel(reason="whoever asked for the compaction has left")
+        if isinstance(self._outcome, Context):
+            return self._outcome
+        assert self._outcome is not None
+        raise self._error(self._outcome)
+
+    def _error(self, failure: Failure) -> TurnError:
+        error = to_error(failure)
+        error.delivery = self._delivery
+        sent = error.delivery is not Delivery.NOT_SENT
+        error.report = TurnReport(
+            transport="http" if sent else None,
+            attempts=int(sent),
+            bytes_sent=self._size if sent else 0,
+            bytes_full=self._size,
+            delivery=error.delivery,
+            seconds=PhaseSeconds(total=self._ended - self._began),
+        )
+        return error
+
+    @property
+    def _delivery(self) -> Delivery:
+        post = self._post
+        if post is None or not post.sent:
+            return Delivery.NOT_SENT
+        if post.status is None:
+            return Delivery.AMBIGUOUS
+        return Delivery.ACCEPTED if 200 <= post.status < 300 else Delivery.REJECTED
+
+    # --- the session's side ---
+
+    async def run(self, client: HttpClient) -> None:
+        """Send the request and read the answer. Raises no `Exception`; cancelling it closes the connection at once."""
+        try:
+            with self._scope:
+                self._post = client.post(_PATH, self._text, connect=self._connect)
+                answer = await whole_answer(self._post, max_bytes=self._max_bytes)
+                self._settle(compacted(self._context, answer) if isinstance(answer, bytes) else answer)
+            if self._scope.cancelled_caught:
+                self._settle(self._budgets.expired(trio.current_time()) or Closed("the compaction was given up"))
+        except Exception as error:
+            self._settle(Broken(error))
+        finally:
+            self._settle(Closed("the session ended"))  # nothing, where it has an outcome
+
+    def fail(self, failure: Failure) -> None:
+        """Take note that it will not be run."""
+        self._settle(failure)
+
+    def _settle(self, outcome: Context | Failure) -> None:
+        if self._outcome is None:
+            self._outcome = outcome
+            self._ended = trio.current_time()
+            self._finished.set()

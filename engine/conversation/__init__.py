@@ -1,0 +1,1 @@
+"""Conversations: transcripts, and the loop that runs the tools a model calls."""

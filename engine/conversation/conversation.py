@@ -1,0 +1,325 @@
+"""Conversations: a transcript that grows by whole rounds, and the prompts that make it grow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import Final, TypeAlias
+
+import attrs
+import trio
+
+from engine.conversation.tool_loop import LoopSettings, OpenTurn, Round, Toolbox, ToolLoop
+from engine.settings.turn_options import TurnOptions
+from engine.turns.turn import Turn
+from engine.values.errors import ConfigurationError
+from engine.values.messages import (
+    AssistantMessage,
+    Context,
+    DeveloperMessage,
+    Message,
+    ToolCall,
+    ToolResult,
+    UserMessage,
+)
+from engine.values.turn_events import TurnDone, TurnEvent
+
+__all__ = ["Conversation", "Prompt", "Reply"]
+
+Prompt: TypeAlias = str | Message | Iterable[Message]
+
+_MESSAGES: Final = (UserMessage, DeveloperMessage, AssistantMessage, ToolResult)
+
+
+class Conversation:
+    """Keeps a transcript and runs the tool loop. Got from `engine.Session.conversation`.
+
+    The transcript grows by whole rounds: a response and the outputs of all its calls together, the first round of a
+    prompt with the prompt. A round that fails or is cancelled leaves it as it was, so it can always be sent.
+
+    Prompts of one conversation are answered one after the other, in the order in which they were given.
+    """
+
+    def __init__(
+        self,
+        open_turn: OpenTurn,
+        context: Context,
+        toolbox: Toolbox,
+        options: TurnOptions,
+        settings: LoopSettings,
+    ) -> None:
+        self._open_turn = open_turn
+        self._context = attrs.evolve(context, tools=toolbox.offered)
+        self._toolbox = toolbox
+        self._options = options
+        self._settings = settings
+        self._pending: tuple[Message, ...] = ()
+        self._rounds: list[Round] = []
+        self._lock = trio.StrictFIFOLock()
+        self._loop: ToolLoop | None = None
+
+    def __repr__(self) -> str:
+        return f"<Conversation of {len(self.messages)} messages>"
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The transcript, oldest first. Calls that wait for the caller's results are not in it yet."""
+        return self._context.messages
+
+    @property
+    def context(self) -> Context:
+        """The transcript with the instructions and tools of the conversation."""
+        return self._context
+
+    @property
+    def rounds(self) -> tuple[Round, ...]:
+        """Every complete round of every prompt of this conversation, oldest first."""
+        return tuple(self._rounds)
+
+    @property
+    def unanswered(self) -> tuple[ToolCall, ...]:
+        """The calls of the last response that wait for the caller's results."""
+        return _unanswered((*self.messages, *self._pending))
+
+    async def send(self, prompt: Prompt, options: TurnOptions | None = None) -> AssistantMessage:
+        """Say something and return the answer, having run the tools that the model called on the way.
+
+        A response that calls a tool without a function is returned as it is, with none of its calls run, and joins the
+        transcript together with the results that the next prompt brings. Calls that the next prompt does not answer are
+        answered for it, by outputs that say so.
+
+        Args:
+            prompt: A text, a message, or messages. No messages at all: go on from the transcript as it is, for example
+                after a round that failed.
+            options: What to ask of the model, in place of the conversation's options.
+
+        Raises:
+            ConfigurationError: something given is wrong; nothing was sent.
+            TurnError: a round failed, or there were too many: then it is a `ResponseFailed` with code ``max_rounds``.
+                Complete rounds stay in the transcript, and the prompt with the first of them.
+            RuntimeError: a tool of this conversation sends to it while it is being waited for.
+
+        If cancelled while it waits for an earlier prompt, nothing happens. If cancelled later, the turn is abandoned or
+        the tools are cancelled, whichever is under way; complete rounds stay in the transcript.
+        """
+        given, chosen = self._checked(prompt, options)
+        self._refuse_own_tools()
+        async with self._lock:
+            self._loop = self._begin(given, chosen)
+            try:
+                return await self._loop.run()
+            finally:
+                self._loop = None
+
+    def stream(self, prompt: Prompt, options: TurnOptions | None = None) -> Reply:
+        """Prepare a prompt whose answer is read as it comes: ``async with chat.stream(...) as reply``, then iterate.
+
+        Takes the arguments of `send`, with the same meaning.
+
+        Raises:
+            ConfigurationError: something given is wrong.
+        """
+        return Reply(self, *self._checked(prompt, options))
+
+    def _checked(self, prompt: Prompt, options: TurnOptions | None) -> tuple[tuple[Message, ...], TurnOptions]:
+        if options is not None and not isinstance(options, TurnOptions):
+            raise ConfigurationError("options", f"is a {type(options).__name__}, not TurnOptions")
+        return _messages(prompt), self._options if options is None else options
+
+    def _refuse_own_tools(self) -> None:
+        if self._loop is not None and self._loop.hosts(trio.lowlevel.current_task()):
+            raise RuntimeError("a tool of this conversation cannot send to it: it is being waited for")
+
+    def _begin(self, given: tuple[Message, ...], options: TurnOptions) -> ToolLoop:
+        answered = {message.call_id for message in given if isinstance(message, ToolResult)}
+        missing = (
+            ToolResult(call.call_id, "the call was not answered", is_error=True, kind=call.kind)
+            for call in self.unanswered
+            if call.call_id not in answered
+        )
+        fresh = (*self._pending, *missing, *given)
+        messages = (*self.messages, *fresh)
+        if not messages:
+            raise ConfigurationError("prompt", "is empty, and so is the conversation")
+        return ToolLoop(
+            self._open_turn,
+            attrs.evolve(self._context, messages=messages),
+            self._toolbox,
+            options,
+            self._settings,
+            fresh=fresh,
+            keep=self._keep,
+        )
+
+    def _keep(self, done: Round, new: tuple[Message, ...]) -> None:
+        self._rounds.append(done)
+        if done.message.unanswered and not done.results:
+            self._pending = new
+        else:
+            self._pending = ()
+            self._context = attrs.evolve(self._context, messages=(*self.messages, *new))
+
+
+class Reply:
+    """An answer that is read as it comes: ``async with chat.stream(...) as reply``, then iterate.
+
+    Yields the turn events of every round; each round ends with an `engine.TurnDone`. Tools run while the event after a
+    ``TurnDone`` with reason ``tool_use`` is waited for. Entering waits until earlier prompts are answered. Leaving
+    returns at once: a turn that has not ended is abandoned, and complete rounds stay in the transcript.
+    """
+
+    def __init__(self, chat: Conversation, given: tuple[Message, ...], options: TurnOptions) -> None:
+        self._chat = chat
+        self._given = given
+        self._options = options
+        self._entered = False
+        self._left = False
+        self._busy = False
+        self._loop: ToolLoop | None = None
+        self._turn: Turn | None = None
+        self._held: TurnEvent | None = None
+        self._message: AssistantMessage | None = None
+        self._error: BaseException | None = None
+
+    @property
+    def message(self) -> AssistantMessage:
+        """The last response.
+
+        Raises:
+            RuntimeError: the answer is not complete.
+        """
+        if self._message is None:
+            raise RuntimeError("the answer is not complete")
+        return self._message
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aenter__(self) -> Reply:
+        """Wait until earlier prompts of the conversation are answered. Sends nothing yet.
+
+        Raises:
+            ConfigurationError: there is nothing to say.
+            RuntimeError: a tool of the conversation waits for it.
+
+        If cancelled, nothing happens.
+        """
+        if self._entered:
+            raise RuntimeError("a reply can be entered only once")
+        self._entered = True
+        chat = self._chat
+        chat._refuse_own_tools()
+        await chat._lock.acquire()
+        try:
+            self._loop = chat._loop = chat._begin(self._given, self._options)
+        except BaseException:
+            chat._lock.release()
+            raise
+        return self
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Leave the reply. Has no checkpoint: it returns at once, whatever its state."""
+        self._left = True
+        turn, self._turn = self._turn, None
+        if turn is not None:
+            await turn.__aexit__(None, None, None)
+        self._chat._loop = None
+        self._chat._lock.release()
+
+    def __aiter__(self) -> Reply:
+        return self
+
+    async def __anext__(self) -> TurnEvent:
+        """Return the next turn event, running tools where that comes first.
+
+        Raises:
+            TurnError: a round failed, or there were too many; the same error again if asked again.
+
+        Cancelling loses no event, but for one thing: if tools are running they are cancelled, and the answer cannot be
+        gone on with. It is a RuntimeError to ask for more of it.
+        """
+        if self._loop is None or self._left:
+            raise RuntimeError("read a reply inside its block: async with chat.stream(...) as reply")
+        if self._busy:
+            raise RuntimeError("another task is reading this reply")
+        self._busy = True
+        try:
+            return await self._next(self._loop)
+        finally:
+            self._busy = False
+
+    async def _next(self, loop: ToolLoop) -> TurnEvent:
+        while True:
+            if self._held is not None:
+                await trio.lowlevel.checkpoint_if_cancelled()
+                event, self._held = self._held, None
+                return event
+            if self._error is not None:
+                await trio.lowlevel.checkpoint()
+                raise self._error
+            if self._turn is None:
+                if loop.finished:
+                    await trio.lowlevel.checkpoint()
+                    raise StopAsyncIteration
+                # Its events are read by many calls of this method, and it has no scope in this task between them.
+                self._turn = turn = loop.next_turn(buffered=True)
+                try:
+                    await turn.__aenter__()
+                except BaseException:
+                    self._turn = None
+                    raise
+            await self._advance(loop, self._turn)
+
+    async def _advance(self, loop: ToolLoop, turn: Turn) -> None:
+        """Hold the turn's next event; where there is none, close the round."""
+        try:
+            self._held = event = await anext(turn)
+        except StopAsyncIteration:
+            await self._complete(loop, turn)
+            return
+        # What needs no tools is kept with its last event: whoever stops reading there has read everything.
+        if isinstance(event, TurnDone) and turn.answered and loop.is_last(turn.message):
+            await self._complete(loop, turn)
+
+    async def _complete(self, loop: ToolLoop, turn: Turn) -> None:
+        self._turn = None
+        await turn.__aexit__(None, None, None)
+        before = loop.rounds
+        try:
+            await loop.complete(turn)
+        except Exception as error:
+            self._error = error
+            raise
+        finally:
+            if loop.finished:
+                self._message = turn.message
+            if loop.rounds == before and self._error is None:
+                self._error = RuntimeError("the answer was cut short while its tools ran")
+
+
+def _messages(prompt: Prompt) -> tuple[Message, ...]:
+    if isinstance(prompt, str):
+        return (UserMessage(prompt),)
+    if isinstance(prompt, _MESSAGES):
+        return (prompt,)
+    if isinstance(prompt, (bytes, Mapping)) or not isinstance(prompt, Iterable):
+        raise ConfigurationError("prompt", f"is a {type(prompt).__name__}, not a string or messages")
+    messages = tuple(prompt)
+    for number, each in enumerate(messages):
+        if not isinstance(each, _MESSAGES):
+            raise ConfigurationError(f"prompt[{number}]", f"is a {type(each).__name__}, not a message")
+    return messages
+
+
+def _unanswered(messages: Iterable[Message]) -> tuple[ToolCall, ...]:
+    calls: dict[str, ToolCall] = {}
+    for message in messages:
+        if isinstance(message, AssistantMessage):
+            calls.update((call.call_id, call) for call in message.unanswered)
+        elif isinstance(message, ToolResult):
+            calls.pop(message.call_id, None)
+    return tuple(calls.values())

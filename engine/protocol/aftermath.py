@@ -1,0 +1,40 @@
+"""What becomes of a connection when a turn ends before its response does. A table, not a mechanism."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from engine.settings.turn_options import OnCancel
+
+__all__ = ["Aftermath", "aftermath"]
+
+
+class Aftermath(Enum):
+    """What is done with the connection."""
+
+    RETIRE = "retire"
+    """It takes no new turn, and closes when those of other lanes have ended."""
+    DRAIN = "drain"
+    """The rest of the response is read and thrown away before the lane's next turn."""
+    NEW_LANE = "new_lane"
+    """The response is left to itself, and the next turn goes over a fresh lane."""
+
+
+def aftermath(policy: OnCancel, *, wanted: bool, sound: bool, fresh_lane: bool) -> Aftermath:
+    """Decide.
+
+    Args:
+        policy: What the caller chose.
+        wanted: Whether the choice applies: the caller left, or its ``turn`` budget or its buffer ran out. Where the
+            peer was silent, or something broke, there is nothing to save.
+        sound: Whether the connection can carry another request: it takes turns, and the whole of this one's request
+            was passed on. Half a frame on the wire spoils everything after it.
+        fresh_lane: Whether the connection can offer another lane.
+    """
+    if not wanted or not sound:
+        return Aftermath.RETIRE
+    if policy is OnCancel.DRAIN:
+        return Aftermath.DRAIN
+    if policy is OnCancel.NEW_LANE and fresh_lane:
+        return Aftermath.NEW_LANE
+    return Aftermath.RETIRE

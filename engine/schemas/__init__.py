@@ -1,0 +1,1 @@
+"""Schemas of answers and of tools' arguments, and the values that fit them."""

@@ -1,0 +1,243 @@
+"""Python classes → JSON schemas, in the form that servers enforce strictly where the class allows it."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any, Final, Literal, TypeAlias, get_args, get_origin
+
+from engine.schemas.members import (
+    ABSENT,
+    FORMATS,
+    LISTS,
+    MAPPINGS,
+    SETS,
+    Member,
+    admits_null,
+    alternatives,
+    bare,
+    is_record,
+    members,
+    summary,
+)
+from engine.values.errors import ConfigurationError
+
+__all__ = ["Schema", "is_strict", "object_schema"]
+
+Schema: TypeAlias = dict[str, Any]
+
+_SCALARS: Final[Mapping[Any, str]] = {str: "string", int: "integer", float: "number", bool: "boolean"}
+
+
+class _Loose(Exception):
+    """The type cannot be put in a form that a server enforces to the letter."""
+
+
+class _Derivation:
+    """One walk over a record. A class that contains itself becomes a definition, any other is written in place."""
+
+    def __init__(self, where: str, *, strict: bool) -> None:
+        self._where = where
+        self._strict = strict
+        self._within: list[Any] = []
+        self._names: dict[Any, str] = {}
+        self._definitions: dict[str, Schema] = {}
+
+    def whole(self, record: type) -> Schema:
+        schema = self._record(record, self._where)
+        if "$ref" in schema:
+            schema = dict(self._definitions[self._names[record]])
+        if self._definitions:
+            schema["$defs"] = self._definitions
+        return schema
+
+    def _record(self, record: Any, where: str) -> Schema:
+        if record in self._names:
+            return {"$ref": f"#/$defs/{self._names[record]}"}
+        if record in self._within:
+            self._names[record] = self._free_name(record.__name__)
+            return {"$ref": f"#/$defs/{self._names[record]}"}
+        self._within.append(record)
+        schema: Schema = {"type": "object"}
+        text = summary(record)
+        if text:
+            schema["description"] = text
+        listed = members(record)
+        schema["properties"] = {each.name: self._member(each, f"{where}.{each.name}") for each in listed}
+        schema["required"] = [each.name for each in listed if self._strict or each.required]
+        schema["additionalProperties"] = False
+        self._within.pop()
+        if record in self._names:
+            self._definitions[self._names[record]] = schema
+            return {"$ref": f"#/$defs/{self._names[record]}"}
+        return schema
+
+    def _free_name(self, name: str) -> str:
+        taken = set(self._names.values())
+        return next(each for number in range(1, 10**6) if (each := name + f"_{number}" * (number > 1)) not in taken)
+
+    def _member(self, member: Member, where: str) -> Schema:
+        schema = self._type(member.type, where)
+        text = member.description
+        if not member.required:
+            shown = _json_default(member.default)
+            if not self._strict:
+                if shown is not ABSENT:
+                    schema = {**schema, "default": shown} if "$ref" not in schema else schema
+            elif admits_null(member.type):
+                if member.default is not None:
+                    raise _Loose  # null would have to mean both itself and the default
+            else:
+                schema = _any_of([schema, {"type": "null"}])
+                meant = "leaves it out" if member.default is ABSENT else "means the default"
+                value = "" if shown is ABSENT else f", {json.dumps(shown, ensure_ascii=False)}"
+                text = f"{text or ''} Null {meant}{value}.".lstrip()
+        if not text:
+            return schema
+        return {"anyOf": [schema], "description": text} if "$ref" in schema else {**schema, "description": text}
+
+    def _type(self, kind: Any, where: str) -> Schema:
+        options = alternatives(kind)
+        if len(options) > 1:
+            return _any_of([self._type(each, where) for each in options])
+        kind = bare(kind)
+        origin: Any = get_origin(kind) or kind
+        arguments: tuple[Any, ...] = get_args(kind)
+        if kind is Any:
+            self._only_loose()
+            return {}
+        if kind is None or kind is type(None):
+            return {"type": "null"}
+        if origin is Literal:
+            return _choice(list(dict.fromkeys(_flat_values(arguments))), where)
+        if kind in _SCALARS:
+            return {"type": _SCALARS[kind]}
+        if kind in FORMATS:
+            return {"type": "string", "format": FORMATS[kind]}
+        if isinstance(kind, type) and issubclass(kind, Enum):
+            return _choice([each.value for each in kind], where)
+        if is_record(kind):
+            return self._record(kind, where)
+        if origin is tuple and arguments and arguments[-1] is not ...:
+            return self._fixed(arguments, where)
+        if origin in LISTS or origin in SETS or origin is tuple:
+            if not arguments:
+                self._only_loose()
+            return {"type": "array", "items": self._type(arguments[0], f"{where}[]") if arguments else {}}
+        if origin in MAPPINGS:
+            self._only_loose()
+            if arguments and bare(arguments[0]) is not str:
+                raise ConfigurationError(where, "is a mapping whose keys are not strings, as JSON's are")
+            values: Any = self._type(arguments[1], f"{where}[]") if arguments else True
+            return {"type": "object", "additionalProperties": values}
+        raise ConfigurationError(where, f"is of a type that has no JSON schema here: {_named(kind)}")
+
+    def _fixed(self, kinds: tuple[Any, ...], where: str) -> Schema:
+        each = [self._type(kind, f"{where}[{number}]") for number, kind in enumerate(kinds)]
+        schema: Schema = {"type": "array", "minItems": len(each), "maxItems": len(each)}
+        if any(other != each[0] for other in each):
+            self._only_loose()
+            schema["prefixItems"] = each
+        # Servers insist on "items", also where the positions say everything.
+        return schema | {"items": _any_of(each)}
+
+    def _only_loose(self) -> None:
+        if self._strict:
+            raise _Loose
+
+
+def _named(kind: Any) -> str:
+    return kind.__qualname__ if isinstance(kind, type) and not get_args(kind) else str(kind)
+
+
+def _any_of(schemas: list[Schema]) -> Schema:
+    flat = [each for schema in schemas for each in (schema["anyOf"] if list(schema) == ["anyOf"] else [schema])]
+    distinct = [each for number, each in enumerate(flat) if each not in flat[:number]]
+    return distinct[0] if len(distinct) == 1 else {"anyOf": distinct}
+
+
+def _flat_values(values: tuple[Any, ...]) -> list[Any]:
+    return [value.value if isinstance(value, Enum) else value for value in values]
+
+
+_JSON_TYPES: Final[Mapping[type, str]] = {**_SCALARS, type(None): "null"}
+
+
+def _choice(values: list[Any], where: str) -> Schema:
+    for value in values:
+        if type(value) not in _JSON_TYPES or not values:
+            raise ConfigurationError(where, f"has a choice that is not a JSON scalar but a {type(value).__name__}")
+    kinds = list(dict.fromkeys(_JSON_TYPES[type(value)] for value in values))
+    return {"type": kinds[0] if len(kinds) == 1 else kinds, "enum": values}
+
+
+def _json_default(default: Any) -> Any:
+    if isinstance(default, Enum):
+        default = default.value
+    if type(default) in _JSON_TYPES and not (isinstance(default, float) and not math.isfinite(default)):
+        return default
+    return ABSENT
+
+
+def object_schema(record: type, where: str, *, strict: bool = True) -> tuple[Schema, bool]:
+    """Return the schema of a record, and whether it is one that servers enforce to the letter.
+
+    That form requires every member, so one with a default takes null in its place: where None is the default anyway
+    nothing changes, and where the type has no None of its own, null stands for the default. A class where neither
+    holds, or that has open mappings, ``Any``, or tuples of several types, keeps an ordinary schema.
+
+    Args:
+        record: The class.
+        where: What to call it in errors.
+        strict: Whether the strict form is wanted at all.
+
+    Raises:
+        ConfigurationError: a type in it has no schema; ``field`` is its path.
+    """
+    if strict:
+        try:
+            return _Derivation(where, strict=True).whole(record), True
+        except _Loose:
+            pass
+    return _Derivation(where, strict=False).whole(record), False
+
+
+_STRICT_KEYWORDS: Final = frozenset(
+    re.findall(
+        r"\S+",
+        """
+        type properties required additionalProperties items anyOf enum const $ref $defs definitions title description
+        format pattern minLength maxLength minimum maximum exclusiveMinimum exclusiveMaximum multipleOf minItems
+        maxItems
+        """,
+    )
+)
+_NESTED: Final = ("properties", "$defs", "definitions")
+
+
+def is_strict(schema: object) -> bool:
+    """Whether servers can enforce a schema to the letter: every object closed, and every property required."""
+    try:
+        return _is_strict(schema)
+    except (TypeError, ValueError, AttributeError, RecursionError):  # it is no schema at all
+        return False
+
+
+def _is_strict(schema: Any) -> bool:
+    if not schema or not _STRICT_KEYWORDS.issuperset(schema.keys()):
+        return False
+    kind = schema.get("type")
+    kinds = kind if isinstance(kind, (list, tuple)) else [kind]
+    if "object" in kinds or "properties" in schema:
+        if schema.get("additionalProperties") is not False:
+            return False
+        if set(schema.get("properties", {})) != set(schema.get("required", ())):
+            return False
+    if "array" in kinds and "items" not in schema:
+        return False
+    nested = [part for word in _NESTED for part in schema.get(word, {}).values()]
+    nested += [*schema.get("anyOf", ()), *([schema["items"]] if "items" in schema else [])]
+    return all(_is_strict(each) for each in nested)

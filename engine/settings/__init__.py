@@ -1,0 +1,1 @@
+"""What callers set: servers, budgets, limits, retries, and the options of a turn."""

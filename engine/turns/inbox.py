@@ -1,0 +1,141 @@
+"""What a turn holds for whoever reads it: events that have arrived and were not taken yet.
+
+What says who is parked and who was rescheduled has to be right at any time, so there a KeyboardInterrupt waits.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+import trio
+
+from engine.settings.turn_options import Limits
+from engine.values.turn_events import TextDelta, ThinkingDelta, ToolCallDelta, TurnEvent
+
+__all__ = ["Inbox"]
+
+_DELTAS: Final = (TextDelta, ThinkingDelta, ToolCallDelta)
+_EVENTS_PER_CHECKPOINT: Final = 64
+
+# What may come at once for a reader that waits: it is not behind until it has been woken.
+_AT_ONCE: Final = 128
+
+
+class Inbox:
+    """A turn's events, bounded in number and in bytes of text.
+
+    Args:
+        limits: Merged limits.
+        keeping: Whether anybody will read; if not, nothing is kept.
+
+    Attributes:
+        held: Bytes of text of the events in it, as UTF-8.
+    """
+
+    def __init__(self, limits: Limits, *, keeping: bool) -> None:
+        self._max_events = limits.number("buffer_events")
+        self._max_held = limits.number("buffer_bytes")
+        self._keeping = keeping
+        self._events: deque[TurnEvent] = deque()
+        self._parked: trio.lowlevel.Task | None = None
+        self._reading = False
+        self._closed = False
+        self._taken = 0
+        self.held: int = 0
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    # --- the turn's side ---
+
+    def put(self, events: Sequence[TurnEvent]) -> bool:
+        """Keep events for the next `wake`; returns whether they are too many."""
+        if not self._keeping or self._closed:
+            return False
+        for event in events:
+            self._events.append(event)
+            self.held += _weight(event)
+        allowed = self._max_events + (_AT_ONCE if self._reading else 0)
+        return len(self._events) > allowed or self.held > self._max_held
+
+    @trio.lowlevel.enable_ki_protection
+    def wake(self) -> None:
+        """Wake whoever waits for an event, if there is one."""
+        if self._parked is not None and (self._events or self._closed):
+            trio.lowlevel.reschedule(self._parked)
+            self._parked = None
+
+    def close(self) -> None:
+        """Nothing more will be put in; what is in it can still be taken."""
+        self._closed = True
+        self.wake()
+
+    def discard(self) -> None:
+        """Throw away what is in it, and keep nothing from now on."""
+        self._keeping = False
+        self._events.clear()
+        self.held = 0
+
+    # --- the reader's side ---
+
+    def check_reader(self) -> None:
+        """Raise `RuntimeError` if somebody else is reading."""
+        if self._reading:
+            raise RuntimeError("another task is reading this turn")
+
+    def ready(self) -> bool:
+        """Whether an event can be taken without waiting; now and then not, so that others get their turn."""
+        if self._reading:
+            self.check_reader()
+        self._taken += 1
+        return bool(self._events) and self._taken % _EVENTS_PER_CHECKPOINT != 0
+
+    async def wait(self) -> None:
+        """Wait until there is something to take, or never will be. Cancelling it takes nothing."""
+        self._reading = True
+        try:
+            if self._events or self._closed:
+                await trio.lowlevel.checkpoint()
+            while not self._events and not self._closed:
+                await self._park()
+        finally:
+            self._reading = False
+
+    async def wait_closed(self) -> None:
+        """Wait for the end, and keep nothing until then. Cancelling it only stops waiting."""
+        self.check_reader()
+        self.discard()
+        self._reading = True
+        try:
+            if self._closed:
+                await trio.lowlevel.checkpoint()
+            while not self._closed:
+                await self._park()
+        finally:
+            self._reading = False
+
+    @trio.lowlevel.enable_ki_protection
+    async def _park(self) -> None:
+        def abort(_: object) -> trio.lowlevel.Abort:
+            self._parked = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        self._parked = trio.lowlevel.current_task()  # there is one reader at most, so this is all that is needed
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
+    def take(self) -> TurnEvent | None:
+        """Take the oldest event; None where there is none."""
+        if not self._events:
+            return None
+        event = self._events.popleft()
+        self.held -= _weight(event)
+        return event
+
+
+def _weight(event: TurnEvent) -> int:
+    """Bytes of the text an event holds, as UTF-8."""
+    if not isinstance(event, _DELTAS):
+        return 0
+    return len(event.delta) if event.delta.isascii() else len(event.delta.encode("utf-8", "surrogatepass"))

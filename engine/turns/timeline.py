@@ -1,0 +1,105 @@
+"""The times of one turn: the moments it has reached, the budgets that run, and the scope that ends with them."""
+
+from __future__ import annotations
+
+import trio
+
+from engine.protocol.budgets import Budgets
+from engine.protocol.failures import Expired
+from engine.settings.turn_options import Timeouts
+from engine.values.reports import PhaseSeconds
+
+__all__ = ["Timeline"]
+
+_OF_AN_ATTEMPT = ("connected", "sent", "first_event")
+_PHASES_OF_AN_ATTEMPT = ("connect", "send", "first_event", "idle")
+
+# What bounds the way to the first event over all attempts, and since when.
+_OVER_ALL = (("granted", "start"), ("entered", "turn"))
+
+
+class Timeline:
+    """What has happened to a turn so far, and when the next budget runs out.
+
+    Args:
+        timeouts: Merged timeouts.
+    """
+
+    def __init__(self, timeouts: Timeouts) -> None:
+        self._timeouts = timeouts
+        self._budgets = Budgets(timeouts)
+        self._moments: dict[str, float] = {}
+        self._scope: trio.CancelScope | None = None
+
+    def scope(self) -> trio.CancelScope:
+        """Make the scope that follows the running budgets from now on; the one before it no longer does."""
+        self._scope = trio.CancelScope(deadline=self._budgets.deadline)
+        return self._scope
+
+    def reach(self, moment: str, now: float) -> None:
+        """Note when something happened."""
+        self._moments[moment] = now
+
+    def begin(self, moment: str, phase: str, now: float) -> None:
+        """Note that something happened with which a phase begins."""
+        self.reach(moment, now)
+        self.start(phase, now)
+
+    def reached(self, moment: str) -> bool:
+        """Whether it has happened."""
+        return moment in self._moments
+
+    def at(self, moment: str) -> float:
+        """When it happened."""
+        return self._moments[moment]
+
+    def start(self, phase: str, since: float) -> None:
+        """Let a budget run; one that runs already is started again."""
+        self._budgets.start(phase, since)
+        self._follow()
+
+    def stop(self, *phases: str) -> None:
+        """Stop budgets whose purpose is fulfilled."""
+        self._budgets.stop(*phases)
+        self._follow()
+
+    def turn_over(self, ended: str, begun: str, since: float) -> None:
+        """Let one budget run in place of another."""
+        self._budgets.stop(ended)
+        self.start(begun, since)
+
+    def _follow(self) -> None:
+        # Setting a deadline costs more than everything else here.
+        if self._scope is not None and self._scope.deadline != self._budgets.deadline:
+            self._scope.deadline = self._budgets.deadline
+
+    def expired(self, now: float) -> Expired | None:
+        """The budget that has run out; see `Budgets.expired`."""
+        return self._budgets.expired(now)
+
+    def left_to_start(self, now: float) -> float:
+        """Seconds until the turn has to have had its first event, whatever the attempt."""
+        return min(self._moments[moment] + self._timeouts.of(phase) for moment, phase in _OVER_ALL) - now
+
+    def begin_again(self) -> None:
+        """Another attempt: what belongs to the one before is over, what holds for all of them goes on."""
+        for moment in _OF_AN_ATTEMPT:
+            self._moments.pop(moment, None)
+        self._budgets.stop(*_PHASES_OF_AN_ATTEMPT)
+        self.start("start", self._moments["granted"])
+
+    def seconds(self) -> PhaseSeconds:
+        """How long each phase took."""
+
+        def between(start: str, end: str) -> float | None:
+            if start in self._moments and end in self._moments:
+                return self._moments[end] - self._moments[start]
+            return None
+
+        return PhaseSeconds(
+            queue=between("entered", "granted"),
+            connect=between("granted", "connected"),
+            send=between("connected", "sent"),
+            first_event=between("sent", "first_event"),
+            total=between("entered", "ended"),
+        )

@@ -1,0 +1,486 @@
+"""What a conversation is made of: blocks, messages, tools and the context that holds them.
+
+Plain frozen values. Their reprs give sizes and never contents, so a traceback or a log line cannot leak a prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, Literal, Protocol, TypeAlias
+
+from attrs import Attribute, field, frozen
+from attrs.validators import optional
+
+from engine.values.errors import ConfigurationError
+
+__all__ = [
+    "AnyTool",
+    "AssistantBlock",
+    "AssistantMessage",
+    "Context",
+    "DescribedTool",
+    "DeveloperMessage",
+    "File",
+    "Image",
+    "Message",
+    "OutputItem",
+    "Refusal",
+    "StopReason",
+    "Text",
+    "Thinking",
+    "Tool",
+    "ToolCall",
+    "ToolResult",
+    "Usage",
+    "UserBlock",
+    "UserMessage",
+]
+
+StopReason: TypeAlias = Literal["stop", "length", "tool_use"]
+
+
+def size_only(value: Any) -> str:
+    """Stand in for a value in a repr: how much of it there is, nothing of what it says."""
+    if value is None:
+        return "None"
+    return f"<{len(value)}>"
+
+
+def _listed(given: Any, where: str, wanted: str) -> tuple[Any, ...]:
+    """Take a collection as a tuple. Strings and mappings are collections too, of what nobody means here."""
+    if isinstance(given, Iterable) and not isinstance(given, (str, bytes, Mapping)):
+        return tuple(given)
+    raise ConfigurationError(where, f"is a {type(given).__name__}, not a sequence of {wanted}")
+
+
+def _annotations(given: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    return _listed(given, "text annotations", "mappings")
+
+
+def _logprobs(given: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    return _listed(given, "text logprobs", "mappings")
+
+
+def _where(instance: object, attribute: Attribute[Any]) -> str:
+    return f"{type(instance).__name__}.{attribute.name}"
+
+
+def _string(instance: object, attribute: Attribute[Any], value: str) -> None:
+    if not isinstance(value, str):
+        raise ConfigurationError(_where(instance, attribute), f"is a {type(value).__name__}, not a string")
+
+
+def _name(instance: object, attribute: Attribute[Any], value: str) -> None:
+    _string(instance, attribute, value)
+    if not value:
+        raise ConfigurationError(_where(instance, attribute), "is empty")
+
+
+def _call_id(instance: object, attribute: Attribute[Any], value: str) -> None:
+    _name(instance, attribute, value)
+    if not value.strip():
+        raise ConfigurationError(_where(instance, attribute), "is blank")
+
+
+def _call_kind(instance: object, attribute: Attribute[Any], value: str) -> None:
+    if value not in ("function", "custom"):
+        raise ConfigurationError(_where(instance, attribute), 'must be "function" or "custom"')
+
+
+def _mapping(instance: object, attribute: Attribute[Any], value: Mapping[str, Any]) -> None:
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(_where(instance, attribute), f"is a {type(value).__name__}, not a mapping")
+
+
+@frozen
+class Text:
+    """A piece of text.
+
+    Attributes:
+        text: The text itself.
+        phase: ``"commentary"`` or ``"final_answer"`` where the model said which; replay it unchanged.
+        item_id: The server's id of the message item it came in.
+        annotations: Citations as the server sent them.
+        logprobs: One object per token, where they were asked for.
+        extra: What else that item said, under its wire names (``agent``, …); sent back unchanged.
+    """
+
+    text: str = field(repr=size_only, validator=_string)
+    phase: str | None = None
+    item_id: str | None = None
+    annotations: tuple[Mapping[str, Any], ...] = field(default=(), converter=_annotations, repr=size_only)
+    logprobs: tuple[Mapping[str, Any], ...] = field(default=(), converter=_logprobs, kw_only=True, repr=size_only)
+    extra: Mapping[str, Any] = field(factory=dict, kw_only=True, hash=False, repr=size_only, validator=_mapping)
+
+
+@frozen
+class Thinking:
+    """What the model disclosed of its reasoning.
+
+    Attributes:
+        text: The summary, or the reasoning text where the server sends that instead.
+        signature: JSON text of what a replay needs: the item's type, its id when it starts with ``rs_``, summary and
+            encrypted content. None when it cannot be replayed.
+        extra: What else the item said, under its wire names (``agent``, …); sent back unchanged.
+    """
+
+    text: str = field(repr=size_only, validator=_string)
+    signature: str | None = field(default=None, repr=size_only, validator=optional(_string))
+    extra: Mapping[str, Any] = field(factory=dict, kw_only=True, hash=False, repr=size_only, validator=_mapping)
+
+
+@frozen
+class ToolCall:
+    """The model asks for a tool to be run.
+
+    Attributes:
+        id: ``call_id|item_id``, or the call id alone when the item had no id.
+        name: The tool's name.
+        arguments: The parsed arguments; empty when they are not a JSON object or the tool takes free text.
+        raw_arguments: The arguments exactly as the model wrote them: JSON text, or a custom tool's free text. Where a
+            call made by hand has none, `arguments` are sent.
+        kind: ``"function"`` or ``"custom"``.
+        extra: What else the item said, under its wire names (``namespace``, ``caller``, …); sent back unchanged.
+    """
+
+    id: str = field(validator=_name)
+    name: str = field(validator=_name)
+    arguments: Mapping[str, Any] = field(factory=dict, repr=size_only, validator=_mapping)
+    raw_arguments: str = field(default="", repr=size_only, validator=_string)
+    kind: Literal["function", "custom"] = field(default="function", validator=_call_kind)
+    extra: Mapping[str, Any] = field(factory=dict, kw_only=True, hash=False, repr=size_only, validator=_mapping)
+
+    def __attrs_post_init__(self) -> None:
+        if not self.call_id.strip():
+            raise ConfigurationError("ToolCall.id", "has no call id before the |")
+
+    @property
+    def call_id(self) -> str:
+        """The part of the id that pairs a call with its output."""
+        return self.id.partition("|")[0]
+
+    @property
+    def item_id(self) -> str | None:
+        """The server's id of the item, None when it had none."""
+        return self.id.partition("|")[2] or None
+
+
+@frozen
+class Refusal:
+    """The model declines, in its own words.
+
+    Attributes:
+        refusal: Those words.
+        item_id: The server's id of the message item it came in.
+        phase: Of that message, where the model said one; replay it unchanged.
+        extra: What else that item said, under its wire names (``agent``, …); sent back unchanged.
+    """
+
+    refusal: str = field(repr=size_only, validator=_string)
+    item_id: str | None = None
+    phase: str | None = None
+    extra: Mapping[str, Any] = field(factory=dict, kw_only=True, hash=False, repr=size_only, validator=_mapping)
+
+
+@frozen
+class OutputItem:
+    """An output item that has no block of its own (hosted tools, compaction, …), kept whole so it can be replayed.
+
+    Attributes:
+        item: The item as the server sent it.
+    """
+
+    item: Mapping[str, Any] = field(repr=False, validator=_mapping)
+
+    @property
+    def type(self) -> str:
+        """The item's wire type, for example ``"web_search_call"``."""
+        return str(self.item.get("type", ""))
+
+
+@frozen
+class Image:
+    """An image for the model to look at. Give exactly one of ``url`` and ``file_id``.
+
+    Attributes:
+        url: An https URL, or a ``data:`` URL holding the image itself.
+        file_id: The id of an uploaded file.
+        detail: ``"low"``, ``"high"``, ``"auto"`` or ``"original"``.
+    """
+
+    url: str | None = field(default=None, repr=size_only, validator=optional(_name))
+    file_id: str | None = field(default=None, validator=optional(_name))
+    detail: str = field(default="auto", validator=_name)
+
+    def __attrs_post_init__(self) -> None:
+        if (self.url is None) == (self.file_id is None):
+            raise ConfigurationError("image", "give exactly one of url and file_id")
+
+
+@frozen
+class File:
+    """A document for the model to read. Give exactly one of ``file_id``, ``url`` and ``data``.
+
+    Attributes:
+        file_id: The id of an uploaded file.
+        url: Where the server can fetch it.
+        data: The file itself as a ``data:`` URL.
+        filename: Its name; the server wants one with ``data``.
+    """
+
+    file_id: str | None = field(default=None, validator=optional(_name))
+    url: str | None = field(default=None, repr=size_only, validator=optional(_name))
+    data: str | None = field(default=None, repr=size_only, validator=optional(_name))
+    filename: str | None = field(default=None, repr=size_only, validator=optional(_name))
+
+    def __attrs_post_init__(self) -> None:
+        if sum(source is not None for source in (self.file_id, self.url, self.data)) != 1:
+            raise ConfigurationError("file", "give exactly one of file_id, url and data")
+
+
+# Items that a response holds where the server itself ran what a program of the model's called.
+_OUTPUTS: Final = frozenset({"function_call_output", "custom_tool_call_output"})
+
+AssistantBlock: TypeAlias = Text | Thinking | ToolCall | Refusal | OutputItem
+UserBlock: TypeAlias = Text | Image | File
+
+
+@frozen
+class Usage:
+    """Tokens as the server counted them; None for what it did not report, never zero in its place.
+
+    Attributes:
+        input_tokens: All input tokens, cached ones included.
+        output_tokens: All output tokens, reasoning ones included.
+        total_tokens: Their sum as the server gives it, else computed when both parts are known.
+        cached_tokens: Input tokens read from the prompt cache.
+        cache_write_tokens: Input tokens written to the prompt cache.
+        reasoning_tokens: Output tokens spent on reasoning.
+    """
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    total_tokens: int | None = None
+    cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+
+def _assistant_blocks(content: str | Iterable[AssistantBlock]) -> tuple[AssistantBlock, ...]:
+    if isinstance(content, str):
+        return (Text(content),) if content else ()
+    return _listed(content, "assistant message content", "blocks")
+
+
+def _tools(given: Iterable[AnyTool]) -> tuple[AnyTool, ...]:
+    return _listed(given, "context tools", "tools")
+
+
+def _messages(given: Iterable[Message]) -> tuple[Message, ...]:
+    return _listed(given, "context messages", "messages")
+
+
+def _user_blocks(content: str | UserBlock | Iterable[UserBlock]) -> tuple[UserBlock, ...]:
+    if isinstance(content, str):
+        return (Text(content),)
+    if isinstance(content, (Text, Image, File)):
+        return (content,)
+    return _listed(content, "content", "blocks")
+
+
+def _bare_call_id(given: str) -> str:
+    return given.partition("|")[0] if isinstance(given, str) else given
+
+
+def _check_blocks(where: str, blocks: Sequence[object], allowed: tuple[type, ...]) -> None:
+    for number, block in enumerate(blocks):
+        if not isinstance(block, allowed):
+            names = ", ".join(kind.__name__ for kind in allowed)
+            raise ConfigurationError(f"{where}[{number}]", f"is a {type(block).__name__}, not one of {names}")
+
+
+@frozen
+class UserMessage:
+    """What the user says.
+
+    Attributes:
+        content: Text, images and files; a plain string is one text.
+    """
+
+    content: tuple[UserBlock, ...] = field(converter=_user_blocks, repr=size_only)
+
+    def __attrs_post_init__(self) -> None:
+        _check_blocks("user message content", self.content, (Text, Image, File))
+
+
+@frozen
+class DeveloperMessage:
+    """What the application says to the model, with more weight than the user's words."""
+
+    text: str = field(repr=size_only, validator=_string)
+
+
+@frozen
+class ToolResult:
+    """What a tool gave back.
+
+    Attributes:
+        call_id: Of the call it answers; the ``call_id|item_id`` form is understood too.
+        content: Text, images and files; a plain string is one text.
+        is_error: Whether the tool failed; the model is told so.
+        kind: Of the call: ``"function"`` or ``"custom"``.
+        extra: What else the output says, under its wire names. The ``caller`` and ``namespace`` of the call need not be
+            given: they are taken from the call, where the context holds it. None leaves one out.
+    """
+
+    call_id: str = field(converter=_bare_call_id, validator=_call_id)
+    content: tuple[UserBlock, ...] = field(converter=_user_blocks, repr=size_only)
+    is_error: bool = False
+    kind: Literal["function", "custom"] = field(default="function", validator=_call_kind)
+    extra: Mapping[str, Any] = field(factory=dict, kw_only=True, hash=False, repr=size_only, validator=_mapping)
+
+    def __attrs_post_init__(self) -> None:
+        _check_blocks("tool result content", self.content, (Text, Image, File))
+
+
+@frozen
+class AssistantMessage:
+    """What the model answered.
+
+    Attributes:
+        content: Blocks in the order of the response's items; a plain string is one text.
+        stop_reason: ``"stop"``, ``"length"`` (the token limit cut it) or ``"tool_use"`` (it waits for tool results);
+            None on a partial message.
+        usage: Token counts, None when the server reported none.
+        model: The model that answered, as the server names it.
+        response_id: The server's id of the response.
+        stored: Whether the server keeps it, as it said itself; the ids of what it does not keep are never sent back.
+        parsed: The answer as the value that `engine.TurnOptions.text_format` asked for, None when it asked for none.
+            It follows from the text, so it takes no part in comparisons.
+    """
+
+    content: tuple[AssistantBlock, ...] = field(default=(), converter=_assistant_blocks, repr=size_only)
+    stop_reason: StopReason | None = None
+    usage: Usage | None = None
+    model: str | None = None
+    response_id: str | None = None
+    stored: bool | None = field(default=None, kw_only=True)
+    parsed: Any = field(default=None, kw_only=True, repr=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        _check_blocks("assistant message content", self.content, (Text, Thinking, ToolCall, Refusal, OutputItem))
+
+    def _kept_texts(self) -> list[Text]:
+        """The texts that make up the answer: final ones if the model marked any, else those without a phase."""
+        texts = [block for block in self.content if isinstance(block, Text)]
+        final = [block for block in texts if block.phase == "final_answer" and block.text]
+        return final or [block for block in texts if block.phase is None]
+
+    @property
+    def text(self) -> str:
+        """The answer: the texts marked final if there are any, else those without a phase."""
+        return "".join(block.text for block in self._kept_texts())
+
+    @property
+    def commentary(self) -> str:
+        """What the model said along the way and marked as commentary."""
+        return "".join(block.text for block in self.content if isinstance(block, Text) and block.phase == "commentary")
+
+    @property
+    def phase(self) -> str | None:
+        """The phase of the answer's texts, None when they carry none."""
+        phases = {block.phase for block in self._kept_texts()}
+        return phases.pop() if len(phases) == 1 else None
+
+    @property
+    def refusal(self) -> str:
+        """The model's refusal, empty when it did not refuse."""
+        return "".join(block.refusal for block in self.content if isinstance(block, Refusal))
+
+    @property
+    def thinking(self) -> tuple[Thinking, ...]:
+        """The reasoning blocks, in order."""
+        return tuple(block for block in self.content if isinstance(block, Thinking))
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The tool calls, in order."""
+        return tuple(block for block in self.content if isinstance(block, ToolCall))
+
+    @property
+    def unanswered(self) -> tuple[ToolCall, ...]:
+        """The tool calls that wait for results: all but those whose outputs the response holds itself."""
+        calls = self.tool_calls
+        if not calls:
+            return ()
+        outputs = (block.item for block in self.content if isinstance(block, OutputItem) and block.type in _OUTPUTS)
+        answered = [item.get("call_id") for item in outputs]
+        return tuple(call for call in calls if call.call_id not in answered)
+
+
+Message: TypeAlias = UserMessage | DeveloperMessage | AssistantMessage | ToolResult
+
+
+@frozen
+class Tool:
+    """A function the model may call, described by its schema.
+
+    Attributes:
+        name: The function's name.
+        description: What it does, for the model.
+        parameters: JSON schema of its arguments object.
+        strict: Whether the model's arguments must satisfy the schema exactly; None leaves it to the server.
+    """
+
+    name: str = field(validator=_name)
+    description: str | None = field(default=None, repr=size_only, validator=optional(_string))
+    parameters: Mapping[str, Any] = field(factory=dict, repr=size_only, validator=_mapping)
+    strict: bool | None = None
+
+
+class DescribedTool(Protocol):
+    """A tool that is more than its description, such as `engine.FunctionTool`."""
+
+    @property
+    def tool(self) -> Tool:
+        """What the model is told of it."""
+        ...
+
+
+AnyTool: TypeAlias = Tool | DescribedTool | Mapping[str, Any]
+
+
+def _check_tools(tools: Iterable[object]) -> None:
+    for number, tool in enumerate(tools):
+        if not isinstance(tool, (Tool, Mapping)) and not isinstance(getattr(tool, "tool", None), Tool):
+            problem = f"is a {type(tool).__name__}, not one of Tool, FunctionTool, Mapping"
+            raise ConfigurationError(f"context tools[{number}]", problem)
+
+
+@frozen
+class Context:
+    """What one request tells the model.
+
+    Attributes:
+        messages: The conversation so far, oldest first.
+        instructions: What holds for the whole conversation; sent again with every request.
+        tools: What the model may call: `engine.FunctionTool` and whatever else has a `Tool` as its ``tool``, plain
+            `Tool` records, or mappings in wire form for hosted and custom tools.
+    """
+
+    messages: tuple[Message, ...] = field(default=(), converter=_messages, repr=size_only)
+    instructions: str | None = field(default=None, kw_only=True, validator=optional(_string), repr=size_only)
+    tools: tuple[AnyTool, ...] = field(default=(), kw_only=True, converter=_tools, repr=size_only)
+
+    def __attrs_post_init__(self) -> None:
+        _check_blocks("context messages", self.messages, (UserMessage, DeveloperMessage, AssistantMessage, ToolResult))
+        _check_tools(self.tools)
+
+    @classmethod
+    def of(cls, prompt: str | Context) -> Context:
+        """Return ``prompt`` as a context; a plain string is one user message without history."""
+        if isinstance(prompt, str):
+            return cls((UserMessage(prompt),))
+        if isinstance(prompt, Context):
+            return prompt
+        raise ConfigurationError("context", f"is a {type(prompt).__name__}, not a string or a Context")

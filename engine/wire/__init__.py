@@ -1,0 +1,1 @@
+"""The vocabulary of the protocol: events, items, requests, and the codec that reads them."""

@@ -1,0 +1,221 @@
+"""JSON text to events and back.
+
+Text is read strictly (RFC 8259): ``NaN`` and ``Infinity``, which Python's parser would admit, are refused both ways. A
+number too large for a double still reads as an infinity, and an object that holds one cannot be written again.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any, Final, Literal, NoReturn, TypeAlias
+
+from engine.wire.account_events import ACCOUNT_EVENT_CLASSES
+from engine.wire.base import DRIFT, JsonObject, StructureTable, WireObject, attach
+from engine.wire.control_events import CONTROL_EVENT_CLASSES
+from engine.wire.events import EVENT_CLASSES, Chunks, ServerEvent, UnknownEvent
+from engine.wire.requests import (
+    ClientEvent,
+    CreateText,
+    ResponseCreate,
+    ResponseInject,
+    ResponseSteer,
+    UnknownClientEvent,
+    structure_client_event,
+)
+from engine.wire.tool_events import TOOL_EVENT_CLASSES
+
+__all__ = [
+    "SERVER_EVENT_CLASSES",
+    "Malformation",
+    "MalformedFrame",
+    "decode",
+    "decode_client_event",
+    "decode_object",
+    "encode",
+    "encode_create",
+    "parse_object",
+]
+
+Malformation: TypeAlias = Literal["not JSON", "not an object", "no type", "nested too deep"]
+
+
+class MalformedFrame(Exception):
+    """What arrived is no event at all. The peer broke the protocol; nothing of what it sent is in the text.
+
+    Attributes:
+        reason: What is wrong with it.
+    """
+
+    def __init__(self, reason: Malformation) -> None:
+        super().__init__(reason)
+        self.reason: Final[Malformation] = reason
+
+
+SERVER_EVENT_CLASSES: Final[Mapping[str, type[ServerEvent]]] = {
+    **EVENT_CLASSES,
+    **CONTROL_EVENT_CLASSES,
+    **TOOL_EVENT_CLASSES,
+    **ACCOUNT_EVENT_CLASSES,
+}
+"""The class of every known event type."""
+
+
+def _refuse_constant(_: str) -> NoReturn:
+    raise ValueError("not a JSON number")
+
+
+_decoder: Final = json.JSONDecoder(parse_constant=_refuse_constant)
+_raw_decode: Final = _decoder.raw_decode
+_events: Final = StructureTable(SERVER_EVENT_CLASSES, UnknownEvent)
+_ready: Final = _events.ready
+
+
+def parse_object(text: str) -> JsonObject:
+    """Read text that is to be one JSON object.
+
+    Raises:
+        MalformedFrame: It is not.
+    """
+    # Raised outside the handlers: a parser's error holds the whole document, and as a context would carry it along.
+    reason: Malformation = "not JSON"
+    try:
+        value = _decoder.decode(text)
+    except ValueError:
+        pass
+    except RecursionError:
+        reason = "nested too deep"
+    else:
+        if value.__class__ is dict:
+            return value
+        reason = "not an object"
+    raise MalformedFrame(reason)
+
+
+def decode(text: str) -> ServerEvent:
+    """Read one frame, or the data of one SSE event.
+
+    Raises:
+        MalformedFrame: It is no JSON object with a type. Unknown types and shapes are no errors but `UnknownEvent`.
+    """
+    # The short way for what arrives a hundred times a second: no argument checks, no white space, a type met before.
+    raw = None
+    with_rest = True
+    try:
+        raw, end = _raw_decode(text)
+        with_rest = end != len(text)
+    except (ValueError, RecursionError):
+        pass
+    if with_rest or raw.__class__ is not dict:
+        raw = parse_object(text)
+    try:
+        return _ready[raw["type"]](raw)
+    except DRIFT:
+        pass
+    return decode_object(raw)
+
+
+def decode_object(raw: JsonObject) -> ServerEvent:
+    """Give a parsed event its class. The object is kept, not copied.
+
+    An object without a type is an error when it has an ``error`` member, and a batch when it has ``chunks``.
+
+    Raises:
+        MalformedFrame: It has no type and is neither.
+    """
+    event = _events(raw, raw.get("type"))
+    if event.__class__ is UnknownEvent and (not event.type or "chunks" in raw):
+        return _decode_irregular(raw)
+    return event
+
+
+def _decode_irregular(raw: JsonObject) -> ServerEvent:
+    if _is_batch(raw):
+        batch = Chunks(tuple(_flatten(raw)))
+        attach(batch, raw)
+        return batch
+    if raw.get("type") is None and isinstance(raw.get("error"), dict | str):
+        return _events(raw, "error")
+    event = _events(raw, raw.get("type"))
+    if event.type:
+        return event
+    raise MalformedFrame("no type")
+
+
+def _is_batch(raw: JsonObject) -> bool:
+    wire_type = raw.get("type")
+    return isinstance(raw.get("chunks"), list) and not (
+        isinstance(wire_type, str) and wire_type in SERVER_EVENT_CLASSES
+    )
+
+
+def _flatten(batch: JsonObject) -> Iterator[ServerEvent]:
+    # By a stack rather than by recursion: how deep batches nest is the peer's choice.
+    pending = [batch]
+    while pending:
+        raw = pending.pop()
+        if _is_batch(raw):
+            pending.extend(each for each in reversed(raw["chunks"]) if isinstance(each, dict))
+            continue
+        with suppress(MalformedFrame):
+            yield decode_object(raw)
+
+
+def decode_client_event(text: str) -> ClientEvent:
+    """Read what a client sent.
+
+    Raises:
+        MalformedFrame: It is no JSON object. Unknown types and shapes are `UnknownClientEvent`.
+    """
+    return structure_client_event(parse_object(text))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, WireObject):
+        return value.raw
+    if isinstance(value, ResponseCreate | ResponseSteer | ResponseInject | UnknownClientEvent):
+        return value.to_wire()
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+_encoder: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_plain)
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+
+
+def encode_create(body: Mapping[str, Any]) -> CreateText:
+    """Write a request body in the pieces it is sent in.
+
+    Raises:
+        TypeError: Something in it has no JSON form.
+        ValueError: Something in it is not finite, or contains itself.
+        RecursionError: It is nested too deep.
+    """
+    given = body.get("input")
+    members = encode({name: value for name, value in body.items() if name != "input"})[1:-1]
+    if isinstance(given, list):
+        # Items that are no objects are for the server to refuse.
+        return CreateText(members, tuple(encode({"": item})[4:-1] for item in given))
+    return CreateText(members, None, encode({"": given})[4:-1] if "input" in body else None)
+
+
+def encode(value: WireObject | ClientEvent | Mapping[str, Any]) -> str:
+    """Write an event, an item, a part, a request or a plain mapping as compact JSON.
+
+    What was decoded is written with every member it came with, known or not. The text can always be sent as UTF-8:
+    halves of surrogate pairs, which JSON text can smuggle in, are written as escapes.
+
+    Raises:
+        TypeError: Something in it has no JSON form.
+        ValueError: Something in it is not finite, or contains itself.
+    """
+    text = _encoder.encode(value)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # Inside a JSON text they can only stand in strings, where an escape says the same.
+        return _SURROGATE.sub(lambda half: f"\\u{ord(half.group()):04x}", text)
+    return text

@@ -1,0 +1,223 @@
+"""Server events that answer a client's steering, injection or interruption, and errors.
+
+Steering and errors are in the Responses API reference, injection in its multi-agent beta; interruption has been seen on
+the ChatGPT back end only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Final
+
+from attrs import frozen
+
+from engine.wire.base import JsonObject, WireField, header_fields, member
+from engine.wire.events import OutputEvent, ServerEvent
+from engine.wire.items import Item, structure_items
+
+__all__ = [
+    "CONTROL_EVENT_CLASSES",
+    "ErrorEvent",
+    "InjectCreated",
+    "InjectFailed",
+    "InterruptAccepted",
+    "InterruptFailed",
+    "OutputItemInterrupted",
+    "SteerAccepted",
+    "SteerEvent",
+    "SteerFailed",
+    "SteerPending",
+]
+
+
+@frozen(repr=False, eq=False)
+class SteerEvent(ServerEvent):
+    """What became of a steer.
+
+    Attributes:
+        steer: Its ``id`` (absent when it was refused before one was given), ``previous_response_id``, and on failure
+            the ``input`` sent back.
+    """
+
+    steer: JsonObject
+
+    @property
+    def steer_id(self) -> str | None:
+        """The id the server gave the submission."""
+        value = self.steer.get("id")
+        return value if isinstance(value, str) else None
+
+    @property
+    def previous_response_id(self) -> str | None:
+        """The response that is being steered."""
+        value = self.steer.get("previous_response_id")
+        return value if isinstance(value, str) else None
+
+
+@frozen(repr=False, eq=False)
+class SteerAccepted(SteerEvent):
+    """The server queued the input and owns it; the successor's `ResponseCreated` commits it."""
+
+
+@frozen(repr=False, eq=False)
+class SteerPending(SteerEvent):
+    """The input waits for the client, which fills the stubs in a new request.
+
+    Attributes:
+        reason: An open set; known is ``waiting_for_required_input``.
+    """
+
+    reason: ClassVar[WireField[str]] = WireField(str)
+
+    @property
+    def required_input(self) -> tuple[Item, ...]:
+        """Stubs of the items the request must bring. A stub may be too bare for its class: go by its ``raw``."""
+        return structure_items(self.raw.get("required_input"))
+
+
+@frozen(repr=False, eq=False)
+class SteerFailed(SteerEvent):
+    """The input was not taken, or could not be committed after all."""
+
+    @property
+    def code(self) -> str | None:
+        """Why, an open set; for example ``too_many_pending_steers``."""
+        return member(self.raw, "error", "code")
+
+    @property
+    def message(self) -> str | None:
+        """Why, in words."""
+        return member(self.raw, "error", "message")
+
+
+@frozen(repr=False, eq=False)
+class InjectCreated(ServerEvent):
+    """Injected items were taken. It may follow the response's terminal."""
+
+    response_id: str
+
+
+@frozen(repr=False, eq=False)
+class InjectFailed(ServerEvent):
+    """Injected items were not taken; ``input`` is what was sent."""
+
+    response_id: str
+
+    @property
+    def input(self) -> Any:
+        """The items sent back."""
+        return self.raw.get("input")
+
+    @property
+    def code(self) -> str | None:
+        """``response_already_completed`` or ``response_not_found``."""
+        return member(self.raw, "error", "code")
+
+    @property
+    def message(self) -> str | None:
+        """Why, in words."""
+        return member(self.raw, "error", "message")
+
+
+@frozen(repr=False, eq=False)
+class InterruptAccepted(ServerEvent):
+    """The response is being interrupted."""
+
+    response_id: ClassVar[WireField[str]] = WireField(str)
+
+
+@frozen(repr=False, eq=False)
+class InterruptFailed(ServerEvent):
+    """The response cannot be interrupted."""
+
+    response_id: ClassVar[WireField[str]] = WireField(str)
+
+    @property
+    def code(self) -> str | None:
+        """Why, where the server says so."""
+        return member(self.raw, "error", "code")
+
+
+@frozen(repr=False, eq=False)
+class OutputItemInterrupted(OutputEvent):
+    """An item was left unfinished by an interruption and is not part of the output."""
+
+    response_id: ClassVar[WireField[str]] = WireField(str)
+
+
+@frozen(repr=False, eq=False)
+class ErrorEvent(ServerEvent):
+    """An error, in whichever of its shapes.
+
+    The reference declares members at the top level for SSE and under ``error`` for the WebSocket; servers mix the two,
+    and xAI's sends the nested object without a ``type``. The nested member wins where both exist.
+    """
+
+    @property
+    def type(self) -> str:
+        """Always ``"error"``."""
+        return "error"
+
+    def _read(self, name: str) -> str | None:
+        nested = self.raw.get("error")
+        value = nested.get(name) if isinstance(nested, dict) else None
+        if value is None:
+            value = self.raw.get(name)
+        return value if isinstance(value, str) else None
+
+    @property
+    def status(self) -> int | None:
+        """The HTTP status it stands for (``status``, or ``status_code``)."""
+        for name in ("status", "status_code"):
+            value = self.raw.get(name)
+            if isinstance(value, int) and not isinstance(value, bool):
+                return value
+        return None
+
+    @property
+    def code(self) -> str | None:
+        """The machine-readable cause, for example ``previous_response_not_found``."""
+        return self._read("code")
+
+    @property
+    def error_type(self) -> str | None:
+        """The error's class, for example ``invalid_request_error``; None in the flat shape."""
+        return member(self.raw, "error", "type")
+
+    @property
+    def message(self) -> str | None:
+        """The cause in words."""
+        nested = self.raw.get("error")
+        return nested if isinstance(nested, str) else self._read("message")
+
+    @property
+    def param(self) -> str | None:
+        """The request member at fault."""
+        return self._read("param")
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """HTTP headers that came with it, names in lower case; those under ``error`` win over those beside it."""
+        nested = self.raw.get("error")
+        return {**header_fields(self.raw), **(header_fields(nested) if isinstance(nested, dict) else {})}
+
+    @property
+    def misalignment(self) -> JsonObject | None:
+        """Details of a misalignment block."""
+        nested = self.raw.get("error")
+        value = (nested if isinstance(nested, dict) else self.raw).get("misalignment")
+        return value if isinstance(value, dict) else None
+
+
+CONTROL_EVENT_CLASSES: Final[Mapping[str, type[ServerEvent]]] = {
+    "response.steer.accepted": SteerAccepted,
+    "response.steer.pending": SteerPending,
+    "response.steer.failed": SteerFailed,
+    "response.inject.created": InjectCreated,
+    "response.inject.failed": InjectFailed,
+    "response.interrupt.accepted": InterruptAccepted,
+    "response.interrupt.failed": InterruptFailed,
+    "response.output_item.interrupted": OutputItemInterrupted,
+    "error": ErrorEvent,
+}
+"""The class of each event type of this module."""

@@ -1,0 +1,214 @@
+"""Items, parts and annotations."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from engine.wire import parts
+from engine.wire.codec import encode
+from engine.wire.items import (
+    ITEM_CLASSES,
+    CustomToolCallItem,
+    FunctionCallItem,
+    FunctionCallOutputItem,
+    ItemReference,
+    McpCallItem,
+    MessageItem,
+    ReasoningItem,
+    UnknownItem,
+    structure_item,
+    structure_items,
+)
+
+SECRET = "s3cret"
+
+EVERYTHING: dict[str, Any] = {
+    "id": "id_1",
+    "status": "completed",
+    "call_id": "call_1",
+    "name": "name",
+    "role": "assistant",
+    "content": [{"type": "output_text", "text": SECRET}],
+    "summary": [{"type": "summary_text", "text": SECRET}],
+    "arguments": SECRET,
+    "input": SECRET,
+    "output": SECRET,
+    "action": {"secret": SECRET},
+    "operation": {"secret": SECRET},
+    "encrypted_content": SECRET,
+    "approval_request_id": "mcpr_1",
+    "agent": {"agent_name": "/root"},
+    "unheard_of": {"kept": [1, None, 1.5]},
+}
+
+
+@pytest.mark.parametrize("wire_type", ITEM_CLASSES)
+def test_every_item_type(wire_type: str) -> None:
+    raw = {"type": wire_type, **EVERYTHING}
+    item = structure_item(raw)
+    assert type(item) is ITEM_CLASSES[wire_type]
+    assert (item.type, item.id, item.status, item.agent_name) == (wire_type, "id_1", "completed", "/root")
+    assert repr(item) == f"<{type(item).__name__} {wire_type!r}>"
+    assert json.loads(encode(item)) == raw
+    assert item == structure_item(dict(raw))
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {"type": "novelty"},
+        {"type": ["message"]},
+        {"type": 3, "role": "user"},
+        {},
+        {"type": "message"},
+        {"type": "message", "role": None},
+        {"type": "function_call", "call_id": "c"},
+        {"type": "function_call", "call_id": None, "name": "n"},
+        {"type": "function_call", "call_id": 3, "name": "n"},
+        {"type": "shell_call", "call_id": "c", "action": "ls"},
+        {"id": "x", "call_id": "c"},
+    ],
+)
+def test_what_is_not_known_is_kept(raw: dict[str, Any]) -> None:
+    item = structure_item(raw)
+    assert type(item) is UnknownItem
+    assert json.loads(encode(item)) == raw
+
+
+def test_types_may_be_left_out_of_messages_and_references() -> None:
+    message = structure_item({"role": "user", "content": "hi"})
+    assert isinstance(message, MessageItem)
+    assert message.content == message.text == "hi"
+    assert isinstance(structure_item({"id": "msg_1"}), ItemReference)
+    assert isinstance(structure_item({"id": "msg_1", "type": None}), ItemReference)
+
+
+def test_a_message_of_parts() -> None:
+    message = structure_item(
+        {
+            "type": "message",
+            "role": "assistant",
+            "phase": "commentary",
+            "content": [
+                {"type": "output_text", "text": "a"},
+                {"type": "refusal", "refusal": "no"},
+                {"type": "input_text", "text": "b"},
+                {"type": "novelty", "text": "?"},
+                "odd",
+            ],
+        }
+    )
+    assert isinstance(message, MessageItem)
+    assert message.phase == "commentary"
+    assert message.text == "ab"
+    assert [type(part) for part in message.content] == [
+        parts.OutputText,
+        parts.RefusalPart,
+        parts.InputText,
+        parts.UnknownPart,
+    ]
+
+
+@pytest.mark.parametrize("content", [None, 3, {}, []])
+def test_content_that_is_no_content(content: Any) -> None:
+    message = structure_item({"type": "message", "role": "assistant", "content": content})
+    assert isinstance(message, MessageItem)
+    assert message.content == ()
+    assert message.text == ""
+
+
+def test_reasoning() -> None:
+    item = structure_item(
+        {
+            "type": "reasoning",
+            "summary": [{"type": "summary_text", "text": "s"}],
+            "content": [{"type": "reasoning_text", "text": "t"}],
+            "encrypted_content": "e",
+        }
+    )
+    assert isinstance(item, ReasoningItem)
+    (summary,), (content,) = item.summary, item.content
+    assert isinstance(summary, parts.SummaryText)
+    assert isinstance(content, parts.ReasoningText)
+    assert (summary.text, content.text, item.encrypted_content) == ("s", "t", "e")
+
+
+def test_calls() -> None:
+    call = structure_item(
+        {"type": "function_call", "call_id": "c", "name": "n", "async": True, "caller": {"type": "direct"}}
+    )
+    assert isinstance(call, FunctionCallItem)
+    assert (call.call_id, call.name, call.arguments, call.asynchronous) == ("c", "n", "", True)
+    assert call.caller == {"type": "direct"}
+    assert call.namespace is None
+    custom = structure_item({"type": "custom_tool_call", "call_id": "c", "name": "n", "input": "text", "caller": 3})
+    assert isinstance(custom, CustomToolCallItem)
+    assert custom.input == "text"
+    assert custom.caller is None
+    output = structure_item({"type": "function_call_output", "output": [{"type": "input_text", "text": "x"}]})
+    assert isinstance(output, FunctionCallOutputItem)
+    assert output.call_id is None
+    assert isinstance(output.output, tuple)
+    assert [type(part) for part in output.output] == [parts.InputText]
+
+
+@pytest.mark.parametrize("error", ["text", {"type": "http_error", "code": 500}])
+def test_errors_of_mcp_calls_come_in_two_shapes(error: Any) -> None:
+    item = structure_item({"type": "mcp_call", "name": "n", "error": error})
+    assert isinstance(item, McpCallItem)
+    assert item.error == error
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        ({"type": "output_text", "text": "t", "annotations": [], "logprobs": []}, parts.OutputText),
+        ({"type": "refusal", "refusal": "r"}, parts.RefusalPart),
+        ({"type": "reasoning_text", "text": "t"}, parts.ReasoningText),
+        ({"type": "summary_text", "text": "t"}, parts.SummaryText),
+        ({"type": "input_text", "text": "t"}, parts.InputText),
+        ({"type": "input_image", "image_url": "data:,x", "detail": "low"}, parts.InputImage),
+        ({"type": "input_file", "file_id": "f", "filename": "a.txt"}, parts.InputFile),
+        ({"type": "input_audio", "input_audio": {"data": "x", "format": "mp3"}}, parts.InputAudio),
+        ({"type": "text", "text": "t"}, parts.PlainText),
+        ({"type": "computer_screenshot", "file_id": "f"}, parts.Screenshot),
+        ({"type": "encrypted_content", "encrypted_content": "e"}, parts.EncryptedContent),
+        ({"type": "novelty"}, parts.UnknownPart),
+        ({"type": "output_text", "text": None}, parts.UnknownPart),
+        ({}, parts.UnknownPart),
+    ],
+)
+def test_every_part(raw: dict[str, Any], expected: type[parts.ContentPart]) -> None:
+    part = parts.structure_part(raw)
+    assert type(part) is expected
+    assert json.loads(encode(part)) == raw
+    for name in raw.keys() - {"annotations"} if expected is not parts.UnknownPart else ():
+        assert getattr(part, name) == raw[name]
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        ({"type": "file_citation", "file_id": "f", "filename": "n", "index": 3}, parts.FileCitation),
+        ({"type": "url_citation", "url": "u", "title": "t", "start_index": 1, "end_index": 2}, parts.UrlCitation),
+        ({"type": "container_file_citation", "container_id": "c", "file_id": "f"}, parts.ContainerFileCitation),
+        ({"type": "file_path", "file_id": "f", "index": 0}, parts.FilePath),
+        ({"type": "novelty"}, parts.UnknownAnnotation),
+        ({"type": "file_path", "file_id": 3}, parts.UnknownAnnotation),
+    ],
+)
+def test_every_annotation(raw: dict[str, Any], expected: type[parts.Annotation]) -> None:
+    text = parts.structure_part({"type": "output_text", "text": "t", "annotations": [raw, "odd"]})
+    assert isinstance(text, parts.OutputText)
+    (annotation,) = text.annotations
+    assert type(annotation) is expected
+    for name in raw if expected is not parts.UnknownAnnotation else ():
+        assert getattr(annotation, name) == raw[name]
+
+
+@pytest.mark.parametrize("value", [None, "text", {}, 3])
+def test_only_lists_hold_items(value: Any) -> None:
+    assert structure_items(value) == ()
