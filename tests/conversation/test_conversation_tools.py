@@ -13,7 +13,7 @@ from talking import answers, outputs, session_to, tool
 from trio.testing import MockClock
 
 import engine
-from engine.conversation.tool_loop import Toolbox
+from engine.conversation.toolbox import Toolbox
 from engine.simulator import (
     Answer,
     Call,
