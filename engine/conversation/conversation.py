@@ -12,7 +12,6 @@ import trio
 from engine.conversation.tool_loop import LoopSettings, OpenTurn, Round, Toolbox, ToolLoop
 from engine.settings.turn_options import TurnOptions
 from engine.turns.turn import Turn
-from engine.values.errors import ConfigurationError
 from engine.values.messages import (
     AssistantMessage,
     Context,
@@ -22,6 +21,7 @@ from engine.values.messages import (
     ToolResult,
     UserMessage,
 )
+from engine.values.problems import ConfigurationError
 from engine.values.turn_events import TurnDone, TurnEvent
 
 __all__ = ["Conversation", "Prompt", "Reply"]

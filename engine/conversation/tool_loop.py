@@ -22,9 +22,11 @@ from engine.protocol.request_body import input_items
 from engine.schemas.function_tool import FunctionTool, ToolArgumentError
 from engine.settings.turn_options import TurnOptions
 from engine.turns.turn import Turn
-from engine.values.errors import ConfigurationError, ResponseFailed
+from engine.values.choices import Delivery
+from engine.values.errors import ResponseFailed
 from engine.values.messages import AnyTool, AssistantMessage, Context, Message, Tool, ToolCall, ToolResult
-from engine.values.reports import Delivery, TurnReport
+from engine.values.problems import ConfigurationError
+from engine.values.reports import TurnReport
 from engine.wire.codec import encode
 
 __all__ = ["Approve", "LoopSettings", "OnRound", "OpenTurn", "Round", "ToolLoop", "Toolbox"]

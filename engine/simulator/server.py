@@ -30,7 +30,7 @@ from .websocket import WebSocket
 from .wire import ApiError, Ids, Item
 
 if TYPE_CHECKING:
-    from engine.settings.turn_options import Endpoint
+    from engine.settings.endpoint import Endpoint
 
     from .requests import Asked
     from .responses import Stage, Step
@@ -134,10 +134,10 @@ class Simulator:
     @property
     def endpoint(self) -> Endpoint:
         """What the client library needs to reach this server."""
-        from engine.settings import turn_options as options
+        from engine.settings.endpoint import Endpoint
 
         given = {"profile": "openai", **self._options.endpoint_options}
-        return options.Endpoint(base_url=self.base_url, api_key=self.api_key, **given)
+        return Endpoint(base_url=self.base_url, api_key=self.api_key, **given)
 
     @property
     def dialer(self) -> Dialer:
