@@ -14,10 +14,10 @@ from trio.testing import MockClock
 
 import engine
 from engine.simulator import (
+    Answer,
     Delay,
     MemoryStream,
-    OutputItem,
-    Reply,
+    RawItem,
     Say,
     Script,
     memory_stream_pair,
@@ -266,7 +266,7 @@ async def test_compactions_and_turns_do_not_wait_for_each_other(autojump_clock: 
 
 
 async def test_a_compaction_within_a_turn_is_kept_and_replayed(autojump_clock: MockClock) -> None:
-    script = Script([[OutputItem(SEALED), Say("one")], Reply("two"), Reply("three")])
+    script = Script([[RawItem(SEALED), Say("one")], Answer("two"), Answer("three")])
     options = engine.TurnOptions(context_management=[{"type": "compaction", "compact_threshold": 1000}])
     async with session_to(script) as (session, sim):
         messages: list[Any] = [engine.UserMessage("first")]

@@ -13,7 +13,7 @@ from trio.testing import MockClock
 
 import engine
 from engine import Limits, RetryPolicy, Transport
-from engine.simulator import Accept, Created, Delay, Echo, Ignore, Refusal, Say, Script, open_simulator
+from engine.simulator import Accept, Created, Delay, Echo, Ignore, Reject, Say, Script, open_simulator
 
 LIMITS = Limits(connection_lifetime=1100, idle_lifetime=None, ping_interval=None)
 """The replacement is dialled after 1,000 s."""
@@ -115,7 +115,7 @@ async def test_an_unused_connection_goes_over_by_itself(autojump_clock: MockCloc
         assert (await ask(session)).seconds.connect == 0
 
 
-@pytest.mark.parametrize("handshake", [Refusal(503), Ignore()])
+@pytest.mark.parametrize("handshake", [Reject(503), Ignore()])
 async def test_a_replacement_that_fails_is_silent(autojump_clock: MockClock, handshake: Any) -> None:
     async with session_to(sim_options={"handshake": [Accept(), handshake]}) as (session, sim):
         await ask(session)

@@ -16,10 +16,10 @@ from engine.simulator import (
     Created,
     Delay,
     Error,
-    Refusal,
+    Reject,
     Say,
+    SayDelta,
     Stall,
-    TextDelta,
     open_simulator,
 )
 
@@ -59,7 +59,7 @@ async def test_without_the_option_there_is_none(autojump_clock: MockClock) -> No
 
 
 async def test_a_late_answer_to_it_is_never_a_turns(autojump_clock: MockClock) -> None:
-    brain = Warming(Delay(10), Created(), TextDelta("ghost"))
+    brain = Warming(Delay(10), Created(), SayDelta("ghost"))
     async with session_to(brain, timeouts=engine.Timeouts(warm_up=4)) as (session, sim):
         async with session.turn("mine", WARM) as turn:
             assert (await turn.wait()).text == "mine"
@@ -113,7 +113,7 @@ async def test_one_that_fails_is_no_error(autojump_clock: MockClock) -> None:
     async with session_to(Warming(Error(500))) as (session, _):
         assert await session.warm_up("hi") is False
         assert (await session.ask("hi")).text == "hi"
-    async with open_simulator(in_memory=True, handshake=[Refusal(503)]) as sim:
+    async with open_simulator(in_memory=True, handshake=[Reject(503)]) as sim:
         async with engine.open_session(sim.endpoint, model="m", dialer=sim.dialer) as session:
             assert await session.warm_up("hi") is False
             assert (await session.ask("hi")).text == "hi"
