@@ -78,11 +78,11 @@ A server that answers the upgrade with 404, 405 or 426 has no WebSocket. That is
 ```python
 import trio
 from engine import open_engine
-from engine.simulator import Refusal, open_simulator
+from engine.simulator import Reject, open_simulator
 
 
 async def main():
-    async with open_simulator(in_memory=True, handshake=Refusal(426)) as server:
+    async with open_simulator(in_memory=True, handshake=Reject(426)) as server:
         async with open_engine(server.endpoint, model="gpt-5.4", dialer=server.dialer) as engine:
             session = await engine.session("user-42")
             async with session.turn("What is 2+2?") as turn:

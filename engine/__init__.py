@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from engine.conversation.conversation import Conversation as Conversation
 from engine.conversation.conversation import Reply as Reply
-from engine.conversation.tool_loop import Round as Round
+from engine.conversation.rounds import Round as Round
 from engine.instruments import Instrument as Instrument
 from engine.registry import Engine as Engine
 from engine.registry import open_engine as open_engine

@@ -10,7 +10,9 @@ import trio
 from engine.connections.compaction import Compaction
 from engine.connections.websocket_link import Connection
 from engine.conversation.conversation import Conversation
-from engine.conversation.tool_loop import Approve, LoopSettings, OnRound, OpenTurn, Toolbox, ToolLoop
+from engine.conversation.rounds import Approve, LoopSettings, OnRound
+from engine.conversation.tool_loop import OpenTurn, ToolLoop
+from engine.conversation.toolbox import Toolbox
 from engine.protocol.compaction import compaction_body
 from engine.protocol.failures import Failure, TooLarge, to_error
 from engine.protocol.request_body import create_body

@@ -9,7 +9,9 @@ from typing import Final, TypeAlias
 import attrs
 import trio
 
-from engine.conversation.tool_loop import LoopSettings, OpenTurn, Round, Toolbox, ToolLoop
+from engine.conversation.rounds import LoopSettings, Round
+from engine.conversation.tool_loop import OpenTurn, ToolLoop
+from engine.conversation.toolbox import Toolbox
 from engine.settings.turn_options import TurnOptions
 from engine.turns.turn import Turn
 from engine.values.messages import (

@@ -20,8 +20,8 @@ import trio_websocket
 from .brain import AnyBrain, Calculator, ask
 from .history import Cache, Held, Library
 from .http import HttpExchange
-from .memory import Dialer, MemoryDialer, MemoryStream, TcpDialer
-from .quirks import Accept, Handshake, Quirks, Refusal
+from .memory import MemoryDialer, MemoryStream, SimulatorDialer, TcpDialer
+from .quirks import Accept, Handshake, Quirks, Reject
 from .records import ConnectionRecord, RequestRecord
 from .refusals import refuse, turned_away
 from .script import Error
@@ -104,7 +104,7 @@ class Simulator:
         self._scopes: dict[int, trio.CancelScope] = {}
         self._count = 0
         self._executed_before = 0  # requests whose records are gone
-        self._dialer: Dialer = MemoryDialer(self._accept_memory) if options.in_memory else TcpDialer()
+        self._dialer: SimulatorDialer = MemoryDialer(self._accept_memory) if options.in_memory else TcpDialer()
         self._epoch = time.time() - trio.current_time()
 
     def __repr__(self) -> str:
@@ -140,7 +140,7 @@ class Simulator:
         return Endpoint(base_url=self.base_url, api_key=self.api_key, **given)
 
     @property
-    def dialer(self) -> Dialer:
+    def dialer(self) -> SimulatorDialer:
         """Opens connections to this server; in memory the only way to it."""
         return self._dialer
 
@@ -355,7 +355,7 @@ class Simulator:
     async def _upgrade(self, stream: ServerStream, record: ConnectionRecord, head: h11.Request, raw: bytes) -> None:
         record.transport = "websocket"
         step = self.handshakes.popleft() if self.handshakes else self.every_handshake
-        if isinstance(step, Refusal):
+        if isinstance(step, Reject):
             record.handshake_status = step.status
         if await turned_away(stream, record, step, limit=self.max_message_bytes):
             return
@@ -368,13 +368,13 @@ class Simulator:
         stream.replay(raw[:end], raw[end:])
         await WebSocket(self, stream, record).serve(step if isinstance(step, Accept) else Accept())
 
-    def _check_upgrade(self, record: ConnectionRecord, head: h11.Request) -> Refusal | None:
+    def _check_upgrade(self, record: ConnectionRecord, head: h11.Request) -> Reject | None:
         if urlsplit(record.path).path != self.root + "/responses":
             return _error_refusal(ApiError(404, None, "There is nothing at this address."))
         if head.method != b"GET" or "sec-websocket-key" not in record.headers:
             return _error_refusal(ApiError(400, None, "This is not a WebSocket upgrade."))
         if record.headers.get("sec-websocket-version") != "13":
-            return Refusal(426, headers={"sec-websocket-version": "13"})
+            return Reject(426, headers={"sec-websocket-version": "13"})
         try:
             self.authorise(record)
         except ApiError as error:
@@ -386,8 +386,8 @@ def _counts(record: RequestRecord) -> bool:
     return record.executed and record.successor_of is None
 
 
-def _error_refusal(error: ApiError) -> Refusal:
-    return Refusal(error.status, body={"error": error.body()})
+def _error_refusal(error: ApiError) -> Reject:
+    return Reject(error.status, body={"error": error.body()})
 
 
 def _leaves(group: BaseExceptionGroup[Any]) -> list[Exception]:

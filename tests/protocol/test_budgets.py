@@ -103,7 +103,7 @@ def test_stopping() -> None:
 steps = st.lists(st.tuples(st.booleans(), st.sampled_from(PHASES), st.integers(0, 5)), max_size=12)
 
 
-@settings(derandomize=True, deadline=math.inf)
+@settings(derandomize=True, deadline=None)
 @given(st.fixed_dictionaries({name: st.just(math.inf) | st.integers(0, 5) for name in PHASES}), steps)
 def test_against_a_model(seconds: dict[str, float], changes: list[tuple[bool, str, int]]) -> None:
     made = budgets(**seconds)
