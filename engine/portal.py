@@ -188,7 +188,8 @@ class _Call(Generic[T]):
         except BaseException as error:
             self.outcome.set_exception(error)
         finally:
-            self.outcome.cancel()  # does nothing to one that has a result
+            if self.outcome.cancel():  # it is false of one that has a result
+                self.outcome.set_running_or_notify_cancel()
 
     def cancel(self) -> None:
         """Cancel it, or what has become of it."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Any, ParamSpec
+from typing import Any, Final, ParamSpec
 
 from engine.portal import Block, Portal
 from engine.simulator import ConnectionRecord, RequestRecord, Simulator, open_simulator
@@ -14,6 +16,8 @@ from engine.simulator.brain import AnyBrain
 __all__ = ["RunningSimulator", "run_simulator"]
 
 P = ParamSpec("P")
+
+_WATCH_SECONDS: Final = 0.005
 
 
 class RunningSimulator:
@@ -63,22 +67,43 @@ class RunningSimulator:
         """Every request so far, in order of arrival."""
         return self._portal.read(lambda: list(self._simulator.requests))
 
+    def wait_for(self, count: int, *, seconds: float = 10.0) -> list[RequestRecord]:
+        """Wait until ``count`` requests have come, and return all of them.
+
+        Raises:
+            TimeoutError: fewer came within ``seconds``; the text says how many.
+        """
+        deadline = time.monotonic() + seconds
+        while len(found := self.requests) < count:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{len(found)} of {count} requests came within {seconds:g} s")
+            time.sleep(_WATCH_SECONDS)
+        return found
+
     @property
     def connections(self) -> list[ConnectionRecord]:
         """Every connection so far, in order of arrival."""
         return self._portal.read(lambda: list(self._simulator.connections))
 
 
-class run_simulator:  # noqa: N801 - read as a function: with run_simulator(...) as simulator
-    def __init__(self, **options: Any) -> None:
-        self._manager: AbstractAsyncContextManager[Simulator] = open_simulator(**options)
+class Runner:
+    """A simulator to be run in a thread of its own: ``with run_simulator(...) as simulator``."""
+
+    def __init__(self, make: Callable[[], AbstractAsyncContextManager[Simulator]]) -> None:
+        self._make = make
         self._portal = Portal()
         self._block: Block[Simulator] | None = None
 
     def __enter__(self) -> RunningSimulator:
+        """Start it.
+
+        Raises:
+            OSError: the port is taken.
+        """
+        manager = self._make()
         self._portal.start(at_exit=self._close)
         try:
-            self._block = self._portal.block(self._manager)
+            self._block = self._portal.block(manager)
             return RunningSimulator(self._portal, self._portal.run(self._block.enter))
         except BaseException:
             self._portal.stop()
@@ -87,11 +112,25 @@ class run_simulator:  # noqa: N801 - read as a function: with run_simulator(...)
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        """Drop every connection and end the thread, whatever the clients do."""
         self._close()
 
     def _close(self) -> None:
         try:
-            if self._block is not None:
+            if self._block is not None and self._portal.running:
                 self._portal.run(self._block.leave)
         finally:
             self._portal.stop()
+
+
+def _running(manager: Callable[P, AbstractAsyncContextManager[Simulator]]) -> Callable[P, Runner]:
+    @functools.wraps(manager)
+    def run_simulator(*args: P.args, **kwargs: P.kwargs) -> Runner:
+        return Runner(lambda: manager(*args, **kwargs))
+
+    return run_simulator
+
+
+run_simulator = _running(open_simulator)
+"""Run a simulator in a thread of its own, for the length of a ``with`` block, with the arguments of
+`engine.simulator.open_simulator`: for synchronous tests, asyncio, several processes."""
