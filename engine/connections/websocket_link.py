@@ -18,13 +18,14 @@ import trio
 
 from engine.instruments import Instruments
 from engine.protocol.chain import Chain
-from engine.protocol.exchange import Exchange, Router, Verdict
+from engine.protocol.exchange import Exchange
 from engine.protocol.failures import Expired, Failure, Lost
 from engine.protocol.refusals import rejection
+from engine.protocol.routing import Router, Verdict
 from engine.settings.turn_options import Endpoint, Limits, Timeouts
 from engine.transport.dial import Dialer
 from engine.transport.websocket import Bounds, Callbacks, WebSocket
-from engine.values.reports import ConnectionStatistics, Delivery
+from engine.values.reports import ConnectionStatistics
 from engine.values.turn_events import TurnEvent
 from engine.wire.account_events import KeepAlive
 from engine.wire.codec import MalformedFrame, decode
@@ -473,8 +474,7 @@ class Connection:
             case Verdict.LIMIT:
                 assert isinstance(event, ErrorEvent)
                 for exchange in self._riders:
-                    if exchange.delivery is Delivery.AMBIGUOUS:
-                        exchange.delivery = Delivery.REJECTED
+                    exchange.refused()
                 self._socket.fail(rejection(event))
             case Verdict.DROPPED:
                 self._dropped += 1
