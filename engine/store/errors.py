@@ -1,18 +1,18 @@
 """What goes wrong with a store.
 
-    EngineError
-    ├── StoreError               a store could not do what it was asked
-    │   ├── SessionHeld          another process holds the session
-    │   ├── LeaseLost            the session was this process's, and is not any more
-    │   └── StoreUnavailable     the database cannot be reached, is locked, or is full
-    └── TurnError
-        └── TurnInterrupted      a prompt was begun elsewhere, and may not be begun once more
+EngineError
+├── StoreError               a store could not do what it was asked
+│   ├── SessionHeld          another process holds the session
+│   ├── LeaseLost            the session was this process's, and is not any more
+│   └── StoreUnavailable     the database cannot be reached, is locked, or is full
+└── TurnError
+└── TurnInterrupted      a prompt was begun elsewhere, and may not be begun once more
 """
 
 from __future__ import annotations
 
-from engine.values.reports import Delivery
 from engine.values.errors import EngineError, TurnError
+from engine.values.reports import Delivery
 
 __all__ = ["LeaseLost", "SessionHeld", "StoreError", "StoreUnavailable", "TurnInterrupted"]
 

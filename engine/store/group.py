@@ -118,9 +118,7 @@ class Group:
                     entry.done.set()
             self._waiting.clear()
             with trio.move_on_after(_LAST_SECONDS, shield=True):
-                await trio.to_thread.run_sync(
-                    self._connection.close, limiter=self._threads, abandon_on_cancel=True
-                )
+                await trio.to_thread.run_sync(self._connection.close, limiter=self._threads, abandon_on_cancel=True)
 
     def close(self) -> None:
         """Take nothing new, and let `run` end when what waits is done."""

@@ -145,7 +145,8 @@ def _mine(claim: Claim) -> tuple[Any, ...]:
 
 def renew(database: Database, claim: Claim, *, lease: float) -> bool:
     """Make a lease longer; False where it is another's, or was given up. One that is over by time alone is renewed:
-    nobody took it meanwhile."""
+    nobody took it meanwhile.
+    """
     return bool(
         database.execute(
             f"UPDATE engine_sessions SET expires = {database.now} + ? WHERE {_MINE} RETURNING token",
@@ -172,7 +173,8 @@ def begin(
 ) -> Intent | None:
     """Note that a request of a prompt is about to leave, and return the intent; None where the session is not the
     claim's any more, or has rows that the claim's owner does not know of. This is what stops a worker that was
-    suspended before it sends."""
+    suspended before it sends.
+    """
     rows = database.execute(f"SELECT intent, {database.now} FROM engine_sessions WHERE {_MINE}", _mine(claim))
     if not rows:
         return None
@@ -266,9 +268,7 @@ def _written(database: Database, claim: Claim, rows: Sequence[NewRow], head: int
         "ORDER BY number",
         (claim.session, head, head + len(rows)),
     )
-    return [tuple(each) for each in found] == [
-        (claim.token, row.prompt, row.kind.value, int(row.last)) for row in rows
-    ]
+    return [tuple(each) for each in found] == [(claim.token, row.prompt, row.kind.value, int(row.last)) for row in rows]
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -332,7 +332,8 @@ def forget(database: Database, session: str, *, force: bool) -> bool | Held:
 
 def prune(database: Database, *, before: float | None) -> tuple[str, ...]:
     """Remove the sessions that nobody holds and that have outlived their retention, or that did not change since
-    ``before`` (seconds since the epoch); returns their ids."""
+    ``before`` (seconds since the epoch); returns their ids.
+    """
     now = database.now
     old, parameters = (" OR updated < ?", (before,)) if before is not None else ("", ())
     found = database.execute(
