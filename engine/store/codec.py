@@ -24,8 +24,10 @@ class Codec(Protocol):
     key_id: str
 
     def encode(self, text: bytes, *, associated: bytes) -> bytes:
-        """Return what is kept. ``associated`` (the session's id and the row's number) has to be given again to read it,
-        so that a row that was moved to another place is noticed.
+        """Return what is kept.
+
+        ``associated`` (the session's id and the row's number) has to be given again to read it, so that a row that was
+        moved to another place is noticed.
         """
         ...
 

@@ -144,8 +144,9 @@ def _mine(claim: Claim) -> tuple[Any, ...]:
 
 
 def renew(database: Database, claim: Claim, *, lease: float) -> bool:
-    """Make a lease longer; False where it is another's, or was given up. One that is over by time alone is renewed:
-    nobody took it meanwhile.
+    """Make a lease longer; False where it is another's, or was given up.
+
+    One that is over by time alone is renewed: no other process took it meanwhile.
     """
     return bool(
         database.execute(
@@ -171,9 +172,10 @@ def release(database: Database, claim: Claim) -> bool:
 def begin(
     database: Database, claim: Claim, *, head: int, key: str, digest: str, dispatch: str, lease: float
 ) -> Intent | None:
-    """Note that a request of a prompt is about to leave, and return the intent; None where the session is not the
-    claim's any more, or has rows that the claim's owner does not know of. This is what stops a worker that was
-    suspended before it sends.
+    """Note that a request of a prompt is about to leave, and return the intent.
+
+    None where the session is not the claim's any more, or has rows that the claim's owner does not know of. This is
+    what stops a worker that was suspended before it sends.
     """
     rows = database.execute(f"SELECT intent, {database.now} FROM engine_sessions WHERE {_MINE}", _mine(claim))
     if not rows:
@@ -206,8 +208,10 @@ def settle(database: Database, claim: Claim, *, head: int, before: Intent | None
 def commit(
     database: Database, claim: Claim, rows: Sequence[NewRow], *, head: int, lease: float, retain: float | None = None
 ) -> int | None:
-    """Write rows behind ``head``, and return the new head; None where the session is not the claim's any more, or
-    has other rows there. Saying it again after an answer that was lost changes nothing.
+    """Write rows behind ``head``, and return the new head.
+
+    None where the session is not the claim's any more, or has other rows there. Saying it again after an answer that
+    was lost changes nothing.
 
     An answer (`NewRow.last`) clears the intent; any other row shows that nothing is at work for the moment. A lease
     that is over by time alone still commits: the fence says that no other has begun.
@@ -331,8 +335,9 @@ def forget(database: Database, session: str, *, force: bool) -> bool | Held:
 
 
 def prune(database: Database, *, before: float | None) -> tuple[str, ...]:
-    """Remove the sessions that nobody holds and that have outlived their retention, or that did not change since
-    ``before`` (seconds since the epoch); returns their ids.
+    """Remove free sessions whose retention is over, or that did not change since ``before``; returns their ids.
+
+    ``before`` is in seconds since the epoch.
     """
     now = database.now
     old, parameters = (" OR updated < ?", (before,)) if before is not None else ("", ())

@@ -65,8 +65,9 @@ class Store:
         return found
 
     async def prune(self, *, before: float | None = None) -> tuple[str, ...]:
-        """Remove the sessions whose retention is over, and those that did not change since ``before``; returns their
-        ids. Sessions that are held stay.
+        """Remove the sessions whose retention is over, and those that did not change since ``before``.
+
+        Returns their ids. Sessions that are held stay.
 
         Args:
             before: Seconds since the epoch.
@@ -79,8 +80,9 @@ class Store:
         return await self._group.do(lambda database: operations.prune(database, before=before))
 
     async def migrate(self) -> None:
-        """Bring the tables to this version. Opening the store has done it already; this is for programs that only
-        prepare a database.
+        """Bring the tables to this version.
+
+        Opening the store has done it already; this is for programs that only prepare a database.
 
         Raises:
             StoreUnavailable: the database is out of reach.
