@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from talking import answers, outputs, session_to, tool
+from sessions import session_to
+from talking import answers, outputs, tool
 from trio.testing import MockClock
 
 import engine
