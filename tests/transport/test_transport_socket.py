@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 import trio
-from engine.settings.endpoint import Endpoint
 from trio.testing import MockClock
 
 import engine
@@ -38,7 +37,7 @@ class MemorySocket:
         self._queue, self._waiting = trio.open_memory_channel[tuple[str, Callable[[], None], Callable[[], None]]](
             math.inf
         )
-        self._scope = trio.CancelScope()
+        self._scope = trio.CancelScope(shield=True)
         self._alarm = trio.CancelScope()
 
     @property
@@ -61,7 +60,7 @@ class MemorySocket:
                     self.callbacks.on_opened()
                     while not self.closing.is_set():
                         due = self.callbacks.on_due(trio.current_time())
-                        with trio.CancelScope(deadline=due, shield=True) as self._alarm:
+                        with trio.CancelScope(deadline=due) as self._alarm:
                             await self.closing.wait()
                     nursery.cancel_scope.cancel(reason="the socket is closed")
         finally:
@@ -125,7 +124,7 @@ def sockets(monkeypatch: pytest.MonkeyPatch) -> Callable[[Answer], list[MemorySo
     def install(answer: Answer) -> list[MemorySocket]:
         made: list[MemorySocket] = []
 
-        def make_socket(endpoint: Endpoint, dialer: Dialer, bounds: Bounds, callbacks: Callbacks) -> Socket:
+        def make_socket(endpoint: engine.Endpoint, dialer: Dialer, bounds: Bounds, callbacks: Callbacks) -> Socket:
             made.append(MemorySocket(answer, bounds, callbacks))
             return made[-1]
 
@@ -155,7 +154,7 @@ def events(text: str, number: int = 1) -> Sequence[dict[str, object]]:
 
 async def echo(socket: MemorySocket, text: str) -> None:
     number = len(socket.sent)
-    socket.say(*events(json.loads(text)["input"][-1]["content"][0]["text"], number))
+    socket.say(*events(json.loads(text)["input"][-1]["content"], number))
 
 
 async def test_turns_run_over_any_socket(autojump_clock: MockClock, sockets: Callable[..., list[MemorySocket]]) -> None:
@@ -182,7 +181,7 @@ async def test_a_socket_that_fails_is_replaced(
             await echo(socket, text)
 
     made = sockets(fail_first)
-    async with session() as one:
+    async with session(transport=engine.Transport.AUTO) as one:
         assert (await one.ask("again")).text == "again"
     assert len(made) == 2
     assert all(socket.gone for socket in made)
