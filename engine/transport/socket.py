@@ -13,7 +13,7 @@ from typing import Protocol, TypeAlias
 from attrs import define, field, frozen
 
 from engine.protocol.failures import Failure, Unreachable
-from engine.settings.turn_options import Endpoint
+from engine.settings.endpoint import Endpoint
 from engine.transport.dial import Dialer
 
 __all__ = ["Bounds", "Callbacks", "Socket", "SocketFactory", "Traffic"]
