@@ -167,8 +167,8 @@ def test_an_unusable_key_is_not_shown(run: Run) -> None:
     assert one_error(run("ask", "hi", key=KEY + "\n")).startswith("Error: api_key: holds a line break")
 
 
-def test_nobody_listens(run: Run) -> None:
-    assert "ConnectFailed" in one_error(run("ask", "hi", "--base-url", "http://127.0.0.1:1/v1"))
+def test_nobody_listens(run: Run, closed_port: int) -> None:
+    assert "ConnectFailed" in one_error(run("ask", "hi", "--base-url", f"http://127.0.0.1:{closed_port}/v1"))
 
 
 @pytest.mark.parametrize(("given", "taken"), [("sse", "sse"), ("websocket", "websocket"), ("auto", "websocket")])

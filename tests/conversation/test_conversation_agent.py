@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import attrs
-from talking import session_to, tool
+from sessions import session_to
+from talking import tool
 from trio.testing import MockClock
 
 import engine

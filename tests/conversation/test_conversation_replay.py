@@ -8,7 +8,7 @@ import pytest
 from openai.types.beta.beta_response_output_item import BetaResponseOutputItem
 from openai.types.responses import ResponseOutputItem
 from openai_samples import fields, instance, members
-from talking import session_to
+from sessions import session_to
 from trio.testing import MockClock
 
 import engine

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import trio
-from talking import outputs, session_to, tool
+from sessions import session_to
+from talking import outputs, tool
 from trio.testing import MockClock
 
 import engine

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from talking import answers, outputs, session_to, tool
+from sessions import session_to
+from talking import answers, outputs, tool
 from trio.testing import MockClock
 
 import engine
@@ -764,8 +765,8 @@ async def test_the_sessions_nursery_gets_no_group(autojump_clock: MockClock) -> 
         ({"options": {}}, "options"),
         ({"timeouts": 3}, "timeouts"),
         ({"limits": 3}, "limits"),
-        ({"on_cancel": "close"}, "on_cancel"),
-        ({"transport": "auto"}, "transport"),
+        ({"on_cancel": "shut"}, "on_cancel"),
+        ({"transport": "http"}, "transport"),
         ({"tools": "look"}, "tools"),
         ({"tools": LOOK}, "tools"),
         ({"tools": [print]}, "tools[0]"),

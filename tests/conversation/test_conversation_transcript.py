@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import trio
-from talking import answers, outputs, session_to, tool
+from sessions import session_to
+from talking import answers, outputs, tool
 from trio.testing import MockClock
 
 import engine

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import trio
-from talking import session_to
+from sessions import session_to
 from trio.testing import MockClock
 
 import engine

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
+import sessions
 import trio
 from policies import ONE_WAY
 from trio.testing import MockClock
@@ -24,19 +24,11 @@ from engine.simulator import (
     Say,
     SayDelta,
     Script,
-    Simulator,
     Stall,
     open_simulator,
 )
 
-
-@asynccontextmanager
-async def session_to(
-    brain: Any = None, *, sim_options: dict[str, Any] | None = None, **options: Any
-) -> AsyncIterator[tuple[engine.Session, Simulator]]:
-    async with open_simulator(in_memory=True, brain=brain, **(sim_options or {})) as sim:
-        async with engine.open_session(sim.endpoint, model="m", dialer=sim.dialer, **{**ONE_WAY, **options}) as session:
-            yield session, sim
+session_to = partial(sessions.session_to, **ONE_WAY)
 
 
 async def expiry(session: engine.Session, **options: Any) -> tuple[float, engine.TurnError]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pytest
+import sessions
 import trio
 from policies import ONE_WAY
 from trio.testing import MockClock
@@ -27,19 +28,10 @@ from engine.simulator import (
     Say,
     SayDelta,
     Script,
-    Simulator,
     Think,
-    open_simulator,
 )
 
-
-@asynccontextmanager
-async def session_to(
-    brain: Any = None, *, sim_options: dict[str, Any] | None = None, **options: Any
-) -> AsyncIterator[tuple[engine.Session, Simulator]]:
-    async with open_simulator(in_memory=True, brain=brain, **(sim_options or {})) as sim:
-        async with engine.open_session(sim.endpoint, model="m", dialer=sim.dialer, **{**ONE_WAY, **options}) as session:
-            yield session, sim
+session_to = partial(sessions.session_to, **ONE_WAY)
 
 
 async def turn(

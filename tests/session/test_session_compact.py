@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 import trio
 from invariants import contained, said
+from sessions import session_to
 from trio.testing import MockClock
 
 import engine
@@ -20,9 +20,7 @@ from engine.simulator import (
     RawItem,
     Say,
     Script,
-    Simulator,
     memory_stream_pair,
-    open_simulator,
 )
 
 KEY = "sk-compact-0123456789"
@@ -45,13 +43,6 @@ ANSWER = {
     "output": OUTPUT,
     "usage": {"input_tokens": 100, "output_tokens": 7, "total_tokens": 107},
 }
-
-
-@asynccontextmanager
-async def session_to(brain: Any = None, **options: Any) -> AsyncIterator[tuple[engine.Session, Simulator]]:
-    async with open_simulator(in_memory=True, brain=brain) as sim:
-        async with engine.open_session(sim.endpoint, model="m", dialer=sim.dialer, **options) as session:
-            yield session, sim
 
 
 async def talk(session: engine.Session, *prompts: str) -> list[Any]:

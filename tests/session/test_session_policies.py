@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
+from sessions import session_to
 from trio.testing import MockClock
 
 import engine
@@ -25,21 +24,10 @@ from engine.simulator import (
     Say,
     SayDelta,
     Script,
-    Simulator,
     Stall,
-    open_simulator,
 )
 
 OLD = [Created(), SayDelta("old"), Delay(3), Say("the rest")]
-
-
-@asynccontextmanager
-async def session_to(
-    brain: Any, *, sim_options: dict[str, Any] | None = None, **options: Any
-) -> AsyncIterator[tuple[engine.Session, Simulator]]:
-    async with open_simulator(in_memory=True, brain=brain, **(sim_options or {})) as sim:
-        async with engine.open_session(sim.endpoint, model="m", dialer=sim.dialer, **options) as session:
-            yield session, sim
 
 
 async def leave_after_the_first_delta(session: engine.Session, **options: Any) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Final
 
 import attrs
 import pytest
+import sessions
 import trio
 from trio.testing import MockClock
 
@@ -33,9 +35,7 @@ from engine.simulator import (
     Say,
     SayDelta,
     Script,
-    Simulator,
     Stall,
-    open_simulator,
 )
 
 AUTO, WEBSOCKET, SSE = Transport.AUTO, Transport.WEBSOCKET, Transport.SSE
@@ -58,16 +58,7 @@ async def no_key() -> str:
     raise OSError("the vault is closed")
 
 
-@asynccontextmanager
-async def session_to(
-    brain: Any = None, *, sim_options: Mapping[str, Any] = {}, key: Any = None, **options: Any
-) -> AsyncIterator[tuple[engine.Session, Simulator]]:
-    async with open_simulator(in_memory=True, brain=brain, **sim_options) as sim:
-        endpoint = sim.endpoint if key is None else attrs.evolve(sim.endpoint, api_key=key)
-        async with engine.open_session(
-            endpoint, model="m", dialer=sim.dialer, **{"retry": WHOLE, **options}
-        ) as session:
-            yield session, sim
+session_to = partial(sessions.session_to, retry=WHOLE)
 
 
 # --- every row of the table ------------------------------------------------------------------------------------------

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
+import sessions
 import trio
 import trio.testing
 from trio.testing import MockClock
 
 import engine
 from engine import Limits, RetryPolicy, Transport
-from engine.simulator import Accept, Created, Delay, Echo, Ignore, Reject, Say, Script, Simulator, open_simulator
+from engine.simulator import Accept, Created, Delay, Echo, Ignore, Reject, Say, Script, open_simulator
 
 LIMITS = Limits(connection_lifetime=1100, idle_lifetime=None, ping_interval=None)
 """The replacement is dialled after 1,000 s."""
@@ -31,15 +31,7 @@ class Rotations(engine.Instrument):
         self.closed.append(reason)
 
 
-@asynccontextmanager
-async def session_to(
-    brain: Any = None, *, sim_options: dict[str, Any] | None = None, **options: Any
-) -> AsyncIterator[tuple[engine.Session, Simulator]]:
-    async with open_simulator(in_memory=True, brain=brain or Echo(), **(sim_options or {})) as sim:
-        async with engine.open_session(
-            sim.endpoint, model="m", dialer=sim.dialer, **{"limits": LIMITS, **options}
-        ) as session:
-            yield session, sim
+session_to = partial(sessions.session_to, limits=LIMITS)
 
 
 async def ask(session: engine.Session, **options: Any) -> engine.TurnReport:

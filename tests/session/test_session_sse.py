@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
+import sessions
 import trio
 import trio.testing
 from invariants import said
@@ -39,7 +39,6 @@ from engine.simulator import (
     Say,
     SayDelta,
     Script,
-    Simulator,
     Stall,
     Think,
     WrongJson,
@@ -49,14 +48,7 @@ from engine.simulator import (
 ONCE = RetryPolicy(max_dispatches=1, back_off=())
 
 
-@asynccontextmanager
-async def session_to(
-    brain: Any = None, *, sim_options: dict[str, Any] | None = None, **options: Any
-) -> AsyncIterator[tuple[engine.Session, Simulator]]:
-    options = {"transport": Transport.SSE, "retry": ONCE, **options}
-    async with open_simulator(in_memory=True, brain=brain, **(sim_options or {})) as sim:
-        async with engine.open_session(sim.endpoint, model="m", dialer=sim.dialer, **options) as session:
-            yield session, sim
+session_to = partial(sessions.session_to, transport=Transport.SSE, retry=ONCE)
 
 
 async def events_of(session: engine.Session, prompt: Any = "hi", **options: Any) -> tuple[list[Any], engine.Turn]:

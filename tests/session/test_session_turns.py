@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import pytest
+import sessions
 import trio
 import trio.testing
 from policies import ONE_WAY
@@ -33,19 +34,12 @@ from engine.simulator import (
     Say,
     SayDelta,
     Script,
-    Simulator,
     Stall,
     Think,
     open_simulator,
 )
 
-
-@asynccontextmanager
-async def session_to(brain: Any = None, **options: Any) -> AsyncIterator[tuple[engine.Session, Simulator]]:
-    async with open_simulator(in_memory=True, brain=brain) as sim:
-        options.setdefault("model", "gpt-test")
-        async with engine.open_session(sim.endpoint, dialer=sim.dialer, **{**ONE_WAY, **options}) as session:
-            yield session, sim
+session_to = partial(sessions.session_to, **ONE_WAY)
 
 
 async def test_ask_returns_the_whole_answer(autojump_clock: MockClock) -> None:

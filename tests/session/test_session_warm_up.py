@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 import trio
+from sessions import session_to
 from trio.testing import MockClock
 
 import engine
@@ -20,7 +19,6 @@ from engine.simulator import (
     Reject,
     Say,
     SayDelta,
-    Simulator,
     Stall,
     open_simulator,
 )
@@ -38,13 +36,6 @@ class Warming:
 
     def reply(self, asked: Asked) -> Any:
         return list(self.warm_up) if not asked.generate else [Created(), Say(asked.last_user_text)]
-
-
-@asynccontextmanager
-async def session_to(brain: Any = None, **options: Any) -> AsyncIterator[tuple[engine.Session, Simulator]]:
-    async with open_simulator(in_memory=True, brain=brain) as sim:
-        async with engine.open_session(sim.endpoint, model="m", dialer=sim.dialer, **options) as session:
-            yield session, sim
 
 
 async def test_it_goes_first_once_per_connection_and_says_what_the_turn_will_say(autojump_clock: MockClock) -> None:
