@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
 from engine.store.errors import StoreError
-from engine.values.errors import ConfigurationError
+from engine.values.problems import ConfigurationError
 
 __all__ = ["AeadCodec", "Codec"]
 

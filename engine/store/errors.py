@@ -11,8 +11,9 @@ EngineError
 
 from __future__ import annotations
 
-from engine.values.errors import EngineError, TurnError
-from engine.values.reports import Delivery
+from engine.values.choices import Delivery
+from engine.values.errors import TurnError
+from engine.values.problems import EngineError
 
 __all__ = ["LeaseLost", "SessionHeld", "StoreError", "StoreUnavailable", "TurnInterrupted"]
 

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from engine.store.group import Connection
 from engine.store.sqlite import SQLite
-from engine.values.errors import ConfigurationError
+from engine.values.problems import ConfigurationError
 
 __all__ = ["connection_to"]
 

@@ -16,7 +16,7 @@ from engine.store.errors import SessionHeld
 from engine.store.group import Group
 from engine.store.places import connection_to
 from engine.store.records import Held, SessionRecord
-from engine.values.errors import ConfigurationError
+from engine.values.problems import ConfigurationError
 
 __all__ = ["Store", "open_store"]
 
