@@ -18,11 +18,11 @@ from engine.instruments import Instruments
 from engine.protocol.chain import Chain, Plan
 from engine.protocol.exchange import Exchange, Router, Verdict
 from engine.protocol.failures import Failure, Lost, Rejected
-from engine.settings.turn_options import Endpoint, Transport
+from engine.settings.endpoint import Endpoint
 from engine.transport.http import HttpClient
 from engine.transport.sse import stream_events
 from engine.turns.inbox import Inbox
-from engine.values.reports import Delivery
+from engine.values.choices import Delivery, Transport
 from engine.values.turn_events import TurnEvent
 from engine.wire.account_events import KeepAlive
 from engine.wire.codec import MalformedFrame, decode

@@ -21,10 +21,13 @@ from engine.protocol.chain import Chain
 from engine.protocol.exchange import Exchange, Router, Verdict
 from engine.protocol.failures import Expired, Failure, Lost
 from engine.protocol.refusals import rejection
-from engine.settings.turn_options import Endpoint, Limits, Timeouts
+from engine.settings.endpoint import Endpoint
+from engine.settings.limits import ResolvedLimits
+from engine.settings.timeouts import ResolvedTimeouts
 from engine.transport.dial import Dialer
 from engine.transport.websocket import Bounds, Callbacks, WebSocket
-from engine.values.reports import ConnectionStatistics, Delivery
+from engine.values.choices import Delivery
+from engine.values.statistics import ConnectionStatistics
 from engine.values.turn_events import TurnEvent
 from engine.wire.account_events import KeepAlive
 from engine.wire.codec import MalformedFrame, decode
@@ -136,12 +139,12 @@ class Connection:
         owner: Owner,
         endpoint: Endpoint,
         dialer: Dialer,
-        timeouts: Timeouts,
-        limits: Limits,
+        timeouts: ResolvedTimeouts,
+        limits: ResolvedLimits,
         instruments: Instruments,
     ) -> None:
         self.number = number
-        self.patience: float = timeouts.of("connect")
+        self.patience: float = timeouts.connect
         self.started_at: float = trio.current_time()
         self.failure: Failure | None = None
         self.broke_unused: bool = False
@@ -181,10 +184,10 @@ class Connection:
             endpoint,
             dialer,
             Bounds(
-                connect=timeouts.of("connect"),
-                close=timeouts.of("close"),
-                max_message_bytes=limits.number("max_message_bytes"),
-                max_outbox_bytes=limits.number("max_outbox_bytes"),
+                connect=timeouts.connect,
+                close=timeouts.close,
+                max_message_bytes=limits.max_message_bytes,
+                max_outbox_bytes=limits.max_outbox_bytes,
             ),
             Callbacks(self._opened, self._received, self._failed, self._due),
         )
@@ -223,7 +226,7 @@ class Connection:
         """Stand in for a connection that was idle since then."""
         self.standing_by = False
         self._idle_since = min(idle_since, trio.current_time())
-        self._socket.wake_by(self._idle_since + self._limits.seconds("idle_lifetime"))
+        self._socket.wake_by(self._idle_since + self._limits.idle_lifetime)
 
     @property
     def fresh(self) -> bool:
@@ -511,8 +514,8 @@ class Connection:
     def _check_ping(self, now: float) -> float:
         tap = self._socket.tap
         assert tap is not None
-        interval = self._limits.seconds("ping_interval")
-        allowed = self._limits.seconds("ping_timeout")
+        interval = self._limits.ping_interval
+        allowed = self._limits.ping_timeout
         if self._ping is not None:
             sent_at, received_then = self._ping
             if tap.bytes_received != received_then:
@@ -534,15 +537,15 @@ class Connection:
 
     def _check_idle_close(self, now: float) -> float:
         if self._router.in_flight or self.standing_by:
-            return now + self._limits.seconds("idle_lifetime")
-        due = self._idle_since + self._limits.seconds("idle_lifetime")
+            return now + self._limits.idle_lifetime
+        due = self._idle_since + self._limits.idle_lifetime
         if due <= now:
             self.retire("no turn used it for a while")
             return math.inf
         return due
 
     def _check_age(self, now: float) -> float:
-        lifetime = self._limits.seconds("connection_lifetime")
+        lifetime = self._limits.connection_lifetime
         told = self._opened_at + lifetime * (1 - _REPLACED_BEFORE)
         if now < told:
             return told

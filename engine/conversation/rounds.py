@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 
 from attrs import Attribute, field, frozen
 
-from engine.values.errors import ConfigurationError
 from engine.values.messages import AssistantMessage, ToolCall, ToolResult
+from engine.values.problems import ConfigurationError
 from engine.values.reports import TurnReport
 
 __all__ = ["Approve", "LoopSettings", "OnRound", "Round"]

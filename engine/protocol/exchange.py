@@ -18,8 +18,8 @@ from engine.protocol.failures import Failed, Failure, Mismatched, Rejected, Viol
 from engine.protocol.faults import CODES, Fault
 from engine.protocol.refusals import rejection, wait_asked_for, wait_in_words
 from engine.schemas.answer_format import parse
+from engine.values.choices import Delivery
 from engine.values.messages import AssistantMessage
-from engine.values.reports import Delivery
 from engine.values.turn_events import TurnDone, TurnEvent, TurnStarted
 from engine.wire.account_events import AccountEvent
 from engine.wire.base import member

@@ -17,7 +17,7 @@ from attrs import field, frozen
 from trio_websocket import CloseReason, ConnectionClosed, WebSocketConnection, wrap_client_stream
 
 from engine.protocol.failures import Broken, Failure, Lost, Unreachable, Violated
-from engine.settings.turn_options import Endpoint
+from engine.settings.endpoint import Endpoint
 from engine.transport.credentials import request_headers, resolve_key
 from engine.transport.dial import Dialer, close_at_once, default_ssl_context, too_slow, undialled
 from engine.transport.proxy import proxy_on_the_way

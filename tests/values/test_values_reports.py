@@ -9,14 +9,9 @@ from typing import Any
 import attrs
 import pytest
 
-from engine.values.reports import (
-    ConnectionStatistics,
-    Delivery,
-    EngineStatistics,
-    PhaseSeconds,
-    SessionStatistics,
-    TurnReport,
-)
+from engine.values.choices import Delivery
+from engine.values.reports import PhaseSeconds, TurnReport
+from engine.values.statistics import ConnectionStatistics, EngineStatistics, SessionStatistics
 
 CONNECTION = ConnectionStatistics(
     state="open",
