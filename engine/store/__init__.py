@@ -1,4 +1,4 @@
-"""Conversations that outlive a process: one process holds each at a time, and none of their rounds is lost or doubled."""
+"""Conversations that outlive a process: one at a time holds each, and no round of theirs is lost or doubled."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from servers import PostgresServer, missing, postgres_server
+from databases import PostgresServer, missing, postgres_server
 
 _numbers = itertools.count(1)
 
@@ -33,5 +33,5 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     server: PostgresServer = request.getfixturevalue("postgres")
     name = f"store_{os.getpid()}_{next(_numbers)}"
     with psycopg.connect(server.url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")  # type: ignore[call-overload]
+        connection.execute(f"CREATE DATABASE {name}")
     return server.url.replace("///postgres?", f"///{name}?")
