@@ -19,10 +19,11 @@ from engine.protocol.chain import Chain, Plan
 from engine.protocol.exchange import Exchange
 from engine.protocol.failures import Failure, Lost, Rejected
 from engine.protocol.routing import Router, Verdict
-from engine.settings.turn_options import Endpoint, Transport
+from engine.settings.endpoint import Endpoint
 from engine.transport.http import HttpClient
 from engine.transport.sse import stream_events
 from engine.turns.inbox import Inbox
+from engine.values.choices import Transport
 from engine.values.turn_events import TurnEvent
 from engine.wire.account_events import KeepAlive
 from engine.wire.codec import MalformedFrame, decode

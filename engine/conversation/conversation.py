@@ -9,10 +9,11 @@ from typing import Final, TypeAlias
 import attrs
 import trio
 
-from engine.conversation.tool_loop import LoopSettings, OpenTurn, Round, Toolbox, ToolLoop
+from engine.conversation.rounds import LoopSettings, Round
+from engine.conversation.tool_loop import OpenTurn, ToolLoop
+from engine.conversation.toolbox import Toolbox
 from engine.settings.turn_options import TurnOptions
 from engine.turns.turn import Turn
-from engine.values.errors import ConfigurationError
 from engine.values.messages import (
     AssistantMessage,
     Context,
@@ -22,6 +23,7 @@ from engine.values.messages import (
     ToolResult,
     UserMessage,
 )
+from engine.values.problems import ConfigurationError
 from engine.values.turn_events import TurnDone, TurnEvent
 
 __all__ = ["Conversation", "Prompt", "Reply"]

@@ -13,8 +13,8 @@ from engine.protocol.failures import Failed, Failure, Mismatched, Violated
 from engine.protocol.faults import Fault
 from engine.protocol.refusals import rejection, wait_asked_for, wait_in_words
 from engine.schemas.answer_format import parse
+from engine.values.choices import Delivery
 from engine.values.messages import AssistantMessage
-from engine.values.reports import Delivery
 from engine.values.turn_events import TurnDone, TurnEvent, TurnStarted
 from engine.wire.control_events import ErrorEvent
 from engine.wire.events import (

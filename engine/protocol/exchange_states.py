@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Final
 
-from engine.values.reports import Delivery
+from engine.values.choices import Delivery
 
 __all__ = ["DELIVERIES", "TRANSITIONS", "ExchangeState"]
 

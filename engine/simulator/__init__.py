@@ -3,7 +3,7 @@
 It keeps the server's side of the protocol: order per lane, limits, what may be continued, the documented errors. What
 it answers is up to a brain; a `Script` makes it misbehave on purpose::
 
-    async with open_simulator(in_memory=True, brain=Script([Reply("hello"), [Created(), CutMidFrame()]])) as sim:
+    async with open_simulator(in_memory=True, brain=Script([Answer("hello"), [Created(), CutMidFrame()]])) as sim:
         ...  # connect to sim.endpoint through sim.dialer
 """
 
@@ -27,13 +27,15 @@ from .faults import (
     WrongJson,
 )
 from .injector import Cut, FaultInjector, Faults, Injected, InjectedStream, RandomFaults
-from .memory import Dialer, MemoryDialer, MemoryStream, TcpDialer, memory_stream_pair
-from .quirks import Accept, Garbage, Handshake, HangUp, Ignore, Quirks, Refusal
+from .memory import MemoryDialer, MemoryStream, SimulatorDialer, TcpDialer, memory_stream_pair
+from .quirks import Accept, Garbage, Handshake, HangUp, Ignore, Quirks, Reject
 from .records import ConnectionRecord, RequestRecord
 from .requests import Asked
 from .responses import Stage, Step
 from .script import (
     Abandon,
+    Answer,
+    AnyAnswer,
     Call,
     CallDelta,
     Completed,
@@ -47,14 +49,12 @@ from .script import (
     Gate,
     Incomplete,
     InProgress,
-    OutputItem,
+    RawItem,
     Refuse,
-    Reply,
     Say,
-    TextDelta,
+    SayDelta,
     Think,
-    ThinkingDelta,
-    Turn,
+    ThinkDelta,
 )
 from .server import Simulator, open_simulator
 from .wire import ApiError
@@ -63,6 +63,8 @@ __all__ = [
     "Abandon",
     "Abort",
     "Accept",
+    "Answer",
+    "AnyAnswer",
     "AnyBrain",
     "ApiError",
     "Asked",
@@ -81,7 +83,6 @@ __all__ = [
     "CutMidFrame",
     "Deaf",
     "Delay",
-    "Dialer",
     "Echo",
     "EndItem",
     "Error",
@@ -103,27 +104,26 @@ __all__ = [
     "MemoryDialer",
     "MemoryStream",
     "Mute",
-    "OutputItem",
     "Oversized",
     "Ping",
     "Quirks",
     "RandomFaults",
     "Raw",
-    "Refusal",
+    "RawItem",
     "Refuse",
-    "Reply",
+    "Reject",
     "RequestRecord",
     "Say",
+    "SayDelta",
     "Script",
     "Simulator",
+    "SimulatorDialer",
     "Stage",
     "Stall",
     "Step",
     "TcpDialer",
-    "TextDelta",
     "Think",
-    "ThinkingDelta",
-    "Turn",
+    "ThinkDelta",
     "WrongJson",
     "memory_stream_pair",
     "open_simulator",

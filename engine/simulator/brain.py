@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol, TypeAlias
 
 from .requests import Asked, text_of
 from .responses import Step
-from .script import Call, CustomCall, Say, Think, Turn, as_steps
+from .script import AnyAnswer, Call, CustomCall, Say, Think, as_steps
 
 __all__ = ["AnyBrain", "Brain", "Calculator", "Echo", "Script", "sample"]
 
@@ -17,17 +17,17 @@ __all__ = ["AnyBrain", "Brain", "Calculator", "Echo", "Script", "sample"]
 class Brain(Protocol):
     """Decides what a response consists of."""
 
-    def reply(self, asked: Asked) -> Turn:
+    def reply(self, asked: Asked) -> AnyAnswer:
         """Return text, a step or steps for an accepted request."""
 
 
-AnyBrain: TypeAlias = Brain | Callable[[Asked], Turn]
+AnyBrain: TypeAlias = Brain | Callable[[Asked], AnyAnswer]
 
 
 class Echo:
     """Repeats the newest user message, or the outputs of tools."""
 
-    def reply(self, asked: Asked) -> Turn:
+    def reply(self, asked: Asked) -> AnyAnswer:
         """Return what was said last."""
         if asked.outputs:
             return [*_thoughts(asked), Say("\n".join(text_of(item.get("output")) for item in asked.outputs))]
@@ -41,7 +41,7 @@ class Calculator(Echo):
     the tool. A reasoning item comes first whenever reasoning was asked for.
     """
 
-    def reply(self, asked: Asked) -> Turn:
+    def reply(self, asked: Asked) -> AnyAnswer:
         """Return the answer; deterministic."""
         if asked.outputs:
             return super().reply(asked)
@@ -69,13 +69,15 @@ class Script:
         warm_ups: Whether requests with ``generate: false`` use up turns too.
     """
 
-    def __init__(self, turns: Iterable[Turn] = (), *, then: AnyBrain | None = None, warm_ups: bool = False) -> None:
+    def __init__(
+        self, turns: Iterable[AnyAnswer] = (), *, then: AnyBrain | None = None, warm_ups: bool = False
+    ) -> None:
         self._turns = [turn if isinstance(turn, str) else as_steps(turn) for turn in turns]
         self._then: AnyBrain = Calculator() if then is None else then
         self.warm_ups = warm_ups
         self.served: int = 0
 
-    def add(self, *turns: Turn) -> None:
+    def add(self, *turns: AnyAnswer) -> None:
         """Append further turns."""
         self._turns += [turn if isinstance(turn, str) else as_steps(turn) for turn in turns]
 
@@ -84,7 +86,7 @@ class Script:
         """How many turns are still to come."""
         return len(self._turns) - self.served
 
-    def reply(self, asked: Asked) -> Turn:
+    def reply(self, asked: Asked) -> AnyAnswer:
         """Return the next turn."""
         if self.served < len(self._turns):
             self.served += 1

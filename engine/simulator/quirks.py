@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import attrs
 
-__all__ = ["Accept", "Garbage", "Handshake", "HangUp", "Ignore", "Quirks", "Refusal"]
+__all__ = ["Accept", "Garbage", "Handshake", "HangUp", "Ignore", "Quirks", "Reject"]
 
 
 @attrs.frozen
@@ -167,7 +167,7 @@ class Accept(Handshake):
 
 
 @attrs.frozen
-class Refusal(Handshake):
+class Reject(Handshake):
     """Answer with an HTTP status other than 101; turn the POST away before it is executed.
 
     Attributes:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Abandon",
+    "Answer",
+    "AnyAnswer",
     "Call",
     "CallDelta",
     "Completed",
@@ -29,14 +31,12 @@ __all__ = [
     "Gate",
     "InProgress",
     "Incomplete",
-    "OutputItem",
+    "RawItem",
     "Refuse",
-    "Reply",
     "Say",
-    "TextDelta",
+    "SayDelta",
     "Think",
-    "ThinkingDelta",
-    "Turn",
+    "ThinkDelta",
     "as_steps",
 ]
 
@@ -172,7 +172,7 @@ class CustomCall:
 
 
 @attrs.frozen
-class OutputItem:
+class RawItem:
     """Any output item as it is, with the given events (without indices) between ``added`` and ``done``."""
 
     item: Mapping[str, Any]
@@ -205,7 +205,7 @@ class InProgress:
 
 
 @attrs.frozen
-class TextDelta:
+class SayDelta:
     """One text delta; opens a message when none is open. Works after the terminal too, as a late event."""
 
     text: str
@@ -217,7 +217,7 @@ class TextDelta:
 
 
 @attrs.frozen
-class ThinkingDelta:
+class ThinkDelta:
     """One delta of a reasoning summary; opens a reasoning item when none is open."""
 
     text: str
@@ -362,7 +362,7 @@ class Abandon:
 
 
 @attrs.frozen
-class Reply:
+class Answer:
     """A whole, well-behaved turn.
 
     Attributes:
@@ -395,14 +395,14 @@ class Reply:
         yield from self.calls
 
 
-Turn: TypeAlias = "str | Step | Iterable[Step]"
+AnyAnswer: TypeAlias = "str | Step | Iterable[Step]"
 """What a brain may answer: text, one step, or steps; missing opening events and the terminal are added."""
 
 
-def as_steps(turn: Turn) -> list[Step]:
+def as_steps(turn: AnyAnswer) -> list[Step]:
     """Return the steps of a turn."""
     if isinstance(turn, str):
-        return list(Reply(turn))
+        return list(Answer(turn))
     if isinstance(turn, Iterable):
         return list(turn)
     return [turn]

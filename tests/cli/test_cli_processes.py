@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from engine.simulator import Created, Error, Reply, Script, Simulator, Stall, TextDelta
+from engine.simulator import Answer, Created, Error, SayDelta, Script, Simulator, Stall
 
 KEY = "sk-not-to-be-shown"
 PATIENCE = 30.0
@@ -72,7 +72,7 @@ def test_interrupted_while_connecting(start: Callable[..., Any], mute: socket.so
 
 
 def test_interrupted_while_streaming(start: Callable[..., Any], simulated: Callable[..., Simulator]) -> None:
-    simulator = simulated(brain=Script([[Created(), TextDelta("so far"), Stall()]]))
+    simulator = simulated(brain=Script([[Created(), SayDelta("so far"), Stall()]]))
     process = start("ask", "hi", "--base-url", simulator.base_url, key=KEY)
     process.wait_for(b"so far")
     process.interrupt()
@@ -167,7 +167,7 @@ def test_a_pipe_gets_what_the_model_wrote(start: Callable[..., Any]) -> None:
 
 
 def test_a_person_can_go_on_after_a_failure(start: Callable[..., Any], simulated: Callable[..., Simulator]) -> None:
-    simulator = simulated(brain=Script([[Error(400, "invalid_value", "no")], Reply("better")]))
+    simulator = simulated(brain=Script([[Error(400, "invalid_value", "no")], Answer("better")]))
     with terminal() as (ours, theirs):
         process = start("chat", "--base-url", simulator.base_url, key=KEY, stdin=theirs, stdout=theirs, stderr=theirs)
         read_until(ours, b"> ")

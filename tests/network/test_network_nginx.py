@@ -22,7 +22,7 @@ import engine
 from engine import Delivery, Limits, RetryPolicy, TextDelta, Timeouts, Transport
 from engine.connections.breakers import BreakerState
 from engine.simulator import Abort, Accept, Created, Gate, HangUp, Ignore, Script, Simulator, open_simulator
-from engine.simulator import TextDelta as Say
+from engine.simulator import SayDelta as Say
 
 SOON = 20.0
 """Seconds on the real clock that are never reached unless something hangs."""

@@ -27,7 +27,7 @@ from engine.simulator import (
     Failed,
     Incomplete,
     Say,
-    TextDelta,
+    SayDelta,
     Think,
     open_simulator,
 )
@@ -45,13 +45,13 @@ def brain(asked: Asked) -> Any:
         case "call":
             return [Say("Let me look."), Call("look", {"what": asked.last_user_text}), Call("look", {"what": "more"})]
         case "fail":
-            return [Created(), TextDelta("almost"), Failed()]
+            return [Created(), SayDelta("almost"), Failed()]
         case "refuse":
             return [Error(400, "invalid_prompt", type="invalid_request_error")]
         case "cut":
-            return [TextDelta("cut sh"), Incomplete()]
+            return [SayDelta("cut sh"), Incomplete()]
         case "slow":
-            return [Created(), TextDelta("sl"), Delay(50), Say("ow")]
+            return [Created(), SayDelta("sl"), Delay(50), Say("ow")]
     return [Say(f"heard {asked.last_user_text}")]
 
 

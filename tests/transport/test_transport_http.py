@@ -663,9 +663,10 @@ async def test_tls_that_never_comes_about(trusting: ssl.SSLContext) -> None:
     assert not post.sent
 
 
-async def test_nobody_listens() -> None:
+async def test_nobody_listens(closed_port: int) -> None:
     async with contained() as held:
-        outcome, _ = await exchange(WatchedTcpDialer(held), endpoint=engine.Endpoint("http://127.0.0.1:9/v1"))
+        endpoint = engine.Endpoint(f"http://127.0.0.1:{closed_port}/v1")
+        outcome, _ = await exchange(WatchedTcpDialer(held), endpoint=endpoint)
     assert isinstance(outcome, Unreachable)
     assert outcome.stage == "tcp"
 
