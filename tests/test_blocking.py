@@ -89,7 +89,7 @@ def test_tools_run_in_threads_and_may_use_the_engine(server: RunningSimulator, s
         return session.ask(text).text
 
     server.brain = Script([Call("translate", {"text": "hallo"}), "hello", "It is: hello"])
-    rounds: list[engine.Round] = []
+    rounds: list[Round] = []
     answer = session.run(
         "translate it",
         [FunctionTool(translate)],
