@@ -18,6 +18,7 @@ import pytest
 from engine import (
     ConfigurationError,
     FunctionTool,
+    Round,
     SessionClosed,
     TextDelta,
     TurnDone,
