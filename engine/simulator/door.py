@@ -11,6 +11,7 @@ import h11
 import trio
 import trio_websocket
 
+from .errors import reason_phrase
 from .http import HttpExchange
 from .quirks import Accept, Reject
 from .records import ConnectionRecord
@@ -173,5 +174,5 @@ async def _read_head(stream: ServerStream, connection: h11.Connection, raw: byte
 
 
 async def _answer_plainly(stream: ServerStream, status: int, body: bytes) -> None:
-    head = f"HTTP/1.1 {status} \r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+    head = f"HTTP/1.1 {status} {reason_phrase(status)}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
     await stream.send_all(head.encode() + body)
