@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from types import TracebackType
 from typing import Any
 
 import pytest
@@ -26,9 +27,11 @@ class Told:
         self._engine = engine.open_engine(self.sim.endpoint, model="gpt-5.4", dialer=self.sim.dialer)
         return await self._engine.__aenter__()
 
-    async def __aexit__(self, *args: object) -> None:
-        await self._engine.__aexit__(*args)
-        await self._simulator.__aexit__(*args)
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._engine.__aexit__(kind, error, traceback)
+        await self._simulator.__aexit__(kind, error, traceback)
 
 
 async def everything(results: Batch) -> dict[str, BatchResult]:
