@@ -212,8 +212,9 @@ class Session:
             ConfigurationError: something given is wrong; ``field`` names it.
         """
         toolbox = Toolbox((), tools)
+        merged = self._over(timeouts, limits, retry, on_cancel, transport)
         return Conversation(
-            self._opener(self._over(timeouts, limits, retry, on_cancel, transport)),
+            self._opener(merged),
             Context(messages, instructions=instructions, tools=toolbox.offered),
             toolbox,
             _options(options),
@@ -224,6 +225,7 @@ class Session:
                 approve=approve,
                 on_round=on_round,
             ),
+            merged.timeouts,
         )
 
     def _over(

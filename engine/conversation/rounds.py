@@ -1,18 +1,21 @@
-"""What callers say of a tool loop, and what it tells them: its settings, and its rounds."""
+"""What callers say of a tool loop, and what it tells them: its settings, its rounds, and how far a round has got."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeAlias
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from attrs import Attribute, field, frozen
+from attrs import Attribute, evolve, field, frozen
 
 from engine.values.errors import ConfigurationError
-from engine.values.messages import AssistantMessage, ToolCall, ToolResult
+from engine.values.messages import AssistantMessage, Context, Message, ToolCall, ToolResult
 from engine.values.reports import TurnReport
 
-__all__ = ["Approve", "LoopSettings", "OnRound", "Round"]
+if TYPE_CHECKING:
+    from engine.conversation.journal import Journal
+
+__all__ = ["Approve", "LoopSettings", "OnRound", "Prepare", "Progress", "Round"]
 
 
 @frozen
@@ -23,7 +26,7 @@ class Round:
         message: The response.
         results: The outputs of its calls, in the order of the calls. Empty when it calls nothing, or when its calls are
             left to the caller.
-        report: How the request went.
+        report: How the request went; an empty one where another process made it.
     """
 
     message: AssistantMessage
@@ -31,8 +34,31 @@ class Round:
     report: TurnReport
 
 
+@frozen(kw_only=True)
+class Progress:
+    """What has been begun and is not in the transcript yet.
+
+    Attributes:
+        prompt: Messages that were to be answered.
+        response: The response to them; None where none has come.
+        results: The outputs of its calls that are there, by call id.
+    """
+
+    prompt: tuple[Message, ...] = ()
+    response: AssistantMessage | None = None
+    results: Mapping[str, ToolResult] = field(factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.prompt) or self.response is not None
+
+    def with_result(self, result: ToolResult) -> Progress:
+        """The same, one output later."""
+        return evolve(self, results={**self.results, result.call_id: result})
+
+
 Approve: TypeAlias = Callable[[ToolCall], "bool | str | Awaitable[bool | str]"]
 OnRound: TypeAlias = Callable[[Round], "Awaitable[None] | None"]
+Prepare: TypeAlias = Callable[[Context], "Context | Awaitable[Context]"]
 
 
 def _count(instance: object, attribute: Attribute[Any], value: int) -> None:
@@ -52,6 +78,14 @@ def _callable(instance: object, attribute: Attribute[Any], value: object) -> Non
         raise ConfigurationError(attribute.name, "is not callable")
 
 
+def _journal(instance: object, attribute: Attribute[Any], value: object) -> None:
+    if value is None:
+        return
+    for method in ("sending", "answered", "tool_done", "round"):
+        if not callable(getattr(value, method, None)):
+            raise ConfigurationError(attribute.name, f"is a {type(value).__name__}, which has no method {method}")
+
+
 @frozen(kw_only=True)
 class LoopSettings:
     """What holds for a tool loop.
@@ -62,6 +96,8 @@ class LoopSettings:
         tool_timeout: Seconds for each call of a tool that has no timeout of its own; None for no limit.
         approve: Asked before a call is run.
         on_round: Told of each round when it is complete.
+        prepare: Changes what a request tells the model.
+        journal: Writes down what the loop does.
     """
 
     max_rounds: int = field(default=16, validator=_count)
@@ -69,3 +105,5 @@ class LoopSettings:
     tool_timeout: float | None = field(default=None, validator=_seconds)
     approve: Approve | None = field(default=None, validator=_callable)
     on_round: OnRound | None = field(default=None, validator=_callable)
+    prepare: Prepare | None = field(default=None, validator=_callable)
+    journal: Journal | None = field(default=None, validator=_journal)
