@@ -14,9 +14,9 @@ from engine.conversation.line import Line, Place
 from engine.conversation.rounds import LoopSettings, Progress, Round
 from engine.conversation.tool_loop import OpenTurn, ToolLoop
 from engine.conversation.toolbox import Toolbox
-from engine.settings.turn_options import Timeouts, TurnOptions
+from engine.settings.timeouts import ResolvedTimeouts
+from engine.settings.turn_options import TurnOptions
 from engine.turns.turn import Turn
-from engine.values.errors import ConfigurationError
 from engine.values.messages import (
     AssistantMessage,
     Context,
@@ -26,6 +26,7 @@ from engine.values.messages import (
     ToolResult,
     UserMessage,
 )
+from engine.values.problems import ConfigurationError
 from engine.values.turn_events import TurnDone, TurnEvent
 
 __all__ = ["Conversation", "Prompt", "Reply"]
@@ -52,7 +53,7 @@ class Conversation:
         toolbox: Toolbox,
         options: TurnOptions,
         settings: LoopSettings,
-        timeouts: Timeouts,
+        timeouts: ResolvedTimeouts,
     ) -> None:
         self._open_turn = open_turn
         self._context = attrs.evolve(context, tools=toolbox.offered)

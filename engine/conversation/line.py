@@ -11,7 +11,7 @@ from types import TracebackType
 import trio
 
 from engine.protocol.failures import Expired, to_error
-from engine.settings.turn_options import Timeouts
+from engine.settings.timeouts import Phase, ResolvedTimeouts
 
 __all__ = ["Line", "Place"]
 
@@ -27,7 +27,7 @@ class Line:
         """The place of the prompt that is being answered."""
         return next(iter(self._places), None)
 
-    def place(self, timeouts: Timeouts) -> Place:
+    def place(self, timeouts: ResolvedTimeouts) -> Place:
         """Return a place for a prompt, which joins the line when it is entered; the timeouts bound its wait there."""
         return Place(self, timeouts)
 
@@ -53,7 +53,7 @@ class Place:
         reached: Set when it is the first.
     """
 
-    def __init__(self, line: Line, timeouts: Timeouts) -> None:
+    def __init__(self, line: Line, timeouts: ResolvedTimeouts) -> None:
         self.reached: trio.Event = trio.Event()
         self._line = line
         self._timeouts = timeouts
@@ -101,8 +101,9 @@ class Place:
         if self.reached.is_set():
             await trio.lowlevel.checkpoint()
             return
-        phase = min(("queue", "turn"), key=self._timeouts.of)
-        with trio.move_on_after(self._timeouts.of(phase)):
+        phase: Phase = "queue" if self._timeouts.queue <= self._timeouts.turn else "turn"
+        seconds: float = getattr(self._timeouts, phase)
+        with trio.move_on_after(seconds):
             await self.reached.wait()
         if not self.reached.is_set():
-            raise to_error(Expired(phase, self._timeouts.of(phase)))
+            raise to_error(Expired(phase, seconds))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from attrs import Attribute, evolve, field, frozen
 
-from engine.values.errors import ConfigurationError
 from engine.values.messages import AssistantMessage, Context, Message, ToolCall, ToolResult
+from engine.values.problems import ConfigurationError
 from engine.values.reports import TurnReport
 
 if TYPE_CHECKING:

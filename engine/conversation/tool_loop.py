@@ -22,9 +22,11 @@ from engine.conversation.tool_runner import ToolRunner
 from engine.conversation.toolbox import Toolbox
 from engine.settings.turn_options import TurnOptions
 from engine.turns.turn import Turn
-from engine.values.errors import ConfigurationError, ResponseFailed
+from engine.values.choices import Delivery
+from engine.values.errors import ResponseFailed
 from engine.values.messages import AssistantMessage, Context, Message, ToolResult
-from engine.values.reports import Delivery, TurnReport
+from engine.values.problems import ConfigurationError
+from engine.values.reports import TurnReport
 
 __all__ = ["OpenTurn", "ToolLoop"]
 

@@ -15,8 +15,8 @@ import trio
 from engine.conversation.errands import errand
 from engine.conversation.rounds import LoopSettings
 from engine.schemas.function_tool import FunctionTool, ToolArgumentError
-from engine.values.errors import ConfigurationError
 from engine.values.messages import ToolCall, ToolResult
+from engine.values.problems import ConfigurationError
 
 __all__ = ["ToolRunner"]
 

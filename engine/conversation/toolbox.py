@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from engine.schemas.function_tool import FunctionTool
-from engine.values.errors import ConfigurationError
 from engine.values.messages import AnyTool, AssistantMessage, Tool, ToolCall
+from engine.values.problems import ConfigurationError
 
 __all__ = ["Toolbox"]
 

@@ -21,8 +21,8 @@ from cattrs.preconf.json import JsonConverter, make_converter
 from engine.schemas.derive import object_schema
 from engine.schemas.fit import Misfit, decode, structure
 from engine.schemas.members import documented
-from engine.values.errors import ConfigurationError
 from engine.values.messages import File, Image, Text, Tool, ToolCall, UserBlock
+from engine.values.problems import ConfigurationError
 
 __all__ = ["FunctionTool", "ToolArgumentError"]
 

@@ -13,6 +13,7 @@ from talking import outputs, tool
 from trio.testing import MockClock
 
 import engine
+from engine.conversation.rounds import Progress
 from engine.simulator import Answer, Call, Created, Say, Script, Stall
 
 
@@ -299,6 +300,6 @@ async def test_another_prompt_takes_the_place_of_an_interrupted_one(autojump_clo
         chat = session.conversation()
         with trio.move_on_after(1):
             await chat.send("go")
-        assert chat.interrupted == engine.conversation.rounds.Progress(prompt=(engine.UserMessage("go"),))
+        assert chat.interrupted == Progress(prompt=(engine.UserMessage("go"),))
         assert (await chat.send("something else")).text == "fine"
         assert [item["content"] for item in sim.requests[-1].body["input"]] == ["something else"]
