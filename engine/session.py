@@ -10,7 +10,7 @@ import trio
 from engine.connections.compaction import Compaction
 from engine.connections.websocket_link import Connection
 from engine.conversation.conversation import Conversation
-from engine.conversation.rounds import Approve, LoopSettings, OnRound
+from engine.conversation.loop_settings import Approve, LoopSettings, OnRound
 from engine.conversation.tool_loop import OpenTurn, ToolLoop
 from engine.conversation.toolbox import Toolbox
 from engine.protocol.compaction import compaction_body

@@ -11,7 +11,8 @@ import trio
 
 from engine.conversation.errands import waits_for_caller
 from engine.conversation.line import Line, Place
-from engine.conversation.rounds import LoopSettings, Progress, Round
+from engine.conversation.loop_settings import LoopSettings
+from engine.conversation.rounds import Progress, Round
 from engine.conversation.tool_loop import OpenTurn, ToolLoop
 from engine.conversation.toolbox import Toolbox
 from engine.settings.timeouts import ResolvedTimeouts

@@ -1,21 +1,15 @@
-"""What callers say of a tool loop, and what it tells them: its settings, its rounds, and how far a round has got."""
+"""The rounds of a tool loop: one that is complete, and how far one has got that is not."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Mapping
 
-from attrs import Attribute, evolve, field, frozen
+from attrs import evolve, field, frozen
 
-from engine.values.messages import AssistantMessage, Context, Message, ToolCall, ToolResult
-from engine.values.problems import ConfigurationError
+from engine.values.messages import AssistantMessage, Message, ToolResult
 from engine.values.reports import TurnReport
 
-if TYPE_CHECKING:
-    from engine.conversation.journal import Journal
-
-__all__ = ["Approve", "LoopSettings", "OnRound", "Prepare", "Progress", "Round"]
+__all__ = ["Progress", "Round"]
 
 
 @frozen
@@ -54,56 +48,3 @@ class Progress:
     def with_result(self, result: ToolResult) -> Progress:
         """The same, one output later."""
         return evolve(self, results={**self.results, result.call_id: result})
-
-
-Approve: TypeAlias = Callable[[ToolCall], "bool | str | Awaitable[bool | str]"]
-OnRound: TypeAlias = Callable[[Round], "Awaitable[None] | None"]
-Prepare: TypeAlias = Callable[[Context], "Context | Awaitable[Context]"]
-
-
-def _count(instance: object, attribute: Attribute[Any], value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigurationError(attribute.name, "must be a whole number, 1 or more")
-
-
-def _seconds(instance: object, attribute: Attribute[Any], value: float | None) -> None:
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        raise ConfigurationError(attribute.name, "must be a positive number of seconds, or None")
-
-
-def _callable(instance: object, attribute: Attribute[Any], value: object) -> None:
-    if value is not None and not callable(value):
-        raise ConfigurationError(attribute.name, "is not callable")
-
-
-def _journal(instance: object, attribute: Attribute[Any], value: object) -> None:
-    if value is None:
-        return
-    for method in ("sending", "answered", "tool_done", "round"):
-        if not callable(getattr(value, method, None)):
-            raise ConfigurationError(attribute.name, f"is a {type(value).__name__}, which has no method {method}")
-
-
-@frozen(kw_only=True)
-class LoopSettings:
-    """What holds for a tool loop.
-
-    Attributes:
-        max_rounds: How many responses may be asked for.
-        max_concurrent_tools: How many calls of one response run at the same time.
-        tool_timeout: Seconds for each call of a tool that has no timeout of its own; None for no limit.
-        approve: Asked before a call is run.
-        on_round: Told of each round when it is complete.
-        prepare: Changes what a request tells the model.
-        journal: Writes down what the loop does.
-    """
-
-    max_rounds: int = field(default=16, validator=_count)
-    max_concurrent_tools: int = field(default=8, validator=_count)
-    tool_timeout: float | None = field(default=None, validator=_seconds)
-    approve: Approve | None = field(default=None, validator=_callable)
-    on_round: OnRound | None = field(default=None, validator=_callable)
-    prepare: Prepare | None = field(default=None, validator=_callable)
-    journal: Journal | None = field(default=None, validator=_journal)

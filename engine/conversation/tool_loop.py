@@ -17,7 +17,8 @@ import trio
 
 from engine.conversation.errands import errand
 from engine.conversation.fitting import fitting
-from engine.conversation.rounds import LoopSettings, Progress, Round
+from engine.conversation.loop_settings import LoopSettings
+from engine.conversation.rounds import Progress, Round
 from engine.conversation.tool_runner import ToolRunner
 from engine.conversation.toolbox import Toolbox
 from engine.settings.turn_options import TurnOptions

@@ -13,7 +13,7 @@ import attrs
 import trio
 
 from engine.conversation.errands import errand
-from engine.conversation.rounds import LoopSettings
+from engine.conversation.loop_settings import LoopSettings
 from engine.schemas.function_tool import FunctionTool, ToolArgumentError
 from engine.values.messages import ToolCall, ToolResult
 from engine.values.problems import ConfigurationError
