@@ -83,6 +83,7 @@ class FunctionTool:
         description: What it does, for the model.
         parameters: JSON schema of its arguments object.
         strict: Whether that schema is strict.
+        thread: Whether the function runs in a worker thread.
         timeout: Seconds that the tool loop gives one call.
         tool: All of that as a plain value, without the function.
 
@@ -142,6 +143,11 @@ class FunctionTool:
     def strict(self) -> bool:
         """Whether that schema is strict."""
         return bool(self.tool.strict)
+
+    @property
+    def thread(self) -> bool:
+        """Whether the function runs in a worker thread."""
+        return self._thread
 
     def __repr__(self) -> str:
         return f"<FunctionTool {self.name!r}>"
