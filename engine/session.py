@@ -10,21 +10,24 @@ import trio
 from engine.connections.compaction import Compaction
 from engine.connections.websocket_link import Connection
 from engine.conversation.conversation import Conversation
-from engine.conversation.rounds import Approve, LoopSettings, OnRound
+from engine.conversation.loop_settings import Approve, LoopSettings, OnRound
 from engine.conversation.tool_loop import OpenTurn, ToolLoop
 from engine.conversation.toolbox import Toolbox
 from engine.protocol.compaction import compaction_body
 from engine.protocol.failures import Failure, TooLarge, to_error
 from engine.protocol.request_body import create_body
 from engine.settings.levels import Settings
+from engine.settings.limits import Limits
 from engine.settings.retry import RetryPolicy
-from engine.settings.turn_options import Limits, OnCancel, Timeouts, Transport, TurnOptions
+from engine.settings.timeouts import Timeouts
+from engine.settings.turn_options import TurnOptions
 from engine.turns.core import Actor
 from engine.turns.submission import create_text, hooked
 from engine.turns.turn import Turn
-from engine.values.errors import ConfigurationError
+from engine.values.choices import OnCancel, Transport
 from engine.values.messages import AnyTool, AssistantMessage, Context, Message
-from engine.values.reports import SessionStatistics
+from engine.values.problems import ConfigurationError
+from engine.values.statistics import SessionStatistics
 
 __all__ = ["Session"]
 
@@ -212,8 +215,9 @@ class Session:
             ConfigurationError: something given is wrong; ``field`` names it.
         """
         toolbox = Toolbox((), tools)
+        merged = self._over(timeouts, limits, retry, on_cancel, transport)
         return Conversation(
-            self._opener(self._over(timeouts, limits, retry, on_cancel, transport)),
+            self._opener(merged),
             Context(messages, instructions=instructions, tools=toolbox.offered),
             toolbox,
             _options(options),
@@ -224,6 +228,7 @@ class Session:
                 approve=approve,
                 on_round=on_round,
             ),
+            merged.timeouts,
         )
 
     def _over(
@@ -274,18 +279,18 @@ class Session:
         body = create_body(Context.of(context), options, model=settings.model)
         body = await hooked(body, options.payload_hook)
         text = create_text(body)
-        size, limit = len(text.frame(generate=False).encode()), settings.limits.number("max_request_bytes")
+        size, limit = len(text.frame(generate=False).encode()), settings.limits.max_request_bytes
         if size > limit:
             raise to_error(TooLarge(size, limit))
         connection: Connection | Failure | None = None
         if settings.transport is not Transport.SSE:
-            with trio.move_on_after(merged.of("connect")):
+            with trio.move_on_after(merged.connect):
                 cautious = settings.transport is Transport.AUTO
                 connection = await self._actor.acquire(merged, cautious=cautious)
         if connection is None or isinstance(connection, Failure) or not connection.fresh:
             await trio.lowlevel.checkpoint()
             return False
-        warm_up = self._actor.warm_up(connection, body, text, merged.of("warm_up"))
+        warm_up = self._actor.warm_up(connection, body, text, merged.warm_up)
         await warm_up.finished.wait()
         return warm_up.exchange.continuable
 
@@ -311,7 +316,7 @@ class Session:
             given,
             create_text(body).http_body(),
             timeouts=settings.timeouts,
-            max_bytes=settings.limits.number("max_message_bytes"),
+            max_bytes=settings.limits.max_message_bytes,
         )
         return await compaction.compact(self._actor)
 

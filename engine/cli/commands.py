@@ -13,8 +13,9 @@ import click
 from engine.cli.errors import DONE, INTERRUPTED, MISUSED
 from engine.cli.programs import Wishes, ask, chat, simulate, verdict
 from engine.cli.terminal import Terminal
-from engine.settings.turn_options import Endpoint, Transport
-from engine.values.errors import ConfigurationError
+from engine.settings.endpoint import Endpoint
+from engine.values.choices import Transport
+from engine.values.problems import ConfigurationError
 
 __all__ = ["invoke"]
 

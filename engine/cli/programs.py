@@ -28,8 +28,8 @@ from engine.cli.interrupts import run
 from engine.cli.output import JsonView, Pieces, TextView, View, report_table
 from engine.cli.terminal import Terminal
 from engine.simulator import ConnectionRecord, RequestRecord, Simulator, open_simulator
-from engine.values.errors import EngineError
 from engine.values.messages import Message
+from engine.values.problems import EngineError
 
 __all__ = ["Wishes", "ask", "chat", "simulate", "verdict"]
 

@@ -35,7 +35,6 @@ from engine.values.messages import (
     Text,
     Thinking,
     ToolCall,
-    Usage,
 )
 from engine.values.turn_events import (
     TextDelta,
@@ -49,6 +48,7 @@ from engine.values.turn_events import (
     ToolCallStarted,
     TurnEvent,
 )
+from engine.values.usage import Usage
 from engine.wire import events as wire
 from engine.wire.items import CallItem, CustomToolCallItem, FunctionCallItem, Item, MessageItem, ReasoningItem
 from engine.wire.parts import OutputText, PlainText, ReasoningText, RefusalPart, SummaryText

@@ -9,7 +9,6 @@ from typing import Any, Final, TypeAlias
 from engine.protocol.request_tools import own, wire_tools
 from engine.schemas.answer_format import wire_format
 from engine.settings.turn_options import TurnOptions
-from engine.values.errors import ConfigurationError
 from engine.values.messages import (
     AssistantBlock,
     AssistantMessage,
@@ -27,6 +26,7 @@ from engine.values.messages import (
     UserBlock,
     UserMessage,
 )
+from engine.values.problems import ConfigurationError
 
 __all__ = ["create_body", "input_items", "is_stored", "wire_tools"]
 

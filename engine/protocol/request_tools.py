@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from engine.schemas.derive import is_strict
-from engine.values.errors import ConfigurationError
 from engine.values.messages import AnyTool, Tool
+from engine.values.problems import ConfigurationError
 
 __all__ = ["own", "wire_tools"]
 

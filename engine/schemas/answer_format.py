@@ -11,7 +11,7 @@ from typing import Any, Final
 from engine.schemas.derive import is_strict, object_schema
 from engine.schemas.fit import decode, structure
 from engine.schemas.members import is_record
-from engine.values.errors import ConfigurationError
+from engine.values.problems import ConfigurationError
 
 __all__ = ["parse", "wire_format"]
 

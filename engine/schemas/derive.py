@@ -23,7 +23,7 @@ from engine.schemas.members import (
     members,
     summary,
 )
-from engine.values.errors import ConfigurationError
+from engine.values.problems import ConfigurationError
 
 __all__ = ["Schema", "is_strict", "object_schema"]
 

@@ -12,7 +12,7 @@ from cattrs import ClassValidationError, Converter
 from cattrs.gen import make_dict_structure_fn
 
 from engine.schemas.members import FORMATS, LISTS, MAPPINGS, SETS, admits_null, alternatives, bare, is_record, members
-from engine.values.errors import token
+from engine.values.shown import token
 
 __all__ = ["Misfit", "StrictConverter", "decode", "structure"]
 

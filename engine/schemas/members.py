@@ -16,7 +16,7 @@ from uuid import UUID
 import attrs
 from attrs import frozen
 
-from engine.values.errors import ConfigurationError
+from engine.values.problems import ConfigurationError
 
 __all__ = [
     "ABSENT",

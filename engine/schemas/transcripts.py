@@ -12,7 +12,6 @@ from cattrs.gen import make_dict_unstructure_fn, override
 
 from engine.schemas.fit import Misfit, StrictConverter, decode
 from engine.schemas.members import alternatives
-from engine.values.errors import ConfigurationError, token
 from engine.values.messages import (
     AssistantMessage,
     Context,
@@ -27,9 +26,11 @@ from engine.values.messages import (
     Tool,
     ToolCall,
     ToolResult,
-    Usage,
     UserMessage,
 )
+from engine.values.problems import ConfigurationError
+from engine.values.shown import token
+from engine.values.usage import Usage
 
 __all__ = ["from_json", "to_json"]
 

@@ -20,7 +20,7 @@ from .records import ConnectionRecord
 from .world import Options, World
 
 if TYPE_CHECKING:
-    from engine.settings.turn_options import Endpoint
+    from engine.settings.endpoint import Endpoint
 
 __all__ = ["Simulator", "open_simulator"]
 
@@ -72,10 +72,10 @@ class Simulator(World):
     @property
     def endpoint(self) -> Endpoint:
         """What the client library needs to reach this server."""
-        from engine.settings import turn_options
+        from engine.settings.endpoint import Endpoint
 
         given = {"profile": "openai", **self.options.endpoint_options}
-        return turn_options.Endpoint(base_url=self.base_url, api_key=self.api_key, **given)
+        return Endpoint(base_url=self.base_url, api_key=self.api_key, **given)
 
     @property
     def dialer(self) -> SimulatorDialer:

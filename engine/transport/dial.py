@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 import trio
 
 from engine.protocol.failures import Unreachable
-from engine.values.errors import ConfigurationError
+from engine.values.problems import ConfigurationError
 
 __all__ = [
     "Dialer",

@@ -27,7 +27,7 @@ import trio
 
 from engine.protocol.failures import Broken, Failure, Lost, Unreachable, Violated
 from engine.protocol.refusals import refusal
-from engine.settings.turn_options import Endpoint
+from engine.settings.endpoint import Endpoint
 from engine.transport.credentials import request_headers, resolve_key
 from engine.transport.dial import Dialer, close_at_once, default_ssl_context, refused_by_tls, too_slow, undialled
 from engine.transport.proxy import proxy_on_the_way

@@ -7,39 +7,29 @@ has an end of our own.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Final, cast
 
 import trio
-from attrs import field, frozen
+from attrs import frozen
 from trio_websocket import CloseReason, ConnectionClosed, WebSocketConnection, wrap_client_stream
 
 from engine.protocol.failures import Broken, Failure, Lost, Unreachable, Violated
-from engine.settings.turn_options import Endpoint
+from engine.settings.endpoint import Endpoint
 from engine.transport.credentials import request_headers, resolve_key
 from engine.transport.dial import Dialer, close_at_once, default_ssl_context, too_slow, undialled
 from engine.transport.proxy import proxy_on_the_way
+from engine.transport.socket import Bounds, Callbacks, Traffic
 from engine.transport.tap import Tap
 
-__all__ = ["Bounds", "WebSocket"]
+__all__ = ["WebSocket"]
 
 _RECEIVE_BYTES: Final = 65536
 _QUEUED_MESSAGES: Final = 64
 _MESSAGES_AT_ONCE: Final = 32
 _LARGE_MESSAGE: Final = 2048  # characters; decoding it is quickest while it is fresh, and beside that a trip is nothing
 _DEFAULT_PORTS: Final = {"ws": 80, "wss": 443}
-
-
-@frozen
-class Bounds:
-    """What one socket may take: seconds for connecting and closing, bytes for one message and for the outbox."""
-
-    connect: float
-    close: float
-    max_message_bytes: int
-    max_outbox_bytes: int
 
 
 @frozen
@@ -66,26 +56,11 @@ class _Target:
         )
 
 
-@frozen
-class Callbacks:
-    """How a socket tells its owner; all plain functions, called from the socket's tasks.
-
-    Attributes:
-        opened: The upgrade is done.
-        received: Text messages came in; as many as are there, up to a few, because taking them one after the other
-            is far quicker than going back to the event loop after each.
-        failed: The socket is of no further use, and why. Called at most once, and not after `WebSocket.close`.
-        due: Called while the socket is open, first at once: does what is due by the time it is given, and says by
-            what time it wants to be called again.
-    """
-
-    opened: Callable[[], None] = field()
-    received: Callable[[Sequence[str]], None] = field()
-    failed: Callable[[Failure], None] = field()
-    due: Callable[[float], float] = field(default=lambda now: math.inf)
+def _nothing() -> None:
+    pass
 
 
-_NOBODY: Final = Callbacks(lambda: None, lambda messages: None, lambda failure: None)
+_NOBODY: Final = Callbacks(_nothing, lambda texts: None, lambda failure: None)
 
 
 class WebSocket:
@@ -106,6 +81,7 @@ class WebSocket:
         self._nursery: trio.Nursery | None = None
         self._arrived: list[str] = []
         self._tap: Tap | None = None
+        self._traffic = Traffic()
         self._ws: WebSocketConnection | None = None
 
     # --- what the owner asks ---
@@ -125,14 +101,20 @@ class WebSocket:
         )
 
     @property
-    def tap(self) -> Tap | None:
-        """The stream below, for its counters; None before it is connected."""
-        return self._tap
+    def traffic(self) -> Traffic:
+        """What has gone through it."""
+        return self._traffic
 
     @property
-    def handshake_headers(self) -> tuple[tuple[bytes, bytes], ...]:
-        """The headers of the server's 101 answer; empty before it."""
-        return self._ws.handshake_headers if self._ws is not None else ()
+    def over(self) -> bool:
+        """Whether it has failed, or is to be closed."""
+        return self._failed or self._closing.is_set()
+
+    @property
+    def handshake_headers(self) -> tuple[tuple[str, str], ...]:
+        """The fields of the server's 101 answer; empty before it."""
+        given = self._ws.handshake_headers if self._ws is not None else ()
+        return tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in given)
 
     def too_slow(self, seconds: float) -> Unreachable:
         """Say what is taking too long: the step that connecting has come to."""
@@ -153,11 +135,13 @@ class WebSocket:
         finally:
             self._scope.cancel(reason="the socket failed")
 
-    async def send(self, text: str) -> int | None:
-        """Put one text message in the outbox and return its mark for `Tap.when_passed`; None if the socket is gone.
+    async def send(
+        self, text: str, *, on_reached: Callable[[], None] = _nothing, on_passed: Callable[[], None] = _nothing
+    ) -> bool:
+        """Queue one text message; False if the socket is gone.
 
-        Cancellation cannot interrupt it, so a frame is queued whole or not at all. The shield needs no deadline: the
-        outbox never blocks, and the library's lock is held only while something is put there.
+        The shield needs no deadline: the outbox never blocks, and the library's lock is held only while something is
+        put there.
         """
         assert self._ws is not None
         assert self._tap is not None
@@ -165,13 +149,14 @@ class WebSocket:
             try:
                 await self._ws.send_message(text)
             except ConnectionClosed:
-                return None
+                return False
         if self._failed:
-            # It failed while the frame waited for the library's lock. Whoever is told that nothing was sent may send it
-            # elsewhere, so the pump must not find it.
-            self._tap.retract()
-            return None
-        return self._tap.bytes_queued
+            # It failed while the frame waited for the library's lock. A turn that is told that nothing was sent may be
+            # sent elsewhere, so the pump must not find the frame.
+            self._tap.outbox.retract()
+            return False
+        self._tap.outbox.follow(on_reached, on_passed)
+        return True
 
     def ping(self, timeout: float) -> None:
         """Ping the peer, and wait up to ``timeout`` seconds for the pong, in a task of the socket's own."""
@@ -179,7 +164,7 @@ class WebSocket:
         self._nursery.start_soon(self._guarded, self._ping, timeout)
 
     def wake_by(self, deadline: float) -> None:
-        """Have `Callbacks.due` called at that time, unless it is called before."""
+        """Have `Callbacks.on_due` called at that time, unless it is called before."""
         if deadline < self._alarm.deadline:
             self._alarm.deadline = deadline
 
@@ -242,7 +227,11 @@ class WebSocket:
 
     async def _serve(self, stream: trio.abc.Stream, deadline: float) -> None:
         tap = self._tap = Tap(
-            stream, max_outbox_bytes=self._bounds.max_outbox_bytes, fail=self.fail, on_empty=self._hand_on
+            stream,
+            max_outbox_bytes=self._bounds.max_outbox_bytes,
+            fail=self.fail,
+            traffic=self._traffic,
+            on_empty=self._hand_on,
         )
         try:
             with self._scope:
@@ -268,9 +257,9 @@ class WebSocket:
             await self._read()  # over before it was open; what the server said on the way still counts
         else:
             nursery.start_soon(self._guarded, self._read)
-            self._callbacks.opened()
+            self._callbacks.on_opened()
         while not self._closing.is_set():
-            with trio.CancelScope(deadline=self._callbacks.due(trio.current_time())) as self._alarm:
+            with trio.CancelScope(deadline=self._callbacks.on_due(trio.current_time())) as self._alarm:
                 await self._closing.wait()
         await self._say_goodbye()
 
@@ -332,7 +321,7 @@ class WebSocket:
             messages = tuple(self._arrived)
             self._arrived.clear()
             try:
-                self._callbacks.received(messages)
+                self._callbacks.on_texts(messages)
             except Exception as error:
                 self.fail(Broken(error))
 
@@ -362,13 +351,13 @@ class WebSocket:
             if ws.closed is None and tap.clean:
                 await ws.aclose()
             if ws.closed is not None and not (tap.torn or tap.ended):
-                await tap.drained()
+                await tap.outbox.drained()
 
     def _report(self, failure: Failure) -> None:
         self._hand_on()  # what was said before counts
         if not self._failed and not self._closing.is_set():
             self._failed = True
-            self._callbacks.failed(failure)
+            self._callbacks.on_failed(failure)
 
 
 def _only(group: BaseException) -> BaseException:

@@ -5,13 +5,15 @@ Plain frozen values. Their reprs give sizes and never contents, so a traceback o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
-from attrs import Attribute, field, frozen
-from attrs.validators import optional
+from attrs import field, frozen
 
-from engine.values.errors import ConfigurationError
+from engine.values.checks import check_instances, listed, mapping, name, one_of, optional, string
+from engine.values.problems import ConfigurationError
+from engine.values.shown import size_only
+from engine.values.usage import Usage
 
 __all__ = [
     "AnyTool",
@@ -31,65 +33,21 @@ __all__ = [
     "Tool",
     "ToolCall",
     "ToolResult",
-    "Usage",
     "UserBlock",
     "UserMessage",
 ]
 
 StopReason: TypeAlias = Literal["stop", "length", "tool_use"]
 
-
-def size_only(value: Any) -> str:
-    """Stand in for a value in a repr: how much of it there is, nothing of what it says."""
-    if value is None:
-        return "None"
-    return f"<{len(value)}>"
-
-
-def _listed(given: Any, where: str, wanted: str) -> tuple[Any, ...]:
-    """Take a collection as a tuple. Strings and mappings are collections too, of what nobody means here."""
-    if isinstance(given, Iterable) and not isinstance(given, (str, bytes, Mapping)):
-        return tuple(given)
-    raise ConfigurationError(where, f"is a {type(given).__name__}, not a sequence of {wanted}")
+_kind = one_of("function", "custom")
 
 
 def _annotations(given: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
-    return _listed(given, "text annotations", "mappings")
+    return listed(given, "text annotations", "mappings")
 
 
 def _logprobs(given: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
-    return _listed(given, "text logprobs", "mappings")
-
-
-def _where(instance: object, attribute: Attribute[Any]) -> str:
-    return f"{type(instance).__name__}.{attribute.name}"
-
-
-def _string(instance: object, attribute: Attribute[Any], value: str) -> None:
-    if not isinstance(value, str):
-        raise ConfigurationError(_where(instance, attribute), f"is a {type(value).__name__}, not a string")
-
-
-def _name(instance: object, attribute: Attribute[Any], value: str) -> None:
-    _string(instance, attribute, value)
-    if not value:
-        raise ConfigurationError(_where(instance, attribute), "is empty")
-
-
-def _call_id(instance: object, attribute: Attribute[Any], value: str) -> None:
-    _name(instance, attribute, value)
-    if not value.strip():
-        raise ConfigurationError(_where(instance, attribute), "is blank")
-
-
-def _call_kind(instance: object, attribute: Attribute[Any], value: str) -> None:
-    if value not in ("function", "custom"):
-        raise ConfigurationError(_where(instance, attribute), 'must be "function" or "custom"')
-
-
-def _mapping(instance: object, attribute: Attribute[Any], value: Mapping[str, Any]) -> None:
-    if not isinstance(value, Mapping):
-        raise ConfigurationError(_where(instance, attribute), f"is a {type(value).__name__}, not a mapping")
+    return listed(given, "text logprobs", "mappings")
 
 
 @frozen
@@ -105,12 +63,12 @@ class Text:
         extra: What else that item said, under its wire names (``agent``, …); sent back unchanged.
     """
 
-    text: str = field(repr=size_only, validator=_string)
+    text: str = field(repr=size_only, validator=string)
     phase: str | None = None
     item_id: str | None = None
     annotations: tuple[Mapping[str, Any], ...] = field(default=(), converter=_annotations, repr=size_only)
     logprobs: tuple[Mapping[str, Any], ...] = field(default=(), converter=_logprobs, kw_only=True, repr=size_only)
-    extra: Mapping[str, Any] = field(factory=dict, kw_only=True, hash=False, repr=size_only, validator=_mapping)
+    extra: Mapping[str, Any] = field(factory=dict, kw_only=True, hash=False, repr=size_only, validator=mapping)
 
 
 @frozen
@@ -124,9 +82,9 @@ class Thinking:
         extra: What else the item said, under its wire names (``agent``, …); sent back unchanged.
     """
 
-    text: str = field(repr=size_only, validator=_string)
-    signature: str | None = field(default=None, repr=size_only, validator=optional(_string))
-    extra: Mapping[str, Any] = field(factory=dict, kw_only=True, hash=False, repr=size_only, validator=_mapping)
+    text: str = field(repr=size_only, validator=string)
+    signature: str | None = field(default=None, repr=size_only, validator=optional(string))
+    extra: Mapping[str, Any] = field(factory=dict, kw_only=True, hash=False, repr=size_only, validator=mapping)
 
 
 @frozen
@@ -143,12 +101,12 @@ class ToolCall:
         extra: What else the item said, under its wire names (``namespace``, ``caller``, …); sent back unchanged.
     """
 
-    id: str = field(validator=_name)
-    name: str = field(validator=_name)
-    arguments: Mapping[str, Any] = field(factory=dict, repr=size_only, validator=_mapping)
-    raw_arguments: str = field(default="", repr=size_only, validator=_string)
-    kind: Literal["function", "custom"] = field(default="function", validator=_call_kind)
-    extra: Mapping[str, Any] = field(factory=dict, kw_only=True, hash=False, repr=size_only, validator=_mapping)
+    id: str = field(validator=name)
+    name: str = field(validator=name)
+    arguments: Mapping[str, Any] = field(factory=dict, repr=size_only, validator=mapping)
+    raw_arguments: str = field(default="", repr=size_only, validator=string)
+    kind: Literal["function", "custom"] = field(default="function", validator=_kind)
+    extra: Mapping[str, Any] = field(factory=dict, kw_only=True, hash=False, repr=size_only, validator=mapping)
 
     def __attrs_post_init__(self) -> None:
         if not self.call_id.strip():
@@ -176,10 +134,10 @@ class Refusal:
         extra: What else that item said, under its wire names (``agent``, …); sent back unchanged.
     """
 
-    refusal: str = field(repr=size_only, validator=_string)
+    refusal: str = field(repr=size_only, validator=string)
     item_id: str | None = None
     phase: str | None = None
-    extra: Mapping[str, Any] = field(factory=dict, kw_only=True, hash=False, repr=size_only, validator=_mapping)
+    extra: Mapping[str, Any] = field(factory=dict, kw_only=True, hash=False, repr=size_only, validator=mapping)
 
 
 @frozen
@@ -190,7 +148,7 @@ class OutputItem:
         item: The item as the server sent it.
     """
 
-    item: Mapping[str, Any] = field(repr=False, validator=_mapping)
+    item: Mapping[str, Any] = field(repr=False, validator=mapping)
 
     @property
     def type(self) -> str:
@@ -208,9 +166,9 @@ class Image:
         detail: ``"low"``, ``"high"``, ``"auto"`` or ``"original"``.
     """
 
-    url: str | None = field(default=None, repr=size_only, validator=optional(_name))
-    file_id: str | None = field(default=None, validator=optional(_name))
-    detail: str = field(default="auto", validator=_name)
+    url: str | None = field(default=None, repr=size_only, validator=optional(name))
+    file_id: str | None = field(default=None, validator=optional(name))
+    detail: str = field(default="auto", validator=name)
 
     def __attrs_post_init__(self) -> None:
         if (self.url is None) == (self.file_id is None):
@@ -228,10 +186,10 @@ class File:
         filename: Its name; the server wants one with ``data``.
     """
 
-    file_id: str | None = field(default=None, validator=optional(_name))
-    url: str | None = field(default=None, repr=size_only, validator=optional(_name))
-    data: str | None = field(default=None, repr=size_only, validator=optional(_name))
-    filename: str | None = field(default=None, repr=size_only, validator=optional(_name))
+    file_id: str | None = field(default=None, validator=optional(name))
+    url: str | None = field(default=None, repr=size_only, validator=optional(name))
+    data: str | None = field(default=None, repr=size_only, validator=optional(name))
+    filename: str | None = field(default=None, repr=size_only, validator=optional(name))
 
     def __attrs_post_init__(self) -> None:
         if sum(source is not None for source in (self.file_id, self.url, self.data)) != 1:
@@ -245,39 +203,18 @@ AssistantBlock: TypeAlias = Text | Thinking | ToolCall | Refusal | OutputItem
 UserBlock: TypeAlias = Text | Image | File
 
 
-@frozen
-class Usage:
-    """Tokens as the server counted them; None for what it did not report, never zero in its place.
-
-    Attributes:
-        input_tokens: All input tokens, cached ones included.
-        output_tokens: All output tokens, reasoning ones included.
-        total_tokens: Their sum as the server gives it, else computed when both parts are known.
-        cached_tokens: Input tokens read from the prompt cache.
-        cache_write_tokens: Input tokens written to the prompt cache.
-        reasoning_tokens: Output tokens spent on reasoning.
-    """
-
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    total_tokens: int | None = None
-    cached_tokens: int | None = None
-    cache_write_tokens: int | None = None
-    reasoning_tokens: int | None = None
-
-
 def _assistant_blocks(content: str | Iterable[AssistantBlock]) -> tuple[AssistantBlock, ...]:
     if isinstance(content, str):
         return (Text(content),) if content else ()
-    return _listed(content, "assistant message content", "blocks")
+    return listed(content, "assistant message content", "blocks")
 
 
 def _tools(given: Iterable[AnyTool]) -> tuple[AnyTool, ...]:
-    return _listed(given, "context tools", "tools")
+    return listed(given, "context tools", "tools")
 
 
 def _messages(given: Iterable[Message]) -> tuple[Message, ...]:
-    return _listed(given, "context messages", "messages")
+    return listed(given, "context messages", "messages")
 
 
 def _user_blocks(content: str | UserBlock | Iterable[UserBlock]) -> tuple[UserBlock, ...]:
@@ -285,18 +222,11 @@ def _user_blocks(content: str | UserBlock | Iterable[UserBlock]) -> tuple[UserBl
         return (Text(content),)
     if isinstance(content, (Text, Image, File)):
         return (content,)
-    return _listed(content, "content", "blocks")
+    return listed(content, "content", "blocks")
 
 
 def _bare_call_id(given: str) -> str:
     return given.partition("|")[0] if isinstance(given, str) else given
-
-
-def _check_blocks(where: str, blocks: Sequence[object], allowed: tuple[type, ...]) -> None:
-    for number, block in enumerate(blocks):
-        if not isinstance(block, allowed):
-            names = ", ".join(kind.__name__ for kind in allowed)
-            raise ConfigurationError(f"{where}[{number}]", f"is a {type(block).__name__}, not one of {names}")
 
 
 @frozen
@@ -310,14 +240,14 @@ class UserMessage:
     content: tuple[UserBlock, ...] = field(converter=_user_blocks, repr=size_only)
 
     def __attrs_post_init__(self) -> None:
-        _check_blocks("user message content", self.content, (Text, Image, File))
+        check_instances("user message content", self.content, (Text, Image, File))
 
 
 @frozen
 class DeveloperMessage:
     """What the application says to the model, with more weight than the user's words."""
 
-    text: str = field(repr=size_only, validator=_string)
+    text: str = field(repr=size_only, validator=string)
 
 
 @frozen
@@ -333,14 +263,14 @@ class ToolResult:
             given: they are taken from the call, where the context holds it. None leaves one out.
     """
 
-    call_id: str = field(converter=_bare_call_id, validator=_call_id)
+    call_id: str = field(converter=_bare_call_id, validator=name)
     content: tuple[UserBlock, ...] = field(converter=_user_blocks, repr=size_only)
     is_error: bool = False
-    kind: Literal["function", "custom"] = field(default="function", validator=_call_kind)
-    extra: Mapping[str, Any] = field(factory=dict, kw_only=True, hash=False, repr=size_only, validator=_mapping)
+    kind: Literal["function", "custom"] = field(default="function", validator=_kind)
+    extra: Mapping[str, Any] = field(factory=dict, kw_only=True, hash=False, repr=size_only, validator=mapping)
 
     def __attrs_post_init__(self) -> None:
-        _check_blocks("tool result content", self.content, (Text, Image, File))
+        check_instances("tool result content", self.content, (Text, Image, File))
 
 
 @frozen
@@ -368,7 +298,7 @@ class AssistantMessage:
     parsed: Any = field(default=None, kw_only=True, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
-        _check_blocks("assistant message content", self.content, (Text, Thinking, ToolCall, Refusal, OutputItem))
+        check_instances("assistant message content", self.content, (Text, Thinking, ToolCall, Refusal, OutputItem))
 
     def _kept_texts(self) -> list[Text]:
         """The texts that make up the answer: final ones if the model marked any, else those without a phase."""
@@ -432,9 +362,9 @@ class Tool:
         strict: Whether the model's arguments must satisfy the schema exactly; None leaves it to the server.
     """
 
-    name: str = field(validator=_name)
-    description: str | None = field(default=None, repr=size_only, validator=optional(_string))
-    parameters: Mapping[str, Any] = field(factory=dict, repr=size_only, validator=_mapping)
+    name: str = field(validator=name)
+    description: str | None = field(default=None, repr=size_only, validator=optional(string))
+    parameters: Mapping[str, Any] = field(factory=dict, repr=size_only, validator=mapping)
     strict: bool | None = None
 
 
@@ -469,11 +399,13 @@ class Context:
     """
 
     messages: tuple[Message, ...] = field(default=(), converter=_messages, repr=size_only)
-    instructions: str | None = field(default=None, kw_only=True, validator=optional(_string), repr=size_only)
+    instructions: str | None = field(default=None, kw_only=True, validator=optional(string), repr=size_only)
     tools: tuple[AnyTool, ...] = field(default=(), kw_only=True, converter=_tools, repr=size_only)
 
     def __attrs_post_init__(self) -> None:
-        _check_blocks("context messages", self.messages, (UserMessage, DeveloperMessage, AssistantMessage, ToolResult))
+        check_instances(
+            "context messages", self.messages, (UserMessage, DeveloperMessage, AssistantMessage, ToolResult)
+        )
         _check_tools(self.tools)
 
     @classmethod

@@ -22,7 +22,7 @@ from engine.protocol.request_tools import wire_tools
 from engine.schemas.derive import is_strict
 from engine.schemas.fit import Misfit, structure
 from engine.schemas.function_tool import FunctionTool
-from engine.values.errors import ConfigurationError
+from engine.values.problems import ConfigurationError
 
 same_examples = settings(derandomize=True, deadline=None, max_examples=600)
 

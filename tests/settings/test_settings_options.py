@@ -6,26 +6,20 @@ import copy
 import math
 import pickle
 import ssl
+from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
 import attrs
 import pytest
 
-from engine.settings.levels import merge
-from engine.settings.turn_options import (
-    DEFAULT_LIMITS,
-    DEFAULT_TIMEOUTS,
-    UNSET,
-    Endpoint,
-    Limits,
-    Timeouts,
-    TurnOptions,
-    Unset,
-    check_header,
-    check_key,
-)
-from engine.values.errors import ConfigurationError, EngineError
+from engine.settings.endpoint import Endpoint, check_header, check_key
+from engine.settings.levels import defaults_for, merge
+from engine.settings.limits import DEFAULT_LIMITS, Limits
+from engine.settings.timeouts import DEFAULT_TIMEOUTS, Timeouts
+from engine.settings.turn_options import TurnOptions
+from engine.values.choices import UNSET, Delivery, OnCancel, Transport, Unset
+from engine.values.problems import ConfigurationError, EngineError
 
 SECRET = "s3cret"
 
@@ -303,26 +297,26 @@ def test_there_are_no_other_limits() -> None:
     assert list(attrs.fields_dict(Limits)) == [*COUNTS, *SPANS]
 
 
-def test_seconds() -> None:
-    timeouts = Timeouts(queue=0, start=1, connect=None, send=math.inf, idle=2.5)
-    assert [timeouts.of(name) for name in ("queue", "start", "connect", "send", "idle", "turn")] == [
-        0.0, 1.0, math.inf, math.inf, 2.5, math.inf
-    ]  # fmt: skip
-    limits = Limits(idle_lifetime=None, ping_timeout=3, buffer_events=4)
-    assert (limits.seconds("idle_lifetime"), limits.seconds("ping_timeout"), limits.number("buffer_events")) == (
-        math.inf, 3.0, 4
-    )  # fmt: skip
+def test_what_is_given_becomes_plain_numbers() -> None:
+    given = Timeouts(queue=0, start=1, connect=None, send=math.inf, idle=2.5)
+    timeouts = merge(DEFAULT_TIMEOUTS, given, "timeouts")
+    assert (timeouts.queue, timeouts.start, timeouts.connect, timeouts.send) == (0.0, 1.0, math.inf, math.inf)
+    assert (timeouts.idle, timeouts.turn, timeouts.close) == (2.5, math.inf, 2.0)
+    limits = merge(DEFAULT_LIMITS, Limits(idle_lifetime=None, ping_timeout=3, buffer_events=4), "limits")
+    assert (limits.idle_lifetime, limits.ping_timeout, limits.buffer_events) == (math.inf, 3.0, 4)
+    assert limits.max_request_bytes == DEFAULT_LIMITS.max_request_bytes
 
 
-@pytest.mark.parametrize("defaults", [DEFAULT_TIMEOUTS, DEFAULT_LIMITS])
-def test_defaults_leave_nothing_open(defaults: Any) -> None:
-    assert UNSET not in attrs.astuple(defaults)
-    assert set(attrs.astuple(type(defaults)())) == {UNSET}
+@pytest.mark.parametrize(("given", "defaults"), [(Timeouts, DEFAULT_TIMEOUTS), (Limits, DEFAULT_LIMITS)])
+def test_defaults_leave_nothing_open(given: Any, defaults: Any) -> None:
+    assert list(attrs.fields_dict(given)) == list(attrs.fields_dict(type(defaults)))
+    assert all(isinstance(value, int | float) for value in attrs.astuple(defaults))
+    assert set(attrs.astuple(given())) == {UNSET}
 
 
 def test_documented_defaults() -> None:
     assert attrs.asdict(DEFAULT_TIMEOUTS) == {
-        "queue": 30, "start": 60, "connect": 10, "send": 30, "first_event": 30, "idle": 300, "turn": None,
+        "queue": 30, "start": 60, "connect": 10, "send": 30, "first_event": 30, "idle": 300, "turn": math.inf,
         "drain": 5, "close": 2, "warm_up": 8,
     }  # fmt: skip
     assert DEFAULT_LIMITS.max_request_bytes == 16 * 1024**2
@@ -335,16 +329,42 @@ def test_documented_defaults() -> None:
 def test_timeouts_merge_field_by_field(name: str) -> None:
     for value in (7.0, None, 0):
         merged = merge(DEFAULT_TIMEOUTS, Timeouts(**{name: value}), "timeouts")
-        assert getattr(merged, name) == value
+        assert getattr(merged, name) == (math.inf if value is None else value)
         assert attrs.evolve(merged, **{name: getattr(DEFAULT_TIMEOUTS, name)}) == DEFAULT_TIMEOUTS
 
 
 def test_merging_nothing() -> None:
     assert merge(DEFAULT_LIMITS, None, "limits") is DEFAULT_LIMITS
     assert merge(DEFAULT_LIMITS, Limits(), "limits") == DEFAULT_LIMITS
-    assert merge(Limits(buffer_events=1, buffer_bytes=2), Limits(buffer_bytes=3), "limits") == Limits(
-        buffer_events=1, buffer_bytes=3
-    )
+    once = merge(DEFAULT_LIMITS, Limits(buffer_events=1, buffer_bytes=2), "limits")
+    twice = merge(once, Limits(buffer_bytes=3), "limits")
+    assert (twice.buffer_events, twice.buffer_bytes) == (1, 3)
+
+
+CHOICES: list[tuple[str, Any, Any]] = [
+    ("on_cancel", "drain", OnCancel.DRAIN),
+    ("on_cancel", OnCancel.NEW_LANE, OnCancel.NEW_LANE),
+    ("transport", "sse", Transport.SSE),
+    ("transport", Transport.WEBSOCKET, Transport.WEBSOCKET),
+]
+
+
+@pytest.mark.parametrize(("name", "given", "meant"), CHOICES)
+def test_choices_are_taken_as_themselves_and_as_strings(name: str, given: Any, meant: Any) -> None:
+    assert getattr(defaults_for(Endpoint()).over(**{name: given}), name) is meant
+
+
+@pytest.mark.parametrize("name", ["on_cancel", "transport"])
+@pytest.mark.parametrize("given", ["DRAIN", "http", "", 7, b"sse", ["sse"], Delivery.ACCEPTED])
+def test_other_choices(name: str, given: Any) -> None:
+    refused(defaults_for(Endpoint()).over, name, **{name: given})
+
+
+def test_a_choice_is_not_another_one() -> None:
+    class Other(StrEnum):
+        SSE = "sse"
+
+    refused(defaults_for(Endpoint()).over, "transport", transport=Other.SSE)
 
 
 @pytest.mark.parametrize("inner", [5, {"turn": 5}, DEFAULT_LIMITS, Timeouts])

@@ -9,7 +9,6 @@ from typing import Any
 import attrs
 import pytest
 
-from engine.values.errors import ConfigurationError
 from engine.values.messages import (
     AssistantMessage,
     Context,
@@ -23,10 +22,11 @@ from engine.values.messages import (
     Tool,
     ToolCall,
     ToolResult,
-    Usage,
     UserMessage,
-    size_only,
 )
+from engine.values.problems import ConfigurationError
+from engine.values.shown import size_only
+from engine.values.usage import Usage
 
 SECRET = "s3cret"
 
