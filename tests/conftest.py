@@ -20,6 +20,15 @@ for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "REQUEST_METH
 # themselves and their subprocesses, so both need the handler that Python installs otherwise.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+SWEEP_SECONDS = 900
+"""After how long a sweep is taken for hung. What it does is fixed; how fast, the machine decides."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SWEEP_SECONDS))
+
 
 @pytest.fixture
 def closed_port() -> Iterator[int]:

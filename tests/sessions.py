@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import Any
 
 import attrs
@@ -11,7 +12,9 @@ import attrs
 import engine
 from engine.simulator import Simulator, open_simulator
 
-__all__ = ["session_to"]
+__all__ = ["SessionTo", "session_to", "session_with"]
+
+SessionTo = Callable[..., AbstractAsyncContextManager[tuple[engine.Session, Simulator]]]
 
 
 @asynccontextmanager
@@ -19,8 +22,6 @@ async def session_to(
     brain: Any = None, *, sim_options: Mapping[str, Any] = {}, key: Any = None, **options: Any
 ) -> AsyncIterator[tuple[engine.Session, Simulator]]:
     """Open a session to a simulator in memory, and check in the end that its brain made no mistake.
-
-    Files whose sessions share settings bind them once: ``session_to = partial(sessions.session_to, **ONE_WAY)``.
 
     Args:
         brain: Who answers, as for ``open_simulator``.
@@ -33,3 +34,8 @@ async def session_to(
         async with engine.open_session(endpoint, **{"model": "gpt-test", "dialer": sim.dialer, **options}) as session:
             yield session, sim
         assert sim.errors == []
+
+
+def session_with(**options: Any) -> SessionTo:
+    """Bind what all sessions of a file share; what a call gives goes before it."""
+    return partial(session_to, **options)

@@ -18,16 +18,16 @@ import trio
 
 from engine.instruments import Instruments
 from engine.protocol.chain import Chain
-from engine.protocol.exchange import Exchange, Router, Verdict
+from engine.protocol.exchange import Exchange
 from engine.protocol.failures import Expired, Failure, Lost
 from engine.protocol.refusals import rejection
+from engine.protocol.routing import Router, Verdict
 from engine.settings.endpoint import Endpoint
 from engine.settings.limits import ResolvedLimits
 from engine.settings.timeouts import ResolvedTimeouts
 from engine.transport.dial import Dialer
 from engine.transport.socket import Bounds, Callbacks, SocketFactory
 from engine.transport.websocket import WebSocket
-from engine.values.choices import Delivery
 from engine.values.statistics import ConnectionStatistics
 from engine.values.turn_events import TurnEvent
 from engine.wire.account_events import KeepAlive
@@ -475,8 +475,7 @@ class Connection:
             case Verdict.LIMIT:
                 assert isinstance(event, ErrorEvent)
                 for exchange in self._riders:
-                    if exchange.delivery is Delivery.AMBIGUOUS:
-                        exchange.delivery = Delivery.REJECTED
+                    exchange.refused()
                 self._socket.fail(rejection(event))
             case Verdict.DROPPED:
                 self._dropped += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import json
@@ -82,6 +83,7 @@ class FunctionTool:
         description: What it does, for the model.
         parameters: JSON schema of its arguments object.
         strict: Whether that schema is strict.
+        thread: Whether the function runs in a worker thread.
         timeout: Seconds that the tool loop gives one call.
         tool: All of that as a plain value, without the function.
 
@@ -113,7 +115,7 @@ class FunctionTool:
             raise ConfigurationError(f"{called}.timeout", "must be greater than 0")
         _check_kind(function, called, thread=thread)
         first, notes = documented(_docstring(function), "Args")
-        self._function: Final = function
+        self._function = function
         self._thread: Final = thread
         self._arguments: Final = _arguments_class(function, called, notes)
         schema, fits = object_schema(self._arguments, called, strict=strict is not False)
@@ -142,8 +144,19 @@ class FunctionTool:
         """Whether that schema is strict."""
         return bool(self.tool.strict)
 
+    @property
+    def thread(self) -> bool:
+        """Whether the function runs in a worker thread."""
+        return self._thread
+
     def __repr__(self) -> str:
         return f"<FunctionTool {self.name!r}>"
+
+    def hosted(self, host: Callable[[Callable[..., Any]], Callable[..., Any]]) -> FunctionTool:
+        """Return the same tool with ``host(function)`` in place of a function that Trio must not run."""
+        made = copy.copy(self)
+        made._function = host(self._function)
+        return made
 
     async def call(self, call: ToolCall) -> tuple[UserBlock, ...]:
         """Run the function on the model's arguments and return its result as blocks.

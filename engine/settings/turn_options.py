@@ -25,7 +25,7 @@ from engine.values.problems import ConfigurationError
 
 __all__ = ["PayloadHook", "TurnOptions"]
 
-PayloadHook: TypeAlias = Callable[[dict[str, Any]], "dict[str, Any] | Awaitable[dict[str, Any] | None] | None"]
+PayloadHook: TypeAlias = Callable[[dict[str, Any]], dict[str, Any] | Awaitable[dict[str, Any] | None] | None]
 
 _OWN_FIELDS: Final = frozenset({"type", "stream_id", "input", "model", "previous_response_id", "stream", "generate"})
 

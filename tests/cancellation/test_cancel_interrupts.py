@@ -19,6 +19,8 @@ from stepping import Scenario, instructions, interrupt, repeatable, signal_place
 import engine
 from engine import OnCancel, simulator
 
+pytestmark = pytest.mark.slow
+
 PLACE_STRIDE = 16
 IN_THE_MAIN_TASK = (
     scenarios.ASK,

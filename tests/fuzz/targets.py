@@ -26,8 +26,9 @@ import trio
 import trio.testing
 
 import engine
-from engine.protocol.exchange import Exchange, Router, Verdict
+from engine.protocol.exchange import Exchange
 from engine.protocol.failures import to_error
+from engine.protocol.routing import Router, Verdict
 from engine.simulator import MemoryStream, SimulatorDialer, memory_stream_pair
 from engine.values.turn_events import TurnEvent
 from engine.wire.codec import (

@@ -12,6 +12,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
+import pytest
 import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -31,6 +32,8 @@ from engine.simulator import (
     Think,
     open_simulator,
 )
+
+pytestmark = pytest.mark.slow
 
 TOOL = engine.Tool("look", "Look something up.", {"properties": {"what": {"type": "string"}}})
 

@@ -67,6 +67,8 @@ from engine.simulator import (
     open_simulator,
 )
 
+pytestmark = pytest.mark.slow
+
 _EXAMPLES = int(os.environ.get("PROPERTY_EXAMPLES", "0"))
 _PHASES = [Phase.explicit, Phase.generate] if os.environ.get("PROPERTY_UNSHRUNK") else list(Phase)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from engine.protocol.budgets import Budgets
 from engine.protocol.failures import Expired
-from engine.settings.timeouts import ResolvedTimeouts
+from engine.settings.timeouts import Phase, ResolvedTimeouts
 
 PHASES = tuple(attrs.fields_dict(ResolvedTimeouts))
 
@@ -48,7 +48,7 @@ def test_the_earliest_wins() -> None:
         (("first_event",), "first_event"),
     ],
 )
-def test_ties_name_the_most_general(phases: tuple[str, ...], named: str) -> None:
+def test_ties_name_the_most_general(phases: tuple[Phase, ...], named: str) -> None:
     for order in (phases, phases[::-1]):
         made = budgets(**dict.fromkeys(phases, 3.0))
         for phase in order:
@@ -105,7 +105,7 @@ steps = st.lists(st.tuples(st.booleans(), st.sampled_from(PHASES), st.integers(0
 
 @settings(derandomize=True, deadline=None)
 @given(st.fixed_dictionaries({name: st.just(math.inf) | st.integers(0, 5) for name in PHASES}), steps)
-def test_against_a_model(seconds: dict[str, float], changes: list[tuple[bool, str, int]]) -> None:
+def test_against_a_model(seconds: dict[str, float], changes: list[tuple[bool, Phase, int]]) -> None:
     made = budgets(**seconds)
     running: dict[str, float] = {}
     now = 0

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.protocol.exchange import Exchange, Router, Verdict
+from engine.protocol.exchange import Exchange
 from engine.protocol.failures import Failed, Rejected, Violated
 from engine.protocol.refusals import rejection
+from engine.protocol.routing import Router, Verdict
 from engine.values.choices import Delivery
 from engine.values.messages import AssistantMessage
 from engine.values.turn_events import TextDelta, TextEnded, TextStarted, TurnDone, TurnStarted

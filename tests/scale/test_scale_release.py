@@ -34,6 +34,8 @@ from engine.simulator import (
     open_simulator,
 )
 
+pytestmark = pytest.mark.slow
+
 TICK = 1e-6
 MIB = 1024 * 1024
 OVER_TCP = int(os.environ.get("RELEASE_SESSIONS", "200"))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import pytest
-import sessions
 import trio
 from policies import ONE_WAY
+from sessions import session_with
 from trio.testing import MockClock
 
 import engine
@@ -28,7 +27,7 @@ from engine.simulator import (
     open_simulator,
 )
 
-session_to = partial(sessions.session_to, **ONE_WAY)
+session_to = session_with(**ONE_WAY)
 
 
 async def expiry(session: engine.Session, **options: Any) -> tuple[float, engine.TurnError]:

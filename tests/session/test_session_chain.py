@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 import pytest
-import sessions
 import trio
 from policies import ONE_WAY
+from sessions import session_with
 from trio.testing import MockClock
 
 import engine
@@ -31,7 +30,7 @@ from engine.simulator import (
     Think,
 )
 
-session_to = partial(sessions.session_to, **ONE_WAY)
+session_to = session_with(**ONE_WAY)
 
 
 async def turn(

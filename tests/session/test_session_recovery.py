@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any, Final
 
 import attrs
 import pytest
-import sessions
 import trio
+from sessions import session_with
 from trio.testing import MockClock
 
 import engine
@@ -58,7 +57,7 @@ async def no_key() -> str:
     raise OSError("the vault is closed")
 
 
-session_to = partial(sessions.session_to, retry=WHOLE)
+session_to = session_with(retry=WHOLE)
 
 
 # --- every row of the table ------------------------------------------------------------------------------------------

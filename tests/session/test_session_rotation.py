@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import pytest
-import sessions
 import trio
 import trio.testing
+from sessions import session_with
 from trio.testing import MockClock
 
 import engine
@@ -31,7 +30,7 @@ class Rotations(engine.Instrument):
         self.closed.append(reason)
 
 
-session_to = partial(sessions.session_to, limits=LIMITS)
+session_to = session_with(limits=LIMITS)
 
 
 async def ask(session: engine.Session, **options: Any) -> engine.TurnReport:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from typing import Any
 
 import pytest
-import sessions
 import trio
 import trio.testing
 from invariants import said
+from sessions import session_with
 from trio.testing import MockClock
 
 import engine
@@ -48,7 +47,7 @@ from engine.simulator import (
 ONCE = RetryPolicy(max_dispatches=1, back_off=())
 
 
-session_to = partial(sessions.session_to, transport=Transport.SSE, retry=ONCE)
+session_to = session_with(transport=Transport.SSE, retry=ONCE)
 
 
 async def events_of(session: engine.Session, prompt: Any = "hi", **options: Any) -> tuple[list[Any], engine.Turn]:

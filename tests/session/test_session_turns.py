@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import itertools
 from contextlib import nullcontext
-from functools import partial
 from typing import Any
 
 import pytest
-import sessions
 import trio
 import trio.testing
 from policies import ONE_WAY
+from sessions import session_with
 from trio.testing import MockClock
 
 import engine
@@ -39,7 +38,7 @@ from engine.simulator import (
     open_simulator,
 )
 
-session_to = partial(sessions.session_to, **ONE_WAY)
+session_to = session_with(**ONE_WAY)
 
 
 async def test_ask_returns_the_whole_answer(autojump_clock: MockClock) -> None:

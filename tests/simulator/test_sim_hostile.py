@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -99,6 +100,7 @@ SHELF = Shelf(lambda _id: None, lambda _id: {"type": "message", "role": "assista
 @given(
     st.lists(st.tuples(st.sampled_from(PATHS), JSON), min_size=1, max_size=3), st.sampled_from(["websocket", "http"])
 )
+@pytest.mark.slow
 @settings(max_examples=1500, deadline=None)
 def test_changed_requests(changes: list[tuple[tuple[Any, ...], Any]], transport: str) -> None:
     body = copy.deepcopy(WHOLE)
@@ -117,6 +119,7 @@ def test_changed_requests(changes: list[tuple[tuple[Any, ...], Any]], transport:
 
 
 @given(st.dictionaries(st.sampled_from(sorted(WHOLE)), JSON))
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 def test_any_request(body: dict[str, Any]) -> None:
     try:

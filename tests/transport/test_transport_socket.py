@@ -137,7 +137,7 @@ def sockets(monkeypatch: pytest.MonkeyPatch) -> Callable[[Answer], list[MemorySo
 def session(**options: object) -> engine.open_session:
     endpoint = engine.Endpoint("http://memory.test/v1", "sk-memory")
     options.setdefault("transport", engine.Transport.WEBSOCKET)
-    return engine.open_session(endpoint, model="m", dialer=Nowhere(), **options)  # type: ignore[arg-type]
+    return engine.open_session(endpoint, model="m", dialer=Nowhere(), **options)
 
 
 def events(text: str, number: int = 1) -> Sequence[dict[str, object]]:
