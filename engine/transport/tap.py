@@ -169,6 +169,12 @@ class Tap(trio.abc.Stream):
         """What is known so far of an answer that refuses the upgrade."""
         return self._refusal.refused if self._refusal is not None else None
 
+    @property
+    def objection(self) -> Unreachable:
+        """Why trio-websocket is not content with the answer it got."""
+        problem = objection(self._request, self._answer.accepted or b"")
+        return Unreachable("upgrade", f"the server's answer to the upgrade {problem}")
+
     def upgraded(self) -> None:
         """Note that trio-websocket is content with the answer it got."""
         self._upgraded = True
@@ -207,6 +213,5 @@ class Tap(trio.abc.Stream):
         """Note that trio-websocket is done; the real stream's owner closes it."""
         self.closed_by_library = True
         if not self._upgraded:
-            problem = objection(self._request, self._answer.accepted or b"")
-            self._fail(Unreachable("upgrade", f"the server's answer to the upgrade {problem}"))
+            self._fail(self.objection)
         await trio.lowlevel.checkpoint()

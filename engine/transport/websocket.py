@@ -13,7 +13,7 @@ from time import perf_counter
 from typing import Any, Final, cast
 
 import trio
-from attrs import frozen
+from attrs import evolve, frozen
 from trio_websocket import CloseReason, ConnectionClosed, WebSocketConnection, wrap_client_stream
 
 from engine.protocol.failures import Broken, Failure, Lost, Unreachable, Violated
@@ -250,8 +250,7 @@ class WebSocket:
             # Ours are guarded, so this is trio-websocket's reader: wsproto objected to what the peer sent, or a Ping
             # met our Close frame (its issue 184).
             if self._ws is None:
-                cause = _only(group)
-                self._report(Unreachable("upgrade", "the server's answer to the upgrade is not valid", cause))
+                self._report(evolve(tap.objection, cause=_only(group)))
             else:
                 self._report(Violated("the peer broke the WebSocket protocol"))
 
