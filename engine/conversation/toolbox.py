@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from engine.schemas.function_tool import FunctionTool, as_tool
-from engine.values.messages import AnyTool, Tool, ToolCall
+from engine.values.messages import AnyTool, AssistantMessage, Tool, ToolCall
 from engine.values.problems import ConfigurationError
 
 __all__ = ["Toolbox"]
@@ -49,6 +49,19 @@ class Toolbox:
     def is_callers(self, call: ToolCall) -> bool:
         """Whether a call is the caller's to answer: its tool was declared without a function."""
         return call.name in self._callers_own
+
+    def is_last(self, message: AssistantMessage) -> bool:
+        """Whether a loop ends with a response.
+
+        It does when the response calls nothing, when it was cut short, so that its calls may be too, and when any of
+        its calls is the caller's to answer: then none is run, since the outputs belong together.
+        """
+        calls = message.unanswered
+        return message.stop_reason != "tool_use" or not calls or any(map(self.is_callers, calls))
+
+    def leaves_to_caller(self, message: AssistantMessage) -> bool:
+        """Whether a response waits for results of the caller's."""
+        return self.is_last(message) and bool(message.unanswered)
 
 
 def _callable_names(tool: Tool | Mapping[str, Any]) -> Iterator[str]:

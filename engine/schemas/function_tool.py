@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import json
@@ -90,9 +91,8 @@ class FunctionTool:
         ConfigurationError: the function cannot be a tool; ``field`` names the function or parameter.
     """
 
-    __slots__ = ("_parameters", "function", "thread", "timeout", "tool")
+    __slots__ = ("_function", "_parameters", "thread", "timeout", "tool")
 
-    function: Final[Callable[..., Any]]
     tool: Final[Tool]
     timeout: Final[float | None]
     thread: Final[bool]
@@ -122,7 +122,7 @@ class FunctionTool:
         assert called is not None
         _check_kind(function, called, thread=thread)
         first, notes = documented(docstring(function), "Args")
-        self.function = function
+        self._function = function
         self.thread = thread
         self.timeout = timeout
         self._parameters: Final[tuple[Member, ...] | None] = (
@@ -136,6 +136,11 @@ class FunctionTool:
         if strict and not fits:
             raise ConfigurationError(f"{called}.strict", "is asked for, but the parameters have no strict schema")
         self.tool = Tool(called, first if description is None else description, schema, fits)
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """The function."""
+        return self._function
 
     @property
     def name(self) -> str:
@@ -173,6 +178,12 @@ class FunctionTool:
 
     def __hash__(self) -> int:
         return hash((self.name, self.timeout, self.thread))
+
+    def hosted(self, host: Callable[[Callable[..., Any]], Callable[..., Any]]) -> FunctionTool:
+        """Return the same tool with ``host(function)`` in place of a function that Trio must not run."""
+        made = copy.copy(self)
+        made._function = host(self._function)
+        return made
 
     async def call(self, call: ToolCall) -> tuple[UserBlock, ...]:
         """Run the function on the model's arguments and return its result as blocks.
