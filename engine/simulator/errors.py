@@ -42,7 +42,7 @@ _BY_CODE: Final[Mapping[str, _Kind]] = {
         400, _INVALID, "This connection has used up its named streams.", "stream_id"
     ),
     "websocket_connection_limit_reached": _Kind(400, _INVALID, "This connection has reached its limit."),
-    "rate_limit_exceeded": _Kind(429, "rate_limit_error", "Rate limit reached. Please try again in 1s."),
+    "rate_limit_exceeded": _Kind(429, "rate_limit_error", "Rate limit reached for requests."),
     "slow_down": _Kind(429, "rate_limit_error", "The request rate rose too quickly. Slow down."),
     "usage_limit_reached": _Kind(429, "usage_limit_reached", "The usage limit has been reached."),
     "insufficient_quota": _Kind(429, _QUOTA, "The current quota is used up. Check the plan and billing details."),

@@ -265,14 +265,13 @@ class open_simulator:  # noqa: N801 - used like a function
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
+    ) -> None:
         """Drop every connection and end every task. Cancellation does not stop this; it is quick in any case."""
         self._nursery.cancel_scope.cancel(reason="the simulator is closing")
         # The body's exception stays outside, so that it is not wrapped in a group with ours.
         await self._manager.__aexit__(None, None, None)  # bounded: every task is cancelled
         if self._options.strict and error is None:
             self._simulator.judge()
-        return False
 
 
 def _plan(given: Handshake | Iterable[Handshake] | None) -> tuple[tuple[Handshake, ...], Handshake]:

@@ -10,20 +10,17 @@ import pytest
 from sim_peer import FUNCTION, connect, post, stream, text_of
 from trio.testing import MockClock
 
+import engine.simulator
 from engine.simulator import (
     Answer,
     Asked,
-    Call,
     Completed,
     Created,
-    CutMidFrame,
-    Delay,
     Echo,
     Error,
     Gate,
     Json,
     Pace,
-    RawItem,
     Say,
     SayDelta,
     Script,
@@ -31,11 +28,13 @@ from engine.simulator import (
     SimulationFailed,
     Step,
     TextMatch,
-    Think,
     When,
     With,
     open_simulator,
 )
+
+LOOSE: Any = engine.simulator
+"""The names without their types, for mistakes that a type checker would find."""
 
 
 def call_output(text: str) -> list[dict[str, Any]]:
@@ -51,36 +50,36 @@ def call_output(text: str) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Script("text"), "did you mean Script([…])?"),
-        (lambda: Script(Say("text")), "not Say; did you mean"),
-        (lambda: Script([Say]), "turns[0]: Say is a class, not a step; did you mean Say(…)?"),
-        (lambda: Script(["fine", [Say("a"), Call]]), "turns[1][1]: Call is a class"),
-        (lambda: Script(["fine", [Say("a"), None]]), "turns[1][1]: None is no answer"),
-        (lambda: Script([{"type": "message"}]), "turns[0]: a mapping is no step; did you mean Event"),
-        (lambda: Script([[["nested"]]]), "turns[0][0]: a list within a turn's steps"),
-        (lambda: Script([3]), "turns[0]: int is no step"),
-        (lambda: Say(3), "Say takes text as 'text', not 3"),
-        (lambda: Say("a", size=0), "a whole number from 1 as 'size', not 0"),
-        (lambda: Say("a", phase="final"), "takes one of commentary, final_answer as 'phase', not 'final'"),
-        (lambda: Say("a", annotations={"type": "x"}), "takes a list of mappings as 'annotations', not a dict"),
-        (lambda: Think(["a", 3]), "Think takes text as 'summary', not 3"),
-        (lambda: Call("f", ["a"]), "Call takes a mapping as 'arguments', not a list"),
-        (lambda: Call("f", {"a": {1}}), "Call's arguments cannot be JSON"),
-        (lambda: Json({1, 2}), "Json takes what JSON can express"),
-        (lambda: RawItem({"id": "x"}), "objects with a 'type' as 'item'"),
-        (lambda: Answer("a", calls=[Say("b")]), "a list of Call and CustomCall"),
-        (lambda: Delay(-1), "Delay takes seconds, 0 or more, as 'seconds', not -1"),
-        (lambda: Gate(3), "Gate takes a trio.Event"),
-        (lambda: Error("429"), "Error takes a whole number as 'status', not a str"),
-        (lambda: Error(200), "a whole number from 400 to 599"),
-        (lambda: CutMidFrame(2), "a fraction between 0 and 1"),
-        (lambda: Pace(tokens_per_second=0), "as 'tokens_per_second'"),
-        (lambda: When(nth=0), "'nth' is a whole number from 1, not 0"),
-        (lambda: When(transport="http"), "'transport' is one of websocket, sse, json, not 'http'"),
-        (lambda: When(text=TextMatch(matches="(")), "is no regular expression"),
-        (lambda: When(text=3), "a condition on text is a string"),
-        (lambda: When().then([Say("a"), Say]), "answer[1]: Say is a class"),
-        (lambda: When().then("a", times=0), "'times' is a whole number from 1"),
+        (lambda: LOOSE.Script("text"), "did you mean Script([…])?"),
+        (lambda: LOOSE.Script(LOOSE.Say("text")), "not Say; did you mean"),
+        (lambda: LOOSE.Script([LOOSE.Say]), "turns[0]: Say is a class, not a step; did you mean Say(…)?"),
+        (lambda: LOOSE.Script(["fine", [LOOSE.Say("a"), LOOSE.Call]]), "turns[1][1]: Call is a class"),
+        (lambda: LOOSE.Script(["fine", [LOOSE.Say("a"), None]]), "turns[1][1]: None is no answer"),
+        (lambda: LOOSE.Script([{"type": "message"}]), "turns[0]: a mapping is no step; did you mean Event"),
+        (lambda: LOOSE.Script([[["nested"]]]), "turns[0][0]: a list within a turn's steps"),
+        (lambda: LOOSE.Script([3]), "turns[0]: int is no step"),
+        (lambda: LOOSE.Say(3), "Say takes text as 'text', not 3"),
+        (lambda: LOOSE.Say("a", size=0), "a whole number from 1 as 'size', not 0"),
+        (lambda: LOOSE.Say("a", phase="final"), "takes one of commentary, final_answer as 'phase', not 'final'"),
+        (lambda: LOOSE.Say("a", annotations={"type": "x"}), "takes a list of mappings as 'annotations', not a dict"),
+        (lambda: LOOSE.Think(["a", 3]), "Think takes text as 'summary', not 3"),
+        (lambda: LOOSE.Call("f", ["a"]), "Call takes a mapping as 'arguments', not a list"),
+        (lambda: LOOSE.Call("f", {"a": {1}}), "Call's arguments cannot be JSON"),
+        (lambda: LOOSE.Json({1, 2}), "Json takes what JSON can express"),
+        (lambda: LOOSE.RawItem({"id": "x"}), "objects with a 'type' as 'item'"),
+        (lambda: LOOSE.Answer("a", calls=[LOOSE.Say("b")]), "a list of Call and CustomCall"),
+        (lambda: LOOSE.Delay(-1), "Delay takes seconds, 0 or more, as 'seconds', not -1"),
+        (lambda: LOOSE.Gate(3), "Gate takes a trio.Event"),
+        (lambda: LOOSE.Error("429"), "Error takes a whole number as 'status', not a str"),
+        (lambda: LOOSE.Error(200), "a whole number from 400 to 599"),
+        (lambda: LOOSE.CutMidFrame(2), "a fraction between 0 and 1"),
+        (lambda: LOOSE.Pace(tokens_per_second=0), "as 'tokens_per_second'"),
+        (lambda: LOOSE.When(nth=0), "'nth' is a whole number from 1, not 0"),
+        (lambda: LOOSE.When(transport="http"), "'transport' is one of websocket, sse, json, not 'http'"),
+        (lambda: LOOSE.When(text=LOOSE.TextMatch(matches="(")), "is no regular expression"),
+        (lambda: LOOSE.When(text=3), "a condition on text is a string"),
+        (lambda: LOOSE.When().then([LOOSE.Say("a"), LOOSE.Say]), "answer[1]: Say is a class"),
+        (lambda: LOOSE.When().then("a", times=0), "'times' is a whole number from 1"),
     ],
 )
 def test_mistakes_are_told_when_the_script_is_made(make: Any, message: str) -> None:
@@ -102,8 +101,10 @@ async def test_what_a_brain_raises_is_logged_and_told(caplog: pytest.LogCaptureF
 
 
 async def test_a_strict_simulator_raises_what_a_brain_raised() -> None:
+    nothing: Any = lambda asked: None  # noqa: E731 - a brain that forgets to answer
+
     with pytest.raises(SimulationFailed, match="ScriptError: answer: None is no answer") as caught:
-        async with open_simulator(in_memory=True, strict=True, brain=lambda asked: None) as sim:
+        async with open_simulator(in_memory=True, strict=True, brain=nothing) as sim:
             await post(sim, "hi")
     assert isinstance(caught.value.__cause__, ScriptError)
 
