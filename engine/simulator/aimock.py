@@ -169,8 +169,8 @@ _USAGE: Final = {"prompt_tokens": "input_tokens", "completion_tokens": "output_t
 
 
 def _usage(given: Mapping[str, Any]) -> dict[str, Any]:
-    usage = {_USAGE.get(name, name): value for name, value in given.items() if isinstance(value, int)}
-    counted = {name: usage[name] for name in ("input_tokens", "output_tokens", "total_tokens") if name in usage}
+    usage: dict[str, Any] = {_USAGE.get(name, name): value for name, value in given.items() if isinstance(value, int)}
+    counted: dict[str, Any] = {name: usage[name] for name in ("input_tokens", "output_tokens", "total_tokens") if name in usage}
     if "total_tokens" not in counted and {"input_tokens", "output_tokens"} <= set(counted):
         counted["total_tokens"] = counted["input_tokens"] + counted["output_tokens"]
     return counted

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import hmac
 import json
-from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import parse_qsl, urlsplit
 
-import attrs
 import trio
 
 from .requests import Asked, normalise_input
 from .rulebook import SCOPE_HEADER, Rulebook
-from .script import When
 from .script_file import read_quirks, read_rules, read_when
 from .step import ScriptError
 from .wire import ApiError
@@ -72,7 +70,9 @@ class Control:
         except ScriptError as error:
             return 400, _error(str(error))
 
-    async def _route(self, method: str, path: list[str], query: Mapping[str, str], scope: str | None, body: Any) -> Answer:
+    async def _route(
+        self, method: str, path: list[str], query: Mapping[str, str], scope: str | None, body: Any
+    ) -> Answer:
         match method, path:
             case "POST" | "PUT" | "DELETE", ["rules"]:
                 return self._change_rules(method, query, scope, body)
@@ -169,21 +169,22 @@ class Control:
         ]
 
     async def _wait(self, body: Any, scope: str | None) -> Answer:
-        count = body.get("count", 1) if isinstance(body, dict) else 1
-        milliseconds = body.get("timeout_ms", 5000) if isinstance(body, dict) else 5000
+        given = body if isinstance(body, dict) else {}
+        count, milliseconds = given.get("count", 1), given.get("timeout_ms", 5000)
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise _Problem(400, "'count' is a whole number from 1")
-        if isinstance(milliseconds, bool) or not isinstance(milliseconds, (int, float)) or not 0 <= milliseconds <= _MAX_WAIT_MS:
-            raise _Problem(400, f"'timeout_ms' is a number from 0 to {_MAX_WAIT_MS}")
-        when = read_when(body.get("when", {}), ("when",)) if isinstance(body, dict) else When()
+        if isinstance(milliseconds, bool) or not isinstance(milliseconds, (int, float)):
+            raise _Problem(400, "'timeout_ms' is a number")
+        when = read_when(given.get("when", {}), ("when",))
 
         def matching() -> list[RequestRecord]:
             found = [each for each in self._simulator.requests if self._scope_of(each) == scope]
             return [each for each in found if not when.misses(_asked(each))]
 
-        with trio.move_on_after(milliseconds / 1000):
-            while len(matching()) < count:
-                await trio.sleep(_WATCH_SECONDS)  # records have no event of their own, and a test is not that pressed
+        with trio.move_on_after(min(max(milliseconds, 0), _MAX_WAIT_MS) / 1000):
+            # Records have no event of their own, and a test that waits is not that pressed.
+            while len(matching()) < count:  # noqa: ASYNC110
+                await trio.sleep(_WATCH_SECONDS)
         found = matching()
         return (200 if len(found) >= count else 408), [self._shown(each) for each in found]
 
@@ -275,9 +276,9 @@ def _asked(record: RequestRecord) -> Asked:
         new_input = tuple(normalise_input(record.body.get("input")))
     except (ApiError, TypeError, AttributeError):
         new_input = ()
-    transport = record.transport
-    if transport == "http":
-        transport = "sse" if record.body.get("stream") is True else "json"  # type: ignore[assignment]
+    transport: Literal["websocket", "sse", "json"] = "websocket"
+    if record.transport == "http":
+        transport = "sse" if record.body.get("stream") is True else "json"
     return Asked(record.body, (), new_input, None, transport, record.stream_id, headers=record.headers)
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from .brain import AnyBrain, Calculator
+from .brain import AnyBrain
 from .moments import Error
-from .script import Rule, Script, When
+from .script import Rule, Script
 
 if TYPE_CHECKING:
     from .requests import Asked
@@ -70,9 +70,7 @@ class Rulebook:
         """Whether a request that fits no rule is a mistake."""
         return self._otherwise is None
 
-    def load(
-        self, rules: Iterable[Rule], scopes: Mapping[str, Iterable[Rule]], *, otherwise: AnyBrain | None
-    ) -> None:
+    def load(self, rules: Iterable[Rule], scopes: Mapping[str, Iterable[Rule]], *, otherwise: AnyBrain | None) -> None:
         """Replace every rule by what a file says now."""
         self._loaded = tuple(rules), {name: tuple(each) for name, each in scopes.items()}
         self._otherwise = otherwise

@@ -18,6 +18,7 @@ from .places import Document, JsonError, Path, place_of
 from .quirks import Handshake, Quirks
 from .script import Rule, Script, TextMatch, When
 from .script_steps import (
+    Reader,
     as_it_is,
     flag,
     mapping,
@@ -34,7 +35,15 @@ from .script_steps import (
 )
 from .step import ScriptError
 
-__all__ = ["ScriptFile", "ScriptFileError", "read_rules", "read_script"]
+__all__ = [
+    "ScriptFile",
+    "ScriptFileError",
+    "load_script",
+    "read_quirks",
+    "read_rules",
+    "read_script",
+    "read_when",
+]
 
 
 class ScriptFileError(ValueError):
@@ -161,7 +170,7 @@ def _otherwise(value: Any, path: Path) -> AnyBrain | None:
         return lambda asked: turn
     name = value["brain"]
     if name not in _BRAINS:
-        raise ScriptError(f"{shown(name)} is no brain{meant(str(name), _BRAINS)}", (*path, "brain"))
+        raise ScriptError(f"{name!r} is no brain{meant(str(name), _BRAINS)}", (*path, "brain"))
     brain = _BRAINS[name]
     return None if brain is None else brain()
 
@@ -217,7 +226,12 @@ def _headers(value: Any, path: Path) -> dict[str, TextMatch]:
     return {name: _text_match(each, (*path, name)) for name, each in mapping(value, path).items()}
 
 
-def _when(value: Any, path: Path) -> When:
+def read_when(value: Any, path: Path) -> When:
+    """Read conditions.
+
+    Raises:
+        ScriptError: they are none.
+    """
     found = read_members(value, path, "'when'", _WHEN)
     try:
         return When(**found)
@@ -225,8 +239,8 @@ def _when(value: Any, path: Path) -> When:
         raise ScriptError(error.problem, (*path, *error.path)) from None
 
 
-_TEXT: Final = {"equals": text, "contains": _parts, "matches": text}
-_WHEN: Final = {
+_TEXT: Final[Mapping[str, Reader]] = {"equals": text, "contains": _parts, "matches": text}
+_WHEN: Final[Mapping[str, Reader]] = {
     "text": _text_match,
     "instructions": _text_match,
     "model": _text_match,
@@ -239,9 +253,9 @@ _WHEN: Final = {
     "body": mapping,
     "nth": whole,
 }
-_RULE: Final = {
+_RULE: Final[Mapping[str, Reader]] = {
     "name": text,
-    "when": _when,
+    "when": read_when,
     "reply": read_turn,
     "times": whole,
     "required": flag,
@@ -320,7 +334,7 @@ def read_quirks(value: Any, path: Path = ()) -> Quirks:
         raise ScriptError(error.problem, (*path, *error.path)) from None
 
 
-_SERVER: Final = {
+_SERVER: Final[Mapping[str, Reader]] = {
     "api_key": _key,
     "root": _roots,
     "models": texts,
@@ -335,7 +349,7 @@ _SERVER: Final = {
     "seed": _seed,
 }
 _SERVER_OPTIONS: Final = {"root": "roots", "connection_lifetime_ms": "connection_lifetime"}
-_MEMBERS: Final = {
+_MEMBERS: Final[Mapping[str, Reader]] = {
     "$schema": text,
     "version": _version,
     "server": _server,

@@ -159,12 +159,20 @@ def steps(value: Any, path: Path) -> list[Step]:
 
 def read_pace(value: Any, path: Path) -> Pace:
     """Read how fast text comes."""
-    members = read_members(
-        value, path, "a pace", {"first_ms": milliseconds, "tokens_per_second": as_it_is, "jitter": as_it_is}
-    )
+    members = read_members(value, path, "a pace", _PACE)
     if "first_ms" in members:
         members["first"] = members.pop("first_ms")
-    return _made(Pace, members, path, {"first": "first_ms"})
+    pace: Pace = _made(Pace, members, path, {"first": "first_ms"})
+    return pace
+
+
+def _rate(value: Any, path: Path) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        raise ScriptError(f"tokens per second are a number above 0, not {shown(value)}", path)
+    return value
+
+
+_PACE: Final[Mapping[str, Reader]] = {"first_ms": milliseconds, "tokens_per_second": _rate, "jitter": as_it_is}
 
 
 @attrs.frozen
@@ -335,13 +343,23 @@ def _hang_up(reset: bool = False) -> HangUp:
     return HangUp(reset=reset)
 
 
+def _status(value: Any, path: Path) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 200 <= value <= 599:
+        raise ScriptError(f"a status is a number from 200 to 599, not {shown(value)}", path)
+    return value
+
+
+def _headers(value: Any, path: Path) -> dict[str, str]:
+    return {name: text(each, (*path, name)) for name, each in mapping(value, path).items()}
+
+
 def _body(value: Any, path: Path) -> Any:
     return value if isinstance(value, (str, dict)) or value is None else str(value)
 
 
 ANSWERS: Final[Mapping[str, Form]] = {
-    "accept": Form(Accept, names={"close_code": "close"}),
-    "refuse": Form(Reject, "status", {"body": _body}),
+    "accept": Form(Accept, members={"headers": _headers}, names={"close_code": "close"}),
+    "refuse": Form(Reject, "status", {"body": _body, "status": _status, "headers": _headers}),
     "hang_up": Form(_hang_up, "reset", {"reset": _how}, open=True),
     "ignore": Form(Ignore),
     "garbage": Form(Garbage, "data", {"data": lambda value, path: text(value, path).encode()}),
