@@ -28,9 +28,9 @@ def install(session: nox.Session, *packages: str) -> None:
 def lint(session: nox.Session) -> None:
     """Style, asynchronous pitfalls, layers."""
     install(session, "-e", ".[cli,otel]", "--group", "lint")
-    session.run("ruff", "check", ".")
-    session.run("ruff", "format", "--check", ".")
-    session.run("flake8", "engine")
+    session.run("python", "-m", "ruff", "check", ".")
+    session.run("python", "-m", "ruff", "format", "--check", ".")
+    session.run("python", "-m", "flake8", "engine")
     session.run("lint-imports", "--no-cache")
 
 
@@ -39,19 +39,19 @@ def types(session: nox.Session) -> None:
     """Types of the library, the benchmarks, the tests and the documentation's programs, by mypy and pyright."""
     # Not editable: what is checked for complete types is what users get.
     install(session, ".[cli,otel]", "--group", "dev")
-    session.run("mypy")
+    session.run("python", "-m", "mypy")
     # From outside the checkout, so that the installed package is what it finds.
     session.chdir(session.create_tmp())
-    session.run("pyright", "--ignoreexternal", "--verifytypes", "engine")
+    session.run("python", "-m", "pyright", "--ignoreexternal", "--verifytypes", "engine")
     session.chdir(pathlib.Path(__file__).parent)
-    session.run("pyright", "tests/typing")
+    session.run("python", "-m", "pyright", "tests/typing")
 
 
 @nox.session
 def docs(session: nox.Session) -> None:
     """The documentation as a site, in build/docs; warnings are errors."""
     install(session, "-e", ".[cli,otel]", "--group", "docs")
-    session.run("sphinx-build", "-W", "--keep-going", "-q", "-b", "dirhtml", "docs", "build/docs")
+    session.run("python", "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "dirhtml", "docs", "build/docs")
 
 
 @nox.session
