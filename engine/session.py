@@ -10,7 +10,7 @@ import trio
 from engine.connections.compaction import Compaction
 from engine.connections.websocket_link import Connection
 from engine.conversation.conversation import Conversation
-from engine.conversation.rounds import Approve, LoopSettings, OnRound
+from engine.conversation.loop_settings import Approve, LoopSettings, OnRound
 from engine.conversation.tool_loop import OpenTurn, ToolLoop
 from engine.conversation.toolbox import Toolbox
 from engine.protocol.compaction import compaction_body
@@ -215,8 +215,9 @@ class Session:
             ConfigurationError: something given is wrong; ``field`` names it.
         """
         toolbox = Toolbox((), tools)
+        merged = self._over(timeouts, limits, retry, on_cancel, transport)
         return Conversation(
-            self._opener(self._over(timeouts, limits, retry, on_cancel, transport)),
+            self._opener(merged),
             Context(messages, instructions=instructions, tools=toolbox.offered),
             toolbox,
             _options(options),
@@ -227,6 +228,7 @@ class Session:
                 approve=approve,
                 on_round=on_round,
             ),
+            merged.timeouts,
         )
 
     def _over(

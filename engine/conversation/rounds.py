@@ -1,18 +1,15 @@
-"""What callers say of a tool loop, and what it tells them: its settings, and its rounds."""
+"""The rounds of a tool loop: one that is complete, and how far one has got that is not."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeAlias
+from collections.abc import Mapping
 
-from attrs import Attribute, field, frozen
+from attrs import evolve, field, frozen
 
-from engine.values.messages import AssistantMessage, ToolCall, ToolResult
-from engine.values.problems import ConfigurationError
+from engine.values.messages import AssistantMessage, Message, ToolResult
 from engine.values.reports import TurnReport
 
-__all__ = ["Approve", "LoopSettings", "OnRound", "Round"]
+__all__ = ["Progress", "Round"]
 
 
 @frozen
@@ -23,7 +20,7 @@ class Round:
         message: The response.
         results: The outputs of its calls, in the order of the calls. Empty when it calls nothing, or when its calls are
             left to the caller.
-        report: How the request went.
+        report: How the request went; an empty one where another process made it.
     """
 
     message: AssistantMessage
@@ -31,41 +28,23 @@ class Round:
     report: TurnReport
 
 
-Approve: TypeAlias = Callable[[ToolCall], "bool | str | Awaitable[bool | str]"]
-OnRound: TypeAlias = Callable[[Round], "Awaitable[None] | None"]
-
-
-def _count(instance: object, attribute: Attribute[Any], value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigurationError(attribute.name, "must be a whole number, 1 or more")
-
-
-def _seconds(instance: object, attribute: Attribute[Any], value: float | None) -> None:
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        raise ConfigurationError(attribute.name, "must be a positive number of seconds, or None")
-
-
-def _callable(instance: object, attribute: Attribute[Any], value: object) -> None:
-    if value is not None and not callable(value):
-        raise ConfigurationError(attribute.name, "is not callable")
-
-
 @frozen(kw_only=True)
-class LoopSettings:
-    """What holds for a tool loop.
+class Progress:
+    """What has been begun and is not in the transcript yet.
 
     Attributes:
-        max_rounds: How many responses may be asked for.
-        max_concurrent_tools: How many calls of one response run at the same time.
-        tool_timeout: Seconds for each call of a tool that has no timeout of its own; None for no limit.
-        approve: Asked before a call is run.
-        on_round: Told of each round when it is complete.
+        prompt: Messages that were to be answered.
+        response: The response to them; None where none has come.
+        results: The outputs of its calls that are there, by call id.
     """
 
-    max_rounds: int = field(default=16, validator=_count)
-    max_concurrent_tools: int = field(default=8, validator=_count)
-    tool_timeout: float | None = field(default=None, validator=_seconds)
-    approve: Approve | None = field(default=None, validator=_callable)
-    on_round: OnRound | None = field(default=None, validator=_callable)
+    prompt: tuple[Message, ...] = ()
+    response: AssistantMessage | None = None
+    results: Mapping[str, ToolResult] = field(factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.prompt) or self.response is not None
+
+    def with_result(self, result: ToolResult) -> Progress:
+        """The same, one output later."""
+        return evolve(self, results={**self.results, result.call_id: result})

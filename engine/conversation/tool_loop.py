@@ -1,21 +1,24 @@
 """The tool loop: run what a response calls, send the outputs back, until a response calls nothing.
 
 A round is one response and the outputs of its calls. Tools run when the response is complete, so a request that is sent
-again below the loop never runs a tool again; they run in a nursery inside the task of whoever runs the loop, so nothing
-of theirs outlives it.
+again below the loop never runs a tool again; they run in a nursery inside the loop's own task, so nothing of
+theirs outlives it.
 """
 
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import attrs
 import trio
 
+from engine.conversation.errands import errand
 from engine.conversation.fitting import fitting
-from engine.conversation.rounds import LoopSettings, Round
+from engine.conversation.loop_settings import LoopSettings
+from engine.conversation.rounds import Progress, Round
 from engine.conversation.tool_runner import ToolRunner
 from engine.conversation.toolbox import Toolbox
 from engine.settings.turn_options import TurnOptions
@@ -23,6 +26,7 @@ from engine.turns.turn import Turn
 from engine.values.choices import Delivery
 from engine.values.errors import ResponseFailed
 from engine.values.messages import AssistantMessage, Context, Message, ToolResult
+from engine.values.problems import ConfigurationError
 from engine.values.reports import TurnReport
 
 __all__ = ["OpenTurn", "ToolLoop"]
@@ -30,24 +34,33 @@ __all__ = ["OpenTurn", "ToolLoop"]
 OpenTurn: TypeAlias = Callable[[Context, TurnOptions, bool], Turn]
 """Prepares a turn for a context; the flag tells whether its events are wanted."""
 
+Keep: TypeAlias = Callable[[Round, tuple[Message, ...], bool], None]
+
+_NOTHING: Final = Progress()
+
 
 class ToolLoop:
     """The rounds that answer one prompt.
 
     Attributes:
-        context: What the next request tells the model.
+        context: What the next request tells the model, before ``prepare`` has its say.
+        progress: What has been begun and is not in ``context`` yet, but for its prompt.
+        message: The last response; None before the first.
+        report: How the last request went.
         finished: Whether the last response calls nothing that the loop could run.
         rounds: How many rounds are complete.
 
     Args:
         open_turn: Prepares a turn.
-        context: What the first request tells the model; its tools are replaced by the toolbox's.
+        context: The conversation so far, the prompt included; its tools are replaced by the toolbox's.
         toolbox: What the model may call.
         options: What to ask of the model. A ``tool_choice`` that demands a call holds for the first round only: the
             loop would never end otherwise.
         settings: What holds for the loop.
-        fresh: The messages at the end of the context that ``keep`` has not been given yet.
-        keep: Given each complete round, with the messages that are new since the one before.
+        progress: The prompt, and what there is already of its first round.
+        keep: Given each complete round, with the messages that are new since the one before, and whether its calls wait
+            for the caller's results.
+        owner: What waits for the functions that the loop calls; the loop itself where nothing else does.
     """
 
     def __init__(
@@ -58,23 +71,26 @@ class ToolLoop:
         options: TurnOptions,
         settings: LoopSettings,
         *,
-        fresh: tuple[Message, ...] = (),
-        keep: Callable[[Round, tuple[Message, ...]], None] | None = None,
+        progress: Progress = _NOTHING,
+        keep: Keep | None = None,
+        owner: object = None,
     ) -> None:
         self.context: Context = attrs.evolve(context, tools=toolbox.offered)
+        self.progress: Progress = progress
+        self.message: AssistantMessage | None = progress.response
+        self.report: TurnReport = TurnReport()
         self.finished: bool = False
         self.rounds: int = 0
         self._open_turn = open_turn
         self._toolbox = toolbox
         self._options = options
         self._settings = settings
-        self._fresh = fresh
         self._keep = keep
-        self._runner = ToolRunner(toolbox.functions, settings)
-
-    def hosts(self, task: trio.lowlevel.Task) -> bool:
-        """Whether a task belongs to a tool of this loop that runs at this moment."""
-        return self._runner.hosts(task)
+        self._room = math.inf
+        self._left = False
+        self._scope: trio.CancelScope | None = None
+        self._owner = self if owner is None else owner
+        self._runner = ToolRunner(self._owner, toolbox.functions, settings)
 
     async def run(self) -> AssistantMessage:
         """Ask and run tools until a response calls nothing that the loop could run, and return that response.
@@ -84,60 +100,114 @@ class ToolLoop:
 
         If cancelled, the turn is abandoned or the tools are cancelled, whichever is under way.
         """
-        while True:
-            async with self.next_turn(buffered=False) as turn:
-                message = await turn.wait()
-            await self.complete(turn)
-            if self.finished:
-                return message
+        while not self.finished:
+            if self.progress.response is None:
+                async with await self.next_turn(buffered=False) as turn:
+                    await turn.wait()
+                await self.answered(turn)
+            await self.complete()
+        assert self.message is not None
+        return self.message
 
-    def next_turn(self, *, buffered: bool) -> Turn:
-        """Prepare the next round's turn."""
-        options = self._options
+    async def next_turn(self, *, buffered: bool) -> Turn:
+        """Prepare the next round's turn.
+
+        Raises:
+            ConfigurationError: ``prepare`` returned no context.
+
+        If cancelled, so is ``prepare`` or the journal.
+        """
+        options, context = self._options, self.context
         if self.rounds:
             options = attrs.evolve(options, tool_choice=_relaxed(options.tool_choice))
-        return self._open_turn(self.context, options, buffered)
+        with self._errands(), errand(self._owner):
+            if self._settings.prepare is not None:
+                prepared = self._settings.prepare(context)
+                context = await prepared if inspect.isawaitable(prepared) else prepared
+                if not isinstance(context, Context):
+                    raise ConfigurationError("prepare", f"returned a {type(context).__name__}, not a Context")
+            if self._settings.journal is not None:
+                await self._settings.journal.sending(self.progress.prompt, context)
+        self._check_inside()
+        return self._open_turn(context, options, buffered)
 
-    def is_last(self, message: AssistantMessage) -> bool:
-        """Whether the loop ends with this response.
+    async def answered(self, turn: Turn) -> None:
+        """Take the response of a turn.
 
-        It does when the response calls nothing, when it was cut short, so that its calls may be too, and when any of
-        its calls is the caller's to answer: then none is run, since the outputs belong together.
+        If cancelled while the journal is told of it, the response never was.
         """
-        calls = message.unanswered
-        return message.stop_reason != "tool_use" or not calls or any(map(self._toolbox.is_callers, calls))
+        message, report, room = turn.message, turn.report, turn.room
+        if self._settings.journal is not None:
+            with self._errands(), errand(self._owner):
+                await self._settings.journal.answered(message)
+            self._check_inside()
+        self.message, self.report, self._room = message, report, room
+        self.progress = attrs.evolve(self.progress, response=message, results={})
 
-    async def complete(self, turn: Turn) -> None:
-        """Run what an answered turn calls, and close the round.
+    async def complete(self) -> None:
+        """Run what the response calls, as far as there is no output yet, and close the round.
 
         Raises:
             ResponseFailed: it calls something, and was the last that may be asked for; nothing was run.
+            RuntimeError: the loop was left meanwhile, by another task.
 
-        If cancelled while tools run, so are they, and the round never was.
+        If cancelled while tools run, so are they; the outputs that are there stay in ``progress``.
         """
-        message, report = turn.message, turn.report
+        message = self.progress.response
+        assert message is not None
         results: tuple[ToolResult, ...] = ()
-        finished = self.is_last(message)
-        if not finished:
-            if self.rounds + 1 >= self._settings.max_rounds:
-                raise _exhausted(message, report)
-            results = fitting(message, await self._runner.answers(message.unanswered), turn.room)
-        done = Round(message, results, report)
-        self._close(done, finished)
-        if self._settings.on_round is not None:
-            told = self._settings.on_round(done)
-            if inspect.isawaitable(told):
-                await told
+        finished = self._toolbox.is_last(message)
+        with self._errands():
+            if not finished:
+                if self.rounds + 1 >= self._settings.max_rounds:
+                    raise _exhausted(message, self.report)
+                missing = [call for call in message.unanswered if call.call_id not in self.progress.results]
+                await self._runner.run(missing, self._note)
+                outputs = self.progress.results
+                results = fitting(message, tuple(outputs[call.call_id] for call in message.unanswered), self._room)
+            done = Round(message, results, self.report)
+            if self._settings.journal is not None:
+                with errand(self._owner):
+                    await self._settings.journal.round(done)
+            self._close(done, finished)
+            if self._settings.on_round is not None:
+                with errand(self._owner):
+                    told = self._settings.on_round(done)
+                    if inspect.isawaitable(told):
+                        await told
+        self._check_inside()
+
+    def leave(self) -> None:
+        """Cancel the functions that the loop waits for, if it does: its caller has gone. Nothing is kept any more."""
+        self._left = True
+        if self._scope is not None:
+            self._scope.cancel(reason="the reply was left")
+
+    def _errands(self) -> trio.CancelScope:
+        """What surrounds the functions that the loop waits for, and no turn."""
+        self._scope = trio.CancelScope()
+        return self._scope
+
+    def _check_inside(self) -> None:
+        if self._left:
+            raise RuntimeError("the reply's block was left")
+
+    def _note(self, result: ToolResult) -> None:
+        self.progress = self.progress.with_result(result)
 
     @trio.lowlevel.enable_ki_protection
     def _close(self, done: Round, finished: bool) -> None:
+        if self._left:
+            return  # its conversation may be another prompt's by now
+        fresh = self.progress.prompt
         new: tuple[Message, ...] = (done.message, *done.results)
+        waits = self._toolbox.leaves_to_caller(done.message)
         self.context = attrs.evolve(self.context, messages=(*self.context.messages, *new))
+        self.progress = _NOTHING
         self.finished = finished
         self.rounds += 1
         if self._keep is not None:
-            self._keep(done, (*self._fresh, *new))
-        self._fresh = ()
+            self._keep(done, (*fresh, *new), waits)
 
 
 def _relaxed(choice: str | Mapping[str, Any] | None) -> str | Mapping[str, Any] | None:

@@ -6,13 +6,14 @@ import inspect
 import json
 import math
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import attrs
 import trio
 
-from engine.conversation.rounds import LoopSettings
+from engine.conversation.errands import errand
+from engine.conversation.loop_settings import LoopSettings
 from engine.schemas.function_tool import FunctionTool, ToolArgumentError
 from engine.values.messages import ToolCall, ToolResult
 from engine.values.problems import ConfigurationError
@@ -24,54 +25,54 @@ _LONGEST_FAILURE: Final = 2000
 
 
 class ToolRunner:
-    """Runs the calls of one response after the other."""
+    """Runs the calls of one response side by side.
 
-    def __init__(self, functions: Mapping[str, FunctionTool], settings: LoopSettings) -> None:
+    Args:
+        owner: The loop, which waits for the tools.
+        functions: The functions, by name.
+        settings: What holds for the loop.
+    """
+
+    def __init__(self, owner: object, functions: Mapping[str, FunctionTool], settings: LoopSettings) -> None:
+        self._owner = owner
         self._functions = functions
         self._settings = settings
-        self._nursery: trio.Nursery | None = None
 
-    async def answers(self, calls: Sequence[ToolCall]) -> tuple[ToolResult, ...]:
-        """Run calls side by side and return their outputs, in the order of the calls.
+    async def run(self, calls: Sequence[ToolCall], note: Callable[[ToolResult], None]) -> None:
+        """Run calls, and give each output to ``note`` when it is there and the journal was told of it.
 
-        If cancelled, so are the tools, and there are no outputs.
+        If cancelled, so are the tools, and their outputs never are.
         """
-        results: dict[int, ToolResult] = {}
-        waiting: deque[tuple[int, ToolCall]] = deque()
-        for position, call in enumerate(calls):
+        waiting: deque[ToolCall] = deque()
+        for call in calls:
             refusal = await self._refusal(call)
             if refusal is None:
-                waiting.append((position, call))
+                waiting.append(call)
             else:
-                results[position] = _failure(call, refusal)
+                await self._done(call, _failure(call, refusal), note)
 
         async def work() -> None:
             while waiting:
-                position, call = waiting.popleft()
-                results[position] = await self._answer(call)
+                call = waiting.popleft()
+                await self._done(call, await self._output(call), note)
 
         fatal: BaseException | None = None
         try:
             async with trio.open_nursery() as nursery:
-                self._nursery = nursery
                 for _ in range(min(len(waiting), self._settings.max_concurrent_tools)):
                     nursery.start_soon(work)
         except BaseExceptionGroup as group:
-            # Tools' exceptions became outputs: this is an interrupt, an exit, or cancellation from further out.
-            fatal = _worst(group)
-        finally:
-            self._nursery = None
+            # Tools' exceptions became outputs: this is an interrupt, an exit, the journal's, or only cancellation.
+            fatal = _worst(_leaves(group))
         if fatal is not None:
             raise fatal
         await trio.lowlevel.checkpoint()  # a tool may have made an exception of its own of a cancellation
-        return tuple(results[position] for position in range(len(calls)))
 
-    def hosts(self, task: trio.lowlevel.Task) -> bool:
-        """Whether a task belongs to a tool that runs at this moment."""
-        above = task.parent_nursery
-        while above is not None and above is not self._nursery:
-            above = above.parent_task.parent_nursery
-        return above is not None
+    async def _done(self, call: ToolCall, output: ToolResult, note: Callable[[ToolResult], None]) -> None:
+        if self._settings.journal is not None:
+            with errand(self._owner):
+                await self._settings.journal.tool_done(call, output)
+        note(output)
 
     async def _refusal(self, call: ToolCall) -> str | None:
         """Why a call is not run; None if it is."""
@@ -79,9 +80,10 @@ class ToolRunner:
             return f"there is no tool called {call.name!r}"
         if self._settings.approve is None:
             return None
-        verdict = self._settings.approve(call)
-        if inspect.isawaitable(verdict):
-            verdict = await verdict
+        with errand(self._owner):
+            verdict = self._settings.approve(call)
+            if inspect.isawaitable(verdict):
+                verdict = await verdict
         if verdict is True:
             return None
         if verdict is False:
@@ -90,16 +92,24 @@ class ToolRunner:
             return f"the call was refused: {verdict}"
         raise ConfigurationError("approve", f"returned a {type(verdict).__name__}, not a bool or a string")
 
-    async def _answer(self, call: ToolCall) -> ToolResult:
+    async def _output(self, call: ToolCall) -> ToolResult:
         function = self._functions[call.name]
         seconds = self._settings.tool_timeout if function.timeout is None else function.timeout
+        fatal: BaseException | None = None
         try:
             with trio.move_on_after(math.inf if seconds is None else seconds):
-                return ToolResult(call.call_id, await function.call(_worded(call, function)), kind=call.kind)
+                with errand(self._owner, in_thread=function.thread):
+                    content = await function.call(_worded(call, function))
+                return ToolResult(call.call_id, content, kind=call.kind)
         except ToolArgumentError as error:
             return _failure(call, _text_of(error))
         except Exception as error:
             return _failure(call, _described(error))
+        except BaseExceptionGroup as group:
+            # Not a tool's failure, but an interrupt, an exit or cancellation amid its failures.
+            fatal = _worst(error for error in _leaves(group) if not isinstance(error, Exception))
+        if fatal is not None:
+            raise fatal
         return _failure(call, f"TimeoutError: the tool took longer than {seconds:g} s")
 
 
@@ -129,8 +139,11 @@ def _described(error: Exception) -> str:
     return f"{type(error).__name__}: {_text_of(error)}".removesuffix(": ")
 
 
-def _worst(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Choose what to raise in place of a group: an interrupt, an exit, what else is no `Exception`, cancellation."""
+def _worst(errors: Iterable[BaseException]) -> BaseException:
+    """Choose what to raise of several: an interrupt, an exit, another `BaseException`, an `Exception`.
+
+    Cancellation comes last, since it comes again at the next checkpoint.
+    """
 
     def rank(error: BaseException) -> int:
         match error:
@@ -139,12 +152,12 @@ def _worst(group: BaseExceptionGroup[BaseException]) -> BaseException:
             case SystemExit():
                 return 1
             case trio.Cancelled():
-                return 3
-            case Exception():
                 return 4
+            case Exception():
+                return 3
         return 2
 
-    return min(_leaves(group), key=rank)
+    return min(errors, key=rank)
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
