@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from .answer import Answer, AnyAnswer
 from .brain import AnyBrain, Brain, Calculator, Echo
+from .checks import ScriptError
 from .content import Call, CustomCall, Json, RawItem, Refuse, Say, Think
 from .faults import (
     Abort,
@@ -53,8 +54,7 @@ from .records import ConnectionRecord, RequestRecord
 from .requests import Asked
 from .script import Rule, Script, TextMatch, When
 from .server import Simulator, open_simulator
-from .stage import Stage
-from .step import ScriptError, Step
+from .stage import Stage, Step
 from .wire import ApiError
 from .world import SimulationFailed
 

@@ -7,9 +7,10 @@ from typing import Any, TypeAlias
 
 import attrs
 
+from .checks import ScriptError, a_count, a_text, one_of, optional, seconds
 from .content import Call, CustomCall, Say, Think
 from .moments import Created, Delay, InProgress
-from .step import ScriptError, Step, a_count, a_text, one_of, optional, seconds
+from .stage import Step
 
 __all__ = ["Answer", "AnyAnswer", "as_steps"]
 

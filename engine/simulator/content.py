@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
-from .step import ScriptError, Step, a_count, a_mapping, a_text, mappings, one_of, optional, seconds
-
-if TYPE_CHECKING:
-    from .stage import Stage
+from .checks import ScriptError, a_count, a_mapping, a_text, mappings, one_of, optional, seconds
+from .stage import Stage, Step
 
 __all__ = ["Call", "CustomCall", "Json", "RawItem", "Refuse", "Say", "Think"]
 

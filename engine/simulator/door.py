@@ -48,7 +48,7 @@ class Door:
     """
 
     def __init__(self, world: World, record: ConnectionRecord) -> None:
-        self.scope = trio.CancelScope()
+        self.scope: trio.CancelScope = trio.CancelScope()
         self.websocket: WebSocket | None = None
         self._world = world
         self._record = record

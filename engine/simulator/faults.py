@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 import trio
 
-from .step import ScriptError, Step, a_count, a_text, seconds
+from .checks import ScriptError, a_count, a_text, seconds
+from .stage import Stage, Step
 from .wire import dumps
-
-if TYPE_CHECKING:
-    from .stage import Stage
 
 __all__ = [
     "Abort",

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import attrs
 import trio
 
+from .checks import ScriptError, a_count, a_mapping, a_text, optional, seconds
 from .errors import api_error
 from .pace import Pace
-from .step import ScriptError, Step, a_count, a_mapping, a_text, optional, seconds
-
-if TYPE_CHECKING:
-    from .stage import Stage
+from .stage import Stage, Step
 
 __all__ = [
     "Abandon",

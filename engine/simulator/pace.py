@@ -6,7 +6,7 @@ import random
 
 import attrs
 
-from .step import seconds
+from .checks import seconds
 
 __all__ = ["Pace"]
 

@@ -10,10 +10,11 @@ import attrs
 
 from .answer import AnyAnswer, as_steps
 from .brain import AnyBrain, Calculator, ask_steps
+from .checks import ScriptError
 from .moments import With
 from .pace import Pace
 from .requests import text_of
-from .step import ScriptError, Step
+from .stage import Step
 
 if TYPE_CHECKING:
     from .requests import Asked

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 import trio
@@ -12,16 +12,39 @@ from . import wire
 from .history import Held
 from .pace import Pace
 from .steering import STUBS, Pending
-from .wire import ApiError, Item
+from .wire import ApiError, Ids, Item
 
 if TYPE_CHECKING:
     from .outlet import Outlet
+    from .quirks import Quirks
     from .records import RequestRecord
     from .requests import Asked
-    from .step import Step
-    from .world import World
 
-__all__ = ["Stage"]
+__all__ = ["Stage", "Step", "Surroundings"]
+
+
+class Surroundings(Protocol):
+    """What a response asks of the server it runs in."""
+
+    ids: Ids
+    quirks: Quirks
+    pace: Pace
+
+    def now(self) -> float:
+        """Return Unix time."""
+
+    def gate(self, name: str) -> trio.Event:
+        """Return the gate of this name."""
+
+
+class Step:
+    """Something a response does: content, an event of its life, a pause, a fault. Derive your own from it."""
+
+    __slots__ = ()
+
+    async def perform(self, stage: Stage) -> None:
+        """Do it."""
+        raise NotImplementedError
 
 
 class _OutOfTokensError(Exception):
@@ -75,7 +98,7 @@ class Stage:
         outlet: Outlet,
         record: RequestRecord,
         *,
-        world: World,
+        world: Surroundings,
         keep: Callable[[Stage, Held | None], None],
     ) -> None:
         self.asked = asked

@@ -23,8 +23,7 @@ from .wire import ApiError, Ids, Item
 
 if TYPE_CHECKING:
     from .requests import Asked
-    from .stage import Stage
-    from .step import Step
+    from .stage import Stage, Step
 
 __all__ = ["ControlRoute", "Options", "SimulationFailed", "Tap", "TapKind", "World"]
 

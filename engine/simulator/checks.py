@@ -1,16 +1,13 @@
-"""What every step of a script is, and how a mistake in one is told."""
+"""How a mistake in a script is told, and what the members of steps may be."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import attrs
 
-if TYPE_CHECKING:
-    from .stage import Stage
-
-__all__ = ["ScriptError", "Step", "a_count", "a_mapping", "a_text", "mappings", "one_of", "optional", "seconds"]
+__all__ = ["ScriptError", "a_count", "a_mapping", "a_text", "mappings", "one_of", "optional", "seconds"]
 
 
 class ScriptError(ValueError):
@@ -31,16 +28,6 @@ class ScriptError(ValueError):
             return self.problem
         where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in self.path).removeprefix(".")
         return f"{where}: {self.problem}"
-
-
-class Step:
-    """Something a response does: content, an event of its life, a pause, a fault. Derive your own from it."""
-
-    __slots__ = ()
-
-    async def perform(self, stage: Stage) -> None:
-        """Do it."""
-        raise NotImplementedError
 
 
 # --- checks of a step's members --------------------------------------------------------------------------------------
