@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 import trio
 
+from .checks import ScriptError
 from .content import Call, Json, Say, Think
 from .faults import Abort, WrongJson
 from .moments import Completed, Delay, Error, Incomplete
@@ -20,7 +21,7 @@ from .pace import Pace
 from .places import Path
 from .requests import text_of
 from .script import Rule, TextMatch, When
-from .step import ScriptError, Step
+from .stage import Step
 
 if TYPE_CHECKING:
     from .requests import Asked
@@ -170,7 +171,8 @@ _USAGE: Final = {"prompt_tokens": "input_tokens", "completion_tokens": "output_t
 
 def _usage(given: Mapping[str, Any]) -> dict[str, Any]:
     usage: dict[str, Any] = {_USAGE.get(name, name): value for name, value in given.items() if isinstance(value, int)}
-    counted: dict[str, Any] = {name: usage[name] for name in ("input_tokens", "output_tokens", "total_tokens") if name in usage}
+    names = ("input_tokens", "output_tokens", "total_tokens")
+    counted: dict[str, Any] = {name: usage[name] for name in names if name in usage}
     if "total_tokens" not in counted and {"input_tokens", "output_tokens"} <= set(counted):
         counted["total_tokens"] = counted["input_tokens"] + counted["output_tokens"]
     return counted

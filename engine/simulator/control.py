@@ -10,10 +10,10 @@ from urllib.parse import parse_qsl, urlsplit
 
 import trio
 
+from .checks import ScriptError
 from .requests import Asked, normalise_input
 from .rulebook import SCOPE_HEADER, Rulebook
 from .script_file import read_quirks, read_rules, read_when
-from .step import ScriptError
 from .wire import ApiError
 
 if TYPE_CHECKING:

@@ -71,12 +71,11 @@ class Redaction:
 
 def payload_fields(payload: str | bytes, redaction: Redaction) -> dict[str, Any]:
     """Return a payload as a line holds it."""
-    if isinstance(payload, bytes):
-        try:
-            payload = payload.decode()
-        except UnicodeDecodeError:
-            return {"base64": base64.b64encode(payload).decode("ascii")}
-    text = redaction.text(payload)
+    try:
+        text = redaction.text(payload if isinstance(payload, str) else payload.decode())
+    except UnicodeDecodeError:
+        assert isinstance(payload, bytes)
+        return {"base64": base64.b64encode(payload).decode("ascii")}
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):

@@ -14,7 +14,7 @@ from .script import Rule, Script
 
 if TYPE_CHECKING:
     from .requests import Asked
-    from .step import Step
+    from .stage import Step
 
 __all__ = ["SCOPE_HEADER", "Entry", "Rulebook"]
 

@@ -14,6 +14,7 @@ import attrs
 
 from .aimock import is_fixtures, read_fixtures
 from .brain import AnyBrain, Calculator, Echo
+from .checks import ScriptError
 from .places import Document, JsonError, Path, place_of
 from .quirks import Handshake, Quirks
 from .script import Rule, Script, TextMatch, When
@@ -33,7 +34,6 @@ from .script_steps import (
     texts,
     whole,
 )
-from .step import ScriptError
 
 __all__ = [
     "ScriptFile",

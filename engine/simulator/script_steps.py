@@ -11,6 +11,7 @@ from typing import Any, Final, TypeAlias
 
 import attrs
 
+from .checks import ScriptError
 from .content import Call, CustomCall, Json, RawItem, Refuse, Say, Think
 from .faults import (
     Abort,
@@ -48,7 +49,7 @@ from .moments import (
 from .pace import Pace
 from .places import Path
 from .quirks import Accept, Garbage, Handshake, HangUp, Ignore, Reject
-from .step import ScriptError, Step
+from .stage import Step
 
 __all__ = ["ANSWERS", "STEPS", "read_answer", "read_members", "read_pace", "read_step", "read_turn"]
 

@@ -24,7 +24,10 @@ def rules(*replies: Any) -> str:
 
 
 MISTAKES = [
-    ('{"version":1,"rules":[{"reply":[{"sya":"x"}]}]}', "1:34: rules[0].reply[0].sya: 'sya' is no step; did you mean 'say'?"),
+    (
+        '{"version":1,"rules":[{"reply":[{"sya":"x"}]}]}',
+        "1:34: rules[0].reply[0].sya: 'sya' is no step; did you mean 'say'?",
+    ),
     (
         '{"version":1,\n "rules":[{"reply":"x",\n  "tims":3}]}',
         "3:3: rules[0].tims: 'tims' is no member of a rule; did you mean 'times'?",
@@ -54,7 +57,7 @@ MISTAKES = [
     (script(server={"tls": "on"}), "this is 'off' or 'self-signed'"),
     (script(handshakes=[{"refuse": {"status": "x"}}]), "a status is a number from 200 to 599, not a text"),
     (script(handshakes=[{"welcome": {}}]), "'welcome' is no answer"),
-    (script(otherwise={"brain": "calc"}), "'calc' is no brain; did you mean 'calculator'?"),
+    (script(otherwise={"brain": "calculater"}), "'calculater' is no brain; did you mean 'calculator'?"),
     (script(pace={"tokens_per_second": 0}), "tokens per second are a number above 0, not 0"),
     ('{"version": 2}', "1:2: version: this is version 1, not 2"),
     ('{"rules": []}', "'version' is missing"),
@@ -113,9 +116,9 @@ def test_the_whole_of_a_script() -> None:
     assert read_script(script(otherwise={"brain": "fail"})).otherwise is None
 
 
-STEPS_READ = [
+STEPS_READ: list[tuple[dict[str, Any], Step]] = [
     ({"say": "hi"}, simulator.Say("hi")),
-    ({"say": {"text": "hi", "size": 2, "pause_ms": 5, "phase": "commentary"}}, simulator.Say("hi", "commentary", 2, 0.005)),
+    ({"say": {"text": "hi", "size": 2, "pause_ms": 5}}, simulator.Say("hi", None, 2, 0.005)),
     ({"think": ["a", "b"]}, simulator.Think(["a", "b"])),
     ({"json": {"say": 1}}, simulator.Json({"say": 1})),
     ({"call": {"name": "f", "arguments": {"x": 1}, "call_id": "call_1"}}, simulator.Call("f", {"x": 1}, "call_1")),
@@ -135,13 +138,13 @@ STEPS_READ = [
     ({"abort": "reset"}, simulator.Abort(reset=True)),
     ({"cut_frame": 0.25}, simulator.CutMidFrame(0.25)),
     ({"binary": "AP8="}, simulator.Binary(b"\x00\xff")),
-    ({"completed": {"usage": {"input_tokens": 1}, "model": "m"}}, simulator.Completed(usage={"input_tokens": 1}, model="m")),
+    ({"completed": {"usage": {"x": 1}, "model": "m"}}, simulator.Completed(usage={"x": 1}, model="m")),
     ({"late": {"after_ms": 10, "steps": ["x"]}}, simulator.Late([simulator.Say("x")], 0.01)),
     ({"with": {"pace": {"first_ms": 1}}}, simulator.With(pace=simulator.Pace(0.001))),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("written", "meant"), STEPS_READ, ids=[next(iter(written)) for written, _ in STEPS_READ])
+@pytest.mark.parametrize(("written", "meant"), STEPS_READ, ids=[json.dumps(written) for written, _ in STEPS_READ])
 def test_steps(written: dict[str, Any], meant: Step) -> None:
     assert read_turn(written, ()) == [meant]
     assert read_turn([written, "and text"], ()) == [meant, simulator.Say("and text")]
@@ -152,37 +155,33 @@ def test_everything_that_python_can_script_can_be_written() -> None:
     steps = {each for each in vars(simulator).values() if isinstance(each, type) and issubclass(each, Step)}
     assert steps - {Step} == written & steps
     answers = {form.made for form in ANSWERS.values()} | {simulator.HangUp}
-    kinds = {each for each in vars(simulator).values() if isinstance(each, type) and issubclass(each, simulator.Handshake)}
+    kinds = {
+        each for each in vars(simulator).values() if isinstance(each, type) and issubclass(each, simulator.Handshake)
+    }
     assert kinds - {simulator.Handshake} == answers & kinds
 
 
 def test_fixtures_of_aimock() -> None:
-    read = read_script(
-        json.dumps(
-            {
-                "fixtures": [
-                    {"match": {"endpoint": "embedding", "inputText": "x"}, "response": {"embedding": [1.0]}},
-                    {
-                        "match": {"userMessage": "weather", "hasToolResult": False, "sequenceIndex": 0},
-                        "response": {"toolCalls": [{"name": "weather", "arguments": {"city": "Bergen"}, "id": "call_1"}]},
-                    },
-                    {"match": {"toolCallId": "call_1"}, "response": {"content": "rain", "reasoning": "look"}, "latency": 10},
-                    {"match": {}, "response": {"error": {"message": "slow down", "type": "rate_limit_error"}, "status": 429}},
-                ]
-            }
-        )
-    )
-    call, answer, error = read.rules
-    assert call.when.nth == 1
-    assert call.answer == [
+    call = {"name": "weather", "arguments": {"city": "Bergen"}, "id": "call_1"}
+    fixtures: list[dict[str, Any]] = [
+        {"match": {"endpoint": "embedding", "inputText": "x"}, "response": {"embedding": [1.0]}},
+        {
+            "match": {"userMessage": "weather", "hasToolResult": False, "sequenceIndex": 0},
+            "response": {"toolCalls": [call]},
+        },
+        {"match": {"toolCallId": "call_1"}, "response": {"content": "rain", "reasoning": "look"}, "latency": 10},
+        {"match": {}, "response": {"error": {"message": "slow", "type": "rate_limit_error"}, "status": 429}},
+    ]
+    read = read_script(json.dumps({"fixtures": fixtures}))
+    calling, answer, error = read.rules
+    assert calling.when.nth == 1
+    assert calling.answer == [
         simulator.Call("weather", {"city": "Bergen"}, "call_1", size=5), simulator.Completed(),
     ]  # fmt: skip
     assert answer.answer == [
         simulator.Think("look", size=5, pause=0.01), simulator.Say("rain", size=5, pause=0.01), simulator.Completed(),
     ]  # fmt: skip
-    assert error.answer == [
-        simulator.Error(429, message="slow down", type="rate_limit_error", headers={"retry-after": "1"})
-    ]
+    assert error.answer == [simulator.Error(429, message="slow", type="rate_limit_error", headers={"retry-after": "1"})]
     assert read.otherwise is None
 
 
@@ -208,3 +207,16 @@ def test_the_published_schema_names_the_same(tmp_path: Path) -> None:
     known = {each.name for each in attrs.fields(Quirks)}
     assert set(schema["$defs"]["quirks"]["anyOf"][0]["items"]["enum"]) <= known
     assert set(schema["$defs"]["quirks"]["anyOf"][1]["properties"]) == known
+
+
+def test_the_published_example_is_read_and_fits_the_schema() -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    docs = Path(__file__).parents[2] / "docs"
+    schema = json.loads((docs / "simulator-script.schema.json").read_text())
+    example = (docs / "simulator-script.example.json").read_text()
+    assert len(read_script(example).rules) == 6
+    checker = jsonschema.Draft202012Validator(schema)
+    checker.check_schema(schema)
+    checker.validate(json.loads(example))
+    for written, _ in STEPS_READ:
+        checker.validate({"version": 1, "rules": [{"reply": [written, "text"]}]})
