@@ -21,6 +21,7 @@ from engine.conversation.loop_settings import LoopSettings
 from engine.conversation.rounds import Progress, Round
 from engine.conversation.tool_runner import ToolRunner
 from engine.conversation.toolbox import Toolbox
+from engine.settings.levels import Settings
 from engine.settings.turn_options import TurnOptions
 from engine.turns.turn import Turn
 from engine.values.choices import Delivery
@@ -31,7 +32,7 @@ from engine.values.reports import TurnReport
 
 __all__ = ["OpenTurn", "ToolLoop"]
 
-OpenTurn: TypeAlias = Callable[[Context, TurnOptions, bool], Turn]
+OpenTurn: TypeAlias = Callable[[Context, TurnOptions, Settings, bool], Turn]
 """Prepares a turn for a context; the flag tells whether its events are wanted."""
 
 Keep: TypeAlias = Callable[[Round, tuple[Message, ...], bool], None]
@@ -56,7 +57,8 @@ class ToolLoop:
         toolbox: What the model may call.
         options: What to ask of the model. A ``tool_choice`` that demands a call holds for the first round only: the
             loop would never end otherwise.
-        settings: What holds for the loop.
+        settings: What holds for each turn.
+        loop_settings: What holds for the loop.
         progress: The prompt, and what there is already of its first round.
         keep: Given each complete round, with the messages that are new since the one before, and whether its calls wait
             for the caller's results.
@@ -69,7 +71,8 @@ class ToolLoop:
         context: Context,
         toolbox: Toolbox,
         options: TurnOptions,
-        settings: LoopSettings,
+        settings: Settings,
+        loop_settings: LoopSettings,
         *,
         progress: Progress = _NOTHING,
         keep: Keep | None = None,
@@ -84,13 +87,14 @@ class ToolLoop:
         self._open_turn = open_turn
         self._toolbox = toolbox
         self._options = options
-        self._settings = settings
+        self._turn_settings = settings
+        self._settings = loop_settings
         self._keep = keep
         self._room = math.inf
         self._left = False
         self._scope: trio.CancelScope | None = None
         self._owner = self if owner is None else owner
-        self._runner = ToolRunner(self._owner, toolbox.functions, settings)
+        self._runner = ToolRunner(self._owner, toolbox.functions, loop_settings)
 
     async def run(self) -> AssistantMessage:
         """Ask and run tools until a response calls nothing that the loop could run, and return that response.
@@ -129,7 +133,7 @@ class ToolLoop:
             if self._settings.journal is not None:
                 await self._settings.journal.sending(self.progress.prompt, context)
         self._check_inside()
-        return self._open_turn(context, options, buffered)
+        return self._open_turn(context, options, self._turn_settings, buffered)
 
     async def answered(self, turn: Turn) -> None:
         """Take the response of a turn.
