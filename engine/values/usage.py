@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attrs import frozen
+from attrs import fields, frozen
 
 __all__ = ["Usage"]
 
@@ -26,3 +26,21 @@ class Usage:
     cached_tokens: int | None = None
     cache_write_tokens: int | None = None
     reasoning_tokens: int | None = None
+
+    def __add__(self, other: object) -> Usage:
+        """Return the tokens of both; what only one of them reports is taken as it is."""
+        if not isinstance(other, Usage):
+            return NotImplemented
+        return Usage(*(_sum(getattr(self, each.name), getattr(other, each.name)) for each in fields(Usage)))
+
+    def __radd__(self, other: object) -> Usage:
+        """Let `sum` begin with its 0."""
+        if other == 0 and not isinstance(other, Usage):
+            return self
+        return NotImplemented
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    if one is None or other is None:
+        return one if other is None else other
+    return one + other
