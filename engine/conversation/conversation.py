@@ -14,7 +14,7 @@ from engine.conversation.line import Line, Place
 from engine.conversation.loop_settings import LoopSettings
 from engine.conversation.prompts import Prompt, messages_of
 from engine.conversation.rounds import Progress, Round
-from engine.conversation.tool_loop import OpenTurn, ToolLoop
+from engine.conversation.tool_loop import OpenTurn, ToolLoop, server_conversation
 from engine.conversation.toolbox import Toolbox
 from engine.settings.fields import TurnFields, options_with, settings_with, spelled_out
 from engine.settings.levels import Settings
@@ -66,6 +66,7 @@ class Conversation:
         self._loop: ToolLoop | None = None
         self._waiting: tuple[Message, ...] = ()  # what joins the transcript with the results that the caller owes
         self._left = _NOTHING
+        self._kept: tuple[Any, int] = (None, 0)  # a conversation of the server's, and how many messages it holds
 
     def __repr__(self) -> str:
         return f"<Conversation of {len(self.messages)} messages>"
@@ -174,6 +175,9 @@ class Conversation:
         messages = (*self.messages, *progress.prompt)
         if not messages:
             raise ConfigurationError("prompt", "is empty, and so is the conversation")
+        name, kept = self._kept
+        if name != server_conversation(options):
+            kept = 0
         self._loop = ToolLoop(
             self._open_turn,
             attrs.evolve(self._context, messages=messages),
@@ -182,6 +186,7 @@ class Conversation:
             settings,
             self._loop_settings,
             progress=progress,
+            kept=min(kept, len(messages) if progress.response is not None else len(self.messages) + len(self._waiting)),
             keep=self._keep,
             owner=self,
         )
@@ -191,6 +196,7 @@ class Conversation:
     def _end(self, loop: ToolLoop) -> None:
         """A loop runs no more: what it has begun is what the next prompt finds."""
         self._loop, self._left = None, loop.progress
+        self._kept = (server_conversation(loop.options), loop.kept)
 
     def _keep(self, done: Round, new: tuple[Message, ...], waits: bool) -> None:
         self._rounds.append(done)

@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import Any
 
 from engine.values.turn_events import TextDelta, TextStarted, TurnDone, TurnEvent
 
 __all__ = ["Texts"]
-
-_ASIDE: Final = "commentary"
-
-
-class TurnEvents(Protocol):
-    """What yields turn events."""
-
-    async def __anext__(self) -> TurnEvent:
-        """Return the next one."""
-        ...
 
 
 class Texts:
@@ -24,9 +14,12 @@ class Texts:
 
     They are the words of the answer, or of the model's refusal; what it marks as commentary is left out. No generator:
     there is nothing to close when the loop is left.
+
+    Args:
+        events: What yields turn events. Where that is read without ``await``, so are the texts.
     """
 
-    def __init__(self, events: TurnEvents) -> None:
+    def __init__(self, events: Any) -> None:
         self._events = events
         self._aside: set[int] = set()
 
@@ -39,12 +32,25 @@ class Texts:
         Raises what reading the events raises. Cancelling loses no piece.
         """
         while True:
-            event = await self._events.__anext__()
-            if isinstance(event, TextDelta):
-                if event.index not in self._aside and event.delta:
-                    return event.delta
-            elif isinstance(event, TextStarted):
-                if event.block.phase == _ASIDE:
-                    self._aside.add(event.index)
-            elif isinstance(event, TurnDone):
-                self._aside.clear()  # the next round of a reply counts its blocks anew
+            piece = self._piece(await anext(self._events))
+            if piece:
+                return piece
+
+    def __iter__(self) -> Texts:
+        return self
+
+    def __next__(self) -> str:
+        while True:
+            piece = self._piece(next(self._events))
+            if piece:
+                return piece
+
+    def _piece(self, event: TurnEvent) -> str:
+        """What an event adds to the text."""
+        if isinstance(event, TextDelta):
+            return "" if event.index in self._aside else event.delta
+        if isinstance(event, TextStarted) and event.block.phase == "commentary":
+            self._aside.add(event.index)
+        elif isinstance(event, TurnDone):
+            self._aside.clear()  # the next round of a reply counts its blocks anew
+        return ""

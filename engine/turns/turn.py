@@ -34,8 +34,8 @@ from engine.protocol.request_body import input_items, is_stored
 from engine.settings.levels import Settings
 from engine.settings.turn_options import TurnOptions
 from engine.turns.inbox import Inbox
-from engine.turns.texts import Texts
 from engine.turns.submission import create_text, hooked
+from engine.turns.texts import Texts
 from engine.turns.timeline import Timeline
 from engine.values.choices import Delivery, OnCancel, Transport, further
 from engine.values.errors import TurnError
