@@ -38,12 +38,12 @@ if TYPE_CHECKING:
     from engine.connections.breakers import Breakers as Breakers
     from engine.connections.breakers import BreakerState as BreakerState
     from engine.conversation.conversation import Conversation as Conversation
-    from engine.conversation.conversation import Prompt as Prompt
     from engine.conversation.conversation import Reply as Reply
     from engine.conversation.journal import Journal as Journal
     from engine.conversation.loop_settings import Approve as Approve
     from engine.conversation.loop_settings import OnRound as OnRound
     from engine.conversation.loop_settings import Prepare as Prepare
+    from engine.conversation.prompts import Prompt as Prompt
     from engine.conversation.rounds import Progress as Progress
     from engine.conversation.rounds import Round as Round
     from engine.instruments import Instrument as Instrument
@@ -206,7 +206,8 @@ _HOMES = {
     "engine.registry": "Engine open_engine open_session",
     "engine.session": "Session",
     "engine.turns.turn": "Turn",
-    "engine.conversation.conversation": "Conversation Prompt Reply",
+    "engine.conversation.conversation": "Conversation Reply",
+    "engine.conversation.prompts": "Prompt",
     "engine.conversation.rounds": "Progress Round",
     "engine.conversation.loop_settings": "Approve OnRound Prepare",
     "engine.conversation.journal": "Journal",
