@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from engine.settings.timeouts import Timeouts as Timeouts
     from engine.settings.turn_options import TurnOptions as TurnOptions
     from engine.transport.dial import Dialer as Dialer
+    from engine.turns.texts import Texts as Texts
     from engine.turns.turn import Turn as Turn
     from engine.values.choices import Delivery as Delivery
     from engine.values.choices import OnCancel as OnCancel
@@ -172,6 +173,7 @@ __all__ = [
     "TextDelta",
     "TextEnded",
     "TextStarted",
+    "Texts",
     "Thinking",
     "ThinkingDelta",
     "ThinkingEnded",
@@ -206,6 +208,7 @@ _HOMES = {
     "engine.registry": "Engine open_engine open_session",
     "engine.session": "Session",
     "engine.turns.turn": "Turn",
+    "engine.turns.texts": "Texts",
     "engine.conversation.conversation": "Conversation Reply",
     "engine.conversation.prompts": "Prompt",
     "engine.conversation.rounds": "Progress Round",
