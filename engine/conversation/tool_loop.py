@@ -29,6 +29,7 @@ from engine.values.errors import ResponseFailed
 from engine.values.messages import AssistantMessage, Context, Message, ToolResult
 from engine.values.problems import ConfigurationError
 from engine.values.reports import TurnReport
+from engine.values.usage import Usage
 
 __all__ = ["OpenTurn", "ToolLoop", "server_conversation"]
 
@@ -51,6 +52,7 @@ class ToolLoop:
         report: How the last request went.
         finished: Whether the last response calls nothing that the loop could run.
         rounds: How many rounds are complete.
+        usage: Tokens of the responses that came.
         kept: How many messages of ``context``, from its beginning, the conversation holds that the server keeps by the
             id in the options. A request that names it brings only what is new.
 
@@ -89,6 +91,7 @@ class ToolLoop:
         self.report: TurnReport = TurnReport()
         self.finished: bool = False
         self.rounds: int = 0
+        self.usage: Usage = Usage()
         self.kept: int = kept
         self._open_turn = open_turn
         self._toolbox = toolbox
@@ -149,6 +152,8 @@ class ToolLoop:
         If cancelled while the journal is told of it, the response never was.
         """
         message, report, room = turn.message, turn.report, turn.room
+        if message.usage is not None:
+            self.usage += message.usage
         if self._settings.journal is not None:
             with self._errands(), errand(self._owner):
                 await self._settings.journal.answered(message)
