@@ -39,12 +39,12 @@ if TYPE_CHECKING:
     from engine.connections.breakers import Breakers as Breakers
     from engine.connections.breakers import BreakerState as BreakerState
     from engine.conversation.conversation import Conversation as Conversation
-    from engine.conversation.conversation import Prompt as Prompt
     from engine.conversation.conversation import Reply as Reply
     from engine.conversation.journal import Journal as Journal
     from engine.conversation.loop_settings import Approve as Approve
     from engine.conversation.loop_settings import OnRound as OnRound
     from engine.conversation.loop_settings import Prepare as Prepare
+    from engine.conversation.prompts import Prompt as Prompt
     from engine.conversation.rounds import Progress as Progress
     from engine.conversation.rounds import Round as Round
     from engine.instruments import Instrument as Instrument
@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from engine.settings.timeouts import Timeouts as Timeouts
     from engine.settings.turn_options import TurnOptions as TurnOptions
     from engine.transport.dial import Dialer as Dialer
+    from engine.turns.texts import Texts as Texts
     from engine.turns.turn import Turn as Turn
     from engine.values.choices import Delivery as Delivery
     from engine.values.choices import OnCancel as OnCancel
@@ -174,6 +175,7 @@ __all__ = [
     "TextDelta",
     "TextEnded",
     "TextStarted",
+    "Texts",
     "Thinking",
     "ThinkingDelta",
     "ThinkingEnded",
@@ -209,7 +211,9 @@ _HOMES = {
     "engine.registry": "Engine open_engine open_session",
     "engine.session": "Session",
     "engine.turns.turn": "Turn",
-    "engine.conversation.conversation": "Conversation Prompt Reply",
+    "engine.turns.texts": "Texts",
+    "engine.conversation.conversation": "Conversation Reply",
+    "engine.conversation.prompts": "Prompt",
     "engine.conversation.rounds": "Progress Round",
     "engine.conversation.loop_settings": "Approve OnRound Prepare",
     "engine.conversation.journal": "Journal",
