@@ -259,15 +259,16 @@ def conversation_from(data: object, server: str) -> ConversationState:
 def _read_progress(value: dict[str, Any]) -> Progress:
     where = "interrupted"
     _refuse_unknown(value, {"prompt", "response", "results"}, where)
-    response = _read(value, "response", Message | None, where)
+    response = None if value.get("response") is None else _read(value, "response", Message, where)
     if response is not None and not isinstance(response, AssistantMessage):
         raise ConfigurationError(f"resume.{where}.response", "is not what the model answered")
+    prompt = _read(value, "prompt", tuple[Message, ...], where)
     results = _read(value, "results", tuple[Message, ...], where)
     for number, result in enumerate(results):
         if not isinstance(result, ToolResult):
             raise ConfigurationError(f"resume.{where}.results[{number}]", "is not what a tool gave back")
     return Progress(
-        prompt=_read(value, "prompt", tuple[Message, ...], where),
+        prompt=prompt,
         response=response,
         results={result.call_id: result for result in results},
     )
