@@ -12,12 +12,13 @@ import h11
 import trio
 
 from . import wire
+from .errors import reason_phrase
 from .event_stream import EventWriter
 from .history import Held
 from .quirks import Accept
 from .refusals import turned_away
 from .requests import Shelf, read_request, text_of
-from .responses import Stage
+from .stage import Stage
 from .streams import ServerStream, drain
 from .wire import ApiError, Item
 
@@ -107,6 +108,13 @@ class HttpExchange:
 
     async def _route(self, body: bytes) -> None:
         method = self._head.method
+        target = self._head.target.decode("ascii", "replace")
+        if self._world.control is not None and target.startswith("/__simulator/"):
+            self._record.control = True
+            headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in self._head.headers}
+            await self._send_json(*await self._world.control(method.decode("ascii"), target, headers, body))
+            return
+        self._world.tell(self._record, "in", body)
         resource = self._resource()
         if resource == "responses":
             if method == b"POST":
@@ -191,14 +199,19 @@ class HttpExchange:
         record = world.note_request(self._record, "http", body, len(raw))
         try:
             asked = read_request(
-                body, self._shelf(), transport="http", also_accept=world.accept_parameters, models=world.models
+                body,
+                self._shelf(),
+                transport="http",
+                also_accept=world.accept_parameters,
+                models=world.models,
+                headers=self._record.headers,
             )
         except ApiError as error:
             record.status, record.error_code = "rejected", error.code
             raise
         self._streams = body.get("stream") is True and not world.quirks.never_streams
-        stage = Stage(asked, self, record, ids=world.ids, quirks=world.quirks, now=world.now, keep=_keeper(world))
-        steps = world.steps_for(asked)
+        stage = Stage(asked, self, record, world=world, keep=_keeper(world))
+        steps = await world.steps_for(asked)
         try:
             async with trio.open_nursery() as nursery:
                 self._scope = nursery.cancel_scope
@@ -252,6 +265,7 @@ class HttpExchange:
             if self._world.quirks.done_marker:
                 await self._body(self._writer.done())
             await self._send(self._http.send(h11.EndOfMessage()))
+            self._world.tell(self._record, "end", {})
             return
         if stage.rejected:
             return
@@ -270,9 +284,11 @@ class HttpExchange:
             return
         self._started = True
         headers = self._header_fields({"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"})
-        await self._send(self._http.send(h11.Response(status_code=200, headers=headers)))
+        self._world.tell(self._record, "answer", {"status": 200, "headers": dict(headers)})
+        await self._send(self._http.send(h11.Response(status_code=200, headers=headers, reason=b"OK")))
 
     async def _body(self, data: bytes) -> None:
+        self._world.tell(self._record, "out", data)
         size = self._world.quirks.slice_bytes or len(data)
         for start in range(0, len(data), size):
             await self._send(self._http.send(h11.Data(data=data[start : start + size])))
@@ -302,14 +318,19 @@ class HttpExchange:
             self._dropped = True
             return
         await self._start_content(status, len(content), headers)
+        self._world.tell(self._record, "out", content)
         await self._send(self._http.send(h11.Data(data=content)))
         await self._send(self._http.send(h11.EndOfMessage()))
+        self._world.tell(self._record, "end", {})
 
     async def _start_content(self, status: int, size: int, headers: Mapping[str, str] | None = None) -> None:
         self._started = True
         given = {"content-type": "application/json", "content-length": str(size)}
         fields = self._header_fields(given, headers or {})
-        await self._send(self._http.send(h11.Response(status_code=status, headers=fields)))
+        self._world.tell(self._record, "answer", {"status": status, "headers": dict(fields)})
+        await self._send(
+            self._http.send(h11.Response(status_code=status, headers=fields, reason=reason_phrase(status).encode()))
+        )
 
     async def _send_error(self, error: ApiError) -> None:
         await self._send_json(error.status, {"error": error.body() | {"param": error.param}}, error.headers)

@@ -3,27 +3,55 @@
 from __future__ import annotations
 
 import copy
+import logging
 import ssl
 import time
 from collections import deque
-from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import attrs
 import trio
 
-from .brain import AnyBrain, Calculator, ask
+from .brain import AnyBrain, Calculator, ask_steps
 from .history import Held, Library
+from .moments import Error
+from .pace import Pace
 from .quirks import Handshake, Quirks
 from .records import ConnectionRecord, RequestRecord
-from .script import Error
 from .wire import ApiError, Ids, Item
 
 if TYPE_CHECKING:
     from .requests import Asked
-    from .responses import Stage, Step
+    from .stage import Stage, Step
 
-__all__ = ["Options", "World"]
+__all__ = ["ControlRoute", "Options", "SimulationFailed", "Tap", "TapKind", "World"]
+
+ControlRoute: TypeAlias = Callable[[str, str, Mapping[str, str], bytes], Awaitable[tuple[int, Any]]]
+"""Serves a request for method, target, header fields and body: returns a status, and what is sent as JSON."""
+
+TapKind: TypeAlias = Literal["open", "in", "answer", "out", "end"]
+Tap: TypeAlias = "Callable[[ConnectionRecord, TapKind, str | bytes | Mapping[str, Any]], None]"
+"""Told of a connection, of what kind, and the payload: ``open`` (an upgrade or an HTTP request: method, path, header
+fields), ``in`` (a frame or a body), ``answer`` (status and header fields), ``out`` (a frame, an event's data or a whole
+body), ``end`` (the answer's end, or a WebSocket's with its code)."""
+
+_logger = logging.getLogger(__name__)
+
+
+class SimulationFailed(AssertionError):
+    """A strict simulator has something to complain about; raised when its block is left.
+
+    Attributes:
+        problems: What, one text each.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems: tuple[str, ...] = tuple(problems)
+        super().__init__(*self.problems)
+
+    def __str__(self) -> str:
+        return "; ".join(self.problems)
 
 
 @attrs.frozen(kw_only=True)
@@ -35,6 +63,8 @@ class Options:
     in_memory: bool
     roots: tuple[str, ...]
     brain: AnyBrain | None
+    strict: bool
+    pace: Pace
     api_key: str | None = attrs.field(repr=False)
     connection_lifetime: float
     max_message_bytes: int
@@ -59,6 +89,7 @@ class World:
 
     Attributes:
         brain: Who answers. May be replaced at any time.
+        pace: How fast text comes where neither a rule nor a step says so. May be replaced at any time.
         quirks: How the wire deviates. May be replaced at any time.
         handshakes: How the next upgrade requests are answered, first one first; then `every_handshake` applies.
         every_handshake: How all other upgrade requests are answered.
@@ -69,11 +100,14 @@ class World:
         conversations: Items of the conversations that requests may name.
         errors: What was raised by brains, or by the simulator itself; empty in a sound test.
         library: Stored responses.
+        control: Serves what is asked for under ``/__simulator/``; nothing by default.
+        taps: Told of everything that passes; see `Tap`.
     """
 
     def __init__(self, options: Options) -> None:
         self.options = options
         self.brain: AnyBrain = Calculator() if options.brain is None else options.brain
+        self.pace: Pace = options.pace
         self.quirks: Quirks = options.quirks
         self.handshakes: deque[Handshake] = deque(options.handshakes)
         self.every_handshake: Handshake = options.every_handshake
@@ -92,6 +126,9 @@ class World:
         self.connection_lifetime: float = options.connection_lifetime
         self.accept_parameters: frozenset[str] = frozenset(options.accept_parameters)
         self.models: frozenset[str] | None = None if options.models is None else frozenset(options.models)
+        self.control: ControlRoute | None = None
+        self.taps: list[Tap] = []
+        self._gates: dict[str, trio.Event] = {}
         self._count = 0
         self._executed_before = 0  # requests whose records are gone
         self._epoch = time.time() - trio.current_time()
@@ -173,6 +210,7 @@ class World:
             size,
             previous_response_id=previous if isinstance(previous, str) else None,
             received_at=trio.current_time(),
+            headers=connection.headers,
         )
         self._count += 1
         self.requests.append(record)
@@ -183,15 +221,50 @@ class World:
         del connection.requests[: -self.options.remembered]
         return record
 
-    def steps_for(self, asked: Asked) -> list[Step]:
+    async def steps_for(self, asked: Asked) -> list[Step]:
         """Return what the brain answers; nothing for a warm-up, an error when the brain breaks."""
         if not asked.generate and not getattr(self.brain, "warm_ups", False):
             return []
         try:
-            return ask(self.brain, asked)
+            return await ask_steps(self.brain, asked)
         except Exception as error:
             self.errors.append(error)
-            return [Error(500, "server_error", "The brain failed.")]
+            _logger.exception("the brain could not answer")
+            return [Error(500, message=f"The simulator's brain raised {type(error).__name__}.")]
+
+    def gate(self, name: str) -> trio.Event:
+        """Return the gate of this name, which `Gate` steps wait at: ``set()`` opens it."""
+        return self._gates.setdefault(name, trio.Event())
+
+    def problems(self) -> list[str]:
+        """Return what a strict simulator complains about: errors of the brain, and turns that were never used."""
+        found = [f"{type(error).__name__}: {error}" for error in self.errors]
+        problems = getattr(self.brain, "problems", None)
+        return found if problems is None else [*found, *problems()]
+
+    def judge(self) -> None:
+        """Raise what a strict simulator complains about.
+
+        Raises:
+            SimulationFailed: there is something; its cause is the first error.
+        """
+        problems = self.problems()
+        if problems:
+            raise SimulationFailed(problems) from (self.errors[0] if self.errors else None)
+
+    def reset(self) -> None:
+        """Forget every request, stored response, gate and error; connections and the brain stay as they are."""
+        for connection in self.connections:
+            connection.requests.clear()
+        for kept in (self.requests, self.conversations, self.errors, self._gates):
+            kept.clear()
+        self.library = Library(self.options.remembered)
+        self._executed_before = 0
+
+    def tell(self, connection: ConnectionRecord, kind: TapKind, payload: str | bytes | Mapping[str, Any]) -> None:
+        """Tell the taps of what passes."""
+        for tap in self.taps:
+            tap(connection, kind, payload)
 
     def remember(self, stage: Stage, held: Held) -> None:
         """Take a finished response into the library and its conversation."""

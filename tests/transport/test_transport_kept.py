@@ -459,3 +459,41 @@ async def test_turns_over_http_use_one_connection(autojump_clock: MockClock) -> 
             texts = [(await session.ask(f"again {number}")).text for number in range(3)]
             assert texts == [f"again {number}" for number in range(3)]
             assert dialer.dials <= 4  # the end of an answer is still on its way when the next turn begins
+
+
+def commenting(*before: bytes) -> ScriptFor:
+    """Begin an answer, write comments for half a minute, and end it."""
+
+    async def script(peer: Peer) -> None:
+        await read_request(peer)
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+        await peer.send(head + event_stream(*before))
+        for _ in range(5):
+            await trio.sleep(6)
+            await peer.send(chunk(b": ping\n\n"))
+        await peer.send(event_stream(completed("at last")) + END)
+        await peer.swallow()
+
+    return script
+
+
+async def test_a_comment_is_progress_once_the_answer_has_begun(autojump_clock: MockClock) -> None:
+    options: dict[str, Any] = {"transport": engine.Transport.SSE, "model": "m"}
+    async with contained() as held:
+        dialer = PeerDialer(held, commenting(created()))
+        budgets = engine.Timeouts(idle=10, first_event=10, start=60)
+        endpoint = engine.Endpoint("http://peer.test/v1", KEY)
+        async with engine.open_session(endpoint, dialer=dialer, timeouts=budgets, **options) as session:
+            assert (await session.ask("?")).text == "at last"
+
+
+async def test_a_comment_is_no_first_event(autojump_clock: MockClock) -> None:
+    options: dict[str, Any] = {"transport": engine.Transport.SSE, "model": "m"}
+    async with contained() as held:
+        dialer = PeerDialer(held, commenting())
+        budgets = engine.Timeouts(idle=10, first_event=10, start=60)
+        endpoint = engine.Endpoint("http://peer.test/v1", KEY)
+        async with engine.open_session(endpoint, dialer=dialer, timeouts=budgets, **options) as session:
+            with pytest.raises(engine.TurnTimeout) as caught:
+                await session.ask("?")
+            assert caught.value.phase == "first_event"
