@@ -93,6 +93,10 @@ class HttpClient:
         """Whether a connection of its own is open, be it kept only."""
         return bool(self.streams.open_connections)
 
+    def retire(self) -> None:
+        """Close the connections that are kept, and keep none any more. Returns at once; requests under way go on."""
+        self.streams.retire()
+
     async def __aenter__(self) -> HttpClient:
         """Open nothing yet."""
         await trio.lowlevel.checkpoint_if_cancelled()

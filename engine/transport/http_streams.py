@@ -221,6 +221,12 @@ class HttpStreams(httpx.AsyncBaseTransport):
                 await self.close(connection)
             kept.over.set()
 
+    def retire(self) -> None:
+        """Close what is kept, and keep nothing any more; requests under way go on."""
+        self._nursery = None
+        for kept in list(self._watched):
+            kept.scope.cancel(reason="nothing more is to be sent")
+
     # --- closing ---
 
     async def close(self, connection: HttpConnection) -> None:
@@ -231,8 +237,7 @@ class HttpStreams(httpx.AsyncBaseTransport):
     async def aclose(self) -> None:
         """Close everything at once, also under requests. Cancellation does not reach it."""
         self._closed = True
-        for kept in list(self._watched):
-            kept.scope.cancel(reason="the client is closed")
+        self.retire()
         for connection in list(self._open):
             await self.close(connection)
         with trio.move_on_after(_CLOSING, shield=True):
