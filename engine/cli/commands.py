@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from engine.cli.doctor import doctor
 from engine.cli.errors import DONE, INTERRUPTED, MISUSED
 from engine.cli.programs import Wishes, ask, chat, simulate, verdict
 from engine.cli.terminal import Terminal
@@ -134,3 +135,31 @@ def simulate_command(port: int, host: str, verbose: bool) -> int:
     """Run the simulator until it is interrupted."""
     terminal = Terminal()
     return verdict(terminal, lambda: simulate(terminal, host, port, verbose=verbose))
+
+
+@commands.command("doctor")
+@click.option("--model", default=_MODEL, show_default=True, help="The model to ask; a few tokens are spent.")
+@click.option(
+    "--base-url",
+    envvar="OPENAI_BASE_URL",
+    callback=_url,
+    metavar="URL",
+    help="The server, up to but not including /responses.  [env: OPENAI_BASE_URL]",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    callback=_finite,
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long each step may take.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as one list.")
+def doctor_command(model: str, base_url: str | None, timeout: float, *, as_json: bool) -> int:
+    """Examine the way to the server: proxy, DNS, TCP, TLS, upgrade, first event, HTTP, keep-alive, lanes, steering.
+
+    The exit code is 0 where every step succeeded, and 1 where one failed. Keys, headers and answers are not shown.
+    """
+    terminal = Terminal()
+    return verdict(terminal, lambda: doctor(terminal, base_url=base_url, model=model, seconds=timeout, as_json=as_json))
