@@ -12,13 +12,23 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import trio
 
-__all__ = ["PORT_IN_USE", "PROBLEMS", "ServingFailed", "add_process_options", "announce", "serve", "version"]
+__all__ = [
+    "PORT_IN_USE",
+    "PROBLEMS",
+    "Parser",
+    "ServingFailed",
+    "add_process_options",
+    "announce",
+    "run_command",
+    "serve",
+    "version",
+]
 
 PORT_IN_USE: Final = 3
 PROBLEMS: Final = 4
@@ -45,15 +55,37 @@ def version() -> str:
         return "unknown"
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the arguments."""
+        raise ServingFailed(f"{message}; try {self.prog} --help")
+
+
+def run_command(parser: Parser, arguments: Sequence[str], command: Callable[[argparse.Namespace], int]) -> int:
+    """Run a command on its arguments and return the exit code, having told in one line what cannot be used."""
+    try:
+        return command(parser.parse_args(list(arguments)))
+    except SystemExit:
+        return 0  # help has been shown
+    except (ServingFailed, ValueError) as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return error.code if isinstance(error, ServingFailed) else _MISUSED
+    except OSError as error:
+        print(f"Error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return _MISUSED
+
+
 def add_process_options(parser: argparse.ArgumentParser) -> None:
     """Add the options by which a program that starts the server finds it, and ends it."""
     parser.add_argument("--host", default="127.0.0.1", help="where to listen (default: %(default)s)")
     parser.add_argument("--port", type=_port, default=0, help="the port; 0 picks a free one (default: 0)")
     parser.add_argument("--allow-remote", action="store_true", help="listen on an address that others can reach")
-    parser.add_argument("--json", action="store_true", help="print what is to be known as JSON, the first line when ready")
+    parser.add_argument("--json", action="store_true", help="print JSON, the first line when the server is ready")
     parser.add_argument("--ready-file", type=Path, metavar="PATH", help="write the ready line into this file too")
     parser.add_argument("--exit-with-parent", action="store_true", help="end when standard input ends")
-    parser.add_argument("--redact", action="append", default=[], metavar="REGEX", help="what must not be written to files")
+    parser.add_argument("--redact", action="append", default=[], metavar="REGEX", help="what is never written to files")
 
 
 def _port(text: str) -> int:
@@ -90,24 +122,29 @@ def serve(arguments: argparse.Namespace, program: Callable[[], Awaitable[int]]) 
             nursery.cancel_scope.cancel(reason="the server has ended")
         return code
 
+    error: BaseException
     try:
         return trio.run(main)
-    except* ServingFailed as group:
-        failed = _first(group)
-    except* OSError as group:
-        failed = ServingFailed(str(_first(group)), 1)
-    print(f"Error: {failed}", file=sys.stderr)
-    return failed.code
+    except (OSError, ServingFailed) as one:
+        error = one
+    except BaseExceptionGroup as group:
+        error = _first(group)
+        if not isinstance(error, (OSError, ServingFailed)):
+            raise
+    print(f"Error: {error}", file=sys.stderr)
+    return error.code if isinstance(error, ServingFailed) else 1
 
 
-def _first(group: BaseExceptionGroup[Any]) -> Any:
+def _first(group: BaseExceptionGroup[Any]) -> BaseException:
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
 
 
-async def _end_by_signal(scope: trio.CancelScope, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+async def _end_by_signal(
+    scope: trio.CancelScope, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         task_status.started()
         await anext(signals)

@@ -17,14 +17,23 @@ from typing import IO, TYPE_CHECKING, Any, Final
 import trio
 
 from engine.cli.errors import one_line
-from engine.cli.serving import PORT_IN_USE, PROBLEMS, ServingFailed, add_process_options, announce, serve, version
+from engine.cli.serving import (
+    PORT_IN_USE,
+    PROBLEMS,
+    Parser,
+    ServingFailed,
+    add_process_options,
+    announce,
+    run_command,
+    serve,
+    version,
+)
 from engine.simulator import ConnectionRecord, RequestRecord, Simulator, open_simulator
 from engine.simulator.control import Control
 from engine.simulator.frame_log import FrameLog, Redaction
 from engine.simulator.places import Document, JsonError
 from engine.simulator.rulebook import Rulebook
 from engine.simulator.script_file import ScriptFile, ScriptFileError, load_script, read_quirks
-from engine.simulator.checks import ScriptError
 
 if TYPE_CHECKING:
     from engine.simulator.world import TapKind
@@ -42,36 +51,24 @@ def main(arguments: Sequence[str]) -> int:
     0: ended by a signal, or with standard input. 2: arguments or a script that cannot be used. 3: the port is in use.
     4: ``--verify``, and something was unused, unmatched or failed.
     """
-    parser = _parser()
-    given = parser.parse_args(list(arguments))
-    try:
-        if given.replay is not None:
-            from engine.cli.replay import replay  # a program that does not replay need not load it
+    return run_command(_parser(), arguments, _run)
 
-            return serve(given, lambda: replay(given))
-        script = ScriptFile(name="") if given.script is None else load_script(given.script)
-        options = _options(given, script)
-    except ScriptFileError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"Error: {error.filename}: {error.strerror}", file=sys.stderr)
-        return 2
-    except (ServingFailed, ScriptError) as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 2
+
+def _run(given: argparse.Namespace) -> int:
+    script = ScriptFile(name="") if given.script is None else load_script(given.script)
+    options = _options(given, script)
     code = serve(given, lambda: _simulate(given, script, options))
     return code or getattr(given, "verdict", 0)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         "session-engine simulate", description="Run a Responses server over WebSocket and HTTP until it is ended."
     )
     add_process_options(parser)
-    parser.add_argument("--script", type=Path, metavar="FILE", help="rules as JSON; a fixture file of aimock is read too")
+    parser.add_argument("--script", type=Path, metavar="FILE", help="rules as JSON, or fixtures of aimock")
     parser.add_argument("--watch", action="store_true", help="read the script again when it changes")
-    parser.add_argument("--verify", action="store_true", help="exit 4 if a rule was unused, a request unmatched, or failed")
+    parser.add_argument("--verify", action="store_true", help="exit 4 if a rule was unused or a request unmatched")
     parser.add_argument("--control", action="store_true", help="serve the control route under /__simulator/")
     parser.add_argument("--control-token", metavar="TOKEN", help="the token of the control route; made by default")
     parser.add_argument("--log", type=Path, metavar="FILE", help="write every frame as a line of JSON")
@@ -79,20 +76,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--api-key", metavar="KEY", help="the only key that is let in; any by default")
     parser.add_argument("--root", action="append", metavar="PATH", help="serve under this path; /v1 by default")
     parser.add_argument("--model", action="append", metavar="NAME", help="a model that exists; any by default")
-    parser.add_argument("--accept-parameter", action="append", metavar="NAME", help="a request parameter that is no error")
-    parser.add_argument("--quirk", action="append", metavar="NAME[=JSON]", help="a way to deviate from the documented wire")
+    parser.add_argument("--accept-parameter", action="append", metavar="NAME", help="a parameter that is no error")
+    parser.add_argument("--quirk", action="append", metavar="NAME[=JSON]", help="a deviation from the documented wire")
     parser.add_argument("--lifetime", type=float, metavar="SECONDS", help="of a WebSocket (default: 3600)")
     parser.add_argument("--seed", type=int, help="makes ids reproducible")
     parser.add_argument("--tls", action="store_true", help="serve TLS, with a certificate made on the spot")
     parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="serve TLS with this certificate chain (PEM)")
     parser.add_argument("--tls-key", type=Path, metavar="FILE", help="and this key")
-    parser.add_argument("--replay", type=Path, metavar="FILE", help="answer as a cassette did")
-    parser.add_argument(
-        "--match", choices=["strict", "order"], default="strict", help="replay by equal requests, or by order alone"
-    )
-    parser.add_argument(
-        "--speed", type=float, default=0.0, metavar="FACTOR", help="replay at 1: as it came; 2: twice as fast; 0: at once"
-    )
     return parser
 
 
@@ -144,7 +134,8 @@ async def _simulate(given: argparse.Namespace, script: ScriptFile, options: Mapp
         except ValueError as error:
             raise ServingFailed(str(error)) from None
         except OSError as error:
-            raise ServingFailed(f"cannot listen on {given.host} port {given.port}: {error.strerror}", PORT_IN_USE) from None
+            problem = f"cannot listen on {given.host} port {given.port}: {_reason(error)}"
+            raise ServingFailed(problem, PORT_IN_USE) from None
         if given.log is not None:
             log = FrameLog(stack.enter_context(open_log(given.log)), Redaction(given.redact), header=log_header())
             simulator.taps.append(_Writer(log))
@@ -164,6 +155,12 @@ async def _simulate(given: argparse.Namespace, script: ScriptFile, options: Mapp
             given.verdict = _verdict(control) if given.verify else 0
             nursery.cancel_scope.cancel(reason="the server is ending")
     return 0
+
+
+def _reason(error: OSError) -> str:
+    """Return the system's words alone: Trio adds its own around them."""
+    cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+    return os.strerror(cause.errno) if cause.errno is not None else str(error)
 
 
 def _ready(given: argparse.Namespace, simulator: Simulator, token: str, authority: str | None) -> dict[str, Any]:
@@ -305,9 +302,7 @@ class _Writer:
     def __init__(self, log: FrameLog) -> None:
         self._log = log
 
-    def __call__(
-        self, connection: ConnectionRecord, kind: TapKind, payload: str | bytes | Mapping[str, Any]
-    ) -> None:
+    def __call__(self, connection: ConnectionRecord, kind: TapKind, payload: str | bytes | Mapping[str, Any]) -> None:
         if isinstance(payload, Mapping):
             match kind:
                 case "open":
@@ -339,4 +334,7 @@ def open_log(path: Path) -> Iterator[IO[str]]:
 
 def log_header() -> dict[str, Any]:
     """Return what the first line of a log says beside its version."""
-    return {"program": f"trio-session-engine {version()}", "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+    return {
+        "program": f"trio-session-engine {version()}",
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
