@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 from engine.protocol.faults import CLOSE_CODES, CODES, STATUSES, TYPES, Fault
 from engine.protocol.recovery import TABLE, Dose, Remedy
 from engine.settings.retry import DEFAULT_RETRY
-from engine.settings.turn_options import Transport
+from engine.values.choices import Transport
 
 PAGE: Final = Path(__file__).with_name("recovery.md")
 
@@ -78,17 +78,17 @@ A server that answers the upgrade with 404, 405 or 426 has no WebSocket. That is
 ```python
 import trio
 from engine import open_engine
-from engine.simulator import Refusal, open_simulator
+from engine.simulator import Reject, open_simulator
 
 
-async def main():
-    async with open_simulator(in_memory=True, handshake=Refusal(426)) as server:
+async def main() -> None:
+    async with open_simulator(in_memory=True, handshake=Reject(426)) as server:
         async with open_engine(server.endpoint, model="gpt-5.4", dialer=server.dialer) as engine:
             session = await engine.session("user-42")
             async with session.turn("What is 2+2?") as turn:
                 await turn.wait()
             assert turn.report.transport == "sse"
-            assert "426" in turn.report.fallback_reason
+            assert "426" in (turn.report.fallback_reason or "")
             (breaker,) = engine.breakers.values()
             assert breaker.no_websocket
             breaker.reset()
@@ -126,7 +126,7 @@ def page() -> str:
     return _TEXT.format(
         resend=DEFAULT_RETRY.resend_ambiguous,
         dispatches=DEFAULT_RETRY.max_dispatches,
-        waits=", ".join(f"{seconds:g}" for seconds in DEFAULT_RETRY.waits),
+        waits=", ".join(f"{seconds:g}" for seconds in DEFAULT_RETRY.back_off),
         table="\n".join(_rows()),
         faults="\n".join(_faults()),
         closes="\n".join(
@@ -152,7 +152,7 @@ def _dose(dose: Dose) -> str:
         return _WORDS[dose.remedy]
     if dose.times is not None:
         return f"{_WORDS[dose.remedy]} ({dose.times}×)"
-    bound = "`resend_ambiguous`" if dose.remedy is Remedy.NEW_CONNECTION else f"{len(DEFAULT_RETRY.waits)}"
+    bound = "`resend_ambiguous`" if dose.remedy is Remedy.NEW_CONNECTION else f"{len(DEFAULT_RETRY.back_off)}"
     return f"{_WORDS[dose.remedy]} ({bound}×)"
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
-from engine.values.errors import ConfigurationError
+from engine.values.problems import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -15,14 +15,18 @@ import trio
 from engine.connections.breakers import Breakers
 from engine.instruments import Instrument, Instruments
 from engine.session import Session
+from engine.settings.endpoint import Endpoint
 from engine.settings.levels import Settings, defaults_for
+from engine.settings.limits import Limits
 from engine.settings.retry import RetryPolicy
-from engine.settings.turn_options import Endpoint, Limits, OnCancel, Timeouts, Transport
+from engine.settings.timeouts import Timeouts
 from engine.transport.dial import Dialer
 from engine.transport.proxy import dialer_to
 from engine.turns.core import Actor
-from engine.values.errors import ConfigurationError, SessionClosed
-from engine.values.reports import EngineStatistics
+from engine.values.choices import OnCancel, Transport
+from engine.values.errors import SessionClosed
+from engine.values.problems import ConfigurationError
+from engine.values.statistics import EngineStatistics
 
 __all__ = ["Engine", "open_engine", "open_session"]
 

@@ -1,6 +1,11 @@
+"""Makes the suite independent of how it was started."""
+
 from __future__ import annotations
 
 import os
+import signal
+import socket
+from collections.abc import Iterator
 
 import pytest
 
@@ -10,3 +15,24 @@ for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "REQUEST_METH
     # The proxies of the machine that tests are not on the way to servers on it; subprocesses inherit this too.
     os.environ.pop(name, None)
     os.environ.pop(name.lower(), None)
+
+# Shells start what runs in the background with SIGINT ignored, and subprocesses inherit that. Tests interrupt
+# themselves and their subprocesses, so both need the handler that Python installs otherwise.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+SWEEP_SECONDS = 900
+"""After how long a sweep is taken for hung. What it does is fixed; how fast, the machine decides."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SWEEP_SECONDS))
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port of this machine's that refuses connections: it is taken, so that nothing else listens, and silent."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from engine.instruments import HOOKS, Instrument, Instruments
-from engine.values.errors import ConfigurationError
+from engine.values.problems import ConfigurationError
 
 place: contextvars.ContextVar[str] = contextvars.ContextVar("place", default="nowhere")
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import unicodedata
 from typing import Final
 
-from engine.values.errors import ConfigurationError, EngineError, RequestRejected, ResponseFailed
+from engine.values.errors import RequestRejected, ResponseFailed
+from engine.values.problems import ConfigurationError, EngineError
 
 __all__ = ["DONE", "FAILED", "INTERRUPTED", "MISUSED", "CommandFailed", "describe", "neutralise", "one_line", "redact"]
 

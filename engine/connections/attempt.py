@@ -16,13 +16,14 @@ import trio
 from engine.connections.websocket_link import Connection
 from engine.instruments import Instruments
 from engine.protocol.chain import Chain, Plan
-from engine.protocol.exchange import Exchange, Router, Verdict
+from engine.protocol.exchange import Exchange
 from engine.protocol.failures import Failure, Lost, Rejected
-from engine.settings.turn_options import Endpoint, Transport
+from engine.protocol.routing import Router, Verdict
+from engine.settings.endpoint import Endpoint
 from engine.transport.http import HttpClient
 from engine.transport.sse import stream_events
 from engine.turns.inbox import Inbox
-from engine.values.reports import Delivery
+from engine.values.choices import Transport
 from engine.values.turn_events import TurnEvent
 from engine.wire.account_events import KeepAlive
 from engine.wire.codec import MalformedFrame, decode
@@ -175,8 +176,8 @@ class Attempt:
 
     def fail(self, failure: Failure) -> None:
         """There will be no answer."""
-        if isinstance(failure, Lost) and failure.close_code == 1009 and self.exchange.delivery is Delivery.AMBIGUOUS:
-            self.exchange.delivery = Delivery.REJECTED  # the server would not even read it
+        if isinstance(failure, Lost) and failure.close_code == 1009:
+            self.exchange.refused()  # the server would not even read it
         self._client.failed(self, failure)
 
     def drained(self) -> None:
@@ -234,14 +235,14 @@ class StreamedAttempt(Attempt):
         post = client.post(
             _PATH, text, accept="text/event-stream", connect=connect, sending=self._sending, sent=self._sent
         )
-        failure = await stream_events(post, self._take, max_event_bytes=max_event_bytes)
+        failure = await stream_events(post, self._take, max_event_bytes=max_event_bytes, on_comment=self._commented)
         if failure is None or exchange.outcome is not None:
             return
         if not post.sent:  # what had left turned out to be unread
             exchange.withdrawn()
         refused = isinstance(failure, Rejected) and failure.status not in _GATEWAY_STATUSES
-        if refused and exchange.delivery is Delivery.AMBIGUOUS:
-            exchange.delivery = Delivery.REJECTED
+        if refused:
+            exchange.refused()
         self.fail(failure)
 
     def _sending(self) -> None:
@@ -250,6 +251,12 @@ class StreamedAttempt(Attempt):
 
     def _sent(self) -> None:
         self.passed(trio.current_time())
+
+    def _commented(self) -> None:
+        now = trio.current_time()
+        if self.last_progress is not None:
+            self.kept_alive(now)
+            self._stream_client.heard(self, now)
 
     def _take(self, events: Sequence[SseEvent]) -> bool:
         """Take the events that came in one piece; returns whether the response has ended."""

@@ -9,8 +9,8 @@ from typing import Final
 import trio
 
 from engine.protocol.breaker import Breaker, BreakerState
-from engine.settings.retry import RetryPolicy
-from engine.settings.turn_options import ApiKey, Endpoint
+from engine.settings.endpoint import ApiKey, Endpoint
+from engine.settings.retry import ResolvedRetry
 
 __all__ = ["Breaker", "BreakerState", "Breakers"]
 
@@ -24,7 +24,7 @@ class Breakers(Mapping[str, Breaker]):
     that an engine no longer goes to, the newest are kept.
     """
 
-    def __init__(self, policy: RetryPolicy) -> None:
+    def __init__(self, policy: ResolvedRetry) -> None:
         self._policy = policy
         self._breakers: dict[str, Breaker] = {}
         self._names: list[tuple[str, ApiKey, str]] = []  # no dict: a function that returns keys may have no hash
@@ -52,7 +52,7 @@ class Breakers(Mapping[str, Breaker]):
             for *_, oldest in self._names[:-_KEPT]:
                 del self._breakers[oldest]
             del self._names[:-_KEPT]
-            threshold, cooldown = self._policy.number("breaker_threshold"), self._policy.breaker_cooldown
+            threshold, cooldown = self._policy.breaker_threshold, self._policy.breaker_cooldown
             assert isinstance(cooldown, (int, float))
             self._breakers[name] = Breaker(
                 server, threshold=threshold, cooldown=float(cooldown), clock=trio.current_time

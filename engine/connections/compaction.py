@@ -12,11 +12,12 @@ import trio
 from engine.protocol.budgets import Budgets
 from engine.protocol.compaction import compacted
 from engine.protocol.failures import Broken, Closed, Failure, to_error
-from engine.settings.turn_options import Timeouts
+from engine.settings.timeouts import ResolvedTimeouts
 from engine.transport.http import HttpClient, Post, whole_answer
+from engine.values.choices import Delivery, Transport
 from engine.values.errors import TurnError
 from engine.values.messages import Context
-from engine.values.reports import Delivery, PhaseSeconds, TurnReport
+from engine.values.reports import PhaseSeconds, TurnReport
 
 if TYPE_CHECKING:
     from engine.turns.core import Actor
@@ -36,12 +37,12 @@ class Compaction:
         max_bytes: The largest answer that is accepted.
     """
 
-    def __init__(self, context: Context, text: str, *, timeouts: Timeouts, max_bytes: int) -> None:
+    def __init__(self, context: Context, text: str, *, timeouts: ResolvedTimeouts, max_bytes: int) -> None:
         self._context = context
         self._text = text
         self._size = len(text.encode())
         self._max_bytes = max_bytes
-        self._connect = timeouts.of("connect")
+        self._connect = timeouts.connect
         self._budgets = Budgets(timeouts)
         self._scope = trio.CancelScope()
         self._finished = trio.Event()
@@ -79,7 +80,7 @@ class Compaction:
         error.delivery = self._delivery
         sent = error.delivery is not Delivery.NOT_SENT
         error.report = TurnReport(
-            transport="http" if sent else None,
+            transport=Transport.SSE if sent else None,
             attempts=int(sent),
             bytes_sent=self._size if sent else 0,
             bytes_full=self._size,

@@ -18,13 +18,17 @@ import trio
 
 from engine.instruments import Instruments
 from engine.protocol.chain import Chain
-from engine.protocol.exchange import Exchange, Router, Verdict
+from engine.protocol.exchange import Exchange
 from engine.protocol.failures import Expired, Failure, Lost
 from engine.protocol.refusals import rejection
-from engine.settings.turn_options import Endpoint, Limits, Timeouts
+from engine.protocol.routing import Router, Verdict
+from engine.settings.endpoint import Endpoint
+from engine.settings.limits import ResolvedLimits
+from engine.settings.timeouts import ResolvedTimeouts
 from engine.transport.dial import Dialer
-from engine.transport.websocket import Bounds, Callbacks, WebSocket
-from engine.values.reports import ConnectionStatistics, Delivery
+from engine.transport.socket import Bounds, Callbacks, SocketFactory
+from engine.transport.websocket import WebSocket
+from engine.values.statistics import ConnectionStatistics
 from engine.values.turn_events import TurnEvent
 from engine.wire.account_events import KeepAlive
 from engine.wire.codec import MalformedFrame, decode
@@ -136,12 +140,13 @@ class Connection:
         owner: Owner,
         endpoint: Endpoint,
         dialer: Dialer,
-        timeouts: Timeouts,
-        limits: Limits,
+        timeouts: ResolvedTimeouts,
+        limits: ResolvedLimits,
         instruments: Instruments,
+        make_socket: SocketFactory = WebSocket,
     ) -> None:
         self.number = number
-        self.patience: float = timeouts.of("connect")
+        self.patience: float = timeouts.connect
         self.started_at: float = trio.current_time()
         self.failure: Failure | None = None
         self.broke_unused: bool = False
@@ -177,14 +182,14 @@ class Connection:
         self._events = 0
         self._dropped = 0
         self._malformed = 0
-        self._socket = WebSocket(
+        self._socket = make_socket(
             endpoint,
             dialer,
             Bounds(
-                connect=timeouts.of("connect"),
-                close=timeouts.of("close"),
-                max_message_bytes=limits.number("max_message_bytes"),
-                max_outbox_bytes=limits.number("max_outbox_bytes"),
+                connect=timeouts.connect,
+                close=timeouts.close,
+                max_message_bytes=limits.max_message_bytes,
+                max_outbox_bytes=limits.max_outbox_bytes,
             ),
             Callbacks(self._opened, self._received, self._failed, self._due),
         )
@@ -223,7 +228,7 @@ class Connection:
         """Stand in for a connection that was idle since then."""
         self.standing_by = False
         self._idle_since = min(idle_since, trio.current_time())
-        self._socket.wake_by(self._idle_since + self._limits.seconds("idle_lifetime"))
+        self._socket.wake_by(self._idle_since + self._limits.idle_lifetime)
 
     @property
     def fresh(self) -> bool:
@@ -246,17 +251,14 @@ class Connection:
         # The turn may end while it is, and the frame leaves all the same: it must not say that nothing was sent.
         exchange.dispatched()
         self._queueing.add(exchange)
-        mark = await self._socket.send(frame)
+        queued = await self._socket.send(frame, on_passed=functools.partial(self._passed, rider))
         self._queueing.remove(exchange)
-        if mark is None or self.failure is not None:  # what is queued on a failed socket goes nowhere
+        if not queued or self.failure is not None:  # what is queued on a failed socket goes nowhere
             exchange.withdrawn()
             self._riders.pop(exchange, None)
             self._router.end(exchange)
             return False
         self.requests += 1
-        tap = self._socket.tap
-        assert tap is not None
-        tap.when_passed(mark, functools.partial(self._passed, rider))
         return True
 
     def abandon(self, rider: Rider) -> bool:
@@ -339,17 +341,17 @@ class Connection:
 
     def statistics(self) -> ConnectionStatistics:
         """Counters at this moment."""
-        tap = self._socket.tap
+        traffic = self._socket.traffic
         return ConnectionStatistics(
             state=self._state.value,
             requests=self.requests,
             in_flight=self._router.in_flight,
-            bytes_sent=tap.bytes_passed if tap is not None else 0,
-            bytes_received=tap.bytes_received if tap is not None else 0,
+            bytes_sent=traffic.bytes_sent,
+            bytes_received=traffic.bytes_received,
             events=self._events,
             dropped=self._dropped,
             malformed=self._malformed,
-            outbox_bytes=tap.outbox_bytes if tap is not None else 0,
+            outbox_bytes=traffic.outbox_bytes,
             retired_because=self._retired_because,
         )
 
@@ -473,8 +475,7 @@ class Connection:
             case Verdict.LIMIT:
                 assert isinstance(event, ErrorEvent)
                 for exchange in self._riders:
-                    if exchange.delivery is Delivery.AMBIGUOUS:
-                        exchange.delivery = Delivery.REJECTED
+                    exchange.refused()
                 self._socket.fail(rejection(event))
             case Verdict.DROPPED:
                 self._dropped += 1
@@ -509,13 +510,12 @@ class Connection:
         return due
 
     def _check_ping(self, now: float) -> float:
-        tap = self._socket.tap
-        assert tap is not None
-        interval = self._limits.seconds("ping_interval")
-        allowed = self._limits.seconds("ping_timeout")
+        traffic = self._socket.traffic
+        interval = self._limits.ping_interval
+        allowed = self._limits.ping_timeout
         if self._ping is not None:
             sent_at, received_then = self._ping
-            if tap.bytes_received != received_then:
+            if traffic.bytes_received != received_then:
                 self._ping = None  # any byte shows that the peer lives
             elif sent_at + allowed <= now:
                 self._socket.fail(Lost(f"the server did not answer a ping within {allowed:g} s"))
@@ -525,24 +525,24 @@ class Connection:
         due = max(self._last_decoded, self._last_ping) + interval
         if due > now:
             return due
-        if tap.outbox_bytes:
+        if traffic.outbox_bytes:
             return now + interval  # the peer is still taking in a request: its silence means nothing
-        self._ping = (now, tap.bytes_received)
+        self._ping = (now, traffic.bytes_received)
         self._last_ping = now
         self._socket.ping(allowed)
         return now + min(allowed, interval)  # nobody tells when it is answered, and then the next is due
 
     def _check_idle_close(self, now: float) -> float:
         if self._router.in_flight or self.standing_by:
-            return now + self._limits.seconds("idle_lifetime")
-        due = self._idle_since + self._limits.seconds("idle_lifetime")
+            return now + self._limits.idle_lifetime
+        due = self._idle_since + self._limits.idle_lifetime
         if due <= now:
             self.retire("no turn used it for a while")
             return math.inf
         return due
 
     def _check_age(self, now: float) -> float:
-        lifetime = self._limits.seconds("connection_lifetime")
+        lifetime = self._limits.connection_lifetime
         told = self._opened_at + lifetime * (1 - _REPLACED_BEFORE)
         if now < told:
             return told

@@ -4,31 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Final, TypeAlias
+from typing import Any, Final, Unpack
 
 import attrs
 import trio
 
-from engine.conversation.tool_loop import LoopSettings, OpenTurn, Round, Toolbox, ToolLoop
+from engine.conversation.errands import waits_for_caller
+from engine.conversation.line import Line, Place
+from engine.conversation.loop_settings import LoopSettings
+from engine.conversation.prompts import Prompt, messages_of
+from engine.conversation.rounds import Progress, Round
+from engine.conversation.tool_loop import OpenTurn, ToolLoop, server_conversation
+from engine.conversation.toolbox import Toolbox
+from engine.settings.fields import TurnFields, options_with, settings_with, spelled_out
+from engine.settings.levels import Settings
 from engine.settings.turn_options import TurnOptions
+from engine.turns.texts import Texts
 from engine.turns.turn import Turn
-from engine.values.errors import ConfigurationError
 from engine.values.messages import (
     AssistantMessage,
     Context,
-    DeveloperMessage,
     Message,
     ToolCall,
     ToolResult,
-    UserMessage,
 )
+from engine.values.problems import ConfigurationError
+from engine.values.reports import TurnReport
 from engine.values.turn_events import TurnDone, TurnEvent
 
-__all__ = ["Conversation", "Prompt", "Reply"]
+__all__ = ["Conversation", "Reply"]
 
-Prompt: TypeAlias = str | Message | Iterable[Message]
-
-_MESSAGES: Final = (UserMessage, DeveloperMessage, AssistantMessage, ToolResult)
+_NOTHING: Final = Progress()
 
 
 class Conversation:
@@ -46,17 +52,21 @@ class Conversation:
         context: Context,
         toolbox: Toolbox,
         options: TurnOptions,
-        settings: LoopSettings,
+        settings: Settings,
+        loop_settings: LoopSettings,
     ) -> None:
         self._open_turn = open_turn
         self._context = attrs.evolve(context, tools=toolbox.offered)
         self._toolbox = toolbox
         self._options = options
         self._settings = settings
-        self._pending: tuple[Message, ...] = ()
+        self._loop_settings = loop_settings
         self._rounds: list[Round] = []
-        self._lock = trio.StrictFIFOLock()
+        self._line = Line()
         self._loop: ToolLoop | None = None
+        self._waiting: tuple[Message, ...] = ()  # what joins the transcript with the results that the caller owes
+        self._left = _NOTHING
+        self._kept: tuple[Any, int] = (None, 0)  # a conversation of the server's, and how many messages it holds
 
     def __repr__(self) -> str:
         return f"<Conversation of {len(self.messages)} messages>"
@@ -79,9 +89,21 @@ class Conversation:
     @property
     def unanswered(self) -> tuple[ToolCall, ...]:
         """The calls of the last response that wait for the caller's results."""
-        return _unanswered((*self.messages, *self._pending))
+        return _unanswered((*self.messages, *self._waiting))
 
-    async def send(self, prompt: Prompt, options: TurnOptions | None = None) -> AssistantMessage:
+    @property
+    def interrupted(self) -> Progress | None:
+        """A prompt that was begun and has not been answered, with what there is of its round; None where there is none.
+
+        ``send([])`` goes on with it: a response that has come is not asked for again, and tools whose outputs are there
+        do not run again. Any other prompt takes its place.
+        """
+        return self._left if self._loop is None and self._left else None
+
+    @spelled_out
+    async def send(
+        self, prompt: Prompt, options: TurnOptions | None = None, **fields: Unpack[TurnFields]
+    ) -> AssistantMessage:
         """Say something and return the answer, having run the tools that the model called on the way.
 
         A response that calls a tool without a function is returned as it is, with none of its calls run, and joins the
@@ -89,29 +111,32 @@ class Conversation:
         answered for it, by outputs that say so.
 
         Args:
-            prompt: A text, a message, or messages. No messages at all: go on from the transcript as it is, for example
-                after a round that failed.
+            prompt: A text, a message, messages, or a context that has nothing else. No messages at all: go on, with
+                the prompt that was interrupted or from the transcript as it is, for example after a round that failed.
             options: What to ask of the model, in place of the conversation's options.
+            fields: Single fields of the options, and settings of the turns, over the conversation's.
 
         Raises:
             ConfigurationError: something given is wrong; nothing was sent.
+            TurnTimeout: earlier prompts were not answered within the ``queue`` (or ``turn``) budget; nothing was sent.
             TurnError: a round failed, or there were too many: then it is a `ResponseFailed` with code ``max_rounds``.
                 Complete rounds stay in the transcript, and the prompt with the first of them.
-            RuntimeError: a tool of this conversation sends to it while it is being waited for.
+            RuntimeError: what sends is what the conversation waits for: one of its tools, ``approve``, ``on_round``, or
+                a task inside one of its replies.
 
         If cancelled while it waits for an earlier prompt, nothing happens. If cancelled later, the turn is abandoned or
         the tools are cancelled, whichever is under way; complete rounds stay in the transcript.
         """
-        given, chosen = self._checked(prompt, options)
-        self._refuse_own_tools()
-        async with self._lock:
-            self._loop = self._begin(given, chosen)
+        given, chosen, settings = self._checked(prompt, options, fields, "send")
+        async with self._place(settings):
+            loop = self._begin(given, chosen, settings)
             try:
-                return await self._loop.run()
+                return await loop.run()
             finally:
-                self._loop = None
+                self._end(loop)
 
-    def stream(self, prompt: Prompt, options: TurnOptions | None = None) -> Reply:
+    @spelled_out
+    def stream(self, prompt: Prompt, options: TurnOptions | None = None, **fields: Unpack[TurnFields]) -> Reply:
         """Prepare a prompt whose answer is read as it comes: ``async with chat.stream(...) as reply``, then iterate.
 
         Takes the arguments of `send`, with the same meaning.
@@ -119,44 +144,64 @@ class Conversation:
         Raises:
             ConfigurationError: something given is wrong.
         """
-        return Reply(self, *self._checked(prompt, options))
+        return Reply(self, *self._checked(prompt, options, fields, "stream"))
 
-    def _checked(self, prompt: Prompt, options: TurnOptions | None) -> tuple[tuple[Message, ...], TurnOptions]:
-        if options is not None and not isinstance(options, TurnOptions):
-            raise ConfigurationError("options", f"is a {type(options).__name__}, not TurnOptions")
-        return _messages(prompt), self._options if options is None else options
+    def _checked(
+        self, prompt: Prompt, options: TurnOptions | None, fields: Mapping[str, Any], call: str
+    ) -> tuple[tuple[Message, ...], TurnOptions, Settings]:
+        if isinstance(prompt, Context) and (prompt.instructions is not None or prompt.tools):
+            raise ConfigurationError("prompt", "has instructions or tools, and the conversation has its own")
+        chosen = options_with(self._options if options is None else options, fields, call)
+        return messages_of(prompt), chosen, settings_with(self._settings, fields)
 
-    def _refuse_own_tools(self) -> None:
-        if self._loop is not None and self._loop.hosts(trio.lowlevel.current_task()):
-            raise RuntimeError("a tool of this conversation cannot send to it: it is being waited for")
+    def _place(self, settings: Settings) -> Place:
+        if waits_for_caller(self):
+            raise RuntimeError(
+                "the conversation waits for the function (a tool, approve, on_round, prepare, the journal) that sends "
+                "to it: let the function return first, or send to a conversation of its own"
+            )
+        return self._line.place(settings.timeouts)
 
-    def _begin(self, given: tuple[Message, ...], options: TurnOptions) -> ToolLoop:
-        answered = {message.call_id for message in given if isinstance(message, ToolResult)}
-        missing = (
-            ToolResult(call.call_id, "the call was not answered", is_error=True, kind=call.kind)
-            for call in self.unanswered
-            if call.call_id not in answered
-        )
-        fresh = (*self._pending, *missing, *given)
-        messages = (*self.messages, *fresh)
+    def _begin(self, given: tuple[Message, ...], options: TurnOptions, settings: Settings) -> ToolLoop:
+        progress = self._left
+        if given or not progress:
+            answered = {message.call_id for message in given if isinstance(message, ToolResult)}
+            missing = (
+                ToolResult(call.call_id, "the call was not answered", is_error=True, kind=call.kind)
+                for call in self.unanswered
+                if call.call_id not in answered
+            )
+            progress = Progress(prompt=(*self._waiting, *missing, *given))
+        messages = (*self.messages, *progress.prompt)
         if not messages:
             raise ConfigurationError("prompt", "is empty, and so is the conversation")
-        return ToolLoop(
+        name, kept = self._kept
+        if name != server_conversation(options):
+            kept = 0
+        self._loop = ToolLoop(
             self._open_turn,
             attrs.evolve(self._context, messages=messages),
             self._toolbox,
             options,
-            self._settings,
-            fresh=fresh,
+            settings,
+            self._loop_settings,
+            progress=progress,
+            kept=min(kept, len(messages) if progress.response is not None else len(self.messages) + len(self._waiting)),
             keep=self._keep,
+            owner=self,
         )
+        return self._loop
 
-    def _keep(self, done: Round, new: tuple[Message, ...]) -> None:
+    @trio.lowlevel.enable_ki_protection
+    def _end(self, loop: ToolLoop) -> None:
+        """A loop runs no more: what it has begun is what the next prompt finds."""
+        self._loop, self._left = None, loop.progress
+        self._kept = (server_conversation(loop.options), loop.kept)
+
+    def _keep(self, done: Round, new: tuple[Message, ...], waits: bool) -> None:
         self._rounds.append(done)
-        if done.message.unanswered and not done.results:
-            self._pending = new
-        else:
-            self._pending = ()
+        self._waiting = new if waits else ()
+        if not waits:
             self._context = attrs.evolve(self._context, messages=(*self.messages, *new))
 
 
@@ -165,16 +210,21 @@ class Reply:
 
     Yields the turn events of every round; each round ends with an `engine.TurnDone`. Tools run while the event after a
     ``TurnDone`` with reason ``tool_use`` is waited for. Entering waits until earlier prompts are answered. Leaving
-    returns at once: a turn that has not ended is abandoned, and complete rounds stay in the transcript.
+    returns at once, from any task: a turn that has not ended is abandoned, tools that run are cancelled, and complete
+    rounds stay in the transcript.
     """
 
-    def __init__(self, chat: Conversation, given: tuple[Message, ...], options: TurnOptions) -> None:
+    def __init__(
+        self, chat: Conversation, given: tuple[Message, ...], options: TurnOptions, settings: Settings
+    ) -> None:
         self._chat = chat
         self._given = given
         self._options = options
+        self._settings = settings
         self._entered = False
         self._left = False
         self._busy = False
+        self._place: Place | None = None
         self._loop: ToolLoop | None = None
         self._turn: Turn | None = None
         self._held: TurnEvent | None = None
@@ -192,27 +242,47 @@ class Reply:
             raise RuntimeError("the answer is not complete")
         return self._message
 
+    @property
+    def partial(self) -> AssistantMessage:
+        """What has arrived of the response that is being read, else the last response; empty when nothing has."""
+        if self._turn is not None:
+            return self._turn.partial
+        last = self._loop.message if self._loop is not None else None
+        return last or AssistantMessage()
+
+    @property
+    def report(self) -> TurnReport:
+        """What is known at this moment of the last request."""
+        if self._turn is not None:
+            return self._turn.report
+        return self._loop.report if self._loop is not None else TurnReport()
+
+    def texts(self) -> Texts:
+        """The answer's words as they come: ``async for text in reply.texts()``. Tools run as when events are read."""
+        return Texts(self)
+
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Reply:
         """Wait until earlier prompts of the conversation are answered. Sends nothing yet.
 
         Raises:
             ConfigurationError: there is nothing to say.
-            RuntimeError: a tool of the conversation waits for it.
+            TurnTimeout: earlier prompts were not answered within the ``queue`` (or ``turn``) budget.
+            RuntimeError: the conversation waits for what enters.
 
         If cancelled, nothing happens.
         """
         if self._entered:
             raise RuntimeError("a reply can be entered only once")
         self._entered = True
-        chat = self._chat
-        chat._refuse_own_tools()
-        await chat._lock.acquire()
+        place = self._chat._place(self._settings)
+        await place.__aenter__()
         try:
-            self._loop = chat._loop = chat._begin(self._given, self._options)
+            self._loop = self._chat._begin(self._given, self._options, self._settings)
         except BaseException:
-            chat._lock.release()
+            place.leave()
             raise
+        self._place = place
         return self
 
     @trio.lowlevel.enable_ki_protection
@@ -222,13 +292,16 @@ class Reply:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Leave the reply. Has no checkpoint: it returns at once, whatever its state."""
+        """Leave the reply. Has no checkpoint: it returns at once, whatever its state, in whatever task."""
+        if self._left or self._loop is None or self._place is None:
+            return
         self._left = True
         turn, self._turn = self._turn, None
         if turn is not None:
             await turn.__aexit__(None, None, None)
-        self._chat._loop = None
-        self._chat._lock.release()
+        self._loop.leave()
+        self._chat._end(self._loop)
+        self._place.leave()
 
     def __aiter__(self) -> Reply:
         return self
@@ -238,19 +311,26 @@ class Reply:
 
         Raises:
             TurnError: a round failed, or there were too many; the same error again if asked again.
+            RuntimeError: the block was left, or is left meanwhile, by another task.
 
         Cancelling loses no event, but for one thing: if tools are running they are cancelled, and the answer cannot be
         gone on with. It is a RuntimeError to ask for more of it.
         """
-        if self._loop is None or self._left:
-            raise RuntimeError("read a reply inside its block: async with chat.stream(...) as reply")
+        self._check_inside()
         if self._busy:
             raise RuntimeError("another task is reading this reply")
+        assert self._loop is not None
         self._busy = True
         try:
             return await self._next(self._loop)
         finally:
             self._busy = False
+
+    def _check_inside(self) -> None:
+        if self._left:
+            raise RuntimeError("the reply was left, and is read inside its block only")
+        if self._loop is None:
+            raise RuntimeError("read a reply inside its block: async with chat.stream(...) as reply")
 
     async def _next(self, loop: ToolLoop) -> TurnEvent:
         while True:
@@ -261,58 +341,53 @@ class Reply:
             if self._error is not None:
                 await trio.lowlevel.checkpoint()
                 raise self._error
-            if self._turn is None:
+            turn = self._turn
+            if turn is None and loop.progress.response is None:
                 if loop.finished:
                     await trio.lowlevel.checkpoint()
                     raise StopAsyncIteration
+                turn = await loop.next_turn(buffered=True)
+                self._check_inside()
                 # Its events are read by many calls of this method, and it has no scope in this task between them.
-                self._turn = turn = loop.next_turn(buffered=True)
+                self._turn = turn
                 try:
                     await turn.__aenter__()
                 except BaseException:
                     self._turn = None
                     raise
-            await self._advance(loop, self._turn)
+                self._check_inside()
+            await self._advance(loop, turn)
 
-    async def _advance(self, loop: ToolLoop, turn: Turn) -> None:
+    async def _advance(self, loop: ToolLoop, turn: Turn | None) -> None:
         """Hold the turn's next event; where there is none, close the round."""
+        if turn is None:  # another process had the response
+            await self._complete(loop, None)
+            return
         try:
             self._held = event = await anext(turn)
         except StopAsyncIteration:
             await self._complete(loop, turn)
             return
         # What needs no tools is kept with its last event: whoever stops reading there has read everything.
-        if isinstance(event, TurnDone) and turn.answered and loop.is_last(turn.message):
+        if isinstance(event, TurnDone) and turn.answered and self._chat._toolbox.is_last(turn.message):
             await self._complete(loop, turn)
 
-    async def _complete(self, loop: ToolLoop, turn: Turn) -> None:
-        self._turn = None
-        await turn.__aexit__(None, None, None)
+    async def _complete(self, loop: ToolLoop, turn: Turn | None) -> None:
         before = loop.rounds
         try:
-            await loop.complete(turn)
+            if turn is not None:
+                self._turn = None
+                await turn.__aexit__(None, None, None)
+                await loop.answered(turn)
+            await loop.complete()
         except Exception as error:
             self._error = error
             raise
         finally:
             if loop.finished:
-                self._message = turn.message
+                self._message = loop.message
             if loop.rounds == before and self._error is None:
                 self._error = RuntimeError("the answer was cut short while its tools ran")
-
-
-def _messages(prompt: Prompt) -> tuple[Message, ...]:
-    if isinstance(prompt, str):
-        return (UserMessage(prompt),)
-    if isinstance(prompt, _MESSAGES):
-        return (prompt,)
-    if isinstance(prompt, (bytes, Mapping)) or not isinstance(prompt, Iterable):
-        raise ConfigurationError("prompt", f"is a {type(prompt).__name__}, not a string or messages")
-    messages = tuple(prompt)
-    for number, each in enumerate(messages):
-        if not isinstance(each, _MESSAGES):
-            raise ConfigurationError(f"prompt[{number}]", f"is a {type(each).__name__}, not a message")
-    return messages
 
 
 def _unanswered(messages: Iterable[Message]) -> tuple[ToolCall, ...]:

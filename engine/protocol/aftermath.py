@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from engine.settings.turn_options import OnCancel
+from engine.values.choices import OnCancel
 
 __all__ = ["Aftermath", "aftermath"]
 

@@ -41,9 +41,9 @@ from engine.values.messages import (
     StopReason,
     Text,
     Thinking,
-    Usage,
 )
 from engine.values.turn_events import TurnEvent
+from engine.values.usage import Usage
 from engine.wire import events as wire
 from engine.wire.codec import SERVER_EVENT_CLASSES
 from engine.wire.items import (

@@ -6,32 +6,32 @@ import math
 from typing import Final
 
 from engine.protocol.failures import Expired
-from engine.settings.turn_options import Timeouts
+from engine.settings.timeouts import Phase, ResolvedTimeouts
 
 __all__ = ["Budgets"]
 
 # When two run out at the same instant, the one that says most about the whole turn is named.
-_RANK: Final = {"turn": 0, "start": 1}
+_RANK: Final[dict[Phase, int]] = {"turn": 0, "start": 1}
 
 
 class Budgets:
     """The running budgets of one turn; `deadline` is the earliest of their ends.
 
     Args:
-        timeouts: Merged timeouts: every field is a number or None.
+        timeouts: How long each is.
     """
 
-    def __init__(self, timeouts: Timeouts) -> None:
+    def __init__(self, timeouts: ResolvedTimeouts) -> None:
         self._timeouts = timeouts
-        self._running: dict[str, float] = {}
+        self._running: dict[Phase, float] = {}
         self.deadline: float = math.inf
 
-    def start(self, phase: str, now: float) -> None:
+    def start(self, phase: Phase, now: float) -> None:
         """Start the budget called ``phase`` at ``now``; one that runs already is started again."""
-        self._running[phase] = now + self._timeouts.of(phase)
+        self._running[phase] = now + self._seconds(phase)
         self.deadline = min(self._running.values())
 
-    def stop(self, *phases: str) -> None:
+    def stop(self, *phases: Phase) -> None:
         """Stop budgets whose purpose is fulfilled; those that do not run are left alone."""
         for phase in phases:
             self._running.pop(phase, None)
@@ -42,4 +42,8 @@ class Budgets:
         phase = min(self._running, key=lambda name: (self._running[name], _RANK.get(name, 2)), default=None)
         if phase is None or self._running[phase] > now:
             return None
-        return Expired(phase, self._timeouts.of(phase))
+        return Expired(phase, self._seconds(phase))
+
+    def _seconds(self, phase: Phase) -> float:
+        length: float = getattr(self._timeouts, phase)
+        return length

@@ -24,8 +24,8 @@ from engine.values.errors import (
     SessionClosed,
     TurnError,
     TurnTimeout,
-    token,
 )
+from engine.values.shown import token
 
 __all__ = [
     "Barred",

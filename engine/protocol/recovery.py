@@ -33,9 +33,8 @@ from engine.protocol.failures import (
 )
 from engine.protocol.faults import Fault, close_code
 from engine.protocol.refusals import retry_after
-from engine.settings.retry import RetryPolicy
-from engine.settings.turn_options import Transport
-from engine.values.reports import Delivery
+from engine.settings.retry import ResolvedRetry
+from engine.values.choices import Delivery, Transport
 
 __all__ = ["TABLE", "Decision", "Dose", "Recovery", "Remedy", "Row", "Setback", "counts_as_outage", "lacks_websocket"]
 
@@ -261,7 +260,7 @@ class Recovery:
         dispatches: How often the request was sent.
     """
 
-    def __init__(self, transport: Transport, policy: RetryPolicy, *, keyed: bool) -> None:
+    def __init__(self, transport: Transport, policy: ResolvedRetry, *, keyed: bool) -> None:
         self.over: Transport = Transport.SSE if transport is Transport.SSE else Transport.WEBSOCKET
         self.fallback_reason: str | None = None
         self.dispatches: int = 0
@@ -291,7 +290,7 @@ class Recovery:
         taken = self._taken[row.name, dose.remedy]
         if dose.times is not None and taken >= dose.times:
             return None
-        if self.dispatches >= self._policy.number("max_dispatches"):
+        if self.dispatches >= self._policy.max_dispatches:
             return None
         if setback.risky and not self._may_risk:
             return None
@@ -304,12 +303,12 @@ class Recovery:
                 return _asked_wait(setback.failure)
             case Remedy.BACK_OFF:
                 waited = sum(times for (_, remedy), times in self._taken.items() if remedy is Remedy.BACK_OFF)
-                return self._policy.wait(waited) if waited < len(self._policy.waits) else None
+                return self._policy.wait(waited) if waited < len(self._policy.back_off) else None
         return 0.0
 
     @property
     def _may_risk(self) -> bool:
-        return self._transport is Transport.AUTO and self._risked < self._policy.number("resend_ambiguous")
+        return self._transport is Transport.AUTO and self._risked < self._policy.resend_ambiguous
 
     @property
     def _refreshed(self) -> bool:

@@ -9,7 +9,6 @@ from typing import Any, Final, TypeAlias
 from engine.protocol.request_tools import own, wire_tools
 from engine.schemas.answer_format import wire_format
 from engine.settings.turn_options import TurnOptions
-from engine.values.errors import ConfigurationError
 from engine.values.messages import (
     AssistantBlock,
     AssistantMessage,
@@ -27,6 +26,7 @@ from engine.values.messages import (
     UserBlock,
     UserMessage,
 )
+from engine.values.problems import ConfigurationError
 
 __all__ = ["create_body", "input_items", "is_stored", "wire_tools"]
 
@@ -47,6 +47,8 @@ _PLAIN_FIELDS: Final = {
     "prompt_cache_key": "prompt_cache_key",
     "safety_identifier": "safety_identifier",
     "context_management": "context_management",
+    "conversation": "conversation",
+    "previous_response_id": "previous_response_id",
 }
 
 # Option → (request field, key inside it), for those that share one.

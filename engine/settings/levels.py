@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Final, TypeVar
+import math
+from typing import Any, Final, overload
 
-from attrs import evolve, fields, frozen
+from attrs import evolve, fields_dict, frozen
 
-from engine.settings.retry import DEFAULT_RETRY, RetryPolicy
-from engine.settings.turn_options import (
-    DEFAULT_LIMITS,
-    DEFAULT_TIMEOUTS,
-    UNSET,
-    Endpoint,
-    Limits,
-    OnCancel,
-    Timeouts,
-    Transport,
-)
-from engine.values.errors import ConfigurationError
+from engine.settings.endpoint import Endpoint
+from engine.settings.limits import DEFAULT_LIMITS, Limits, ResolvedLimits
+from engine.settings.retry import DEFAULT_RETRY, ResolvedRetry, RetryPolicy
+from engine.settings.timeouts import DEFAULT_TIMEOUTS, ResolvedTimeouts, Timeouts
+from engine.values.checks import wrong_type
+from engine.values.choices import UNSET, OnCancel, OnCancelName, Transport, TransportName, choice
+from engine.values.problems import ConfigurationError
 
 __all__ = ["Settings", "defaults_for", "merge"]
 
-_Layered = TypeVar("_Layered", Timeouts, Limits, RetryPolicy)
+_GIVEN_AS: Final[dict[type, type]] = {ResolvedTimeouts: Timeouts, ResolvedLimits: Limits, ResolvedRetry: RetryPolicy}
 
 
-def merge(outer: _Layered, inner: _Layered | None, parameter: str) -> _Layered:
+@overload
+def merge(outer: ResolvedTimeouts, inner: Timeouts | None, parameter: str) -> ResolvedTimeouts: ...
+@overload
+def merge(outer: ResolvedLimits, inner: Limits | None, parameter: str) -> ResolvedLimits: ...
+@overload
+def merge(outer: ResolvedRetry, inner: RetryPolicy | None, parameter: str) -> ResolvedRetry: ...
+def merge(outer: Any, inner: object, parameter: str) -> Any:
     """Return ``outer`` with every field that ``inner`` sets, field by field.
 
     Raises:
@@ -32,14 +34,15 @@ def merge(outer: _Layered, inner: _Layered | None, parameter: str) -> _Layered:
     """
     if inner is None:
         return outer
-    if not isinstance(inner, type(outer)):
-        raise ConfigurationError(parameter, f"is a {type(inner).__name__}, not {type(outer).__name__}")
-    given = {
-        attribute.name: value
-        for attribute in fields(type(inner))
-        if (value := getattr(inner, attribute.name)) is not UNSET
-    }
-    return evolve(outer, **given)
+    kind = _GIVEN_AS[type(outer)]
+    if not isinstance(inner, kind):
+        raise wrong_type(parameter, inner, kind.__name__)
+    values = {name: getattr(inner, name) for name in fields_dict(kind)}
+    # Only seconds can be None, and then there is no end to them.
+    return evolve(
+        outer,
+        **{name: math.inf if value is None else value for name, value in values.items() if value is not UNSET},
+    )
 
 
 @frozen
@@ -47,9 +50,9 @@ class Settings:
     """Complete settings: every field of timeouts, limits and retry policy has a value."""
 
     model: str | None
-    timeouts: Timeouts
-    limits: Limits
-    retry: RetryPolicy
+    timeouts: ResolvedTimeouts
+    limits: ResolvedLimits
+    retry: ResolvedRetry
     on_cancel: OnCancel
     transport: Transport
 
@@ -60,8 +63,8 @@ class Settings:
         timeouts: Timeouts | None = None,
         limits: Limits | None = None,
         retry: RetryPolicy | None = None,
-        on_cancel: OnCancel | None = None,
-        transport: Transport | None = None,
+        on_cancel: OnCancel | OnCancelName | None = None,
+        transport: Transport | TransportName | None = None,
     ) -> Settings:
         """Return these settings with what is given laid over them, field by field.
 
@@ -72,17 +75,13 @@ class Settings:
             return self
         if model is not None and (not isinstance(model, str) or not model.strip()):
             raise ConfigurationError("model", "must be a string that is not empty")
-        if on_cancel is not None and not isinstance(on_cancel, OnCancel):
-            raise ConfigurationError("on_cancel", f"is a {type(on_cancel).__name__}, not an OnCancel")
-        if transport is not None and not isinstance(transport, Transport):
-            raise ConfigurationError("transport", f"is a {type(transport).__name__}, not a Transport")
         return Settings(
             model=self.model if model is None else model,
             timeouts=merge(self.timeouts, timeouts, "timeouts"),
             limits=merge(self.limits, limits, "limits"),
             retry=merge(self.retry, retry, "retry"),
-            on_cancel=self.on_cancel if on_cancel is None else on_cancel,
-            transport=self.transport if transport is None else transport,
+            on_cancel=self.on_cancel if on_cancel is None else choice(OnCancel, on_cancel, "on_cancel"),
+            transport=self.transport if transport is None else choice(Transport, transport, "transport"),
         )
 
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from attrs import field, frozen
 
-from engine.values.errors import ConfigurationError
+from engine.values.problems import ConfigurationError
 
 __all__ = ["AZURE", "GENERIC", "HTTP_ONLY", "OPENAI", "XAI", "Profile", "profile_of"]
 

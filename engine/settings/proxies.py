@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 from attrs import field, frozen
 
-from engine.values.errors import ConfigurationError
+from engine.values.problems import ConfigurationError
 
 __all__ = ["Proxy", "environment_proxy", "exempts", "parse_proxy"]
 

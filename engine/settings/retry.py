@@ -5,60 +5,31 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, ClassVar, Final, TypeAlias
 
 from attrs import Attribute, field, frozen
 
-from engine.settings.turn_options import UNSET, Unset
-from engine.values.errors import ConfigurationError
+from engine.values.checks import flag, function, given, place, seconds, whole
+from engine.values.choices import UNSET, Unset
+from engine.values.problems import ConfigurationError
 
-__all__ = ["DEFAULT_RETRY", "RetryPolicy"]
+__all__ = ["DEFAULT_RETRY", "ResolvedRetry", "RetryPolicy"]
 
 Jitter: TypeAlias = Callable[[], float]
 
 
-def _where(attribute: Attribute[Any]) -> str:
-    return f"retry.{attribute.name}"
+def _waits(instance: object, attribute: Attribute[Any], value: object) -> None:
+    if not isinstance(value, tuple) or not all(_is_wait(each) for each in value):
+        where = place(instance, attribute)
+        raise ConfigurationError(where, "must be a sequence of numbers of seconds, each 0 or more")
 
 
-def _whole(least: int) -> Callable[[object, Attribute[Any], Any], None]:
-    def check(instance: object, attribute: Attribute[Any], value: int | Unset) -> None:
-        if value is UNSET:
-            return
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ConfigurationError(_where(attribute), f"must be a whole number, {least} or more")
-
-    return check
-
-
-def _is_seconds(value: object) -> bool:
+def _is_wait(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
-
-
-def _seconds(instance: object, attribute: Attribute[Any], value: float | Unset) -> None:
-    if value is not UNSET and not _is_seconds(value):
-        raise ConfigurationError(_where(attribute), "must be a number of seconds, 0 or more")
-
-
-def _waits(instance: object, attribute: Attribute[Any], value: Sequence[float] | Unset) -> None:
-    if value is UNSET:
-        return
-    if not isinstance(value, tuple) or not all(_is_seconds(each) for each in value):
-        raise ConfigurationError(_where(attribute), "must be a sequence of numbers of seconds, each 0 or more")
 
 
 def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
-
-
-def _flag(instance: object, attribute: Attribute[Any], value: bool | Unset) -> None:
-    if value is not UNSET and not isinstance(value, bool):
-        raise ConfigurationError(_where(attribute), f"is a {type(value).__name__}, not a bool")
-
-
-def _function(instance: object, attribute: Attribute[Any], value: Jitter | Unset) -> None:
-    if value is not UNSET and not callable(value):
-        raise ConfigurationError(_where(attribute), "is not callable")
 
 
 @frozen(kw_only=True)
@@ -88,33 +59,35 @@ class RetryPolicy:
         breaker_cooldown: Seconds until one connection is tried again. The engine's. Default 60.
     """
 
-    max_dispatches: int | Unset = field(default=UNSET, validator=_whole(1))
-    resend_ambiguous: int | Unset = field(default=UNSET, validator=_whole(0))
-    back_off: Sequence[float] | Unset = field(default=UNSET, converter=_as_tuple, validator=_waits)
-    jitter: Jitter | Unset = field(default=UNSET, validator=_function, repr=False)
-    eager_reconnect: bool | Unset = field(default=UNSET, validator=_flag)
-    breaker_threshold: int | Unset = field(default=UNSET, validator=_whole(1))
-    breaker_cooldown: float | Unset = field(default=UNSET, validator=_seconds)
+    _section: ClassVar[str] = "retry"
 
-    def number(self, name: str) -> int:
-        """The count called ``name``. Only for merged policies."""
-        value = getattr(self, name)
-        assert isinstance(value, int)
-        return value
+    max_dispatches: int | Unset = field(default=UNSET, validator=given(whole(1)))
+    resend_ambiguous: int | Unset = field(default=UNSET, validator=given(whole(0)))
+    back_off: Sequence[float] | Unset = field(default=UNSET, converter=_as_tuple, validator=given(_waits))
+    jitter: Jitter | Unset = field(default=UNSET, validator=given(function), repr=False)
+    eager_reconnect: bool | Unset = field(default=UNSET, validator=given(flag))
+    breaker_threshold: int | Unset = field(default=UNSET, validator=given(whole(1)))
+    breaker_cooldown: float | Unset = field(default=UNSET, validator=given(seconds(finite=True)))
 
-    @property
-    def waits(self) -> tuple[float, ...]:
-        """The seconds of ``back_off``. Only for merged policies."""
-        assert isinstance(self.back_off, tuple)
-        return self.back_off
+
+@frozen(kw_only=True)
+class ResolvedRetry:
+    """The numbers of the recovery table; see `RetryPolicy`."""
+
+    max_dispatches: int
+    resend_ambiguous: int
+    back_off: tuple[float, ...]
+    jitter: Jitter = field(repr=False)
+    eager_reconnect: bool
+    breaker_threshold: int
+    breaker_cooldown: float
 
     def wait(self, number: int) -> float:
-        """Draw the seconds to wait before the try of that number, from 0. Only for merged policies."""
-        assert not isinstance(self.jitter, Unset)
-        return self.waits[number] * min(max(self.jitter(), 0.0), 1.0)
+        """Draw the seconds to wait before the try of that number, from 0."""
+        return self.back_off[number] * min(max(self.jitter(), 0.0), 1.0)
 
 
-DEFAULT_RETRY: Final = RetryPolicy(
+DEFAULT_RETRY: Final = ResolvedRetry(
     max_dispatches=3,
     resend_ambiguous=1,
     back_off=(1.0, 2.0, 4.0, 8.0, 16.0),

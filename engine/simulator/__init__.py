@@ -3,13 +3,16 @@
 It keeps the server's side of the protocol: order per lane, limits, what may be continued, the documented errors. What
 it answers is up to a brain; a `Script` makes it misbehave on purpose::
 
-    async with open_simulator(in_memory=True, brain=Script([Reply("hello"), [Created(), CutMidFrame()]])) as sim:
+    async with open_simulator(in_memory=True, brain=Script([Answer("hello"), [Created(), CutMidFrame()]])) as sim:
         ...  # connect to sim.endpoint through sim.dialer
 """
 
 from __future__ import annotations
 
-from .brain import AnyBrain, Brain, Calculator, Echo, Script
+from .answer import Answer, AnyAnswer
+from .brain import AnyBrain, Brain, Calculator, Echo
+from .checks import ScriptError
+from .content import Call, CustomCall, Json, RawItem, Refuse, Say, Think
 from .faults import (
     Abort,
     Binary,
@@ -27,18 +30,12 @@ from .faults import (
     WrongJson,
 )
 from .injector import Cut, FaultInjector, Faults, Injected, InjectedStream, RandomFaults
-from .memory import Dialer, MemoryDialer, MemoryStream, TcpDialer, memory_stream_pair
-from .quirks import Accept, Garbage, Handshake, HangUp, Ignore, Quirks, Refusal
-from .records import ConnectionRecord, RequestRecord
-from .requests import Asked
-from .responses import Stage, Step
-from .script import (
+from .memory import MemoryDialer, MemoryStream, SimulatorDialer, TcpDialer, memory_stream_pair
+from .moments import (
     Abandon,
-    Call,
     CallDelta,
     Completed,
     Created,
-    CustomCall,
     Delay,
     EndItem,
     Error,
@@ -47,22 +44,26 @@ from .script import (
     Gate,
     Incomplete,
     InProgress,
-    OutputItem,
-    Refuse,
-    Reply,
-    Say,
-    TextDelta,
-    Think,
-    ThinkingDelta,
-    Turn,
+    SayDelta,
+    ThinkDelta,
+    With,
 )
+from .pace import Pace
+from .quirks import Accept, Garbage, Handshake, HangUp, Ignore, Quirks, Reject
+from .records import ConnectionRecord, RequestRecord
+from .requests import Asked
+from .script import Rule, Script, TextMatch, When
 from .server import Simulator, open_simulator
+from .stage import Stage, Step
 from .wire import ApiError
+from .world import SimulationFailed
 
 __all__ = [
     "Abandon",
     "Abort",
     "Accept",
+    "Answer",
+    "AnyAnswer",
     "AnyBrain",
     "ApiError",
     "Asked",
@@ -81,7 +82,6 @@ __all__ = [
     "CutMidFrame",
     "Deaf",
     "Delay",
-    "Dialer",
     "Echo",
     "EndItem",
     "Error",
@@ -98,32 +98,39 @@ __all__ = [
     "Incomplete",
     "Injected",
     "InjectedStream",
+    "Json",
     "Keepalive",
     "Late",
     "MemoryDialer",
     "MemoryStream",
     "Mute",
-    "OutputItem",
     "Oversized",
+    "Pace",
     "Ping",
     "Quirks",
     "RandomFaults",
     "Raw",
-    "Refusal",
+    "RawItem",
     "Refuse",
-    "Reply",
+    "Reject",
     "RequestRecord",
+    "Rule",
     "Say",
+    "SayDelta",
     "Script",
+    "ScriptError",
+    "SimulationFailed",
     "Simulator",
+    "SimulatorDialer",
     "Stage",
     "Stall",
     "Step",
     "TcpDialer",
-    "TextDelta",
+    "TextMatch",
     "Think",
-    "ThinkingDelta",
-    "Turn",
+    "ThinkDelta",
+    "When",
+    "With",
     "WrongJson",
     "memory_stream_pair",
     "open_simulator",

@@ -12,18 +12,19 @@ import h11
 import trio
 
 from . import wire
+from .errors import reason_phrase
 from .event_stream import EventWriter
 from .history import Held
 from .quirks import Accept
 from .refusals import turned_away
 from .requests import Shelf, read_request, text_of
-from .responses import Stage
+from .stage import Stage
 from .streams import ServerStream, drain
 from .wire import ApiError, Item
 
 if TYPE_CHECKING:
     from .records import ConnectionRecord
-    from .server import Simulator
+    from .world import World
 
 __all__ = ["HttpExchange"]
 
@@ -39,18 +40,18 @@ class HttpExchange:
 
     def __init__(
         self,
-        simulator: Simulator,
+        world: World,
         stream: ServerStream,
         record: ConnectionRecord,
         connection: h11.Connection,
         head: h11.Request,
     ) -> None:
-        self._simulator = simulator
+        self._world = world
         self._stream = stream
         self._record = record
         self._http = connection
         self._head = head
-        self._writer = EventWriter(simulator.quirks)
+        self._writer = EventWriter(world.quirks)
         self._writing = trio.Lock()
         self._headers: Mapping[str, str] = {}
         self._streams = False
@@ -71,7 +72,7 @@ class HttpExchange:
             await self._route(body)
         except ApiError as error:
             if self._muted:
-                await drain(self._stream, seconds=math.inf, limit=self._simulator.max_http_bytes)
+                await drain(self._stream, seconds=math.inf, limit=self._world.max_http_bytes)
                 return None
             await self._send_error(error)
         if self._dropped or self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
@@ -93,11 +94,11 @@ class HttpExchange:
                     return None
             elif isinstance(event, h11.Data):
                 size += len(event.data)
-                if size > self._simulator.max_http_bytes:
+                if size > self._world.max_http_bytes:
                     if self._creates():
                         self._record.refusals.append(413)
                     await self._send_json(413, _problem("The request is too large."), {"connection": "close"})
-                    await drain(self._stream, seconds=_DRAIN, limit=4 * self._simulator.max_http_bytes)
+                    await drain(self._stream, seconds=_DRAIN, limit=4 * self._world.max_http_bytes)
                     return None
                 parts.append(bytes(event.data))
             elif isinstance(event, h11.EndOfMessage):
@@ -106,10 +107,16 @@ class HttpExchange:
                 return None
 
     async def _route(self, body: bytes) -> None:
-        path = urlsplit(self._head.target.decode("ascii", "replace")).path
         method = self._head.method
-        root = self._simulator.root + "/responses"
-        if path == root:
+        target = self._head.target.decode("ascii", "replace")
+        if self._world.control is not None and target.startswith("/__simulator/"):
+            self._record.control = True
+            headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in self._head.headers}
+            await self._send_json(*await self._world.control(method.decode("ascii"), target, headers, body))
+            return
+        self._world.tell(self._record, "in", body)
+        resource = self._resource()
+        if resource == "responses":
             if method == b"POST":
                 await self._create(body)
             elif method == b"GET":
@@ -118,10 +125,10 @@ class HttpExchange:
             else:
                 await self._send_json(405, _problem("Method not allowed."), {"allow": "GET, POST"})
             return
-        if not path.startswith(root + "/"):
+        if resource is None or not resource.startswith("responses/"):
             raise ApiError(404, None, "There is nothing at this address.")
-        self._simulator.authorise(self._record)
-        rest = path[len(root) + 1 :].split("/")
+        self._world.authorise(self._record)
+        rest = resource.split("/")[1:]
         match method, rest:
             case b"POST", ["compact"]:
                 await self._compact(_parse(body))
@@ -139,7 +146,7 @@ class HttpExchange:
                 await self._send_json(200, listing)
             case b"DELETE", [response_id]:
                 self._stored(response_id)
-                self._simulator.library.forget(response_id)
+                self._world.library.forget(response_id)
                 await self._send_json(200, {"id": response_id, "object": "response", "deleted": True})
             case b"POST", [response_id, "cancel"]:
                 self._stored(response_id)
@@ -148,29 +155,31 @@ class HttpExchange:
                 await self._send_json(405, _problem("Method not allowed."))
 
     def _stored(self, response_id: str) -> Held:
-        held = self._simulator.library.stored(response_id)
+        held = self._world.library.stored(response_id)
         if held is None:
             raise ApiError(404, None, f"Response with id '{response_id[:80]}' not found.")
         return held
 
     def _shelf(self) -> Shelf:
-        library = self._simulator.library
+        library = self._world.library
 
         def item(item_id: str) -> Item | None:
             return next((entry for entry in library.items() if entry.get("id") == item_id), None)
 
-        return Shelf(library.stored, item, self._simulator.conversations.get)
+        return Shelf(library.stored, item, self._world.conversations.get)
 
     # --- POST …/responses ---
 
     def _creates(self) -> bool:
-        path = urlsplit(self._head.target.decode("ascii", "replace")).path
-        return self._head.method == b"POST" and path == self._simulator.root + "/responses"
+        return self._head.method == b"POST" and self._resource() == "responses"
+
+    def _resource(self) -> str | None:
+        return self._world.under_root(urlsplit(self._head.target.decode("ascii", "replace")).path)
 
     async def _create(self, raw: bytes) -> None:
-        simulator = self._simulator
-        step = simulator.posts.popleft() if simulator.posts else simulator.every_post
-        if await turned_away(self._stream, self._record, step, limit=simulator.max_http_bytes):
+        world = self._world
+        step = world.posts.popleft() if world.posts else world.every_post
+        if await turned_away(self._stream, self._record, step, limit=world.max_http_bytes):
             self._dropped = True
             return
         if isinstance(step, Accept):
@@ -182,30 +191,33 @@ class HttpExchange:
                 self._dropped = True
                 return
         try:
-            simulator.authorise(self._record)
+            world.authorise(self._record)
             body = _parse(raw)
         except ApiError as error:
             self._record.refusals.append(error.status)
             raise
-        record = simulator.note_request(self._record, "http", body, len(raw))
+        record = world.note_request(self._record, "http", body, len(raw))
         try:
             asked = read_request(
-                body, self._shelf(), transport="http", also_accept=simulator.accept_parameters, models=simulator.models
+                body,
+                self._shelf(),
+                transport="http",
+                also_accept=world.accept_parameters,
+                models=world.models,
+                headers=self._record.headers,
             )
         except ApiError as error:
             record.status, record.error_code = "rejected", error.code
             raise
-        self._streams = body.get("stream") is True and not simulator.quirks.never_streams
-        stage = Stage(
-            asked, self, record, ids=simulator.ids, quirks=simulator.quirks, now=simulator.now, keep=_keeper(simulator)
-        )
-        steps = simulator.steps_for(asked)
+        self._streams = body.get("stream") is True and not world.quirks.never_streams
+        stage = Stage(asked, self, record, world=world, keep=_keeper(world))
+        steps = await world.steps_for(asked)
         try:
             async with trio.open_nursery() as nursery:
                 self._scope = nursery.cancel_scope
                 nursery.start_soon(self._watch)
-                if self._streams and simulator.quirks.keepalive is not None:
-                    nursery.start_soon(self._keep_alive, stage, simulator.quirks.keepalive)
+                if self._streams and world.quirks.keepalive is not None:
+                    nursery.start_soon(self._keep_alive, stage, world.quirks.keepalive)
                 try:
                     await stage.perform(steps)
                     await self._end(stage)
@@ -231,7 +243,7 @@ class HttpExchange:
                 self._drop("the client has left")
                 return
             self._http.receive_data(data)
-            if len(self._http.trailing_data[0]) > self._simulator.max_http_bytes:
+            if len(self._http.trailing_data[0]) > self._world.max_http_bytes:
                 self._drop("the client pipelines too much")
                 return
 
@@ -250,9 +262,10 @@ class HttpExchange:
             await trio.sleep_forever()  # until the client leaves
         if self._streams:
             await self._start_stream()
-            if self._simulator.quirks.done_marker:
+            if self._world.quirks.done_marker:
                 await self._body(self._writer.done())
             await self._send(self._http.send(h11.EndOfMessage()))
+            self._world.tell(self._record, "end", {})
             return
         if stage.rejected:
             return
@@ -271,10 +284,12 @@ class HttpExchange:
             return
         self._started = True
         headers = self._header_fields({"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"})
-        await self._send(self._http.send(h11.Response(status_code=200, headers=headers)))
+        self._world.tell(self._record, "answer", {"status": 200, "headers": dict(headers)})
+        await self._send(self._http.send(h11.Response(status_code=200, headers=headers, reason=b"OK")))
 
     async def _body(self, data: bytes) -> None:
-        size = self._simulator.quirks.slice_bytes or len(data)
+        self._world.tell(self._record, "out", data)
+        size = self._world.quirks.slice_bytes or len(data)
         for start in range(0, len(data), size):
             await self._send(self._http.send(h11.Data(data=data[start : start + size])))
 
@@ -284,7 +299,7 @@ class HttpExchange:
 
     def _header_fields(self, *further: Mapping[str, str]) -> list[tuple[str, str]]:
         fields = {
-            "x-request-id": self._simulator.ids.new("req"),
+            "x-request-id": self._world.ids.new("req"),
             "openai-version": "2020-10-01",
             "openai-processing-ms": "1",
             "x-ratelimit-limit-requests": "10000",
@@ -303,14 +318,19 @@ class HttpExchange:
             self._dropped = True
             return
         await self._start_content(status, len(content), headers)
+        self._world.tell(self._record, "out", content)
         await self._send(self._http.send(h11.Data(data=content)))
         await self._send(self._http.send(h11.EndOfMessage()))
+        self._world.tell(self._record, "end", {})
 
     async def _start_content(self, status: int, size: int, headers: Mapping[str, str] | None = None) -> None:
         self._started = True
         given = {"content-type": "application/json", "content-length": str(size)}
         fields = self._header_fields(given, headers or {})
-        await self._send(self._http.send(h11.Response(status_code=status, headers=fields)))
+        self._world.tell(self._record, "answer", {"status": status, "headers": dict(fields)})
+        await self._send(
+            self._http.send(h11.Response(status_code=status, headers=fields, reason=reason_phrase(status).encode()))
+        )
 
     async def _send_error(self, error: ApiError) -> None:
         await self._send_json(error.status, {"error": error.body() | {"param": error.param}}, error.headers)
@@ -326,7 +346,7 @@ class HttpExchange:
         """Send one event, or note the terminal of a plain answer."""
         if event.get("type") in {"response.completed", "response.incomplete", "response.failed"}:
             self._final = event["response"]
-        quirks = self._simulator.quirks
+        quirks = self._world.quirks
         if not self._streams:
             if event.get("type") == "error":
                 inner = event["error"]
@@ -419,14 +439,14 @@ class HttpExchange:
         asked = read_request(body, self._shelf(), transport="http")
         kept = [item for item in asked.items if item.get("role") == "user"]
         digest = "\n".join(text_of(item.get("content")) for item in asked.items if item["type"] == "message")
-        ids = self._simulator.ids
+        ids = self._world.ids
         compaction = {"id": ids.new("cmp"), "type": "compaction", "encrypted_content": ids.opaque(digest)}
         output = [_output_message(item, ids.new("msg")) for item in kept]
         usage = wire.usage_object(prompt=asked.prompt_tokens(), cached=0, answer=wire.count_tokens(digest), reasoning=0)
         answer = {
             "id": ids.new("resp"),
             "object": "response.compaction",
-            "created_at": int(self._simulator.now()),
+            "created_at": int(self._world.now()),
             "output": [*output, compaction],
             "usage": usage,
         }
@@ -437,10 +457,10 @@ def _output_message(item: Item, identity: str) -> Item:
     return {"id": identity, "status": "completed"} | item
 
 
-def _keeper(simulator: Simulator) -> Callable[[Stage, Held | None], None]:
+def _keeper(world: World) -> Callable[[Stage, Held | None], None]:
     def keep(stage: Stage, held: Held | None) -> None:
         if held is not None:
-            simulator.remember(stage, held)
+            world.remember(stage, held)
 
     return keep
 

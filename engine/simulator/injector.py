@@ -24,7 +24,7 @@ from typing import Final, Literal, Protocol, TypeAlias
 import attrs
 import trio
 
-from .memory import CAPACITY, Dialer, MemoryStream
+from .memory import CAPACITY, MemoryStream, SimulatorDialer
 
 __all__ = ["Cut", "FaultInjector", "Faults", "Injected", "InjectedStream", "RandomFaults"]
 
@@ -154,7 +154,7 @@ class _OpensStreams(Protocol):
     ) -> trio.abc.Stream: ...
 
 
-class FaultInjector(Dialer):
+class FaultInjector(SimulatorDialer):
     """Dials through another dialer, and does to each connection what the plan says.
 
     Args:

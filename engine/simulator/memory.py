@@ -10,7 +10,7 @@ from typing import Final
 import attrs
 import trio
 
-__all__ = ["Dialer", "MemoryDialer", "MemoryStream", "TcpDialer", "memory_stream_pair"]
+__all__ = ["MemoryDialer", "MemoryStream", "SimulatorDialer", "TcpDialer", "memory_stream_pair"]
 
 CAPACITY: Final = 256 * 1024
 """Bytes one direction holds before a sender waits, about what a loopback socket takes."""
@@ -141,7 +141,7 @@ def memory_stream_pair(capacity: int = CAPACITY) -> tuple[MemoryStream, MemorySt
     return MemoryStream(back, there), MemoryStream(there, back)
 
 
-class Dialer:
+class SimulatorDialer:
     """How a client reaches the simulator: opens streams and wraps them in TLS."""
 
     async def open_tcp(self, host: str, port: int) -> trio.abc.Stream:
@@ -170,7 +170,7 @@ class Dialer:
 
 
 @attrs.define(eq=False)
-class MemoryDialer(Dialer):
+class MemoryDialer(SimulatorDialer):
     """Reaches a simulator that lives in memory, whatever host and port are asked for.
 
     Attributes:
@@ -183,7 +183,7 @@ class MemoryDialer(Dialer):
     dials: int = 0
 
     async def open_tcp(self, host: str, port: int) -> trio.abc.Stream:
-        """Return the client's end of a new connection; see `Dialer.open_tcp`."""
+        """Return the client's end of a new connection; see `SimulatorDialer.open_tcp`."""
         await trio.lowlevel.checkpoint()
         self.dials += 1
         if self.refusals > 0:
@@ -194,9 +194,9 @@ class MemoryDialer(Dialer):
         return client
 
 
-class TcpDialer(Dialer):
+class TcpDialer(SimulatorDialer):
     """Reaches a simulator through real sockets."""
 
     async def open_tcp(self, host: str, port: int) -> trio.abc.Stream:
-        """Return a TCP stream; see `Dialer.open_tcp`."""
+        """Return a TCP stream; see `SimulatorDialer.open_tcp`."""
         return await trio.open_tcp_stream(host, port)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from .quirks import Garbage, Handshake, HangUp, Ignore, Refusal
+from .errors import reason_phrase
+from .quirks import Garbage, Handshake, HangUp, Ignore, Reject
 from .streams import ServerStream, drain
 
 if TYPE_CHECKING:
@@ -41,19 +42,19 @@ async def turned_away(stream: ServerStream, record: ConnectionRecord, step: Hand
             record.refusals.append(None)
             record.closed_by = "server"
             await stream.send_all(data)
-        case Refusal():
+        case Reject():
             await refuse(stream, record, step)
         case _:
             return False
     return True
 
 
-async def refuse(stream: ServerStream, record: ConnectionRecord, refusal: Refusal) -> None:
+async def refuse(stream: ServerStream, record: ConnectionRecord, refusal: Reject) -> None:
     """Answer with the refusal's status; the connection is over then."""
     record.refusals.append(refusal.status)
     record.closed_by = "server"
     content = refusal.content()
-    lines = [f"HTTP/1.1 {refusal.status} Refused", "connection: close"]
+    lines = [f"HTTP/1.1 {refusal.status} {reason_phrase(refusal.status)}", "connection: close"]
     if "content-type" not in {name.lower() for name in refusal.headers}:
         lines.append("content-type: application/json")
     match refusal.framing:

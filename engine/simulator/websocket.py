@@ -6,82 +6,41 @@ import contextlib
 import json
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final
 
-import attrs
 import trio
 import trio_websocket
 
 from . import wire
+from .commands import Abort, Close, Command, Cut, Frame, Freeze, Ping, text_frame
 from .history import Cache, Held
+from .lane import Job, Lane
 from .quirks import Accept
-from .requests import Asked, Shelf, check_stream_id, normalise_input, read_request
-from .responses import Pending, Stage
+from .requests import Shelf, check_stream_id
+from .stage import Stage
+from .steering import Pending, SteerError, steer_items
 from .streams import ServerStream, drain
 from .wire import ApiError, Item
 
 if TYPE_CHECKING:
-    from .records import ConnectionRecord, RequestRecord
-    from .server import Simulator
+    from .records import ConnectionRecord
+    from .world import World
 
 __all__ = ["WebSocket"]
 
 _HANDSHAKE: Final = 10.0
 _CLOSE: Final = 2.0
 _OUTBOX: Final = 64
-_QUEUE: Final = 1024
 _QUEUED_BYTES: Final = 256 * 1024 * 1024
 _PENDING_STEERS: Final = 32
 _REMEMBERED: Final = 1024
 
 
-@attrs.frozen
-class _Frame:
-    payload: str | bytes
-
-
-@attrs.frozen
-class _Cut:
-    payload: str
-    fraction: float
-
-
-@attrs.frozen
-class _Close:
-    code: int
-    reason: str
-
-
-@attrs.frozen
-class _Abort:
-    reset: bool
-
-
-@attrs.frozen
-class _Ping:
-    pass
-
-
-@attrs.frozen
-class _Freeze:
-    """In the outbox, so that what was sent before still leaves."""
-
-
-_Command: TypeAlias = "_Frame | _Cut | _Close | _Abort | _Ping | _Freeze"
-
-
-@attrs.define(eq=False)
-class _Job:
-    body: Mapping[str, Any]
-    record: RequestRecord
-    size: int
-
-
 class WebSocket:
     """Serves one upgraded connection until either side ends it."""
 
-    def __init__(self, simulator: Simulator, stream: ServerStream, record: ConnectionRecord) -> None:
-        self.simulator = simulator
+    def __init__(self, world: World, stream: ServerStream, record: ConnectionRecord) -> None:
+        self.world = world
         self.record = record
         self.cache: Cache = Cache()
         self.active: dict[str, Stage] = {}
@@ -89,9 +48,9 @@ class WebSocket:
         self._stream = stream
         self._socket: trio_websocket.WebSocketConnection | None = None
         self._nursery: trio.Nursery | None = None
-        self._outbox, self._outgoing = trio.open_memory_channel[_Command](_OUTBOX)
+        self._outbox, self._outgoing = trio.open_memory_channel[Command](_OUTBOX)
         self._lanes: dict[str | None, Lane] = {}
-        self._slots = trio.Semaphore(simulator.max_active)
+        self._slots = trio.Semaphore(world.max_active)
         self._finished: OrderedDict[str, str | None] = OrderedDict()  # response id -> lane
         self._queued_bytes = 0
         self._closing = False
@@ -108,28 +67,29 @@ class WebSocket:
                         nursery,
                         self._stream,
                         message_queue_size=16,
-                        max_message_size=self.simulator.max_message_bytes,
+                        max_message_size=self.world.max_message_bytes,
                         receive_buffer_size=65536,
                     )
                     headers = [(name.encode(), value.encode()) for name, value in accept.headers.items()]
                     self._socket = await proposal.accept(extra_headers=headers)
                 self._stream.release()
                 self.record.handshake_status = 101
+                self.world.tell(self.record, "answer", {"status": 101, "headers": dict(accept.headers)})
                 self.muted = accept.mute
                 nursery.start_soon(self._write)
                 nursery.start_soon(self._expire)
-                self.simulator.sockets[self.record.id] = self
                 if accept.close_code is not None:
                     self.finish(accept.close_code)
                 await self._read()
                 nursery.cancel_scope.cancel(reason="the WebSocket has ended")
         finally:
-            self.simulator.sockets.pop(self.record.id, None)
             self._note_close()
+            ended = {"code": self.record.close_code, "reason": self.record.close_reason, "by": self.record.closed_by}
+            self.world.tell(self.record, "end", ended)
             for stage in self.active.values():
                 stage.record.status = "lost"
         if self.record.close_code == 1009:
-            await drain(self._stream, seconds=_CLOSE, limit=4 * self.simulator.max_message_bytes)
+            await drain(self._stream, seconds=_CLOSE, limit=4 * self.world.max_message_bytes)
 
     def _note_close(self) -> None:
         if self.record.close_code is None:
@@ -139,7 +99,7 @@ class WebSocket:
 
     def finish(self, code: int, reason: str = "") -> None:
         """End the connection after what is already on its way; 1006 drops it."""
-        command = _Abort(reset=False) if code == 1006 else _Close(code, reason)
+        command = Abort(reset=False) if code == 1006 else Close(code, reason)
         try:
             self._outbox.send_nowait(command)
         except trio.WouldBlock:
@@ -150,21 +110,21 @@ class WebSocket:
     def push(self, event: Mapping[str, Any]) -> bool:
         """Send an event that belongs to no response; False when the connection takes no more."""
         try:
-            self._outbox.send_nowait(_Frame(wire.dumps(event)))
+            self._outbox.send_nowait(Frame(wire.dumps(event)))
         except (trio.WouldBlock, trio.BrokenResourceError):
             return False
         return True
 
     async def _expire(self) -> None:
-        await trio.sleep(self.simulator.connection_lifetime)
-        minutes = self.simulator.connection_lifetime / 60
+        await trio.sleep(self.world.connection_lifetime)
+        minutes = self.world.connection_lifetime / 60
         error = ApiError(
             400, "websocket_connection_limit_reached",
             f"This WebSocket has reached its limit of {minutes:g} minutes. Open a new one to continue.",
             omit_param=True,
         )  # fmt: skip
         await self.send_event(wire.error_event(error))
-        await self._outbox.send(_Close(1000, "connection limit reached"))
+        await self._outbox.send(Close(1000, "connection limit reached"))
 
     # --- writing: one task, in the order of the outbox ---
 
@@ -173,24 +133,25 @@ class WebSocket:
         with self._outgoing:
             async for command in self._outgoing:
                 match command:
-                    case _Frame(payload):
+                    case Frame(payload):
+                        self.world.tell(self.record, "out", payload)
                         try:
                             await self._socket.send_message(payload)
                         except trio_websocket.ConnectionClosed:
                             # The reader learns of it as well and ends the connection.
                             await trio.sleep_forever()
-                    case _Ping():
+                    case Ping():
                         self._spawn(self._ping)
-                    case _Freeze():
+                    case Freeze():
                         self._stream.frozen = True
-                    case _Cut(payload, fraction):
-                        frame = _text_frame(payload)
+                    case Cut(payload, fraction):
+                        frame = text_frame(payload)
                         with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                             await self._stream.send_all(frame[: max(1, int(len(frame) * fraction))])
                         self._abort(reset=False)
-                    case _Abort(reset):
+                    case Abort(reset):
                         self._abort(reset=reset)
-                    case _Close(code, reason):
+                    case Close(code, reason):
                         self._closing = True
                         self._by_server(code, reason)
                         with trio.move_on_after(_CLOSE):
@@ -224,23 +185,24 @@ class WebSocket:
     async def send_event(self, event: dict[str, Any]) -> None:
         """Send one event that belongs to no lane."""
         if not self.muted:
-            for shaped in self.simulator.quirks.shape(event):
-                await self._outbox.send(_Frame(self._encode(shaped)))
+            for shaped in self.world.quirks.shape(event):
+                await self._outbox.send(Frame(self.encode(shaped)))
 
-    def _encode(self, value: object) -> str | bytes:
+    def encode(self, value: object) -> str | bytes:
+        """Return a frame's payload: JSON text, or its bytes where the server sends binary frames."""
         text = wire.dumps(value)
-        return text.encode() if self.simulator.quirks.binary else text
+        return text.encode() if self.world.quirks.binary else text
 
-    async def send(self, command: _Command) -> None:
+    async def send(self, command: Command) -> None:
         """Queue a command for the writer, waiting while the peer is slow."""
-        if not (self.muted and isinstance(command, _Frame)):
+        if not (self.muted and isinstance(command, Frame)):
             await self._outbox.send(command)
 
     async def mute(self, *, frozen: bool) -> None:
         """Send no more frames; frozen, no bytes at all."""
         self.muted = True
         if frozen:
-            await self._outbox.send(_Freeze())
+            await self._outbox.send(Freeze())
 
     def deafen(self) -> None:
         """Read no more."""
@@ -269,6 +231,7 @@ class WebSocket:
                     reason = self._socket.closed
                     self.record.closed_by = "server" if reason is not None and reason.code == 1009 else "client"
                 return
+            self.world.tell(self.record, "in", message)
             try:
                 await self._take(message)
             except ApiError as error:
@@ -278,7 +241,7 @@ class WebSocket:
         if isinstance(message, bytes):
             raise ApiError(400, "invalid_message", "Events are sent as text frames.")
         size = len(message) if message.isascii() else len(message.encode("utf-8", "surrogatepass"))
-        if size > self.simulator.max_message_bytes:
+        if size > self.world.max_message_bytes:
             self.finish(1009, "message too big")
             return
         try:
@@ -299,24 +262,24 @@ class WebSocket:
                 raise ApiError(400, "unknown_event_type", f"There is no client event {shown!r}.", "type")
 
     async def _take_create(self, body: dict[str, Any], size: int) -> None:
-        record = self.simulator.note_request(self.record, "websocket", body, size)
+        record = self.world.note_request(self.record, "websocket", body, size)
         name: str | None = None
         try:
             if self._closing:
                 return
             if "stream_id" in body:
-                if not self.simulator.quirks.lanes:
+                if not self.world.quirks.lanes:
                     raise ApiError(400, "unknown_parameter", "There is no parameter 'stream_id'.", "stream_id")
                 name = check_stream_id(body["stream_id"])
                 record.stream_id = name
-            quirk = self.simulator.quirks.single_flight
+            quirk = self.world.quirks.single_flight
             if quirk is not None and any(lane.busy for lane in self._lanes.values()):
                 raise ApiError(409, quirk, "A response is already in progress on this connection.")
             lane = self._lane(name)
             if self._queued_bytes + size > _QUEUED_BYTES:
                 raise ApiError(429, "rate_limit_exceeded", "Too much is queued on this connection.")
             try:
-                lane.inbox.send_nowait(_Job(body, record, size))
+                lane.inbox.send_nowait(Job(body, record, size))
             except trio.WouldBlock:
                 raise ApiError(
                     429, "rate_limit_exceeded", "Too many requests are queued on this lane.", type="rate_limit_error"
@@ -333,10 +296,10 @@ class WebSocket:
     def _lane(self, name: str | None) -> Lane:
         lane = self._lanes.get(name)
         if lane is None:
-            if name is not None and len(self.record.lanes) >= self.simulator.max_lanes:
+            if name is not None and len(self.record.lanes) >= self.world.max_lanes:
                 raise ApiError(
                     400, "websocket_stream_limit_reached",
-                    f"A connection has at most {self.simulator.max_lanes} named streams.", "stream_id",
+                    f"A connection has at most {self.world.max_lanes} named streams.", "stream_id",
                 )  # fmt: skip
             if name is not None:
                 self.record.lanes.append(name)
@@ -351,18 +314,16 @@ class WebSocket:
         target = event.get("previous_response_id")
         stage = self.active.get(target) if isinstance(target, str) else None
         try:
-            items = _steer_items(event)
+            items = steer_items(event)
             if stage is None:
                 if isinstance(target, str) and target in self._finished:
-                    raise _SteerError("response_already_completed", "The response has already ended.")
-                raise _SteerError("response_not_found", "There is no such response on this connection.")
-            if not stage.asked.model.startswith(self.simulator.quirks.steerable) or stage.asked.body.get(
-                "conversation"
-            ):
-                raise _SteerError("steering_not_supported", "This response cannot be steered.")
+                    raise SteerError("response_already_completed", "The response has already ended.")
+                raise SteerError("response_not_found", "There is no such response on this connection.")
+            if not stage.asked.model.startswith(self.world.quirks.steerable) or stage.asked.body.get("conversation"):
+                raise SteerError("steering_not_supported", "This response cannot be steered.")
             if len(stage.steers) >= _PENDING_STEERS:
-                raise _SteerError("too_many_pending_steers", "Too much steering input is waiting.")
-        except _SteerError as error:
+                raise SteerError("too_many_pending_steers", "Too much steering input is waiting.")
+        except SteerError as error:
             steer = {"previous_response_id": target if isinstance(target, str) else "", "input": event.get("input")}
             answer: dict[str, Any] = {
                 "type": "response.steer.failed",
@@ -374,7 +335,7 @@ class WebSocket:
             lane = lane if stage is None else stage.asked.stream_id
         else:
             assert stage is not None
-            pending = Pending(self.simulator.ids.new("steer"), items, event["input"])
+            pending = Pending(self.world.ids.new("steer"), items, event["input"])
             stage.steers.append(pending)
             answer = {
                 "type": "response.steer.accepted",
@@ -390,7 +351,7 @@ class WebSocket:
 
     def shelf(self, lane: str | None) -> Shelf:
         """Return what a request on this connection may refer to."""
-        library = self.simulator.library
+        library = self.world.library
 
         def response(response_id: str) -> Held | None:
             return self.cache.find(response_id) or library.stored(response_id)
@@ -402,7 +363,7 @@ class WebSocket:
                         return candidate
             return None
 
-        return Shelf(response, item, self.simulator.conversations.get)
+        return Shelf(response, item, self.world.conversations.get)
 
     def keep(self, lane: str | None, stage: Stage, held: Held | None) -> None:
         """Remember a finished response, or after a failure forget its parent."""
@@ -412,15 +373,15 @@ class WebSocket:
         if held is None:
             self.evict(lane, stage.asked.body)
             return
-        if self.simulator.quirks.only_newest:
+        if self.world.quirks.only_newest:
             self.cache = Cache()
         self.cache.keep(lane, held)
-        self.simulator.remember(stage, held)
+        self.world.remember(stage, held)
 
     def evict(self, lane: str | None, body: Mapping[str, Any]) -> None:
         """Forget the parent of a continuation that failed on the parent's own lane."""
         parent = body.get("previous_response_id")
-        if isinstance(parent, str) and self.simulator.quirks.evict:
+        if isinstance(parent, str) and self.world.quirks.evict:
             self.cache.evict(lane, parent)
 
     def taken(self, size: int) -> None:
@@ -431,260 +392,3 @@ class WebSocket:
     def slots(self) -> trio.Semaphore:
         """The places for running responses."""
         return self._slots
-
-
-class Lane:
-    """One stream of requests, answered strictly in order; the outlet of its responses."""
-
-    def __init__(self, connection: WebSocket, name: str | None) -> None:
-        self._connection = connection
-        self._name = name
-        self.inbox: trio.MemorySendChannel[_Job]
-        self.inbox, self._jobs = trio.open_memory_channel[_Job](_QUEUE)
-        self._steers: dict[str, list[Pending]] = {}
-        self._batch: list[dict[str, Any]] = []
-        self._running = False
-        self.waiting: int = 0
-
-    @property
-    def busy(self) -> bool:
-        """Whether a request runs or waits."""
-        return self._running or self.waiting > 0
-
-    async def run(self) -> None:
-        """Answer requests until the connection ends."""
-        with self.inbox, self._jobs:
-            async for job in self._jobs:
-                self._connection.taken(job.size)
-                self._running = True
-                self.waiting -= 1
-                successor: _Job | None = job
-                while successor is not None:
-                    successor = await self._answer(successor)
-                self._running = False
-
-    def _read(self, job: _Job) -> Asked:
-        simulator = self._connection.simulator
-        return read_request(
-            job.body,
-            self._connection.shelf(self._name),
-            transport="websocket",
-            also_accept=simulator.accept_parameters,
-            models=simulator.models,
-        )
-
-    async def _answer(self, job: _Job) -> _Job | None:
-        simulator, record = self._connection.simulator, job.record
-        waits = self._steers.get(job.body.get("previous_response_id") or "") if self._steers else None
-        if waits:
-            items = [item for pending in waits for item in pending.items]
-            job = attrs.evolve(job, body={**job.body, "input": items + normalise_input(job.body.get("input"))})
-        try:
-            asked = self._read(job)
-            stage = Stage(
-                asked, self, record, ids=simulator.ids, quirks=simulator.quirks, now=simulator.now, keep=self._keep
-            )
-            try:
-                self._connection.slots.acquire_nowait()
-            except trio.WouldBlock:
-                await stage.queued()
-                await self._connection.slots.acquire()
-            try:
-                # What it refers to may have gone while it waited.
-                stage.asked = self._read(job)
-                if waits:
-                    del self._steers[job.body["previous_response_id"]]
-                await self._perform(stage)
-            finally:
-                self._connection.slots.release()
-        except ApiError as error:
-            record.status, record.error_code = "rejected", error.code
-            self._connection.evict(self._name, job.body)
-            await self.reject(error)
-            return None
-        return await self._after(stage, job)
-
-    async def _perform(self, stage: Stage) -> None:
-        simulator, connection = self._connection.simulator, self._connection
-        steps = simulator.steps_for(stage.asked)
-        connection.active[stage.response_id] = stage
-        keepalive = simulator.quirks.keepalive
-        async with trio.open_nursery() as nursery:
-            if keepalive is not None:
-                nursery.start_soon(self._keep_alive, stage, keepalive)
-            await stage.perform(steps)
-            await self._flush()
-            nursery.cancel_scope.cancel(reason="the response has ended")
-        del connection.active[stage.response_id]
-
-    async def _keep_alive(self, stage: Stage, seconds: float) -> None:
-        while True:
-            await trio.sleep(seconds)
-            await self.event({"type": "keepalive", "sequence_number": stage.number()})
-
-    async def _after(self, stage: Stage, job: _Job) -> _Job | None:
-        if not stage.steers:
-            return None
-        if stage.record.status in {"error", "failed", "rejected", "abandoned"}:
-            for pending in stage.steers:
-                await self.event(
-                    {
-                        "type": "response.steer.failed",
-                        "sequence_number": stage.number(),
-                        "steer": {
-                            "id": pending.steer_id,
-                            "previous_response_id": stage.response_id,
-                            "input": pending.raw,
-                        },
-                        "error": {
-                            "type": "invalid_request_error",
-                            "code": "successor_creation_failed",
-                            "message": "The response ended before the input could be used.",
-                        },
-                    }
-                )
-            return None
-        if stage.waits_for_client:
-            self._steers[stage.response_id] = stage.steers
-            for pending in stage.steers:
-                await self.event(
-                    {
-                        "type": "response.steer.pending",
-                        "sequence_number": stage.number(),
-                        "steer": {"id": pending.steer_id, "previous_response_id": stage.response_id},
-                        "reason": "waiting_for_required_input",
-                        "required_input": [_stub(item) for item in stage.output if item["type"] in _STUBS],
-                    }
-                )
-            return None
-        body = dict(job.body)
-        body["previous_response_id"] = stage.response_id
-        body["input"] = [item for pending in stage.steers for item in pending.items]
-        record = self._connection.simulator.note_request(self._connection.record, "websocket", body, 0)
-        record.stream_id, record.successor_of = self._name, stage.response_id
-        return _Job(body, record, 0)
-
-    def _keep(self, stage: Stage, held: Held | None) -> None:
-        self._connection.keep(self._name, stage, held)
-
-    # --- outlet ---
-
-    @property
-    def silent(self) -> bool:
-        """Whether events go nowhere."""
-        return self._connection.muted
-
-    async def event(self, event: dict[str, Any]) -> None:
-        """Send one event with the lane's name, reshaped by the quirks."""
-        if self._name is not None and not str(event.get("type", "")).startswith("codex."):
-            event["stream_id"] = self._name
-        quirks = self._connection.simulator.quirks
-        for shaped in quirks.shape(event):
-            if quirks.chunks > 1:
-                self._batch.append(shaped)
-                if len(self._batch) >= quirks.chunks:
-                    await self._flush()
-            else:
-                await self._connection.send(_Frame(self._connection._encode(shaped)))
-
-    async def _flush(self) -> None:
-        if self._batch:
-            batch, self._batch = self._batch, []
-            await self._connection.send(_Frame(self._connection._encode({"chunks": batch})))
-
-    async def reject(self, error: ApiError) -> None:
-        """Send the error in place of a response."""
-        await self.event(wire.error_event(error))
-        await self._flush()
-
-    async def frame(self, payload: str | bytes) -> None:
-        """Send a payload as it is."""
-        await self._flush()
-        await self._connection.send(_Frame(payload))
-
-    async def cut(self, payload: str, fraction: float) -> None:
-        """Send part of a frame and drop the connection."""
-        await self._flush()
-        await self._connection.send(_Cut(payload, fraction))
-        await trio.sleep_forever()
-
-    async def close(self, code: int, reason: str) -> None:
-        """Close the connection."""
-        await self._flush()
-        await self._connection.send(_Abort(reset=False) if code == 1006 else _Close(code, reason))
-        await trio.sleep_forever()
-
-    async def abort(self, *, reset: bool) -> None:
-        """Drop the connection."""
-        await self._flush()
-        await self._connection.send(_Abort(reset=reset))
-        await trio.sleep_forever()
-
-    async def comment(self, text: str) -> None:
-        """Do nothing: WebSockets have no comments."""
-        await trio.lowlevel.checkpoint()
-
-    async def ping(self) -> None:
-        """Send a ping."""
-        await self._connection.send(_Ping())
-
-    async def mute(self, *, frozen: bool) -> None:
-        """Silence the connection."""
-        await self._connection.mute(frozen=frozen)
-
-    def deafen(self) -> None:
-        """Stop reading on the connection."""
-        self._connection.deafen()
-
-    def later(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
-        """Run ``work`` after a while."""
-        self._connection.later(seconds, work)
-
-
-# --- steering shapes -------------------------------------------------------------------------------------------------
-
-
-@attrs.define(eq=False)
-class _SteerError(Exception):
-    code: str
-    message: str
-
-
-_STUBS: Final = {"function_call": "function_call_output", "custom_tool_call": "custom_tool_call_output"}
-
-
-def _stub(item: Item) -> Item:
-    stub = {"type": _STUBS[item["type"]], "call_id": item["call_id"]}
-    return stub | {"name": item["name"]} if item["type"] == "function_call" else stub
-
-
-def _steer_items(event: Mapping[str, Any]) -> list[Item]:
-    value = event.get("input")
-    if set(event) - {"type", "previous_response_id", "input"}:
-        raise _SteerError("invalid_input", "Steering takes 'previous_response_id' and 'input' only.")
-    if isinstance(value, str) and value:
-        return normalise_input(value)
-    if not isinstance(value, list) or not value:
-        raise _SteerError("invalid_input", "Steering input is a non-empty string or array of user messages.")
-    for entry in value:
-        if (
-            not isinstance(entry, dict)
-            or set(entry) - {"type", "role", "content"}
-            or entry.get("type", "message") != "message"
-            or entry.get("role") != "user"
-            or not isinstance(entry.get("content"), (str, list))
-        ):
-            raise _SteerError("invalid_input", "Steering input consists of user messages only.")
-    return normalise_input(cast("list[Item]", value))
-
-
-def _text_frame(payload: str) -> bytes:
-    """Return an unmasked text frame (RFC 6455 section 5.2)."""
-    data = payload.encode()
-    if len(data) < 126:
-        head = bytes([0x81, len(data)])
-    elif len(data) < 65536:
-        head = bytes([0x81, 126]) + len(data).to_bytes(2, "big")
-    else:
-        head = bytes([0x81, 127]) + len(data).to_bytes(8, "big")
-    return head + data

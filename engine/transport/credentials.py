@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import trio
 
-from engine.settings.turn_options import Endpoint, check_key
+from engine.settings.endpoint import Endpoint, check_key
 
 __all__ = ["request_headers", "resolve_key"]
 

@@ -21,8 +21,8 @@ import trio
 from python_socks import ProxyError, ProxyType
 from python_socks.async_.trio.v2 import Proxy as Handshake
 
+from engine.settings.endpoint import Endpoint
 from engine.settings.proxies import Proxy, environment_proxy, parse_proxy
-from engine.settings.turn_options import Endpoint
 from engine.transport.dial import Dialer, ProxyFailed, TcpDialer, close_at_once, default_ssl_context, tls_problem
 
 __all__ = ["ProxyDialer", "dialer_to", "proxy_on_the_way"]

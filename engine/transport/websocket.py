@@ -7,85 +7,37 @@ has an end of our own.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from time import perf_counter
 from typing import Any, Final, cast
 
 import trio
-from attrs import field, frozen
+from attrs import evolve
 from trio_websocket import CloseReason, ConnectionClosed, WebSocketConnection, wrap_client_stream
 
 from engine.protocol.failures import Broken, Failure, Lost, Unreachable, Violated
-from engine.settings.turn_options import Endpoint
+from engine.settings.endpoint import Endpoint
 from engine.transport.credentials import request_headers, resolve_key
-from engine.transport.dial import Dialer, close_at_once, default_ssl_context, too_slow, undialled
+from engine.transport.dial import Dialer, Target, close_at_once, open_stream, too_slow, undialled
+from engine.transport.fairness import meter as run_meter
 from engine.transport.proxy import proxy_on_the_way
+from engine.transport.socket import Bounds, Callbacks, Traffic
 from engine.transport.tap import Tap
 
-__all__ = ["Bounds", "WebSocket"]
+__all__ = ["WebSocket"]
 
 _RECEIVE_BYTES: Final = 65536
 _QUEUED_MESSAGES: Final = 64
-_MESSAGES_AT_ONCE: Final = 32
-_LARGE_MESSAGE: Final = 2048  # characters; decoding it is quickest while it is fresh, and beside that a trip is nothing
-_DEFAULT_PORTS: Final = {"ws": 80, "wss": 443}
+_MESSAGES_AT_ONCE: Final = 64
+_FEW_MESSAGES: Final = 8  # so few are handed on at once, however much others bring
 
 
-@frozen
-class Bounds:
-    """What one socket may take: seconds for connecting and closing, bytes for one message and for the outbox."""
-
-    connect: float
-    close: float
-    max_message_bytes: int
-    max_outbox_bytes: int
+def _nothing() -> None:
+    pass
 
 
-@frozen
-class _Target:
-    host: str
-    port: int
-    tls: bool
-    host_header: str
-    resource: str
-
-    @classmethod
-    def of(cls, endpoint: Endpoint) -> _Target:
-        url = endpoint.websocket
-        host = url.hostname or ""
-        default = _DEFAULT_PORTS[url.scheme]
-        port = url.port or default
-        shown = f"[{host}]" if ":" in host else host
-        return cls(
-            host=host,
-            port=port,
-            tls=url.scheme == "wss",
-            host_header=shown if port == default else f"{shown}:{port}",
-            resource=url.path + (f"?{url.query}" if url.query else ""),
-        )
-
-
-@frozen
-class Callbacks:
-    """How a socket tells its owner; all plain functions, called from the socket's tasks.
-
-    Attributes:
-        opened: The upgrade is done.
-        received: Text messages came in; as many as are there, up to a few, because taking them one after the other
-            is far quicker than going back to the event loop after each.
-        failed: The socket is of no further use, and why. Called at most once, and not after `WebSocket.close`.
-        due: Called while the socket is open, first at once: does what is due by the time it is given, and says by
-            what time it wants to be called again.
-    """
-
-    opened: Callable[[], None] = field()
-    received: Callable[[Sequence[str]], None] = field()
-    failed: Callable[[Failure], None] = field()
-    due: Callable[[float], float] = field(default=lambda now: math.inf)
-
-
-_NOBODY: Final = Callbacks(lambda: None, lambda messages: None, lambda failure: None)
+_NOBODY: Final = Callbacks(_nothing, lambda texts: None, lambda failure: None)
 
 
 class WebSocket:
@@ -93,7 +45,7 @@ class WebSocket:
 
     def __init__(self, endpoint: Endpoint, dialer: Dialer, bounds: Bounds, callbacks: Callbacks) -> None:
         self._endpoint = endpoint
-        self._target = _Target.of(endpoint)
+        self._target = Target.of(endpoint.websocket)
         self._dialer = dialer
         self._bounds = bounds
         self._callbacks = callbacks
@@ -104,8 +56,11 @@ class WebSocket:
         self._scope = trio.CancelScope(shield=True)
         self._alarm = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
-        self._arrived: list[str] = []
+        self._arrived: list[str] = []  # and not handed on yet
+        self._opened = False
+        self._handing_on = False
         self._tap: Tap | None = None
+        self._traffic = Traffic()
         self._ws: WebSocketConnection | None = None
 
     # --- what the owner asks ---
@@ -125,19 +80,25 @@ class WebSocket:
         )
 
     @property
-    def tap(self) -> Tap | None:
-        """The stream below, for its counters; None before it is connected."""
-        return self._tap
+    def traffic(self) -> Traffic:
+        """What has gone through it."""
+        return self._traffic
 
     @property
-    def handshake_headers(self) -> tuple[tuple[bytes, bytes], ...]:
-        """The headers of the server's 101 answer; empty before it."""
-        return self._ws.handshake_headers if self._ws is not None else ()
+    def over(self) -> bool:
+        """Whether it has failed, or is to be closed."""
+        return self._failed or self._closing.is_set()
+
+    @property
+    def handshake_headers(self) -> tuple[tuple[str, str], ...]:
+        """The fields of the server's 101 answer; empty before it."""
+        given = self._ws.handshake_headers if self._ws is not None else ()
+        return tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in given)
 
     def too_slow(self, seconds: float) -> Unreachable:
         """Say what is taking too long: the step that connecting has come to."""
         proxy = proxy_on_the_way(self._dialer, self._endpoint.websocket)
-        return too_slow(self._stage, self._target.host_header, seconds, proxy=proxy)
+        return too_slow(self._stage, self._target.shown, seconds, proxy=proxy)
 
     def close(self) -> None:
         """Begin the closing handshake, or abort where there is nobody to shake hands with. Idempotent."""
@@ -153,11 +114,13 @@ class WebSocket:
         finally:
             self._scope.cancel(reason="the socket failed")
 
-    async def send(self, text: str) -> int | None:
-        """Put one text message in the outbox and return its mark for `Tap.when_passed`; None if the socket is gone.
+    async def send(
+        self, text: str, *, on_reached: Callable[[], None] = _nothing, on_passed: Callable[[], None] = _nothing
+    ) -> bool:
+        """Queue one text message; False if the socket is gone.
 
-        Cancellation cannot interrupt it, so a frame is queued whole or not at all. The shield needs no deadline: the
-        outbox never blocks, and the library's lock is held only while something is put there.
+        The shield needs no deadline: the outbox never blocks, and the library's lock is held only while something is
+        put there.
         """
         assert self._ws is not None
         assert self._tap is not None
@@ -165,13 +128,14 @@ class WebSocket:
             try:
                 await self._ws.send_message(text)
             except ConnectionClosed:
-                return None
+                return False
         if self._failed:
-            # It failed while the frame waited for the library's lock. Whoever is told that nothing was sent may send it
-            # elsewhere, so the pump must not find it.
-            self._tap.retract()
-            return None
-        return self._tap.bytes_queued
+            # It failed while the frame waited for the library's lock. A turn that is told that nothing was sent may be
+            # sent elsewhere, so the pump must not find the frame.
+            self._tap.outbox.retract()
+            return False
+        self._tap.outbox.follow(on_reached, on_passed)
+        return True
 
     def ping(self, timeout: float) -> None:
         """Ping the peer, and wait up to ``timeout`` seconds for the pong, in a task of the socket's own."""
@@ -179,7 +143,7 @@ class WebSocket:
         self._nursery.start_soon(self._guarded, self._ping, timeout)
 
     def wake_by(self, deadline: float) -> None:
-        """Have `Callbacks.due` called at that time, unless it is called before."""
+        """Have `Callbacks.on_due` called at that time, unless it is called before."""
         if deadline < self._alarm.deadline:
             self._alarm.deadline = deadline
 
@@ -212,29 +176,17 @@ class WebSocket:
         if self._tap is not None:
             self._tap.forget()
 
+    def _reach(self, stage: str) -> None:
+        self._stage = stage
+
     async def _dial(self, deadline: float) -> trio.abc.Stream | None:
-        target = self._target
         try:
             self._dialling.deadline = deadline
             with self._dialling:
                 self._key = await resolve_key(self._endpoint)
-                context = None
-                if target.tls:
-                    self._stage = "tls"
-                    context = self._endpoint.ssl_context or default_ssl_context()
-                self._stage = "tcp"
-                stream = await self._dialer.open_tcp(target.host, target.port)
-                if context is not None:
-                    self._stage = "tls"
-                    try:
-                        name = self._endpoint.server_hostname or target.host
-                        stream = await self._dialer.start_tls(stream, ssl_context=context, server_hostname=name)
-                    except BaseException:  # an interrupt can come before the dialer's first instruction
-                        await close_at_once(stream)
-                        raise
-                return stream
+                return await open_stream(self._dialer, self._target, self._endpoint, self._reach)
         except Exception as error:
-            self._report(undialled(self._stage, target.host_header, error))
+            self._report(undialled(self._stage, self._target.shown, error))
         else:
             if self._dialling.cancelled_caught:
                 self._report(self.too_slow(self._bounds.connect))
@@ -242,7 +194,12 @@ class WebSocket:
 
     async def _serve(self, stream: trio.abc.Stream, deadline: float) -> None:
         tap = self._tap = Tap(
-            stream, max_outbox_bytes=self._bounds.max_outbox_bytes, fail=self.fail, on_empty=self._hand_on
+            stream,
+            max_outbox_bytes=self._bounds.max_outbox_bytes,
+            max_message_bytes=self._bounds.max_message_bytes,
+            fail=self.fail,
+            take=self._take,
+            traffic=self._traffic,
         )
         try:
             with self._scope:
@@ -256,8 +213,7 @@ class WebSocket:
             # Ours are guarded, so this is trio-websocket's reader: wsproto objected to what the peer sent, or a Ping
             # met our Close frame (its issue 184).
             if self._ws is None:
-                cause = _only(group)
-                self._report(Unreachable("upgrade", "the server's answer to the upgrade is not valid", cause))
+                self._report(evolve(tap.objection, cause=_only(group)))
             else:
                 self._report(Violated("the peer broke the WebSocket protocol"))
 
@@ -268,9 +224,11 @@ class WebSocket:
             await self._read()  # over before it was open; what the server said on the way still counts
         else:
             nursery.start_soon(self._guarded, self._read)
-            self._callbacks.opened()
+            self._callbacks.on_opened()
+            self._opened = True
+            await self._take([])
         while not self._closing.is_set():
-            with trio.CancelScope(deadline=self._callbacks.due(trio.current_time())) as self._alarm:
+            with trio.CancelScope(deadline=self._callbacks.on_due(trio.current_time())) as self._alarm:
                 await self._closing.wait()
         await self._say_goodbye()
 
@@ -291,7 +249,7 @@ class WebSocket:
             ws = await wrap_client_stream(
                 nursery,
                 cast("Any", tap),  # annotated as a socket or TLS stream, documented for any stream
-                self._target.host_header,
+                self._target.shown,
                 self._target.resource,
                 extra_headers=request_headers(self._endpoint, self._key),
                 message_queue_size=_QUEUED_MESSAGES,
@@ -305,36 +263,56 @@ class WebSocket:
         return self._ws is not None
 
     async def _read(self) -> None:
-        """Hand messages on as they come. Nothing here waits for a consumer, so Pings are always answered."""
-        tap, ws = self._tap, self._ws
-        assert tap is not None
-        assert ws is not None
-        receive, arrived = ws.get_message, self._arrived
+        """Hand on what trio-websocket makes of the messages that were left to it, and learn of the end.
+
+        Nothing here waits for a consumer, so Pings are always answered.
+        """
+        assert self._ws is not None
         try:
             while True:
-                message = await receive()
-                if type(message) is not str:
-                    self.fail(Violated("the server sent a binary message"))
+                message = await self._ws.get_message()
+                try:
+                    text = message if isinstance(message, str) else message.decode()  # some send JSON as binary
+                except UnicodeDecodeError:
+                    self.fail(Violated("the server sent a binary message that is no text"))
                     return
-                arrived.append(message)
-                # If the library has not come to the end of the bytes it got, more follows at the next checkpoints.
-                if tap.emptied or len(arrived) >= _MESSAGES_AT_ONCE or len(message) >= _LARGE_MESSAGE:
-                    self._hand_on()
+                self._arrived.append(text)
+                self._hand_on(len(self._arrived))
         except ConnectionClosed as closed:
             self._report(self._ending(closed.reason))
             self._closing.set()
 
-    # This may run in trio-websocket's reader, which may be cancelled by what it brings about: there a KeyboardInterrupt
-    # would be replaced by a Cancelled, and nobody would ever learn of it.
+    async def _take(self, texts: list[str]) -> None:
+        """Hand messages on, in batches between which others have their turn; before the opening, keep them."""
+        arrived = self._arrived
+        arrived += texts
+        if not self._opened:
+            return
+        meter = run_meter()
+        try:
+            while arrived:
+                if len(arrived) > _FEW_MESSAGES:
+                    await meter.admit()
+                started = perf_counter()
+                self._hand_on(_MESSAGES_AT_ONCE)
+                meter.spent(perf_counter() - started)
+        finally:
+            await meter.leave()
+
     @trio.lowlevel.enable_ki_protection
-    def _hand_on(self) -> None:
-        if self._arrived and not self._failed:
-            messages = tuple(self._arrived)
+    def _hand_on(self, most: int) -> None:
+        if self.over:
             self._arrived.clear()
-            try:
-                self._callbacks.received(messages)
-            except Exception as error:
-                self.fail(Broken(error))
+            return
+        batch = self._arrived[:most]
+        del self._arrived[:most]
+        self._handing_on = True
+        try:
+            self._callbacks.on_texts(batch)
+        except Exception as error:
+            self.fail(Broken(error))
+        finally:
+            self._handing_on = False
 
     def _ending(self, reason: CloseReason | None) -> Failure:
         tap = self._tap
@@ -362,13 +340,14 @@ class WebSocket:
             if ws.closed is None and tap.clean:
                 await ws.aclose()
             if ws.closed is not None and not (tap.torn or tap.ended):
-                await tap.drained()
+                await tap.outbox.drained()
 
     def _report(self, failure: Failure) -> None:
-        self._hand_on()  # what was said before counts
+        if self._arrived and not self._handing_on:
+            self._hand_on(len(self._arrived))  # what was said before counts
         if not self._failed and not self._closing.is_set():
             self._failed = True
-            self._callbacks.failed(failure)
+            self._callbacks.on_failed(failure)
 
 
 def _only(group: BaseException) -> BaseException:

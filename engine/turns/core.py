@@ -22,15 +22,17 @@ from engine.protocol.breaker import Breaker
 from engine.protocol.chain import Chain, Held
 from engine.protocol.failures import Barred, Broken, Closed, Failure, Refused, Unreachable
 from engine.protocol.recovery import Decision, Remedy, counts_as_outage, lacks_websocket
+from engine.settings.endpoint import Endpoint
 from engine.settings.levels import Settings
 from engine.settings.profiles import Profile
-from engine.settings.turn_options import Endpoint, Timeouts, Transport
+from engine.settings.timeouts import ResolvedTimeouts
 from engine.transport.dial import Dialer
 from engine.transport.http import HttpClient
 from engine.turns.lane import LaneQueue
 from engine.turns.turn import Turn
+from engine.values.choices import Transport
 from engine.values.errors import TurnError
-from engine.values.reports import SessionStatistics
+from engine.values.statistics import SessionStatistics
 from engine.wire.requests import CreateText
 
 __all__ = ["Actor"]
@@ -252,8 +254,9 @@ class Actor:
     def http(self) -> HttpClient:
         """What sends requests over HTTP; closed with the session."""
         if not self._http or self._http[-1].endpoint is not self._endpoint:
-            self._http = [each for each in self._http if each.busy]  # no connection serves twice: the rest hold nothing
-            self._http.append(HttpClient(self._endpoint, self._dialer))
+            self._http = [each for each in self._http if each.busy]  # the rest hold nothing, or soon will
+            idle = self.settings.limits.idle_lifetime
+            self._http.append(HttpClient(self._endpoint, self._dialer, nursery=self._nursery, idle_lifetime=idle))
         return self._http[-1]
 
     def may_continue(self, body: Mapping[str, Any]) -> bool:
@@ -266,12 +269,14 @@ class Actor:
         """Go elsewhere, or with another key: what is connected serves the turn that is on it, and no other."""
         self._endpoint, self._dialer, self._breaker, self.server = endpoint, dialer, breaker, endpoint.server
         self.stored = None
+        for client in self._http:
+            client.retire()
         for connection in (self._next, self._current):
             if connection is not None:
                 connection.retire("the endpoint was changed")
 
     async def acquire(
-        self, timeouts: Timeouts, joined: Callable[[Connection], None] | None = None, *, cautious: bool = False
+        self, timeouts: ResolvedTimeouts, joined: Callable[[Connection], None] | None = None, *, cautious: bool = False
     ) -> Connection | Failure:
         """Return an open connection, joining the dial under way or starting one; or why there is none.
 
@@ -295,7 +300,7 @@ class Actor:
                     return current.ending
                 if not current.usable:
                     current.retire("the socket is gone")
-                elif current.age(trio.current_time()) >= self.settings.limits.seconds("connection_lifetime"):
+                elif current.age(trio.current_time()) >= self.settings.limits.connection_lifetime:
                     self.aged(current)
                 else:
                     return current
@@ -313,7 +318,7 @@ class Actor:
                 continue  # there may be another, or another place to dial
             failure = current.failure
             if isinstance(failure, Unreachable) and failure.stage == "timeout":
-                if current.patience < timeouts.of("connect"):
+                if current.patience < timeouts.connect:
                     continue  # it was begun by a turn with less patience than this one
                 return failure
             if failure is not None:
@@ -332,7 +337,7 @@ class Actor:
             self._current = self._dial(self.settings.timeouts)
 
     @trio.lowlevel.enable_ki_protection
-    def _dial(self, timeouts: Timeouts) -> Connection:
+    def _dial(self, timeouts: ResolvedTimeouts) -> Connection:
         assert self._nursery is not None
         self._dialled += 1
         connection = Connection(
@@ -403,7 +408,7 @@ class Actor:
     async def _reconnect(self) -> None:
         """Replace a connection that ended unused: the first time at once, then backing off, until a turn comes."""
         retry = self.settings.retry
-        while self._current is None and self._reconnected <= len(retry.waits):
+        while self._current is None and self._reconnected <= len(retry.back_off):
             number, self._reconnected = self._reconnected, self._reconnected + 1
             await trio.sleep(retry.wait(number - 1) if number else 0)
             self.dial_ahead()

@@ -11,7 +11,7 @@ from typing import Final
 
 import trio
 
-from engine.settings.turn_options import Limits
+from engine.settings.limits import ResolvedLimits
 from engine.values.turn_events import TextDelta, ThinkingDelta, ToolCallDelta, TurnEvent
 
 __all__ = ["Inbox"]
@@ -34,9 +34,9 @@ class Inbox:
         held: Bytes of text of the events in it, as UTF-8.
     """
 
-    def __init__(self, limits: Limits, *, keeping: bool) -> None:
-        self._max_events = limits.number("buffer_events")
-        self._max_held = limits.number("buffer_bytes")
+    def __init__(self, limits: ResolvedLimits, *, keeping: bool) -> None:
+        self._max_events = limits.buffer_events
+        self._max_held = limits.buffer_bytes
         self._keeping = keeping
         self._events: deque[TurnEvent] = deque()
         self._parked: trio.lowlevel.Task | None = None

@@ -13,7 +13,7 @@ import trio
 
 from engine.protocol.request_tools import own
 from engine.settings.turn_options import PayloadHook
-from engine.values.errors import ConfigurationError
+from engine.values.problems import ConfigurationError
 from engine.wire.codec import encode, encode_create
 from engine.wire.requests import SOCKET_ONLY, CreateText
 

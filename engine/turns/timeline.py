@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import trio
 
 from engine.protocol.budgets import Budgets
 from engine.protocol.failures import Expired
-from engine.settings.turn_options import Timeouts
+from engine.settings.timeouts import Phase, ResolvedTimeouts
 from engine.values.reports import PhaseSeconds
 
 __all__ = ["Timeline"]
 
 _OF_AN_ATTEMPT = ("connected", "sent", "first_event")
-_PHASES_OF_AN_ATTEMPT = ("connect", "send", "first_event", "idle")
-
-# What bounds the way to the first event over all attempts, and since when.
-_OVER_ALL = (("granted", "start"), ("entered", "turn"))
+_PHASES_OF_AN_ATTEMPT: Final[tuple[Phase, ...]] = ("connect", "send", "first_event", "idle")
 
 
 class Timeline:
     """What has happened to a turn so far, and when the next budget runs out.
 
     Args:
-        timeouts: Merged timeouts.
+        timeouts: How long each budget is.
     """
 
-    def __init__(self, timeouts: Timeouts) -> None:
+    def __init__(self, timeouts: ResolvedTimeouts) -> None:
         self._timeouts = timeouts
         self._budgets = Budgets(timeouts)
         self._moments: dict[str, float] = {}
@@ -40,7 +39,7 @@ class Timeline:
         """Note when something happened."""
         self._moments[moment] = now
 
-    def begin(self, moment: str, phase: str, now: float) -> None:
+    def begin(self, moment: str, phase: Phase, now: float) -> None:
         """Note that something happened with which a phase begins."""
         self.reach(moment, now)
         self.start(phase, now)
@@ -53,17 +52,17 @@ class Timeline:
         """When it happened."""
         return self._moments[moment]
 
-    def start(self, phase: str, since: float) -> None:
+    def start(self, phase: Phase, since: float) -> None:
         """Let a budget run; one that runs already is started again."""
         self._budgets.start(phase, since)
         self._follow()
 
-    def stop(self, *phases: str) -> None:
+    def stop(self, *phases: Phase) -> None:
         """Stop budgets whose purpose is fulfilled."""
         self._budgets.stop(*phases)
         self._follow()
 
-    def turn_over(self, ended: str, begun: str, since: float) -> None:
+    def turn_over(self, ended: Phase, begun: Phase, since: float) -> None:
         """Let one budget run in place of another."""
         self._budgets.stop(ended)
         self.start(begun, since)
@@ -79,7 +78,9 @@ class Timeline:
 
     def left_to_start(self, now: float) -> float:
         """Seconds until the turn has to have had its first event, whatever the attempt."""
-        return min(self._moments[moment] + self._timeouts.of(phase) for moment, phase in _OVER_ALL) - now
+        start = self._moments["granted"] + self._timeouts.start
+        turn = self._moments["entered"] + self._timeouts.turn
+        return min(start, turn) - now
 
     def begin_again(self) -> None:
         """Another attempt: what belongs to the one before is over, what holds for all of them goes on."""

@@ -32,13 +32,15 @@ from engine.protocol.failures import (
 from engine.protocol.recovery import Decision, Recovery, Remedy, Setback
 from engine.protocol.request_body import input_items, is_stored
 from engine.settings.levels import Settings
-from engine.settings.turn_options import OnCancel, Transport, TurnOptions
+from engine.settings.turn_options import TurnOptions
 from engine.turns.inbox import Inbox
 from engine.turns.submission import create_text, hooked
+from engine.turns.texts import Texts
 from engine.turns.timeline import Timeline
+from engine.values.choices import Delivery, OnCancel, Transport, further
 from engine.values.errors import TurnError
 from engine.values.messages import AssistantMessage
-from engine.values.reports import Delivery, TurnReport, further
+from engine.values.reports import TurnReport
 from engine.values.turn_events import TurnEvent
 from engine.wire.requests import CreateText
 
@@ -73,7 +75,7 @@ class Turn:
         self._settings = settings
         self._timeouts = settings.timeouts
         self._recovery = Recovery(settings.transport, settings.retry, keyed=actor.keyed)
-        self._max_request_bytes = settings.limits.number("max_request_bytes")
+        self._max_request_bytes = settings.limits.max_request_bytes
         self._timeline = Timeline(settings.timeouts)
         self._inbox = Inbox(settings.limits, keeping=buffered)
         self._scope: trio.CancelScope | None = None
@@ -165,6 +167,10 @@ class Turn:
             raise self._error
         raise StopAsyncIteration
 
+    def texts(self) -> Texts:
+        """The answer's words as they come: ``async for text in turn.texts()``. Everything else is passed over."""
+        return Texts(self)
+
     async def wait(self) -> AssistantMessage:
         """Wait for the whole answer. From here on nothing is buffered, so it cannot overflow.
 
@@ -211,7 +217,7 @@ class Turn:
         sent = self._sent
         plan = sent.plan if sent is not None else Plan()
         return TurnReport(
-            transport=sent.over.value if sent is not None else None,
+            transport=sent.over if sent is not None else None,
             attempts=self._recovery.dispatches,
             connection_reused=sent is not None and sent.reused,
             continued=plan.previous_response_id is not None,
@@ -241,7 +247,7 @@ class Turn:
             with self._timeline.scope() as scope:
                 self._body = await hooked(self._body, self._payload_hook)
             if scope.cancelled_caught:
-                self.fail(Expired("turn", self._timeouts.of("turn")))
+                self.fail(Expired("turn", self._timeouts.turn))
                 assert self._error is not None
                 raise self._error
         self._text = create_text(self._body)
@@ -348,7 +354,7 @@ class Turn:
             return
         self._timeline.stop("connect")
         if self._warm_up and connection.fresh:
-            self._actor.warm_up(connection, self._body, text, self._timeouts.of("warm_up"))
+            self._actor.warm_up(connection, self._body, text, self._timeouts.warm_up)
             self._warm_up = False  # once per turn: a warm-up that kills its connection must not do so again
         if connection.warming is not None:
             await connection.warming.wait()
@@ -402,15 +408,15 @@ class Turn:
         await attempt.run(
             self._actor.http(),
             text,
-            connect=self._timeouts.of("connect"),
-            max_event_bytes=self._settings.limits.number("max_message_bytes"),
+            connect=self._timeouts.connect,
+            max_event_bytes=self._settings.limits.max_message_bytes,
         )
 
     @property
     def _common(self) -> dict[str, Any]:
         return {
             "endpoint": self._actor.endpoint,
-            "idle": self._timeouts.of("idle"),
+            "idle": self._timeouts.idle,
             "context": self.context,
             "text_format": self._text_format,
         }
@@ -424,7 +430,7 @@ class Turn:
         """Hold the lane until the rest of the abandoned response has passed, within the ``drain`` budget."""
         if self._abandoned is None:
             return
-        with trio.CancelScope(deadline=self._timeline.at("ended") + self._timeouts.of("drain")):
+        with trio.CancelScope(deadline=self._timeline.at("ended") + self._timeouts.drain):
             await self._abandoned.tail_gone.wait()
         self.cut_short()
 
@@ -561,7 +567,7 @@ class Turn:
         """End the turn with an error, unless it has ended."""
         if self._settled:
             return
-        wanted = isinstance(failure, Overflowed) or failure == Expired("turn", self._timeouts.of("turn"))
+        wanted = isinstance(failure, Overflowed) or failure == Expired("turn", self._timeouts.turn)
         error = to_error(failure)
         if isinstance(failure, Expired) and self._last_failure is not None:
             error.__cause__ = to_error(self._last_failure)  # what the time was spent on

@@ -21,10 +21,10 @@ server said in its own words is kept apart, in attributes such as `RequestReject
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
-from engine.values.reports import Delivery
+from engine.values.choices import Delivery
+from engine.values.problems import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,10 +35,8 @@ if TYPE_CHECKING:
 __all__ = [
     "AuthenticationFailed",
     "BufferOverflow",
-    "ConfigurationError",
     "ConnectFailed",
     "ConnectionLost",
-    "EngineError",
     "ProtocolViolation",
     "RateLimited",
     "RequestRejected",
@@ -47,40 +45,7 @@ __all__ = [
     "SessionClosed",
     "TurnError",
     "TurnTimeout",
-    "token",
 ]
-
-_TOKEN = re.compile(r"[A-Za-z0-9_.\-]{1,64}\Z")
-
-
-def token(value: object) -> str:
-    """Return ``value`` if it looks like an identifier, else a placeholder.
-
-    Servers choose their error codes, so a code goes into an exception text only when it cannot carry a sentence.
-    """
-    return value if isinstance(value, str) and _TOKEN.match(value) else "(not shown)"
-
-
-class EngineError(Exception):
-    """The root of every exception that this library raises on purpose."""
-
-
-class ConfigurationError(EngineError, ValueError):
-    """A value handed to the library is wrong; nothing was sent and no connection was made.
-
-    Attributes:
-        field: Which value, for example ``"timeouts.connect"`` or ``"base_url"``.
-    """
-
-    field: str
-
-    def __init__(self, field: str, problem: str = "is not valid") -> None:
-        super().__init__(field, problem)
-        self.field = field
-        self.problem = problem
-
-    def __str__(self) -> str:
-        return f"{self.field}: {self.problem}"
 
 
 class TurnError(EngineError):

@@ -5,13 +5,20 @@ Plain frozen values. Their reprs give sizes and never contents, so a traceback o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, Literal, Protocol, TypeAlias
+import importlib
+from collections.abc import Callable, Iterable, Mapping
+from os import PathLike
+from os.path import basename
+from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar
 
-from attrs import Attribute, field, frozen
-from attrs.validators import optional
+from attrs import field, frozen
+from typing_extensions import TypeForm
 
-from engine.values.errors import ConfigurationError
+from engine.values.checks import check_instances, listed, mapping, name, one_of, optional, string, wrong_type
+from engine.values.media import data_url, file_type, image_type, read_bytes
+from engine.values.problems import ConfigurationError
+from engine.values.shown import size_only
+from engine.values.usage import Usage
 
 __all__ = [
     "AnyTool",
@@ -31,65 +38,23 @@ __all__ = [
     "Tool",
     "ToolCall",
     "ToolResult",
-    "Usage",
     "UserBlock",
     "UserMessage",
 ]
 
+_T = TypeVar("_T")
+
 StopReason: TypeAlias = Literal["stop", "length", "tool_use"]
 
-
-def size_only(value: Any) -> str:
-    """Stand in for a value in a repr: how much of it there is, nothing of what it says."""
-    if value is None:
-        return "None"
-    return f"<{len(value)}>"
-
-
-def _listed(given: Any, where: str, wanted: str) -> tuple[Any, ...]:
-    """Take a collection as a tuple. Strings and mappings are collections too, of what nobody means here."""
-    if isinstance(given, Iterable) and not isinstance(given, (str, bytes, Mapping)):
-        return tuple(given)
-    raise ConfigurationError(where, f"is a {type(given).__name__}, not a sequence of {wanted}")
+_kind = one_of("function", "custom")
 
 
 def _annotations(given: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
-    return _listed(given, "text annotations", "mappings")
+    return listed(given, "text annotations", "mappings")
 
 
 def _logprobs(given: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
-    return _listed(given, "text logprobs", "mappings")
-
-
-def _where(instance: object, attribute: Attribute[Any]) -> str:
-    return f"{type(instance).__name__}.{attribute.name}"
-
-
-def _string(instance: object, attribute: Attribute[Any], value: str) -> None:
-    if not isinstance(value, str):
-        raise ConfigurationError(_where(instance, attribute), f"is a {type(value).__name__}, not a string")
-
-
-def _name(instance: object, attribute: Attribute[Any], value: str) -> None:
-    _string(instance, attribute, value)
-    if not value:
-        raise ConfigurationError(_where(instance, attribute), "is empty")
-
-
-def _call_id(instance: object, attribute: Attribute[Any], value: str) -> None:
-    _name(instance, attribute, value)
-    if not value.strip():
-        raise ConfigurationError(_where(instance, attribute), "is blank")
-
-
-def _call_kind(instance: object, attribute: Attribute[Any], value: str) -> None:
-    if value not in ("function", "custom"):
-        raise ConfigurationError(_where(instance, attribute), 'must be "function" or "custom"')
-
-
-def _mapping(instance: object, attribute: Attribute[Any], value: Mapping[str, Any]) -> None:
-    if not isinstance(value, Mapping):
-        raise ConfigurationError(_where(instance, attribute), f"is a {type(value).__name__}, not a mapping")
+    return listed(given, "text logprobs", "mappings")
 
 
 @frozen
@@ -105,12 +70,12 @@ class Text:
         extra: What else that item said, under its wire names (``agent``, …); sent back unchanged.
     """
 
-    text: str = field(repr=size_only, validator=_string)
+    text: str = field(repr=size_only, validator=string)
     phase: str | None = None
     item_id: str | None = None
     annotations: tuple[Mapping[str, Any], ...] = field(default=(), converter=_annotations, repr=size_only)
     logprobs: tuple[Mapping[str, Any], ...] = field(default=(), converter=_logprobs, kw_only=True, repr=size_only)
-    extra: Mapping[str, Any] = field(factory=dict, kw_only=True, hash=False, repr=size_only, validator=_mapping)
+    extra: Mapping[str, Any] = field(factory=dict, kw_only=True, hash=False, repr=size_only, validator=mapping)
 
 
 @frozen
@@ -124,9 +89,9 @@ class Thinking:
         extra: What else the item said, under its wire names (``agent``, …); sent back unchanged.
     """
 
-    text: str = field(repr=size_only, validator=_string)
-    signature: str | None = field(default=None, repr=size_only, validator=optional(_string))
-    extra: Mapping[str, Any] = field(factory=dict, kw_only=True, hash=False, repr=size_only, validator=_mapping)
+    text: str = field(repr=size_only, validator=string)
+    signature: str | None = field(default=None, repr=size_only, validator=optional(string))
+    extra: Mapping[str, Any] = field(factory=dict, kw_only=True, hash=False, repr=size_only, validator=mapping)
 
 
 @frozen
@@ -143,12 +108,12 @@ class ToolCall:
         extra: What else the item said, under its wire names (``namespace``, ``caller``, …); sent back unchanged.
     """
 
-    id: str = field(validator=_name)
-    name: str = field(validator=_name)
-    arguments: Mapping[str, Any] = field(factory=dict, repr=size_only, validator=_mapping)
-    raw_arguments: str = field(default="", repr=size_only, validator=_string)
-    kind: Literal["function", "custom"] = field(default="function", validator=_call_kind)
-    extra: Mapping[str, Any] = field(factory=dict, kw_only=True, hash=False, repr=size_only, validator=_mapping)
+    id: str = field(validator=name)
+    name: str = field(validator=name)
+    arguments: Mapping[str, Any] = field(factory=dict, repr=size_only, validator=mapping)
+    raw_arguments: str = field(default="", repr=size_only, validator=string)
+    kind: Literal["function", "custom"] = field(default="function", validator=_kind)
+    extra: Mapping[str, Any] = field(factory=dict, kw_only=True, hash=False, repr=size_only, validator=mapping)
 
     def __attrs_post_init__(self) -> None:
         if not self.call_id.strip():
@@ -176,10 +141,10 @@ class Refusal:
         extra: What else that item said, under its wire names (``agent``, …); sent back unchanged.
     """
 
-    refusal: str = field(repr=size_only, validator=_string)
+    refusal: str = field(repr=size_only, validator=string)
     item_id: str | None = None
     phase: str | None = None
-    extra: Mapping[str, Any] = field(factory=dict, kw_only=True, hash=False, repr=size_only, validator=_mapping)
+    extra: Mapping[str, Any] = field(factory=dict, kw_only=True, hash=False, repr=size_only, validator=mapping)
 
 
 @frozen
@@ -190,7 +155,7 @@ class OutputItem:
         item: The item as the server sent it.
     """
 
-    item: Mapping[str, Any] = field(repr=False, validator=_mapping)
+    item: Mapping[str, Any] = field(repr=size_only, validator=mapping)
 
     @property
     def type(self) -> str:
@@ -208,13 +173,37 @@ class Image:
         detail: ``"low"``, ``"high"``, ``"auto"`` or ``"original"``.
     """
 
-    url: str | None = field(default=None, repr=size_only, validator=optional(_name))
-    file_id: str | None = field(default=None, validator=optional(_name))
-    detail: str = field(default="auto", validator=_name)
+    url: str | None = field(default=None, repr=size_only, validator=optional(name))
+    file_id: str | None = field(default=None, validator=optional(name))
+    detail: str = field(default="auto", validator=name)
 
     def __attrs_post_init__(self) -> None:
         if (self.url is None) == (self.file_id is None):
             raise ConfigurationError("image", "give exactly one of url and file_id")
+
+    @classmethod
+    def from_bytes(cls, data: bytes, media_type: str | None = None, *, detail: str = "auto") -> Image:
+        """Make an image of the bytes of a file.
+
+        Args:
+            data: The file's bytes: PNG, JPEG, GIF or WebP, as far as servers go.
+            media_type: Such as ``"image/png"``; told from the bytes where it is not given.
+            detail: See `Image`.
+
+        Raises:
+            ConfigurationError: there are no bytes, or they are of no kind that is known here.
+        """
+        return cls(data_url(data, media_type or image_type(data, "image"), "image"), detail=detail)
+
+    @classmethod
+    def from_path(cls, path: str | PathLike[str], media_type: str | None = None, *, detail: str = "auto") -> Image:
+        """Make an image of a file, which is read at once and in this thread.
+
+        Raises:
+            ConfigurationError: see `from_bytes`.
+            OSError: the file cannot be read.
+        """
+        return cls.from_bytes(read_bytes(path), media_type, detail=detail)
 
 
 @frozen
@@ -228,14 +217,38 @@ class File:
         filename: Its name; the server wants one with ``data``.
     """
 
-    file_id: str | None = field(default=None, validator=optional(_name))
-    url: str | None = field(default=None, repr=size_only, validator=optional(_name))
-    data: str | None = field(default=None, repr=size_only, validator=optional(_name))
-    filename: str | None = field(default=None, repr=size_only, validator=optional(_name))
+    file_id: str | None = field(default=None, validator=optional(name))
+    url: str | None = field(default=None, repr=size_only, validator=optional(name))
+    data: str | None = field(default=None, repr=size_only, validator=optional(name))
+    filename: str | None = field(default=None, repr=size_only, validator=optional(name))
 
     def __attrs_post_init__(self) -> None:
         if sum(source is not None for source in (self.file_id, self.url, self.data)) != 1:
             raise ConfigurationError("file", "give exactly one of file_id, url and data")
+
+    @classmethod
+    def from_bytes(cls, data: bytes, filename: str, media_type: str | None = None) -> File:
+        """Make a document of the bytes of a file.
+
+        Args:
+            data: The file's bytes.
+            filename: Its name, which servers want; the last part of a path is enough.
+            media_type: Such as ``"application/pdf"``; told from the name where it is not given.
+
+        Raises:
+            ConfigurationError: there are no bytes, or there is no name.
+        """
+        return cls(data=data_url(data, media_type or file_type(filename, "file"), "file"), filename=filename)
+
+    @classmethod
+    def from_path(cls, path: str | PathLike[str], media_type: str | None = None) -> File:
+        """Make a document of a file, which is read at once and in this thread.
+
+        Raises:
+            ConfigurationError: see `from_bytes`.
+            OSError: the file cannot be read.
+        """
+        return cls.from_bytes(read_bytes(path), basename(path), media_type)
 
 
 # Items that a response holds where the server itself ran what a program of the model's called.
@@ -245,39 +258,18 @@ AssistantBlock: TypeAlias = Text | Thinking | ToolCall | Refusal | OutputItem
 UserBlock: TypeAlias = Text | Image | File
 
 
-@frozen
-class Usage:
-    """Tokens as the server counted them; None for what it did not report, never zero in its place.
-
-    Attributes:
-        input_tokens: All input tokens, cached ones included.
-        output_tokens: All output tokens, reasoning ones included.
-        total_tokens: Their sum as the server gives it, else computed when both parts are known.
-        cached_tokens: Input tokens read from the prompt cache.
-        cache_write_tokens: Input tokens written to the prompt cache.
-        reasoning_tokens: Output tokens spent on reasoning.
-    """
-
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    total_tokens: int | None = None
-    cached_tokens: int | None = None
-    cache_write_tokens: int | None = None
-    reasoning_tokens: int | None = None
-
-
 def _assistant_blocks(content: str | Iterable[AssistantBlock]) -> tuple[AssistantBlock, ...]:
     if isinstance(content, str):
         return (Text(content),) if content else ()
-    return _listed(content, "assistant message content", "blocks")
+    return listed(content, "assistant message content", "blocks")
 
 
 def _tools(given: Iterable[AnyTool]) -> tuple[AnyTool, ...]:
-    return _listed(given, "context tools", "tools")
+    return listed(given, "context tools", "tools")
 
 
 def _messages(given: Iterable[Message]) -> tuple[Message, ...]:
-    return _listed(given, "context messages", "messages")
+    return listed(given, "context messages", "messages")
 
 
 def _user_blocks(content: str | UserBlock | Iterable[UserBlock]) -> tuple[UserBlock, ...]:
@@ -285,18 +277,11 @@ def _user_blocks(content: str | UserBlock | Iterable[UserBlock]) -> tuple[UserBl
         return (Text(content),)
     if isinstance(content, (Text, Image, File)):
         return (content,)
-    return _listed(content, "content", "blocks")
+    return listed(content, "content", "blocks")
 
 
 def _bare_call_id(given: str) -> str:
     return given.partition("|")[0] if isinstance(given, str) else given
-
-
-def _check_blocks(where: str, blocks: Sequence[object], allowed: tuple[type, ...]) -> None:
-    for number, block in enumerate(blocks):
-        if not isinstance(block, allowed):
-            names = ", ".join(kind.__name__ for kind in allowed)
-            raise ConfigurationError(f"{where}[{number}]", f"is a {type(block).__name__}, not one of {names}")
 
 
 @frozen
@@ -310,14 +295,14 @@ class UserMessage:
     content: tuple[UserBlock, ...] = field(converter=_user_blocks, repr=size_only)
 
     def __attrs_post_init__(self) -> None:
-        _check_blocks("user message content", self.content, (Text, Image, File))
+        check_instances("user message content", self.content, (Text, Image, File))
 
 
 @frozen
 class DeveloperMessage:
     """What the application says to the model, with more weight than the user's words."""
 
-    text: str = field(repr=size_only, validator=_string)
+    text: str = field(repr=size_only, validator=string)
 
 
 @frozen
@@ -333,14 +318,19 @@ class ToolResult:
             given: they are taken from the call, where the context holds it. None leaves one out.
     """
 
-    call_id: str = field(converter=_bare_call_id, validator=_call_id)
+    call_id: str = field(converter=_bare_call_id, validator=name)
     content: tuple[UserBlock, ...] = field(converter=_user_blocks, repr=size_only)
     is_error: bool = False
-    kind: Literal["function", "custom"] = field(default="function", validator=_call_kind)
-    extra: Mapping[str, Any] = field(factory=dict, kw_only=True, hash=False, repr=size_only, validator=_mapping)
+    kind: Literal["function", "custom"] = field(default="function", validator=_kind)
+    extra: Mapping[str, Any] = field(factory=dict, kw_only=True, hash=False, repr=size_only, validator=mapping)
 
     def __attrs_post_init__(self) -> None:
-        _check_blocks("tool result content", self.content, (Text, Image, File))
+        check_instances("tool result content", self.content, (Text, Image, File))
+
+    @property
+    def text(self) -> str:
+        """Its texts, one after the other."""
+        return "".join(block.text for block in self.content if isinstance(block, Text))
 
 
 @frozen
@@ -368,13 +358,28 @@ class AssistantMessage:
     parsed: Any = field(default=None, kw_only=True, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
-        _check_blocks("assistant message content", self.content, (Text, Thinking, ToolCall, Refusal, OutputItem))
+        check_instances("assistant message content", self.content, (Text, Thinking, ToolCall, Refusal, OutputItem))
 
     def _kept_texts(self) -> list[Text]:
         """The texts that make up the answer: final ones if the model marked any, else those without a phase."""
         texts = [block for block in self.content if isinstance(block, Text)]
         final = [block for block in texts if block.phase == "final_answer" and block.text]
         return final or [block for block in texts if block.phase is None]
+
+    def parsed_as(self, kind: TypeForm[_T]) -> _T:
+        """Return the answer as a value of a type: whatever `engine.TurnOptions.text_format` takes.
+
+        Where the answer has several texts, it is the last one that fits.
+
+        Raises:
+            ValueError: no text of it fits. The exception quotes nothing of them.
+            ConfigurationError: the type has no schema.
+        """
+        # Reading values is a matter of schemas, which are built on messages, not the other way round.
+        reading = importlib.import_module("engine.schemas.answer_format")
+        texts = [block.text for block in self._kept_texts()]
+        value: _T = reading.parse_last(kind, texts if len(texts) == 1 else [*texts, self.text])
+        return value
 
     @property
     def text(self) -> str:
@@ -432,9 +437,9 @@ class Tool:
         strict: Whether the model's arguments must satisfy the schema exactly; None leaves it to the server.
     """
 
-    name: str = field(validator=_name)
-    description: str | None = field(default=None, repr=size_only, validator=optional(_string))
-    parameters: Mapping[str, Any] = field(factory=dict, repr=size_only, validator=_mapping)
+    name: str = field(validator=name)
+    description: str | None = field(default=None, repr=size_only, validator=optional(string))
+    parameters: Mapping[str, Any] = field(factory=dict, repr=size_only, validator=mapping)
     strict: bool | None = None
 
 
@@ -447,14 +452,14 @@ class DescribedTool(Protocol):
         ...
 
 
-AnyTool: TypeAlias = Tool | DescribedTool | Mapping[str, Any]
+AnyTool: TypeAlias = Tool | DescribedTool | Mapping[str, Any] | Callable[..., Any]
 
 
 def _check_tools(tools: Iterable[object]) -> None:
     for number, tool in enumerate(tools):
-        if not isinstance(tool, (Tool, Mapping)) and not isinstance(getattr(tool, "tool", None), Tool):
-            problem = f"is a {type(tool).__name__}, not one of Tool, FunctionTool, Mapping"
-            raise ConfigurationError(f"context tools[{number}]", problem)
+        described = isinstance(tool, (Tool, Mapping)) or isinstance(getattr(tool, "tool", None), Tool)
+        if not described and (not callable(tool) or isinstance(tool, type)):
+            raise wrong_type(f"context tools[{number}]", tool, "a tool or a function")
 
 
 @frozen
@@ -464,16 +469,18 @@ class Context:
     Attributes:
         messages: The conversation so far, oldest first.
         instructions: What holds for the whole conversation; sent again with every request.
-        tools: What the model may call: `engine.FunctionTool` and whatever else has a `Tool` as its ``tool``, plain
-            `Tool` records, or mappings in wire form for hosted and custom tools.
+        tools: What the model may call: functions, `engine.FunctionTool` and whatever else has a `Tool` as its ``tool``,
+            plain `Tool` records, or mappings in wire form for hosted and custom tools.
     """
 
     messages: tuple[Message, ...] = field(default=(), converter=_messages, repr=size_only)
-    instructions: str | None = field(default=None, kw_only=True, validator=optional(_string), repr=size_only)
+    instructions: str | None = field(default=None, kw_only=True, validator=optional(string), repr=size_only)
     tools: tuple[AnyTool, ...] = field(default=(), kw_only=True, converter=_tools, repr=size_only)
 
     def __attrs_post_init__(self) -> None:
-        _check_blocks("context messages", self.messages, (UserMessage, DeveloperMessage, AssistantMessage, ToolResult))
+        check_instances(
+            "context messages", self.messages, (UserMessage, DeveloperMessage, AssistantMessage, ToolResult)
+        )
         _check_tools(self.tools)
 
     @classmethod

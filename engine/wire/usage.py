@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from engine.values.messages import Usage
+from engine.values.usage import Usage
 
 __all__ = ["usage_from"]
 

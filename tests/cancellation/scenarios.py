@@ -10,7 +10,7 @@ from stepping import Scenario, World, ask_once, nothing
 
 import engine
 from engine import OnCancel, Transport
-from engine.simulator import Error, HangUp, Refusal
+from engine.simulator import Error, HangUp, Reject
 
 __all__ = [
     "ALL",
@@ -162,7 +162,7 @@ async def _leave_over_http(world: World) -> None:
 
 async def _fall_back(world: World) -> None:
     """A turn that finds no WebSocket and goes over HTTP."""
-    world.sim.handshakes.append(Refusal(503))
+    world.sim.handshakes.append(Reject(503))
     world.arm()
     await world.ask()
 

@@ -39,7 +39,7 @@ from hypothesis import HealthCheck, Phase, given, settings, strategies
 from invariants import Held, contained
 
 import engine
-from engine.simulator import Call, Created, Gate, InProgress, Mute, Say, Simulator, Stall, TextDelta, open_simulator
+from engine.simulator import Call, Created, Gate, InProgress, Mute, Say, SayDelta, Simulator, Stall, open_simulator
 from engine.transport.dial import TcpDialer
 
 __all__ = [
@@ -304,7 +304,7 @@ class _Repeating:
         if text.startswith("freeze"):
             return [Created(), Say(text), Mute(frozen=True), Stall()]
         if text in self.gates:
-            return [Created(), TextDelta(text[:4]), Gate(self.gates[text]), TextDelta(text[4:])]
+            return [Created(), SayDelta(text[:4]), Gate(self.gates[text]), SayDelta(text[4:])]
         return [Created(), InProgress(), Say(text, size=4, pause=self.pause)]
 
 

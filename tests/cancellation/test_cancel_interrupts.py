@@ -19,6 +19,8 @@ from stepping import Scenario, instructions, interrupt, repeatable, signal_place
 import engine
 from engine import OnCancel, simulator
 
+pytestmark = pytest.mark.slow
+
 PLACE_STRIDE = 16
 IN_THE_MAIN_TASK = (
     scenarios.ASK,
@@ -95,7 +97,7 @@ class Striking(engine.Instrument):
 def test_an_interrupt_while_a_batch_ends_its_connection_comes_out(attempt: int) -> None:
     """The batch may have been handed on by trio-websocket's reader, which is then cancelled."""
     limit = simulator.Error(code="websocket_connection_limit_reached", message="It is over.")
-    script = simulator.Script([[simulator.Created(), simulator.TextDelta("a"), simulator.Delay(1), limit]])
+    script = simulator.Script([[simulator.Created(), simulator.SayDelta("a"), simulator.Delay(1), limit]])
 
     async def main() -> None:
         async with (

@@ -11,6 +11,8 @@ from stepping import Network, Scenario, instructions, interrupt, signal_places, 
 
 from engine import OnCancel
 
+pytestmark = pytest.mark.slow
+
 POINTS = (1, 2, 4, 7, 12, 20, 34, 58)
 """Denser at the beginning, where each step is another stage of connecting."""
 

@@ -8,6 +8,8 @@ from stepping import Scenario, repeatable, sweep
 
 from engine import OnCancel
 
+pytestmark = pytest.mark.slow
+
 CASES = [(scenario, policy) for scenario in scenarios.ALL for policy in scenario.policies]
 
 

@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from engine.cli import main
-from engine.simulator import Error, Failed, Refuse, Reply, Say, Script, Simulator, Think
-from engine.simulator.script import Completed, Incomplete
+from engine.simulator import Answer, Completed, Error, Failed, Incomplete, Refuse, Say, Script, Simulator, Think
 
 KEY = "sk-not-to-be-shown"
 NOTICE = "the built-in simulator answers"
@@ -167,8 +166,8 @@ def test_an_unusable_key_is_not_shown(run: Run) -> None:
     assert one_error(run("ask", "hi", key=KEY + "\n")).startswith("Error: api_key: holds a line break")
 
 
-def test_nobody_listens(run: Run) -> None:
-    assert "ConnectFailed" in one_error(run("ask", "hi", "--base-url", "http://127.0.0.1:1/v1"))
+def test_nobody_listens(run: Run, closed_port: int) -> None:
+    assert "ConnectFailed" in one_error(run("ask", "hi", "--base-url", f"http://127.0.0.1:{closed_port}/v1"))
 
 
 @pytest.mark.parametrize(("given", "taken"), [("sse", "sse"), ("websocket", "websocket"), ("auto", "websocket")])
@@ -275,7 +274,7 @@ def test_chat_ends_with_its_input(run: Run) -> None:
 
 
 def test_chat_over_a_pipe_ends_at_a_failure(run: Run, simulated: Callable[..., Simulator]) -> None:
-    simulator = simulated(brain=Script([Reply("fine"), [Error(400, "invalid_value", "no")], Reply("never")]))
+    simulator = simulated(brain=Script([Answer("fine"), [Error(400, "invalid_value", "no")], Answer("never")]))
     result = run("chat", "--base-url", simulator.base_url, stdin="a\nb\nc\n", key=KEY)
     assert result.out == "fine\n"
     assert "RequestRejected" in one_error(result)
@@ -293,5 +292,5 @@ def test_chat_takes_the_options_of_ask(run: Run) -> None:
 
 def test_a_port_that_is_taken(run: Run, simulated: Callable[..., Simulator]) -> None:
     port = simulated().port
-    error = one_error(run("simulate", "--port", str(port)))
+    error = one_error(run("simulate", "--port", str(port)), 3)
     assert error == f"Error: cannot listen on 127.0.0.1 port {port}: Address already in use"

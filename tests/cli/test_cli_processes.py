@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from engine.simulator import Created, Error, Reply, Script, Simulator, Stall, TextDelta
+from engine.simulator import Answer, Created, Error, SayDelta, Script, Simulator, Stall
 
 KEY = "sk-not-to-be-shown"
 PATIENCE = 30.0
@@ -72,7 +72,7 @@ def test_interrupted_while_connecting(start: Callable[..., Any], mute: socket.so
 
 
 def test_interrupted_while_streaming(start: Callable[..., Any], simulated: Callable[..., Simulator]) -> None:
-    simulator = simulated(brain=Script([[Created(), TextDelta("so far"), Stall()]]))
+    simulator = simulated(brain=Script([[Created(), SayDelta("so far"), Stall()]]))
     process = start("ask", "hi", "--base-url", simulator.base_url, key=KEY)
     process.wait_for(b"so far")
     process.interrupt()
@@ -115,7 +115,7 @@ def test_interrupted_simulator(start: Callable[..., Any]) -> None:
     process = start("simulate")
     process.wait_for(b"Ctrl-C.\n")
     process.interrupt()
-    assert process.end() == 130
+    assert process.end() == 0
     assert said_aside(process) == []
 
 
@@ -167,7 +167,7 @@ def test_a_pipe_gets_what_the_model_wrote(start: Callable[..., Any]) -> None:
 
 
 def test_a_person_can_go_on_after_a_failure(start: Callable[..., Any], simulated: Callable[..., Simulator]) -> None:
-    simulator = simulated(brain=Script([[Error(400, "invalid_value", "no")], Reply("better")]))
+    simulator = simulated(brain=Script([[Error(400, "invalid_value", "no")], Answer("better")]))
     with terminal() as (ours, theirs):
         process = start("chat", "--base-url", simulator.base_url, key=KEY, stdin=theirs, stdout=theirs, stderr=theirs)
         read_until(ours, b"> ")
@@ -192,14 +192,14 @@ def test_another_process_asks_the_simulator(start: Callable[..., Any]) -> None:
     asking = start("ask", "What is 20+22?", "--base-url", base_url, "--model", "m1", key=KEY)
     assert asking.end() == 0
     assert (asking.stdout, asking.stderr) == (b"42\n", b"")
-    server.wait_for(b"request 0 on connection 0, websocket, m1, ")
-    server.wait_for(b"completed, ")
+    server.wait_for(b"request number=0 connection=0 transport=websocket model=m1 ")
+    server.wait_for(b"status=completed ")
 
     refused = start("ask", "hi", "--base-url", base_url)
     assert refused.end() == 1
-    server.wait_for(b"connection 1: upgrade refused with 401\n")
+    server.wait_for(b"refused connection=1 status=401\n")
 
     server.interrupt()
-    assert server.end() == 130
+    assert server.end() == 0
     assert b"20+22" not in server.stdout
     assert KEY.encode() not in server.stdout

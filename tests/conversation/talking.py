@@ -1,25 +1,14 @@
-"""What the tests of conversations share: a session to a scripted server, tools, and a look at what the server got."""
+"""What the tests of conversations share: tools, and a look at what the server got."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Any
 
-import engine
 from engine.schemas.function_tool import FunctionTool
-from engine.simulator import Simulator, open_simulator
+from engine.simulator import Simulator
 
-__all__ = ["answers", "outputs", "session_to", "tool"]
-
-
-@asynccontextmanager
-async def session_to(brain: Any = None, **options: Any) -> AsyncIterator[tuple[engine.Session, Simulator]]:
-    async with open_simulator(in_memory=True, brain=brain) as sim:
-        options.setdefault("model", "gpt-test")
-        async with engine.open_session(sim.endpoint, dialer=sim.dialer, **options) as session:
-            yield session, sim
-        assert sim.errors == []
+__all__ = ["answers", "outputs", "tool"]
 
 
 def tool(function: Callable[..., Any], *, timeout: float | None = None) -> FunctionTool:

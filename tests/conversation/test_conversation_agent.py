@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import attrs
-from talking import session_to, tool
+from sessions import session_to
+from talking import tool
 from trio.testing import MockClock
 
 import engine
-from engine.simulator import Asked, Call, Reply, Say
+from engine.simulator import Answer, Asked, Call, Say
 
 TURNS = 30
 
@@ -22,7 +23,7 @@ def _worker(asked: Asked) -> list[Any]:
     number = asked.last_user_text.split()[-1]
     said = sum(item.get("type") == "message" and item.get("role") == "assistant" for item in asked.items)
     if int(number) % 5 == 4:
-        return list(Reply(f"No work today, I have spoken {said} times."))
+        return list(Answer(f"No work today, I have spoken {said} times."))
     calls = [Call("add", {"left": int(number), "right": step}) for step in range(1 + int(number) % 3)]
     return [Say("Let me add."), *calls]
 

@@ -16,6 +16,8 @@ from talking import tool
 import engine
 from engine.simulator import Asked, Call, Created, Say, open_simulator
 
+pytestmark = pytest.mark.slow
+
 
 class _Working:
     """Calls two tools for a prompt that asks for work, then tells what they gave; repeats every other prompt."""
@@ -124,7 +126,6 @@ def _sweep(policy: engine.OnCancel, way: Any, blow: str, stride: int) -> int:
     raise AssertionError
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     ("policy", "way", "blow", "stride"),
     [

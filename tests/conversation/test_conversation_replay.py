@@ -8,11 +8,11 @@ import pytest
 from openai.types.beta.beta_response_output_item import BetaResponseOutputItem
 from openai.types.responses import ResponseOutputItem
 from openai_samples import fields, instance, members
-from talking import session_to
+from sessions import session_to
 from trio.testing import MockClock
 
 import engine
-from engine.simulator import Call, OutputItem, Reply, Say, Script, Think
+from engine.simulator import Answer, Call, RawItem, Say, Script, Think
 from engine.transcript import from_json, to_json
 
 IDS = {"message": "msg_1", "reasoning": "rs_1", "function_call": "fc_1", "custom_tool_call": "ctc_1"}
@@ -77,7 +77,7 @@ def test_the_classes_are_those_of_the_reference() -> None:
 @pytest.mark.parametrize(("cls", "full"), SAMPLES)
 async def test_an_item_goes_back_whole(autojump_clock: MockClock, cls: Any, full: bool, stored: bool) -> None:
     output = sampled(cls, full=full)
-    script = Script([[*map(OutputItem, output), Say("so")], Reply("two"), Reply("three")])
+    script = Script([[*map(RawItem, output), Say("so")], Answer("two"), Answer("three")])
     options = engine.TurnOptions(store=stored)
     async with session_to(script) as (session, sim):
         question = engine.UserMessage("hi")
@@ -111,7 +111,7 @@ async def test_an_item_goes_back_whole(autojump_clock: MockClock, cls: Any, full
 async def test_ids_of_what_was_never_kept_are_not_sent_to_a_server_that_keeps_things(
     autojump_clock: MockClock,
 ) -> None:
-    turns = [[Think("why"), Say("one"), Call("f")], [Think("how"), Say("two"), Call("f")], Reply("three")]
+    turns = [[Think("why"), Say("one"), Call("f")], [Think("how"), Say("two"), Call("f")], Answer("three")]
     async with session_to(Script(turns)) as (session, sim):
         messages: list[Any] = [engine.UserMessage("hi")]
         for stored in (False, True, True):

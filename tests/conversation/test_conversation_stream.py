@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 import trio
-from talking import outputs, session_to, tool
+from sessions import session_to
+from talking import outputs, tool
 from trio.testing import MockClock
 
 import engine
-from engine.simulator import Abort, Call, Created, Delay, Error, Reply, Say, Script
+from engine.simulator import Abort, Answer, Call, Created, Delay, Error, Say, Script
 
 
 def work() -> str:
@@ -18,7 +19,7 @@ def work() -> str:
 
 
 async def test_the_events_of_every_round_come_in_order(autojump_clock: MockClock) -> None:
-    brain = Script([[Say("Let me see."), Call("work")], Reply("Done it.")])
+    brain = Script([[Say("Let me see."), Call("work")], Answer("Done it.")])
     async with session_to(brain) as (session, sim):
         chat = session.conversation(tools=[tool(work)])
         async with chat.stream("go") as reply:
@@ -43,7 +44,7 @@ async def test_tools_run_after_the_end_of_their_response_was_seen(autojump_clock
         ran.append("look")
         return "done"
 
-    async with session_to(Script([[Call("look")], Reply("Done it.")])) as (session, _):
+    async with session_to(Script([[Call("look")], Answer("Done it.")])) as (session, _):
         chat = session.conversation(tools=[tool(look)])
         async with chat.stream("go") as reply:
             async for event in reply:
@@ -57,7 +58,7 @@ async def test_tools_run_after_the_end_of_their_response_was_seen(autojump_clock
 
 @pytest.mark.parametrize("at", ["text", "tool_use", "stop"])
 async def test_a_reply_can_be_left_at_any_event(at: str, autojump_clock: MockClock) -> None:
-    brain = Script([[Say("Let me see."), Call("work")], Reply("Done it."), Reply("next")])
+    brain = Script([[Say("Let me see."), Call("work")], Answer("Done it."), Answer("next")])
     async with session_to(brain) as (session, _):
         chat = session.conversation(tools=[tool(work)])
         async with chat.stream("go") as reply:
@@ -75,7 +76,7 @@ async def test_a_reply_can_be_left_at_any_event(at: str, autojump_clock: MockClo
 
 
 async def test_an_error_comes_after_the_events_before_it_and_again(autojump_clock: MockClock) -> None:
-    brain = Script([[Call("work")], [Created(), Say("half"), Abort()], Reply("next")])
+    brain = Script([[Call("work")], [Created(), Say("half"), Abort()], Answer("next")])
     async with session_to(brain) as (session, _):
         chat = session.conversation(tools=[tool(work)])
         text = ""
@@ -114,7 +115,7 @@ async def test_a_refusal_before_any_event(autojump_clock: MockClock) -> None:
 
 
 async def test_cancelling_between_events_loses_none(autojump_clock: MockClock) -> None:
-    brain = Script([[Say("a b c d e f", pause=1), Call("work")], Reply("g h i", pause=1)])
+    brain = Script([[Say("a b c d e f", pause=1), Call("work")], Answer("g h i", pause=1)])
     async with session_to(brain) as (session, _):
         chat = session.conversation(tools=[tool(work)])
         events: list[Any] = []
@@ -135,7 +136,7 @@ async def test_a_reply_whose_tools_were_cancelled_is_over(autojump_clock: MockCl
         await trio.sleep(5)
         return "done"
 
-    async with session_to(Script([[Call("slow")], Reply("next")])) as (session, _):
+    async with session_to(Script([[Call("slow")], Answer("next")])) as (session, _):
         chat = session.conversation(tools=[tool(slow)])
         async with chat.stream("go") as reply:
             with trio.move_on_after(1) as scope:
@@ -160,7 +161,7 @@ async def test_a_round_that_is_told_of_is_kept_whatever_becomes_of_the_telling(
         told.append(len(done.results))
         await trio.sleep(5)
 
-    async with session_to(Script([[Call("work")], Reply("Done it.")])) as (session, _):
+    async with session_to(Script([[Call("work")], Answer("Done it.")])) as (session, _):
         chat = session.conversation(tools=[tool(work)], on_round=tell)
         async with chat.stream("go") as reply:
             with trio.move_on_after(6 if last else 1) as scope:
@@ -189,7 +190,7 @@ async def test_an_exception_of_on_round_passes_through(autojump_clock: MockClock
 
 
 async def test_a_reply_is_used_as_it_should_be(autojump_clock: MockClock) -> None:
-    async with session_to(Script([[Created(), Delay(5), Say("a b c")], Reply("next")])) as (session, _):
+    async with session_to(Script([[Created(), Delay(5), Say("a b c")], Answer("next")])) as (session, _):
         chat = session.conversation()
         with pytest.raises(engine.ConfigurationError):
             async with chat.stream([]):

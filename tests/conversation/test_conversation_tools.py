@@ -9,20 +9,21 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from talking import answers, outputs, session_to, tool
+from sessions import session_to
+from talking import answers, outputs, tool
 from trio.testing import MockClock
 
 import engine
-from engine.conversation.tool_loop import Toolbox
+from engine.conversation.toolbox import Toolbox
 from engine.simulator import (
+    Answer,
     Call,
     Created,
     CustomCall,
     Error,
     Incomplete,
-    OutputItem,
     Raw,
-    Reply,
+    RawItem,
     Say,
     Script,
 )
@@ -41,7 +42,7 @@ async def test_a_tool_is_run_and_its_output_answered(autojump_clock: MockClock) 
     def weather(place: str) -> str:
         return f"sunny in {place}"
 
-    brain = Script([[Call("weather", {"place": "Oslo"})], Reply("It is sunny in Oslo.")])
+    brain = Script([[Call("weather", {"place": "Oslo"})], Answer("It is sunny in Oslo.")])
     async with session_to(brain) as (session, sim):
         reply = await session.run("How is the weather?", [tool(weather)])
     assert reply.text == "It is sunny in Oslo."
@@ -68,7 +69,7 @@ async def test_calls_of_a_response_run_side_by_side_and_answer_in_their_order(au
         finished.append(seconds)
         return seconds
 
-    brain = Script([[Call("wait", {"seconds": seconds}) for seconds in (3, 1, 2)], Reply("done")])
+    brain = Script([[Call("wait", {"seconds": seconds}) for seconds in (3, 1, 2)], Answer("done")])
     async with session_to(brain) as (session, sim):
         started = trio.current_time()
         await session.run("go", [tool(wait)])
@@ -89,7 +90,7 @@ async def test_no_more_calls_run_at_once_than_allowed(limit: int, seconds: int, 
         running -= 1
         return "done"
 
-    async with session_to(Script([calls(*["work"] * 6), Reply("done")])) as (session, sim):
+    async with session_to(Script([calls(*["work"] * 6), Answer("done")])) as (session, sim):
         started = trio.current_time()
         await session.run("go", [tool(work)], max_concurrent_tools=limit)
         assert trio.current_time() - started == pytest.approx(seconds)
@@ -105,7 +106,7 @@ async def test_tools_run_only_when_the_response_is_complete(autojump_clock: Mock
         return "done"
 
     slow = [Created(), Call("work"), Say("and more", pause=5)]
-    async with session_to(Script([slow, Reply("done")])) as (session, sim):
+    async with session_to(Script([slow, Answer("done")])) as (session, sim):
         await session.run("go", [tool(work)])
         finished = sim.requests[0].finished_at
     assert finished is not None
@@ -122,7 +123,7 @@ async def test_tools_run_below_the_callers_task_and_in_its_context(autojump_cloc
         parents.append(nursery.parent_task)
         return user.get()
 
-    async with session_to(Script([calls("who"), Reply("done")])) as (session, sim):
+    async with session_to(Script([calls("who"), Answer("done")])) as (session, sim):
         user.set("ann")
         await session.run("go", [tool(who)])
     assert parents == [trio.lowlevel.current_task()]
@@ -135,7 +136,7 @@ async def test_many_rounds_share_one_connection(autojump_clock: MockClock) -> No
     def step(number: int) -> int:
         return number + 1
 
-    brain = Script([*([Call("step", {"number": number})] for number in range(5)), Reply("done")])
+    brain = Script([*([Call("step", {"number": number})] for number in range(5)), Answer("done")])
     async with session_to(brain) as (session, sim):
         reply = await session.run("go", [tool(step)], on_round=rounds.append)
     assert reply.text == "done"
@@ -152,7 +153,7 @@ async def test_context_tools_and_functions_are_offered_together(autojump_clock: 
         return "done"
 
     context = engine.Context([engine.UserMessage("go")], instructions="Be brief.", tools=[LOOK, {"type": "web_search"}])
-    async with session_to(Script([calls("work"), Reply("done")])) as (session, sim):
+    async with session_to(Script([calls("work"), Answer("done")])) as (session, sim):
         await session.run(context, [tool(work)])
     for request in sim.requests:
         assert request.body["instructions"] == "Be brief."
@@ -165,7 +166,7 @@ async def test_a_function_in_the_context_is_run_too(autojump_clock: MockClock) -
 
     function = tool(work)
     context = engine.Context([engine.UserMessage("go")], tools=[function])
-    async with session_to(Script([calls("work"), Reply("done")])) as (session, sim):
+    async with session_to(Script([calls("work"), Answer("done")])) as (session, sim):
         assert (await session.run(context, [function])).text == "done"
     assert [each["name"] for each in sim.requests[0].body["tools"]] == ["work"]
     assert outputs(sim) == ["done"]
@@ -176,7 +177,7 @@ async def test_a_function_serves_the_declaration_of_its_name(autojump_clock: Moc
         return f"ran {text}"
 
     context = engine.Context([engine.UserMessage("go")], tools=[{"type": "custom", "name": "shell"}])
-    async with session_to(Script([[CustomCall("shell", "ls -l")], Reply("done")])) as (session, sim):
+    async with session_to(Script([[CustomCall("shell", "ls -l")], Answer("done")])) as (session, sim):
         await session.run(context, [tool(shell)])
     assert sim.requests[0].body["tools"] == [{"type": "custom", "name": "shell"}]
     (answer,) = answers(sim)
@@ -199,10 +200,10 @@ async def test_a_demanded_call_is_demanded_once(autojump_clock: MockClock) -> No
         ("auto", "auto", "auto"),
     ]
     for choice, first, second in demands:
-        async with session_to(Script([calls("work"), Reply("done")])) as (session, sim):
+        async with session_to(Script([calls("work"), Answer("done")])) as (session, sim):
             await session.run("go", [tool(work)], engine.TurnOptions(tool_choice=choice))
         assert [request.body["tool_choice"] for request in sim.requests] == [first, second]
-    async with session_to(Script([calls("work"), Reply("done")])) as (session, sim):
+    async with session_to(Script([calls("work"), Answer("done")])) as (session, sim):
         await session.run("go", [tool(work)])
     assert all("tool_choice" not in request.body for request in sim.requests)
 
@@ -239,7 +240,7 @@ async def test_an_exception_becomes_an_output(error: Exception, output: str, aut
         return "fine"
 
     rounds: list[engine.Round] = []
-    async with session_to(Script([calls("fails", "works"), Reply("I see.")])) as (session, sim):
+    async with session_to(Script([calls("fails", "works"), Answer("I see.")])) as (session, sim):
         reply = await session.run("go", [tool(fails), tool(works)], on_round=rounds.append)
     assert reply.text == "I see."
     assert outputs(sim) == [output, "fine"]
@@ -250,7 +251,7 @@ async def test_a_long_complaint_is_cut(autojump_clock: MockClock) -> None:
     def fails() -> str:
         raise ValueError("x" * 100_000)
 
-    async with session_to(Script([calls("fails"), Reply("I see.")])) as (session, sim):
+    async with session_to(Script([calls("fails"), Answer("I see.")])) as (session, sim):
         await session.run("go", [tool(fails)])
     assert len(outputs(sim)[0]) < 2100
 
@@ -262,7 +263,7 @@ async def test_an_exception_of_a_tool_is_never_logged(
         raise ValueError("the secret")
 
     caplog.set_level(logging.DEBUG, logger="engine")
-    async with session_to(Script([calls("fails"), Reply("I see.")])) as (session, sim):
+    async with session_to(Script([calls("fails"), Answer("I see.")])) as (session, sim):
         await session.run("go", [tool(fails)])
     assert "the secret" in outputs(sim)[0]
     assert "the secret" not in caplog.text
@@ -293,7 +294,7 @@ async def test_outputs_that_no_request_could_carry_become_errors(
     autojump_clock: MockClock, said: int, sizes: dict[str, int], kept: str
 ) -> None:
     called = [Call(name, {"size": size}) for name, size in sizes.items()]
-    brain = Script([[Say("x" * said), *called], Reply("I see."), Reply("Again.")])
+    brain = Script([[Say("x" * said), *called], Answer("I see."), Answer("Again.")])
     limits = engine.Limits(max_request_bytes=LIMIT)
     async with session_to(brain, limits=limits, transport=engine.Transport.WEBSOCKET) as (session, sim):
         chat = session.conversation(tools=[sized(name) for name in sizes])
@@ -321,7 +322,7 @@ def texts(results: Any) -> list[str]:
 
 
 async def test_small_outputs_are_left_alone_where_it_is_not_they_that_are_too_large(autojump_clock: MockClock) -> None:
-    brain = Script([[Say("x" * LIMIT), Call("a", {"size": 1})], Reply("so")])
+    brain = Script([[Say("x" * LIMIT), Call("a", {"size": 1})], Answer("so")])
     limits = engine.Limits(max_request_bytes=LIMIT)
     async with session_to(brain, limits=limits, transport=engine.Transport.WEBSOCKET) as (session, sim):
         chat = session.conversation(tools=[sized("a")])
@@ -363,7 +364,7 @@ async def test_each_call_has_its_own_time(autojump_clock: MockClock) -> None:
             stopped.append("other")
 
     tools = [tool(patient, timeout=60), tool(hasty, timeout=1.5), tool(other)]
-    async with session_to(Script([calls("patient", "hasty", "other"), Reply("done")])) as (session, sim):
+    async with session_to(Script([calls("patient", "hasty", "other"), Answer("done")])) as (session, sim):
         started = trio.current_time()
         await session.run("go", tools, tool_timeout=5)
         assert trio.current_time() - started == pytest.approx(30)
@@ -380,7 +381,7 @@ async def test_a_calls_time_begins_when_it_runs(autojump_clock: MockClock) -> No
         await trio.sleep(1)
         return "done"
 
-    async with session_to(Script([calls("work", "work", "work"), Reply("done")])) as (session, sim):
+    async with session_to(Script([calls("work", "work", "work"), Answer("done")])) as (session, sim):
         await session.run("go", [tool(work)], tool_timeout=1.5, max_concurrent_tools=1)
     assert outputs(sim) == ["done"] * 3
 
@@ -391,7 +392,7 @@ async def test_a_tools_own_scopes_are_its_own(autojump_clock: MockClock) -> None
             await trio.sleep_forever()
         return f"gave up: {scope.cancelled_caught}"
 
-    async with session_to(Script([calls("work"), Reply("done")])) as (session, sim):
+    async with session_to(Script([calls("work"), Answer("done")])) as (session, sim):
         await session.run("go", [tool(work)], tool_timeout=5)
     assert outputs(sim) == ["gave up: True"]
 
@@ -400,7 +401,7 @@ async def test_what_cannot_be_called_is_told_to_the_model(autojump_clock: MockCl
     def look(place: str) -> str:
         return f"nothing in {place}"
 
-    brain = Script([[Call("loook"), Call("look", {"plaice": "x"}), CustomCall("nook", "text")], Reply("I see.")])
+    brain = Script([[Call("loook"), Call("look", {"plaice": "x"}), CustomCall("nook", "text")], Answer("I see.")])
     async with session_to(brain) as (session, sim):
         assert (await session.run("go", [tool(look)])).text == "I see."
     unknown, misfit, custom = answers(sim)
@@ -421,7 +422,7 @@ async def test_what_is_no_content_is_told_to_the_model(autojump_clock: MockClock
 
     def odd() -> None: ...
 
-    async with session_to(Script([calls("odd"), Reply("I see.")])) as (session, sim):
+    async with session_to(Script([calls("odd"), Answer("I see.")])) as (session, sim):
         await session.run("go", [Odd(odd)])
     assert outputs(sim)[0].startswith("Error: ConfigurationError: tool result content[0]")
 
@@ -439,7 +440,7 @@ async def test_a_call_without_a_function_is_the_callers(theirs: Any, autojump_cl
 
     rounds: list[engine.Round] = []
     context = engine.Context([engine.UserMessage("go")], tools=[theirs])
-    brain = Script([calls("work"), calls("work", "look"), Reply("not asked for")])
+    brain = Script([calls("work"), calls("work", "look"), Answer("not asked for")])
     async with session_to(brain) as (session, sim):
         reply = await session.run(context, [tool(work)], on_round=rounds.append)
     assert [call.name for call in reply.tool_calls] == ["work", "look"]
@@ -474,10 +475,10 @@ async def test_a_call_whose_output_the_response_holds_is_not_run(autojump_clock:
 
     arguments = {"function_call": {"arguments": "{}"}, "custom_tool_call": {"input": "x"}}[kind]
     served = [
-        OutputItem({"type": kind, "call_id": "call_1", "name": "theirs", **arguments}),
-        OutputItem({"type": f"{kind}_output", "id": "o_1", "call_id": "call_1", "output": "3", "status": "completed"}),
+        RawItem({"type": kind, "call_id": "call_1", "name": "theirs", **arguments}),
+        RawItem({"type": f"{kind}_output", "id": "o_1", "call_id": "call_1", "output": "3", "status": "completed"}),
     ]
-    brain = Script([[*served, Call("look", {"text": "mine"})], [*served, Say("Three.")], Reply("Yes.")])
+    brain = Script([[*served, Call("look", {"text": "mine"})], [*served, Say("Three.")], Answer("Yes.")])
     async with session_to(brain) as (session, sim):
         chat = session.conversation(tools=[tool(look), engine.Tool("theirs")])
         reply = await chat.send("Look.")
@@ -521,7 +522,7 @@ async def test_calls_are_approved_one_by_one_before_any_runs(is_async: bool, aut
         log.append(f"ran {name}")
         return name
 
-    brain = Script([[Call("work", {"name": name}) for name in "abcd"] + [Call("other")], Reply("done")])
+    brain = Script([[Call("work", {"name": name}) for name in "abcd"] + [Call("other")], Answer("done")])
     async with session_to(brain) as (session, sim):
         await session.run("go", [tool(work)], approve=later if is_async else verdict)
     assert log[:4] == [f"asked for {name}" for name in "abcd"]
@@ -597,7 +598,7 @@ async def test_the_last_round_may_answer(autojump_clock: MockClock) -> None:
     def work() -> str:
         return "done"
 
-    async with session_to(Script([calls("work"), Reply("done")])) as (session, _):
+    async with session_to(Script([calls("work"), Answer("done")])) as (session, _):
         assert (await session.run("go", [tool(work)], max_rounds=2)).text == "done"
 
 
@@ -623,7 +624,7 @@ async def test_cancelling_the_loop_cancels_the_tools(autojump_clock: MockClock) 
             log.append("cleaned up")
         return ""
 
-    async with session_to(Script([calls("work", "work"), Reply("unseen")])) as (session, sim):
+    async with session_to(Script([calls("work", "work"), Answer("unseen")])) as (session, sim):
         started = trio.current_time()
         with trio.move_on_after(5) as scope:
             try:
@@ -648,7 +649,7 @@ async def test_a_tool_that_makes_something_else_of_cancellation_does_not_hide_it
         finally:
             raise RuntimeError("clumsy")
 
-    async with session_to(Script([calls("work"), Reply("unseen")])) as (session, sim):
+    async with session_to(Script([calls("work"), Answer("unseen")])) as (session, sim):
         with trio.move_on_after(5) as scope:
             await session.run("go", [tool(work)], on_round=rounds.append)
         assert scope.cancelled_caught
@@ -675,7 +676,7 @@ async def test_what_is_no_exception_passes_and_is_bare(
         finally:
             stopped.append("sleeps")
 
-    async with session_to(Script([calls("fails", "sleeps"), Reply("next")])) as (session, _):
+    async with session_to(Script([calls("fails", "sleeps"), Answer("next")])) as (session, _):
         with pytest.raises(type(fatal)) as caught:
             await session.run("go", [tool(fails), tool(sleeps)])
         assert caught.value is fatal
@@ -722,7 +723,7 @@ async def test_a_resent_request_runs_no_tool_again(autojump_clock: MockClock) ->
         return number
 
     gone = Error(400, "previous_response_not_found", type="invalid_request_error", param="previous_response_id")
-    brain = Script([[Call("work", {"number": 1})], gone, [Call("work", {"number": 2})], Reply("done")])
+    brain = Script([[Call("work", {"number": 1})], gone, [Call("work", {"number": 2})], Answer("done")])
     rounds: list[engine.Round] = []
     async with session_to(brain) as (session, sim):
         reply = await session.run("go", [tool(work)], on_round=rounds.append)
@@ -764,11 +765,12 @@ async def test_the_sessions_nursery_gets_no_group(autojump_clock: MockClock) -> 
         ({"options": {}}, "options"),
         ({"timeouts": 3}, "timeouts"),
         ({"limits": 3}, "limits"),
-        ({"on_cancel": "close"}, "on_cancel"),
-        ({"transport": "auto"}, "transport"),
+        ({"on_cancel": "shut"}, "on_cancel"),
+        ({"transport": "http"}, "transport"),
         ({"tools": "look"}, "tools"),
         ({"tools": LOOK}, "tools"),
-        ({"tools": [print]}, "tools[0]"),
+        ({"tools": [3]}, "tools[0]"),
+        ({"tools": [print]}, "print.args"),
     ],
 )
 async def test_what_is_wrong_is_told_by_name_and_sends_nothing(
@@ -788,7 +790,10 @@ async def test_two_functions_of_one_name_are_refused(autojump_clock: MockClock) 
     def look() -> str:
         return ""
 
+    def other() -> str:
+        return ""
+
     async with session_to() as (session, _):
         with pytest.raises(engine.ConfigurationError, match="look") as caught:
-            await session.run("go", [tool(look), tool(look)])
+            await session.run("go", [look, engine.FunctionTool(other, name="look")])
     assert caught.value.field == "tools[1]"

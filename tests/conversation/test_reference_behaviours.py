@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import trio
-from talking import session_to
+from sessions import session_to
 from trio.testing import MockClock
 
 import engine
@@ -21,16 +21,16 @@ from engine.protocol.request_body import input_items
 from engine.protocol.request_tools import wire_tools
 from engine.simulator import (
     Abort,
+    Answer,
     Created,
     Error,
     Failed,
     Quirks,
     Refuse,
-    Reply,
     Say,
+    SayDelta,
     Script,
     Step,
-    TextDelta,
     Think,
     open_simulator,
 )
@@ -99,7 +99,7 @@ async def test_no_header_is_sent_that_was_not_asked_for(
     options = engine.TurnOptions(
         prompt_cache_key="key", safety_identifier="user", metadata={"a": "b"}, service_tier="flex", warm_up=True
     )
-    async with open_simulator(in_memory=True, brain=Script([Reply("hello")] * 3)) as sim:
+    async with open_simulator(in_memory=True, brain=Script([Answer("hello")] * 3)) as sim:
         given = engine.Endpoint(sim.base_url, **endpoint)
         async with engine.open_session(given, model="m", dialer=sim.dialer) as session:
             with suppress(engine.AuthenticationFailed):  # where there is no key
@@ -149,7 +149,7 @@ async def test_every_instrument_sees_every_event_of_a_turn(autojump_clock: MockC
             self.seen.append(event.type)
 
     listening = [Listening(), Listening()]
-    async with session_to(Script([Reply("a b")]), instruments=listening) as (session, _):
+    async with session_to(Script([Answer("a b")]), instruments=listening) as (session, _):
         await session.ask("hi")
     assert listening[0].seen == listening[1].seen
     assert listening[0].seen == [
@@ -279,7 +279,7 @@ def test_a_result_of_no_call_is_refused(call_id: Any) -> None:
 
 async def test_an_empty_history_is_an_empty_input(autojump_clock: MockClock) -> None:
     assert input_items([], stored=False) == []
-    async with session_to(Script([Reply("hello")])) as (session, sim):
+    async with session_to(Script([Answer("hello")])) as (session, sim):
         assert (await session.ask(engine.Context(instructions="Greet."))).text == "hello"
     assert sim.requests[0].input == []
 
@@ -351,7 +351,7 @@ def test_reasoning_of_an_odd_id_is_shown_and_the_id_is_not_replayed(item_id: str
 
 
 async def test_nothing_new_is_an_empty_delta(autojump_clock: MockClock) -> None:
-    async with session_to(Script([Reply("one"), Reply("more")])) as (session, sim):
+    async with session_to(Script([Answer("one"), Answer("more")])) as (session, sim):
         question = engine.UserMessage("hi")
         first = await session.ask(engine.Context([question]))
         async with session.turn(engine.Context([question, first])) as turn:
@@ -362,16 +362,16 @@ async def test_nothing_new_is_an_empty_delta(autojump_clock: MockClock) -> None:
 
 @rows(
     "answer, becomes_previous",
-    row(Reply("one"), True, id="completed"),
+    row(Answer("one"), True, id="completed"),
     row([Created(), Refuse("no")], True, id="refused by the model"),
-    row([TextDelta("half"), Failed()], False, id="failed"),
-    row([TextDelta("half"), Abort()], False, id="connection gone"),
+    row([SayDelta("half"), Failed()], False, id="failed"),
+    row([SayDelta("half"), Abort()], False, id="connection gone"),
     row([Error(400, "invalid_prompt", type="invalid_request_error")], False, id="rejected"),
 )
 async def test_only_a_completed_response_is_continued(
     autojump_clock: MockClock, answer: Any, becomes_previous: bool
 ) -> None:
-    async with session_to(Script([answer, Reply("two")])) as (session, sim):
+    async with session_to(Script([answer, Answer("two")])) as (session, sim):
         messages: list[Any] = [engine.UserMessage("hi")]
         try:
             messages.append(await session.ask(engine.Context(messages)))
@@ -578,8 +578,8 @@ async def test_errors_of_every_shape_are_told_alike(
 
 
 async def test_several_lost_connections_in_a_row_cost_one_turn_each(autojump_clock: MockClock) -> None:
-    lost: list[Step] = [TextDelta("half"), Abort(reset=True)]
-    async with session_to(Script([lost, lost, lost, Reply("fine")])) as (session, sim):
+    lost: list[Step] = [SayDelta("half"), Abort(reset=True)]
+    async with session_to(Script([lost, lost, lost, Answer("fine")])) as (session, sim):
         for _ in range(3):
             with pytest.raises(engine.ConnectionLost):
                 await session.ask("hi")

@@ -26,9 +26,10 @@ import trio
 import trio.testing
 
 import engine
-from engine.protocol.exchange import Exchange, Router, Verdict
+from engine.protocol.exchange import Exchange
 from engine.protocol.failures import to_error
-from engine.simulator import Dialer, MemoryStream, memory_stream_pair
+from engine.protocol.routing import Router, Verdict
+from engine.simulator import MemoryStream, SimulatorDialer, memory_stream_pair
 from engine.values.turn_events import TurnEvent
 from engine.wire.codec import (
     SERVER_EVENT_CLASSES,
@@ -293,7 +294,7 @@ _DELTA: Final = b'{"type":"response.output_text.delta","output_index":0,"content
 _COMPLETED: Final = b'{"type":"response.completed","response":{"id":"resp_1","status":"completed","output":[]}}'
 
 
-class Peers(Dialer):
+class Peers(SimulatorDialer):
     """Dials peers that answer every connection with the same bytes, in slices."""
 
     def __init__(self, nursery: trio.Nursery, answer: Callable[[bytes], bytes], size: int, *, hang: bool) -> None:

@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from targets import SEEDS, TARGETS
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = {"sse": 300, "codec": 300, "events": 400, "upgrade": 60, "frames": 100, "stream": 100}
 
 

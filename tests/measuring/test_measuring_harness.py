@@ -259,6 +259,7 @@ def test_the_newest_results_are_taken(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("names", [("throughput", "latency"), ("cancellation", "release"), ("timeouts",)])
+@pytest.mark.slow
 def test_a_run_measures_writes_json_and_makes_a_page(tmp_path: Path, names: tuple[str, ...]) -> None:
     results = tmp_path / "results.json"
     given = ["--size", "tiny", "--peer", "engine", "--peer", "engine-sse", "--output", str(results)]

@@ -1,13 +1,9 @@
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from real_proxies import RealProxy, running
-
-sys.path.append(str(Path(__file__).parent.parent / "transport"))  # `raw_peer` is used here too
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from invariants import said
 
 import engine
 from engine.settings.proxies import Proxy, environment_proxy, exempts, parse_proxy
-from engine.settings.turn_options import UNSET
+from engine.values.choices import UNSET
 
 SECRET = "word-that-nobody-may-see"
 

@@ -19,7 +19,7 @@ from trio.testing import MockClock
 import engine
 from engine.protocol.chain import canonical
 from engine.protocol.request_body import create_body, input_items, wire_tools
-from engine.simulator import Call, CustomCall, OutputItem, Refuse, Say, Script, Think, open_simulator
+from engine.simulator import Call, CustomCall, RawItem, Refuse, Say, Script, Think, open_simulator
 
 PROGRAM = {"type": "program", "caller_id": "call_0"}
 PIECE = {"stdout": "x", "stderr": "", "outcome": {"type": "exit", "exit_code": 0}, "created_by": "the server"}
@@ -30,7 +30,7 @@ TURNS = [
     [Refuse("No.")],
     [CustomCall("run", "print(1)")],
     [
-        OutputItem(
+        RawItem(
             {
                 "type": "message",
                 "id": "msg_1",
@@ -46,11 +46,11 @@ TURNS = [
                 ],
             }
         ),
-        OutputItem({"type": "compaction", "id": "cmp_1", "encrypted_content": "x", "created_by": "the server"}),
+        RawItem({"type": "compaction", "id": "cmp_1", "encrypted_content": "x", "created_by": "the server"}),
     ],
     [
-        OutputItem({"type": "program", "id": "prog_1", "call_id": "call_0", "code": "add()", "fingerprint": "f"}),
-        OutputItem(
+        RawItem({"type": "program", "id": "prog_1", "call_id": "call_0", "code": "add()", "fingerprint": "f"}),
+        RawItem(
             {
                 "type": "function_call",
                 "id": "fc_1",
@@ -64,7 +64,7 @@ TURNS = [
         ),
     ],
     [
-        OutputItem(
+        RawItem(
             {
                 "type": "shell_call",
                 "id": "sh_1",
@@ -74,7 +74,7 @@ TURNS = [
                 "created_by": "the server",
             }
         ),
-        OutputItem(
+        RawItem(
             {
                 "type": "shell_call_output",
                 "id": "sho_1",
@@ -84,7 +84,7 @@ TURNS = [
                 "created_by": "the server",
             }
         ),
-        OutputItem(
+        RawItem(
             {
                 "type": "web_search_call",
                 "id": "ws_1",

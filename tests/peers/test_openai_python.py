@@ -20,11 +20,11 @@ from openai.lib.responses_websocket import (
 from pydantic import BaseModel
 
 from engine.simulator import (
+    Answer,
     Created,
     Error,
-    Refusal,
     Refuse,
-    Reply,
+    Reject,
     Say,
     Script,
     Simulator,
@@ -283,7 +283,7 @@ async def test_refused_upgrades(framing: Any) -> None:
             async with client.responses.connect():
                 pass
 
-    async with open_simulator(handshake=Refusal(426, framing=framing)) as sim:
+    async with open_simulator(handshake=Reject(426, framing=framing)) as sim:
         await drive(sim, work)
 
 
@@ -296,5 +296,5 @@ async def test_a_long_answer_with_large_frames() -> None:
                     assert len(event.response.output_text) == 3_000_000
                     break
 
-    async with open_simulator(brain=Script([Reply("word " * 600_000, size=100_000)])) as sim:
+    async with open_simulator(brain=Script([Answer("word " * 600_000, size=100_000)])) as sim:
         await drive(sim, work)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
+import pytest
 import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,10 +28,12 @@ from engine.simulator import (
     Failed,
     Incomplete,
     Say,
-    TextDelta,
+    SayDelta,
     Think,
     open_simulator,
 )
+
+pytestmark = pytest.mark.slow
 
 TOOL = engine.Tool("look", "Look something up.", {"properties": {"what": {"type": "string"}}})
 
@@ -45,13 +48,13 @@ def brain(asked: Asked) -> Any:
         case "call":
             return [Say("Let me look."), Call("look", {"what": asked.last_user_text}), Call("look", {"what": "more"})]
         case "fail":
-            return [Created(), TextDelta("almost"), Failed()]
+            return [Created(), SayDelta("almost"), Failed()]
         case "refuse":
             return [Error(400, "invalid_prompt", type="invalid_request_error")]
         case "cut":
-            return [TextDelta("cut sh"), Incomplete()]
+            return [SayDelta("cut sh"), Incomplete()]
         case "slow":
-            return [Created(), TextDelta("sl"), Delay(50), Say("ow")]
+            return [Created(), SayDelta("sl"), Delay(50), Say("ow")]
     return [Say(f"heard {asked.last_user_text}")]
 
 

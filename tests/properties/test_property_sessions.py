@@ -55,17 +55,19 @@ from engine.simulator import (
     Mute,
     Ping,
     Quirks,
-    Refusal,
+    Reject,
     Say,
+    SayDelta,
     Simulator,
     Stage,
     Stall,
     Step,
-    TextDelta,
     Think,
     WrongJson,
     open_simulator,
 )
+
+pytestmark = pytest.mark.slow
 
 _EXAMPLES = int(os.environ.get("PROPERTY_EXAMPLES", "0"))
 _PHASES = [Phase.explicit, Phase.generate] if os.environ.get("PROPERTY_UNSHRUNK") else list(Phase)
@@ -160,7 +162,7 @@ class Plan:
                 steps += [Unheard(deaf)] if self.fault == "deaf" else FAULTS[self.fault]
                 if self.fault in ENDINGS:
                     return steps
-            steps.append(TextDelta(word if number == 0 else f" {word}"))
+            steps.append(SayDelta(word if number == 0 else f" {word}"))
             if self.pause:
                 steps.append(Delay(self.pause))
         return steps
@@ -225,16 +227,16 @@ HANDSHAKES: Final = (
     Accept(mute=True),
     Accept(close_code=1006),
     Accept(close_code=1013),
-    Refusal(503),
-    Refusal(401),
-    Refusal(429, framing="none", linger=9),
+    Reject(503),
+    Reject(401),
+    Reject(429, framing="none", linger=9),
     HangUp(),
     HangUp(delay=2),
     Ignore(),
     Garbage(),
 )
 
-WARM_UPS: Final[tuple[list[Step], ...]] = ([], [Delay(2)], [Stall()], [Abort()], [Error(400)], [TextDelta("ghost")])
+WARM_UPS: Final[tuple[list[Step], ...]] = ([], [Delay(2)], [Stall()], [Abort()], [Error(400)], [SayDelta("ghost")])
 
 
 # --- what callers do -------------------------------------------------------------------------------------------------

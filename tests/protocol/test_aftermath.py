@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.protocol.aftermath import Aftermath, aftermath
-from engine.settings.turn_options import OnCancel
+from engine.values.choices import OnCancel
 
 
 @pytest.mark.parametrize(

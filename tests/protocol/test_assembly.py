@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.protocol.assembly import Assembly
-from engine.values.messages import AssistantMessage, OutputItem, Refusal, Text, Thinking, ToolCall, Usage
+from engine.values.messages import AssistantMessage, OutputItem, Refusal, Text, Thinking, ToolCall
 from engine.values.turn_events import (
     TextDelta,
     TextEnded,
@@ -25,6 +25,7 @@ from engine.values.turn_events import (
     ToolCallEnded,
     ToolCallStarted,
 )
+from engine.values.usage import Usage
 from engine.wire.codec import SERVER_EVENT_CLASSES, decode, decode_object
 from engine.wire.events import TERMINALS, LifecycleEvent, TerminalEvent
 from engine.wire.response import structure_response

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from engine.protocol.budgets import Budgets
 from engine.protocol.failures import Expired
-from engine.settings.turn_options import Timeouts
+from engine.settings.timeouts import Phase, ResolvedTimeouts
 
-PHASES = tuple(attrs.fields_dict(Timeouts))
+PHASES = tuple(attrs.fields_dict(ResolvedTimeouts))
 
 
-def budgets(**seconds: float | None) -> Budgets:
-    return Budgets(Timeouts(**{name: seconds.get(name) for name in PHASES}))
+def budgets(**seconds: float) -> Budgets:
+    return Budgets(ResolvedTimeouts(**{name: seconds.get(name, math.inf) for name in PHASES}))
 
 
 def test_nothing_runs() -> None:
@@ -48,7 +48,7 @@ def test_the_earliest_wins() -> None:
         (("first_event",), "first_event"),
     ],
 )
-def test_ties_name_the_most_general(phases: tuple[str, ...], named: str) -> None:
+def test_ties_name_the_most_general(phases: tuple[Phase, ...], named: str) -> None:
     for order in (phases, phases[::-1]):
         made = budgets(**dict.fromkeys(phases, 3.0))
         for phase in order:
@@ -64,7 +64,7 @@ def test_budgets_started_at_different_times_may_tie() -> None:
 
 
 def test_no_limit() -> None:
-    made = budgets(turn=None)
+    made = budgets(turn=math.inf)
     made.start("turn", 0.0)
     assert made.deadline == math.inf
     assert made.expired(1e300) is None
@@ -104,8 +104,8 @@ steps = st.lists(st.tuples(st.booleans(), st.sampled_from(PHASES), st.integers(0
 
 
 @settings(derandomize=True, deadline=None)
-@given(st.fixed_dictionaries({name: st.none() | st.integers(0, 5) for name in PHASES}), steps)
-def test_against_a_model(seconds: dict[str, int | None], changes: list[tuple[bool, str, int]]) -> None:
+@given(st.fixed_dictionaries({name: st.just(math.inf) | st.integers(0, 5) for name in PHASES}), steps)
+def test_against_a_model(seconds: dict[str, float], changes: list[tuple[bool, Phase, int]]) -> None:
     made = budgets(**seconds)
     running: dict[str, float] = {}
     now = 0
@@ -114,7 +114,7 @@ def test_against_a_model(seconds: dict[str, int | None], changes: list[tuple[boo
         length = seconds[phase]
         if begins:
             made.start(phase, now)
-            running[phase] = math.inf if length is None else now + length
+            running[phase] = now + length
         else:
             made.stop(phase)
             running.pop(phase, None)

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.protocol.exchange import Exchange, Router, Verdict
+from engine.protocol.exchange import Exchange
 from engine.protocol.failures import Failed, Rejected, Violated
 from engine.protocol.refusals import rejection
+from engine.protocol.routing import Router, Verdict
+from engine.values.choices import Delivery
 from engine.values.messages import AssistantMessage
-from engine.values.reports import Delivery
 from engine.values.turn_events import TextDelta, TextEnded, TextStarted, TurnDone, TurnStarted
 from engine.wire.account_events import ACCOUNT_EVENT_CLASSES
 from engine.wire.codec import decode_object

@@ -26,6 +26,7 @@ from engine.protocol.failures import (
     to_error,
 )
 from engine.values import errors
+from engine.values.choices import Delivery
 from engine.values.errors import (
     AuthenticationFailed,
     BufferOverflow,
@@ -41,7 +42,7 @@ from engine.values.errors import (
     TurnTimeout,
 )
 from engine.values.messages import AssistantMessage
-from engine.values.reports import Delivery, TurnReport
+from engine.values.reports import TurnReport
 
 SECRET = "s3cret words of the server's"
 CAUSE = OSError("cause")

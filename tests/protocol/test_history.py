@@ -15,7 +15,6 @@ from pydantic import TypeAdapter
 from engine.protocol.assembly import Assembly
 from engine.protocol.request_body import create_body, input_items, wire_tools
 from engine.settings.turn_options import TurnOptions
-from engine.values.errors import ConfigurationError
 from engine.values.messages import (
     AssistantBlock,
     AssistantMessage,
@@ -33,6 +32,7 @@ from engine.values.messages import (
     ToolResult,
     UserMessage,
 )
+from engine.values.problems import ConfigurationError
 from engine.wire.codec import encode
 from engine.wire.response import structure_response
 

@@ -26,8 +26,7 @@ from engine.protocol.faults import Fault
 from engine.protocol.recovery import TABLE, Recovery, Remedy, Setback, counts_as_outage, lacks_websocket
 from engine.settings.levels import merge
 from engine.settings.retry import DEFAULT_RETRY, RetryPolicy
-from engine.settings.turn_options import Transport
-from engine.values.reports import Delivery
+from engine.values.choices import Delivery, Transport
 
 AUTO, WEBSOCKET, SSE = Transport.AUTO, Transport.WEBSOCKET, Transport.SSE
 SAME, NEW, BACK_OFF = Remedy.SAME_CONNECTION, Remedy.NEW_CONNECTION, Remedy.BACK_OFF

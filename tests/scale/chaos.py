@@ -45,7 +45,6 @@ from engine.simulator import (
     Created,
     CutMidFrame,
     Delay,
-    Dialer,
     Error,
     Failed,
     FaultInjector,
@@ -57,13 +56,14 @@ from engine.simulator import (
     Keepalive,
     Mute,
     RandomFaults,
-    Refusal,
+    Reject,
     RequestRecord,
     Say,
+    SayDelta,
     Simulator,
+    SimulatorDialer,
     Stall,
     Step,
-    TextDelta,
     WrongJson,
     open_simulator,
 )
@@ -95,10 +95,10 @@ def turned_away(rng: random.Random) -> Handshake:
     wait = {"retry-after": "1"}
     return rng.choice(
         [
-            Refusal(500),
-            Refusal(503, headers=wait),
-            Refusal(429, headers=wait),
-            Refusal(502, {"content-type": "text/html"}, "<html>bad gateway</html>", "chunked"),
+            Reject(500),
+            Reject(503, headers=wait),
+            Reject(429, headers=wait),
+            Reject(502, {"content-type": "text/html"}, "<html>bad gateway</html>", "chunked"),
             HangUp(),
             HangUp(reset=True),
             Garbage(),
@@ -138,8 +138,8 @@ def reply(asked: Asked, rng: random.Random) -> list[Step]:
     if rng.random() < 0.7:
         steps.append(Created())
         if rng.random() < 0.4:
-            steps.append(TextDelta(whole[:9]))
-            rest = TextDelta(whole[9:])
+            steps.append(SayDelta(whole[:9]))
+            rest = SayDelta(whole[9:])
     return [*steps, Delay(rng.random()), *fault, rest]
 
 
@@ -161,7 +161,7 @@ class Written:
     end: int | None
 
 
-class Witness(Dialer):
+class Witness(SimulatorDialer):
     """Keeps what is written to each connection, before the network touches it."""
 
     def __init__(self, injector: FaultInjector) -> None:

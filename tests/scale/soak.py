@@ -35,10 +35,10 @@ from engine.simulator import (
     Failed,
     Incomplete,
     Say,
+    SayDelta,
     Simulator,
     Stall,
     Step,
-    TextDelta,
     WrongJson,
     open_simulator,
 )
@@ -106,8 +106,8 @@ def reply(asked: Asked) -> list[Step]:
     nonce, fault = asked.last_user_text.split(" ", 1)
     if fault == "none":
         return [Say(answer(nonce), size=2)]
-    rest = [] if fault != "malformed" else [TextDelta(answer(nonce)[6:])]
-    return [Created(), TextDelta(answer(nonce)[:6]), *FAULTS[fault], *rest]
+    rest = [] if fault != "malformed" else [SayDelta(answer(nonce)[6:])]
+    return [Created(), SayDelta(answer(nonce)[:6]), *FAULTS[fault], *rest]
 
 
 async def take_turn(eng: engine.Engine, nonce: str, rng: random.Random, tally: Tally) -> None:

@@ -8,6 +8,8 @@ from trio.testing import MockClock
 
 import engine
 
+pytestmark = pytest.mark.slow
+
 AUTO, WEBSOCKET, SSE = engine.Transport.AUTO, engine.Transport.WEBSOCKET, engine.Transport.SSE
 
 

@@ -27,12 +27,14 @@ from engine.simulator import (
     Ignore,
     Mute,
     Say,
+    SayDelta,
     Script,
     Simulator,
     Stall,
-    TextDelta,
     open_simulator,
 )
+
+pytestmark = pytest.mark.slow
 
 TICK = 1e-6
 MIB = 1024 * 1024
@@ -264,7 +266,7 @@ async def test_while_upgrading(autojump_clock: MockClock, close: float, handshak
 
 @CLOSES
 async def test_while_a_response_comes_in(autojump_clock: MockClock, close: float) -> None:
-    async with open_simulator(in_memory=True, brain=Script([[Created(), TextDelta("so far"), Stall()]])) as sim:
+    async with open_simulator(in_memory=True, brain=Script([[Created(), SayDelta("so far"), Stall()]])) as sim:
         async with released(sim, start_turn, close) as took:
             pass
         assert took == [0]  # the simulator answers the Close frame at once
@@ -324,7 +326,7 @@ async def test_while_fifty_turns_wait(autojump_clock: MockClock, close: float) -
 
 @CLOSES
 async def test_while_draining(autojump_clock: MockClock, close: float) -> None:
-    async with open_simulator(in_memory=True, brain=Script([[TextDelta("old"), Stall()], "new"])) as sim:
+    async with open_simulator(in_memory=True, brain=Script([[SayDelta("old"), Stall()], "new"])) as sim:
 
         async def leave(session: engine.Session, nursery: trio.Nursery) -> None:
             async with session.turn("hi", on_cancel=engine.OnCancel.DRAIN) as turn:

@@ -7,10 +7,12 @@ import os
 import pytest
 from soak import soak
 
+pytestmark = pytest.mark.slow
+
 TURNS = int(os.environ.get("SOAK_TURNS", "1200"))
 
 
-@pytest.mark.timeout(0 if TURNS > 2000 else 60)
+@pytest.mark.timeout(0 if TURNS > 2000 else 600)
 async def test_nothing_grows_and_no_answer_goes_astray() -> None:
     tally = await soak(TURNS, rounds=10)
     assert tally.wrong == []

@@ -2,41 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 import trio
 from policies import ONE_WAY
+from sessions import session_with
 from trio.testing import MockClock
 
 import engine
 from engine.simulator import (
     Accept,
+    Answer,
     Created,
     Deaf,
     Delay,
     Ignore,
     Keepalive,
     Mute,
-    Reply,
     Say,
+    SayDelta,
     Script,
-    Simulator,
     Stall,
-    TextDelta,
     open_simulator,
 )
 
-
-@asynccontextmanager
-async def session_to(
-    brain: Any = None, *, sim_options: dict[str, Any] | None = None, **options: Any
-) -> AsyncIterator[tuple[engine.Session, Simulator]]:
-    async with open_simulator(in_memory=True, brain=brain, **(sim_options or {})) as sim:
-        async with engine.open_session(sim.endpoint, model="m", dialer=sim.dialer, **{**ONE_WAY, **options}) as session:
-            yield session, sim
+session_to = session_with(**ONE_WAY)
 
 
 async def expiry(session: engine.Session, **options: Any) -> tuple[float, engine.TurnError]:
@@ -62,7 +53,7 @@ def check(
 
 
 async def test_queue(autojump_clock: MockClock) -> None:
-    script = Script([[Created(), Delay(100), Say("slow")], Reply("next")])
+    script = Script([[Created(), Delay(100), Say("slow")], Answer("next")])
     async with session_to(script, timeouts=engine.Timeouts(queue=7)) as (session, sim):
         async with session.turn("1") as first:
             took, error = await expiry(session)
@@ -96,7 +87,7 @@ async def test_a_turn_that_joins_a_dial_has_only_what_is_left_of_its_clock(autoj
 
 
 async def test_a_turn_of_its_own_connect_budget_may_give_up_before_the_dial_does(autojump_clock: MockClock) -> None:
-    async with session_to(Script([Reply("ok")] * 3), sim_options={"handshake": [Accept(delay=8)]}) as (session, sim):
+    async with session_to(Script([Answer("ok")] * 3), sim_options={"handshake": [Accept(delay=8)]}) as (session, sim):
         took, error = await expiry(session, timeouts=engine.Timeouts(connect=3))
         assert took == 3
         assert type(error) is engine.ConnectFailed
@@ -115,7 +106,7 @@ async def test_start_covers_everything_up_to_the_first_event(autojump_clock: Moc
 
 
 async def test_send_and_the_peer_that_does_not_read(autojump_clock: MockClock) -> None:
-    script = Script([[Deaf(), Created(), Say("deaf from now on")], Reply("fine")])
+    script = Script([[Deaf(), Created(), Say("deaf from now on")], Answer("fine")])
     async with session_to(script, timeouts=engine.Timeouts(send=3)) as (session, sim):
         assert (await session.ask("1")).text == "deaf from now on"
         took, error = await expiry(session, options=engine.TurnOptions(metadata={"big": "x" * 8_000_000}))
@@ -126,7 +117,7 @@ async def test_send_and_the_peer_that_does_not_read(autojump_clock: MockClock) -
 
 
 async def test_first_event(autojump_clock: MockClock) -> None:
-    script = Script([[Delay(20), Say("late")], Reply("fine")])
+    script = Script([[Delay(20), Say("late")], Answer("fine")])
     async with session_to(script, timeouts=engine.Timeouts(first_event=6)) as (session, sim):
         took, error = await expiry(session)
         assert took == 6
@@ -142,7 +133,7 @@ async def test_first_event_is_met_by_any_event_of_the_turn(autojump_clock: MockC
 
 
 async def test_idle(autojump_clock: MockClock) -> None:
-    script = Script([[Created(), Delay(4), TextDelta("so far"), Stall()], Reply("fine")])
+    script = Script([[Created(), Delay(4), SayDelta("so far"), Stall()], Answer("fine")])
     async with session_to(script, timeouts=engine.Timeouts(idle=5)) as (session, sim):
         took, error = await expiry(session)
         assert took == 9
@@ -162,8 +153,8 @@ async def test_keepalives_are_progress_and_pongs_are_not(autojump_clock: MockClo
 
 
 async def test_a_slow_consumer_neither_starts_nor_hides_the_idle_budget(autojump_clock: MockClock) -> None:
-    steady = [step for n in range(20) for step in (Delay(1), TextDelta(f"{n} "))]
-    script = Script([[Created(), *steady], [Created(), TextDelta("a"), Stall()]])
+    steady = [step for n in range(20) for step in (Delay(1), SayDelta(f"{n} "))]
+    script = Script([[Created(), *steady], [Created(), SayDelta("a"), Stall()]])
     async with session_to(script, timeouts=engine.Timeouts(idle=5)) as (session, _):
         async with session.turn("read slowly") as turn:
             async for _event in turn:
@@ -184,8 +175,8 @@ async def test_a_slow_consumer_neither_starts_nor_hides_the_idle_budget(autojump
 
 
 async def test_turn(autojump_clock: MockClock) -> None:
-    steady = [step for n in range(50) for step in (Delay(1), TextDelta("x"))]
-    async with session_to(Script([[Created(), *steady], Reply("fine")])) as (session, _):
+    steady = [step for n in range(50) for step in (Delay(1), SayDelta("x"))]
+    async with session_to(Script([[Created(), *steady], Answer("fine")])) as (session, _):
         took, error = await expiry(session, timeouts=engine.Timeouts(turn=10.5))
         assert took == 10.5
         check(error, "turn", 10.5, engine.Delivery.ACCEPTED, "x" * 10)
@@ -221,7 +212,7 @@ async def test_the_most_general_of_two_that_end_together_is_named(autojump_clock
 
 async def test_the_connection_that_never_answers_pings_is_lost(autojump_clock: MockClock) -> None:
     limits = engine.Limits(ping_interval=10, ping_timeout=4)
-    script = Script([[Created(), Mute(frozen=True), Stall()], Reply("fine")])
+    script = Script([[Created(), Mute(frozen=True), Stall()], Answer("fine")])
     async with session_to(script, limits=limits) as (session, _):
         took, error = await expiry(session)
         assert took == 14
@@ -254,7 +245,7 @@ async def test_the_callers_deadline_is_theirs_even_when_ours_is_close(autojump_c
 
 @pytest.mark.parametrize("phase", ["first_event", "idle"])
 async def test_silence_never_drains_or_reuses_the_connection(autojump_clock: MockClock, phase: str) -> None:
-    script = Script([[Created(), Stall()] if phase == "idle" else [Stall()], Reply("fine")])
+    script = Script([[Created(), Stall()] if phase == "idle" else [Stall()], Answer("fine")])
     async with session_to(script, on_cancel=engine.OnCancel.DRAIN) as (session, sim):
         took, _ = await expiry(session, timeouts=engine.Timeouts(**{phase: 3}))
         assert took == 3
@@ -265,7 +256,7 @@ async def test_silence_never_drains_or_reuses_the_connection(autojump_clock: Moc
 
 
 async def test_zero_is_a_budget(autojump_clock: MockClock) -> None:
-    async with session_to(Script([Reply("never")])) as (session, sim):
+    async with session_to(Script([Answer("never")])) as (session, sim):
         took, error = await expiry(session, timeouts=engine.Timeouts(turn=0))
         assert took == 0
         check(error, "turn", 0, engine.Delivery.NOT_SENT)

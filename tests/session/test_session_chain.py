@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
 import pytest
 import trio
 from policies import ONE_WAY
+from sessions import session_with
 from trio.testing import MockClock
 
 import engine
 from engine.simulator import (
     Accept,
+    Answer,
     Call,
     Created,
     Delay,
@@ -22,24 +23,14 @@ from engine.simulator import (
     Event,
     Incomplete,
     Quirks,
-    Refusal,
-    Reply,
+    Reject,
     Say,
+    SayDelta,
     Script,
-    Simulator,
-    TextDelta,
     Think,
-    open_simulator,
 )
 
-
-@asynccontextmanager
-async def session_to(
-    brain: Any = None, *, sim_options: dict[str, Any] | None = None, **options: Any
-) -> AsyncIterator[tuple[engine.Session, Simulator]]:
-    async with open_simulator(in_memory=True, brain=brain, **(sim_options or {})) as sim:
-        async with engine.open_session(sim.endpoint, model="m", dialer=sim.dialer, **{**ONE_WAY, **options}) as session:
-            yield session, sim
+session_to = session_with(**ONE_WAY)
 
 
 async def turn(
@@ -73,7 +64,7 @@ async def test_a_follow_up_sends_only_what_is_new(autojump_clock: MockClock) -> 
 
 
 async def test_the_tool_follow_up_sends_the_result_alone(autojump_clock: MockClock) -> None:
-    brain = Script([[Think("Hm."), Call("add", {"a": 1})], Reply("done")])
+    brain = Script([[Think("Hm."), Call("add", {"a": 1})], Answer("done")])
     async with session_to(brain) as (session, sim):
         messages: list[Any] = [engine.UserMessage("add")]
         tools = [engine.Tool("add", "Add.", {"properties": {"a": {"type": "number"}}})]
@@ -119,13 +110,13 @@ async def test_what_may_change_does_not_break_it(autojump_clock: MockClock) -> N
 @pytest.mark.parametrize(
     "broken",
     [
-        [TextDelta("half"), Incomplete()],
+        [SayDelta("half"), Incomplete()],
         [Created(), Error(500)],
         [Error(400, "invalid_prompt", type="invalid_request_error")],
     ],
 )
 async def test_only_a_clean_end_can_be_continued(autojump_clock: MockClock, broken: Any) -> None:
-    async with session_to(Script([Reply("one"), broken, Reply("three")])) as (session, sim):
+    async with session_to(Script([Answer("one"), broken, Answer("three")])) as (session, sim):
         messages: list[Any] = [engine.UserMessage("one")]
         reply, _ = await turn(session, messages)
         messages += [reply, engine.UserMessage("two")]
@@ -139,7 +130,7 @@ async def test_only_a_clean_end_can_be_continued(autojump_clock: MockClock, brok
 
 @pytest.mark.parametrize("policy", list(engine.OnCancel))
 async def test_a_turn_that_was_left_breaks_it(autojump_clock: MockClock, policy: engine.OnCancel) -> None:
-    script = Script([Reply("one"), [Created(), TextDelta("x"), Delay(1), Say("y")], Reply("three")])
+    script = Script([Answer("one"), [Created(), SayDelta("x"), Delay(1), Say("y")], Answer("three")])
     async with session_to(script, on_cancel=policy) as (session, _):
         messages: list[Any] = [engine.UserMessage("one")]
         reply, _report = await turn(session, messages)
@@ -152,7 +143,7 @@ async def test_a_turn_that_was_left_breaks_it(autojump_clock: MockClock, policy:
 
 
 async def test_a_turn_left_in_the_queue_breaks_nothing(autojump_clock: MockClock) -> None:
-    async with session_to(Script([Reply("one"), Reply("two", delay=5), Reply("three")])) as (session, _sim):
+    async with session_to(Script([Answer("one"), Answer("two", delay=5), Answer("three")])) as (session, _sim):
         messages: list[Any] = [engine.UserMessage("one")]
         reply, _ = await turn(session, messages)
         messages += [reply, engine.UserMessage("two")]
@@ -218,7 +209,7 @@ async def test_a_cache_miss_is_answered_with_the_whole_input_on_the_same_connect
 
 async def test_the_resend_stays_within_the_start_budget(autojump_clock: MockClock) -> None:
     miss = Error(400, "previous_response_not_found", type="invalid_request_error", param="previous_response_id")
-    script = Script([Reply("one"), [Delay(6), miss], [Delay(100), Say("late")]])
+    script = Script([Answer("one"), [Delay(6), miss], [Delay(100), Say("late")]])
     async with session_to(script, timeouts=engine.Timeouts(start=10)) as (session, _):
         messages: list[Any] = [engine.UserMessage("one")]
         reply, _report = await turn(session, messages)
@@ -235,7 +226,7 @@ async def test_the_resend_stays_within_the_start_budget(autojump_clock: MockCloc
 async def test_a_miss_that_is_told_twice_does_not_end_the_resend(autojump_clock: MockClock) -> None:
     failed = {"id": "resp_refused", "object": "response", "status": "failed", "error": {"code": "server_error"}}
     miss = [Error(400, "previous_response_not_found"), Event({"type": "response.failed", "response": failed})]
-    async with session_to(Script([Reply("one"), miss], then=Echo())) as (session, sim):
+    async with session_to(Script([Answer("one"), miss], then=Echo())) as (session, sim):
         messages: list[Any] = [engine.UserMessage("one")]
         reply, _report = await turn(session, messages)
         messages += [reply, engine.UserMessage("two")]
@@ -246,7 +237,7 @@ async def test_a_miss_that_is_told_twice_does_not_end_the_resend(autojump_clock:
 
 async def test_a_second_miss_is_the_turns_failure(autojump_clock: MockClock) -> None:
     miss = Error(400, "previous_response_not_found", type="invalid_request_error", param="previous_response_id")
-    async with session_to(Script([Reply("one"), miss, miss])) as (session, _):
+    async with session_to(Script([Answer("one"), miss, miss])) as (session, _):
         messages: list[Any] = [engine.UserMessage("one")]
         reply, _report = await turn(session, messages)
         messages += [reply, engine.UserMessage("two")]
@@ -303,7 +294,7 @@ async def test_a_null_in_place_of_the_previous_response_asks_for_the_whole(autoj
 
 async def test_a_turn_left_while_its_resend_waits_for_a_connection_frees_its_lane(autojump_clock: MockClock) -> None:
     miss = Error(400, "previous_response_not_found", type="invalid_request_error", param="previous_response_id")
-    script = Script([Reply("one"), [Delay(5), miss], Reply("three")])
+    script = Script([Answer("one"), [Delay(5), miss], Answer("three")])
     handshakes = {"handshake": [Accept(), Accept(delay=100)]}
     async with session_to(
         script,
@@ -323,8 +314,8 @@ async def test_a_turn_left_while_its_resend_waits_for_a_connection_frees_its_lan
 
 async def test_a_resend_that_finds_no_connection_was_refused_and_not_unsent(autojump_clock: MockClock) -> None:
     miss = Error(400, "previous_response_not_found", type="invalid_request_error", param="previous_response_id")
-    script = Script([Reply("one"), [Delay(5), miss]])
-    handshakes = {"handshake": [Accept(), Refusal(503), Refusal(503)]}
+    script = Script([Answer("one"), [Delay(5), miss]])
+    handshakes = {"handshake": [Accept(), Reject(503), Reject(503)]}
     async with session_to(script, sim_options=handshakes, limits=engine.Limits(connection_lifetime=3)) as (session, _):
         messages: list[Any] = [engine.UserMessage("one")]
         reply, _report = await turn(session, messages)
@@ -336,7 +327,7 @@ async def test_a_resend_that_finds_no_connection_was_refused_and_not_unsent(auto
 
 async def test_a_response_the_server_keeps_unasked_is_treated_as_kept(autojump_clock: MockClock) -> None:
     options = engine.TurnOptions(store=None)
-    async with session_to(Script([[Think("Hm."), Say("one")], Reply("two")])) as (session, _):
+    async with session_to(Script([[Think("Hm."), Say("one")], Answer("two")])) as (session, _):
         messages: list[Any] = [engine.UserMessage("one")]
         reply, _report = await turn(session, messages, options)
         messages += [reply, engine.UserMessage("two")]

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 import trio
 from invariants import contained, said
+from sessions import session_to
 from trio.testing import MockClock
 
 import engine
 from engine.simulator import (
+    Answer,
     Delay,
     MemoryStream,
-    OutputItem,
-    Reply,
+    RawItem,
     Say,
     Script,
-    Simulator,
     memory_stream_pair,
-    open_simulator,
 )
 
 KEY = "sk-compact-0123456789"
@@ -45,13 +43,6 @@ ANSWER = {
     "output": OUTPUT,
     "usage": {"input_tokens": 100, "output_tokens": 7, "total_tokens": 107},
 }
-
-
-@asynccontextmanager
-async def session_to(brain: Any = None, **options: Any) -> AsyncIterator[tuple[engine.Session, Simulator]]:
-    async with open_simulator(in_memory=True, brain=brain) as sim:
-        async with engine.open_session(sim.endpoint, model="m", dialer=sim.dialer, **options) as session:
-            yield session, sim
 
 
 async def talk(session: engine.Session, *prompts: str) -> list[Any]:
@@ -93,7 +84,8 @@ class Http:
 
     async def say(self, value: Any, status: int = 200, length: int | None = None) -> None:
         body = value if isinstance(value, bytes) else json.dumps(value).encode()
-        head = f"HTTP/1.1 {status} X\r\nContent-Length: {len(body) if length is None else length}\r\n\r\n"
+        size = len(body) if length is None else length
+        head = f"HTTP/1.1 {status} X\r\nConnection: close\r\nContent-Length: {size}\r\n\r\n"
         await self.stream.send_all(head.encode() + body)
 
     async def until_gone(self) -> None:
@@ -275,7 +267,7 @@ async def test_compactions_and_turns_do_not_wait_for_each_other(autojump_clock: 
 
 
 async def test_a_compaction_within_a_turn_is_kept_and_replayed(autojump_clock: MockClock) -> None:
-    script = Script([[OutputItem(SEALED), Say("one")], Reply("two"), Reply("three")])
+    script = Script([[RawItem(SEALED), Say("one")], Answer("two"), Answer("three")])
     options = engine.TurnOptions(context_management=[{"type": "compaction", "compact_threshold": 1000}])
     async with session_to(script) as (session, sim):
         messages: list[Any] = [engine.UserMessage("first")]
@@ -340,7 +332,7 @@ async def test_failures(
     assert type(error) is kind
     assert error.delivery is engine.Delivery(delivery)
     assert error.report is not None
-    assert (error.report.transport, error.report.attempts) == ("http", 1)
+    assert (error.report.transport, error.report.attempts) == ("sse", 1)
     assert error.report.bytes_sent == error.report.bytes_full > 0
     for secret in (PROMPT, KEY, "bad."):
         assert secret not in said(error)
@@ -484,4 +476,4 @@ async def test_cancelled_at_any_step(autojump_clock: MockClock, outside: bool) -
         if late:
             break
     assert late
-    assert step >= 12  # what it takes for an answer in one piece
+    assert step >= 10  # what it takes for an answer in one piece

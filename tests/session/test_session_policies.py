@@ -2,44 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
+from sessions import session_to
 from trio.testing import MockClock
 
 import engine
 from engine.simulator import (
     Abandon,
     Accept,
+    Answer,
     Created,
     CutMidFrame,
     Delay,
     Error,
     Event,
     Ignore,
-    Reply,
     Say,
+    SayDelta,
     Script,
-    Simulator,
     Stall,
-    TextDelta,
-    open_simulator,
 )
 
-OLD = [Created(), TextDelta("old"), Delay(3), Say("the rest")]
-
-
-@asynccontextmanager
-async def session_to(
-    brain: Any, *, sim_options: dict[str, Any] | None = None, **options: Any
-) -> AsyncIterator[tuple[engine.Session, Simulator]]:
-    async with open_simulator(in_memory=True, brain=brain, **(sim_options or {})) as sim:
-        async with engine.open_session(sim.endpoint, model="m", dialer=sim.dialer, **options) as session:
-            yield session, sim
+OLD = [Created(), SayDelta("old"), Delay(3), Say("the rest")]
 
 
 async def leave_after_the_first_delta(session: engine.Session, **options: Any) -> None:
@@ -52,7 +40,7 @@ async def leave_after_the_first_delta(session: engine.Session, **options: Any) -
 
 
 async def test_close_dials_the_replacement_at_once(autojump_clock: MockClock) -> None:
-    async with session_to(Script([OLD, Reply("new")])) as (session, sim):
+    async with session_to(Script([OLD, Answer("new")])) as (session, sim):
         await leave_after_the_first_delta(session)
         await trio.testing.wait_all_tasks_blocked()
         assert session.connected
@@ -65,7 +53,7 @@ async def test_close_dials_the_replacement_at_once(autojump_clock: MockClock) ->
 
 async def test_a_turn_that_comes_early_joins_the_replacements_dial(autojump_clock: MockClock) -> None:
     handshakes = {"handshake": [Accept(), Accept(delay=2)]}
-    async with session_to(Script([OLD, Reply("new")]), sim_options=handshakes) as (session, sim):
+    async with session_to(Script([OLD, Answer("new")]), sim_options=handshakes) as (session, sim):
         await leave_after_the_first_delta(session)
         await trio.sleep(0.5)
         async with session.turn("2") as turn:
@@ -77,7 +65,7 @@ async def test_a_turn_that_comes_early_joins_the_replacements_dial(autojump_cloc
 async def test_a_replacement_that_fails_is_silent_unless_a_turn_waits_for_it(autojump_clock: MockClock) -> None:
     handshakes = {"handshake": [Accept(), Ignore(), Accept()]}
     budgets = engine.Timeouts(connect=5)
-    async with session_to(Script([OLD, Reply("new")]), sim_options=handshakes, timeouts=budgets) as (session, sim):
+    async with session_to(Script([OLD, Answer("new")]), sim_options=handshakes, timeouts=budgets) as (session, sim):
         await leave_after_the_first_delta(session)
         await trio.sleep(10)
         assert not session.connected
@@ -86,7 +74,7 @@ async def test_a_replacement_that_fails_is_silent_unless_a_turn_waits_for_it(aut
 
 
 async def test_a_turn_left_before_anything_was_sent_costs_no_connection(autojump_clock: MockClock) -> None:
-    async with session_to(Script([Reply("ok")] * 3), sim_options={"handshake": [Accept(delay=2)]}) as (session, sim):
+    async with session_to(Script([Answer("ok")] * 3), sim_options={"handshake": [Accept(delay=2)]}) as (session, sim):
         with trio.move_on_after(1):
             await session.ask("left while dialling")
         assert (await session.ask("2")).text == "ok"
@@ -95,7 +83,7 @@ async def test_a_turn_left_before_anything_was_sent_costs_no_connection(autojump
 
 
 async def test_a_turn_left_after_its_terminal_keeps_the_connection(autojump_clock: MockClock) -> None:
-    async with session_to(Script([Reply("ok")] * 3)) as (session, sim):
+    async with session_to(Script([Answer("ok")] * 3)) as (session, sim):
         async with session.turn("1"):
             await trio.sleep(1)  # the answer is there, unread
         assert (await session.ask("2")).text == "ok"
@@ -103,7 +91,7 @@ async def test_a_turn_left_after_its_terminal_keeps_the_connection(autojump_cloc
 
 
 async def test_drain_keeps_the_connection_and_the_next_turn_waits_for_the_rest(autojump_clock: MockClock) -> None:
-    async with session_to(Script([OLD, Reply("new")]), on_cancel=engine.OnCancel.DRAIN) as (session, sim):
+    async with session_to(Script([OLD, Answer("new")]), on_cancel=engine.OnCancel.DRAIN) as (session, sim):
         await leave_after_the_first_delta(session)
         async with session.turn("2") as turn:
             assert (await turn.wait()).text == "new"
@@ -116,7 +104,7 @@ async def test_drain_keeps_the_connection_and_the_next_turn_waits_for_the_rest(a
 
 async def test_drain_gives_up_after_its_budget(autojump_clock: MockClock) -> None:
     budgets = engine.Timeouts(drain=2)
-    script = Script([[Created(), TextDelta("old"), Stall()], Reply("new")])
+    script = Script([[Created(), SayDelta("old"), Stall()], Answer("new")])
     async with session_to(script, on_cancel=engine.OnCancel.DRAIN, timeouts=budgets) as (session, sim):
         await leave_after_the_first_delta(session)
         async with session.turn("2") as turn:
@@ -127,7 +115,7 @@ async def test_drain_gives_up_after_its_budget(autojump_clock: MockClock) -> Non
 
 async def test_a_waiter_whose_queue_budget_runs_out_ends_the_drain_early(autojump_clock: MockClock) -> None:
     budgets = engine.Timeouts(drain=60)
-    script = Script([[Created(), TextDelta("old"), Stall()], Reply("new")])
+    script = Script([[Created(), SayDelta("old"), Stall()], Answer("new")])
     async with session_to(script, on_cancel=engine.OnCancel.DRAIN, timeouts=budgets) as (session, sim):
         await leave_after_the_first_delta(session)
         async with session.turn("2", timeouts=engine.Timeouts(queue=7)) as turn:
@@ -137,7 +125,7 @@ async def test_a_waiter_whose_queue_budget_runs_out_ends_the_drain_early(autojum
 
 
 async def test_a_drain_ends_with_its_connection(autojump_clock: MockClock) -> None:
-    script = Script([[Created(), TextDelta("old"), Delay(1), CutMidFrame()], Reply("new")])
+    script = Script([[Created(), SayDelta("old"), Delay(1), CutMidFrame()], Answer("new")])
     async with session_to(script, on_cancel=engine.OnCancel.DRAIN) as (session, sim):
         await leave_after_the_first_delta(session)
         async with session.turn("2") as turn:
@@ -147,7 +135,7 @@ async def test_a_drain_ends_with_its_connection(autojump_clock: MockClock) -> No
 
 
 async def test_a_drain_ends_with_an_error_event(autojump_clock: MockClock) -> None:
-    script = Script([[Created(), TextDelta("old"), Delay(1), Error(500)], Reply("new")])
+    script = Script([[Created(), SayDelta("old"), Delay(1), Error(500)], Answer("new")])
     async with session_to(script, on_cancel=engine.OnCancel.DRAIN) as (session, sim):
         await leave_after_the_first_delta(session)
         assert (await session.ask("2")).text == "new"
@@ -155,7 +143,7 @@ async def test_a_drain_ends_with_an_error_event(autojump_clock: MockClock) -> No
 
 
 async def test_new_lane_goes_on_at_once_on_the_same_connection(autojump_clock: MockClock) -> None:
-    async with session_to(Script([OLD, Reply("new"), Reply("newer")]), on_cancel=engine.OnCancel.NEW_LANE) as (
+    async with session_to(Script([OLD, Answer("new"), Answer("newer")]), on_cancel=engine.OnCancel.NEW_LANE) as (
         session,
         sim,
     ):
@@ -174,7 +162,7 @@ async def test_new_lane_goes_on_at_once_on_the_same_connection(autojump_clock: M
 async def test_new_lane_closes_where_there_are_no_lanes(autojump_clock: MockClock) -> None:
     sim_options = {"endpoint_options": {"profile": "generic"}}
     policy = engine.OnCancel.NEW_LANE
-    async with session_to(Script([OLD, Reply("new")]), sim_options=sim_options, on_cancel=policy) as (session, sim):
+    async with session_to(Script([OLD, Answer("new")]), sim_options=sim_options, on_cancel=policy) as (session, sim):
         await leave_after_the_first_delta(session)
         assert (await session.ask("2")).text == "new"
     assert len(sim.connections) == 2
@@ -183,8 +171,8 @@ async def test_new_lane_closes_where_there_are_no_lanes(autojump_clock: MockCloc
 
 async def test_new_lane_closes_when_the_lanes_are_used_up(autojump_clock: MockClock) -> None:
     turns = 34
-    short = [Created(), TextDelta("old"), Delay(0.1), Say("rest")]
-    script = Script([*([short] * turns), Reply("new")])
+    short = [Created(), SayDelta("old"), Delay(0.1), Say("rest")]
+    script = Script([*([short] * turns), Answer("new")])
     async with session_to(script, on_cancel=engine.OnCancel.NEW_LANE) as (session, sim):
         for _ in range(turns):
             await leave_after_the_first_delta(session)
@@ -195,8 +183,8 @@ async def test_new_lane_closes_when_the_lanes_are_used_up(autojump_clock: MockCl
 
 
 async def test_new_lane_leaves_no_more_than_the_server_runs_at_once(autojump_clock: MockClock) -> None:
-    endless = [Created(), TextDelta("old"), Stall()]
-    async with session_to(Script([*([endless] * 17), Reply("new")]), on_cancel=engine.OnCancel.NEW_LANE) as (
+    endless = [Created(), SayDelta("old"), Stall()]
+    async with session_to(Script([*([endless] * 17), Answer("new")]), on_cancel=engine.OnCancel.NEW_LANE) as (
         session,
         sim,
     ):
@@ -212,7 +200,7 @@ async def test_a_request_that_was_not_flushed_spoils_its_connection(
 ) -> None:
     from engine.simulator import Deaf
 
-    script = Script([[Deaf(), Created(), Say("deaf from now on")], Reply("new")])
+    script = Script([[Deaf(), Created(), Say("deaf from now on")], Answer("new")])
     async with session_to(script, on_cancel=policy) as (session, sim):
         await session.ask("1")
         with trio.move_on_after(1):
@@ -223,7 +211,7 @@ async def test_a_request_that_was_not_flushed_spoils_its_connection(
 
 @pytest.mark.parametrize("policy", list(engine.OnCancel))
 async def test_the_policy_of_the_turn_wins(autojump_clock: MockClock, policy: engine.OnCancel) -> None:
-    async with session_to(Script([OLD, Reply("new")])) as (session, sim):
+    async with session_to(Script([OLD, Answer("new")])) as (session, sim):
         await leave_after_the_first_delta(session, on_cancel=policy)
         assert (await session.ask("2")).text == "new"
     assert len(sim.connections) == (2 if policy is engine.OnCancel.CLOSE else 1)
@@ -233,7 +221,7 @@ async def test_the_policy_of_the_turn_wins(autojump_clock: MockClock, policy: en
 async def test_the_policy_applies_to_an_expired_turn_and_to_an_overflow(
     autojump_clock: MockClock, policy: engine.OnCancel
 ) -> None:
-    script = Script([OLD, [Created(), *(TextDelta("x") for _ in range(50)), Delay(1)], Reply("new")])
+    script = Script([OLD, [Created(), *(SayDelta("x") for _ in range(50)), Delay(1)], Answer("new")])
     async with session_to(script, on_cancel=policy) as (session, sim):
         with pytest.raises(engine.TurnTimeout):
             await session.ask("1", timeouts=engine.Timeouts(turn=1))
@@ -249,7 +237,7 @@ async def test_at_most_four_connections_are_left_to_close(autojump_clock: MockCl
     """Peers that never answer our Close frame hold their connections up; the oldest is aborted."""
     from engine.simulator import Mute
 
-    mute = [Created(), TextDelta("old"), Mute(frozen=True), Stall()]
+    mute = [Created(), SayDelta("old"), Mute(frozen=True), Stall()]
     async with session_to(Script([mute] * 8), timeouts=engine.Timeouts(close=1000)) as (session, sim):
         for _ in range(8):
             await leave_after_the_first_delta(session)
@@ -259,7 +247,7 @@ async def test_at_most_four_connections_are_left_to_close(autojump_clock: MockCl
 
 async def test_a_drain_ends_with_a_terminal_that_no_schema_has(autojump_clock: MockClock) -> None:
     cancelled = Event({"type": "response.cancelled"})
-    script = Script([[Created(), TextDelta("old"), Delay(1), cancelled, Abandon()], Reply("new")])
+    script = Script([[Created(), SayDelta("old"), Delay(1), cancelled, Abandon()], Answer("new")])
     async with session_to(script, on_cancel=engine.OnCancel.DRAIN) as (session, sim):
         await leave_after_the_first_delta(session)
         async with session.turn("2") as turn:

@@ -8,7 +8,7 @@ import trio.testing
 from trio.testing import MockClock
 
 import engine
-from engine.simulator import Created, Reply, Script, Stall, open_simulator
+from engine.simulator import Answer, Created, Script, Stall, open_simulator
 
 
 async def test_a_session_is_absent_then_present_then_gone(autojump_clock: MockClock) -> None:
@@ -154,7 +154,7 @@ async def test_a_broken_session_is_replaced_and_its_siblings_live(autojump_clock
         async def start_tls(self, stream: trio.abc.Stream, **_: object) -> trio.abc.Stream:
             return stream
 
-    async with open_simulator(in_memory=True, brain=Script([Reply("fine"), Reply("fine")])) as sim:
+    async with open_simulator(in_memory=True, brain=Script([Answer("fine"), Answer("fine")])) as sim:
         dialer = Broken(sim.dialer)
         async with engine.open_engine(sim.endpoint, model="m", dialer=dialer) as eng:  # type: ignore[arg-type]
             session = await eng.session("a")

@@ -152,8 +152,8 @@ async def test_a_request_over_the_limit_is_not_sent(autojump_clock: MockClock) -
     [
         ({"model": ""}, "model"),
         ({"model": None}, "model"),
-        ({"timeouts": engine.Timeouts(), "transport": "auto"}, "transport"),
-        ({"on_cancel": "close"}, "on_cancel"),
+        ({"timeouts": engine.Timeouts(), "transport": "http"}, "transport"),
+        ({"on_cancel": "shut"}, "on_cancel"),
         ({"retry": engine.Timeouts()}, "retry"),
     ],
 )

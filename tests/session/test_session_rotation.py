@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
+from sessions import session_with
 from trio.testing import MockClock
 
 import engine
 from engine import Limits, RetryPolicy, Transport
-from engine.simulator import Accept, Created, Delay, Echo, Ignore, Refusal, Say, Script, Simulator, open_simulator
+from engine.simulator import Accept, Created, Delay, Echo, Ignore, Reject, Say, Script, open_simulator
 
 LIMITS = Limits(connection_lifetime=1100, idle_lifetime=None, ping_interval=None)
 """The replacement is dialled after 1,000 s."""
@@ -31,15 +30,7 @@ class Rotations(engine.Instrument):
         self.closed.append(reason)
 
 
-@asynccontextmanager
-async def session_to(
-    brain: Any = None, *, sim_options: dict[str, Any] | None = None, **options: Any
-) -> AsyncIterator[tuple[engine.Session, Simulator]]:
-    async with open_simulator(in_memory=True, brain=brain or Echo(), **(sim_options or {})) as sim:
-        async with engine.open_session(
-            sim.endpoint, model="m", dialer=sim.dialer, **{"limits": LIMITS, **options}
-        ) as session:
-            yield session, sim
+session_to = session_with(limits=LIMITS)
 
 
 async def ask(session: engine.Session, **options: Any) -> engine.TurnReport:
@@ -123,7 +114,7 @@ async def test_an_unused_connection_goes_over_by_itself(autojump_clock: MockCloc
         assert (await ask(session)).seconds.connect == 0
 
 
-@pytest.mark.parametrize("handshake", [Refusal(503), Ignore()])
+@pytest.mark.parametrize("handshake", [Reject(503), Ignore()])
 async def test_a_replacement_that_fails_is_silent(autojump_clock: MockClock, handshake: Any) -> None:
     async with session_to(sim_options={"handshake": [Accept(), handshake]}) as (session, sim):
         await ask(session)

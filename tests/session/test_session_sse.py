@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
 from invariants import said
+from sessions import session_with
 from trio.testing import MockClock
 
 import engine
@@ -18,6 +17,7 @@ from engine import Delivery, RetryPolicy, Timeouts, Transport
 from engine.simulator import (
     Abort,
     Accept,
+    Answer,
     Call,
     Close,
     Created,
@@ -34,13 +34,11 @@ from engine.simulator import (
     Oversized,
     Quirks,
     Raw,
-    Refusal,
-    Reply,
+    Reject,
     Say,
+    SayDelta,
     Script,
-    Simulator,
     Stall,
-    TextDelta,
     Think,
     WrongJson,
     open_simulator,
@@ -49,14 +47,7 @@ from engine.simulator import (
 ONCE = RetryPolicy(max_dispatches=1, back_off=())
 
 
-@asynccontextmanager
-async def session_to(
-    brain: Any = None, *, sim_options: dict[str, Any] | None = None, **options: Any
-) -> AsyncIterator[tuple[engine.Session, Simulator]]:
-    options = {"transport": Transport.SSE, "retry": ONCE, **options}
-    async with open_simulator(in_memory=True, brain=brain, **(sim_options or {})) as sim:
-        async with engine.open_session(sim.endpoint, model="m", dialer=sim.dialer, **options) as session:
-            yield session, sim
+session_to = session_with(transport=Transport.SSE, retry=ONCE)
 
 
 async def events_of(session: engine.Session, prompt: Any = "hi", **options: Any) -> tuple[list[Any], engine.Turn]:
@@ -77,10 +68,10 @@ def kinds(events: list[Any]) -> list[str]:
 # --- the same as over WebSocket --------------------------------------------------------------------------------------
 
 ANSWERS: list[Any] = [
-    Reply("two plus two is four"),
+    Answer("two plus two is four"),
     [Think(["first", "second"]), Say("so", phase="commentary"), Say("it is", phase="final_answer")],
     [Call("look", {"at": "it"}), Call("look", {"at": "that"})],
-    [TextDelta("cut"), Incomplete("max_output_tokens")],
+    [SayDelta("cut"), Incomplete("max_output_tokens")],
 ]
 
 
@@ -107,7 +98,7 @@ async def test_the_request_is_the_same_but_for_what_belongs_to_the_socket(autoju
     options = engine.TurnOptions(temperature=0.5, metadata={"a": "b"}, max_output_tokens=100, reasoning_effort="low")
     bodies = []
     for transport in (Transport.WEBSOCKET, Transport.SSE):
-        async with session_to(Script([Reply("x")]), transport=transport) as (session, sim):
+        async with session_to(Script([Answer("x")]), transport=transport) as (session, sim):
             await session.ask("hi", options)
             bodies.append(dict(sim.requests[0].body))
     over_socket, over_http = bodies
@@ -117,7 +108,7 @@ async def test_the_request_is_the_same_but_for_what_belongs_to_the_socket(autoju
 
 
 async def test_every_request_is_whole_and_says_so(autojump_clock: MockClock) -> None:
-    async with session_to(Script([Reply("one"), Reply("two")])) as (session, sim):
+    async with session_to(Script([Answer("one"), Answer("two")])) as (session, sim):
         chat = session.conversation()
         await chat.send("first")
         async with session.turn(engine.Context([*chat.messages, engine.UserMessage("second")])) as turn:
@@ -147,7 +138,7 @@ async def test_a_tool_loop_goes_over_it(autojump_clock: MockClock) -> None:
         """Look."""
         return f"seen {at}"
 
-    async with session_to(Script([[Call("look", {"at": "it"})], Reply("done")])) as (session, sim):
+    async with session_to(Script([[Call("look", {"at": "it"})], Answer("done")])) as (session, sim):
         reply = await session.run("go", [engine.FunctionTool(look)])
         assert reply.text == "done"
         assert [item["type"] for item in sim.requests[1].input] == ["message", "function_call", "function_call_output"]
@@ -163,7 +154,7 @@ async def test_a_transport_is_a_turns_own(autojump_clock: MockClock) -> None:
 
 
 async def test_what_went_over_http_extends_what_the_socket_holds(autojump_clock: MockClock) -> None:
-    async with session_to(Script([Reply("one"), Reply("two"), Reply("three")]), transport=Transport.AUTO) as (
+    async with session_to(Script([Answer("one"), Answer("two"), Answer("three")]), transport=Transport.AUTO) as (
         session,
         sim,
     ):
@@ -212,7 +203,7 @@ async def test_however_it_is_framed(autojump_clock: MockClock, quirks: Quirks) -
 
 
 async def test_a_stream_whose_last_event_is_not_ended_is_a_loss(autojump_clock: MockClock) -> None:
-    async with session_to(Script([Reply("x")]), sim_options={"quirks": Quirks(unterminated=True)}) as (session, _):
+    async with session_to(Script([Answer("x")]), sim_options={"quirks": Quirks(unterminated=True)}) as (session, _):
         error = await failure(session)
         assert type(error) is engine.ConnectionLost
         assert error.partial is not None
@@ -227,7 +218,7 @@ async def test_garbage_between_the_events_is_dropped(autojump_clock: MockClock) 
 
 async def test_an_event_that_is_too_large_is_a_violation(autojump_clock: MockClock) -> None:
     limits = engine.Limits(max_message_bytes=10_000)
-    async with session_to(Script([[Oversized(20_000)], Reply("next")]), limits=limits) as (session, sim):
+    async with session_to(Script([[Oversized(20_000)], Answer("next")]), limits=limits) as (session, sim):
         error = await failure(session)
         assert type(error) is engine.ProtocolViolation
         assert "10000 bytes" in str(error)
@@ -241,16 +232,16 @@ async def test_an_event_that_is_too_large_is_a_violation(autojump_clock: MockClo
 @pytest.mark.parametrize(
     ("answer", "kind", "code", "message"),
     [
-        (Refusal(400, body={"error": {"message": "bad", "type": "invalid_request_error", "code": "c", "param": None}}),
+        (Reject(400, body={"error": {"message": "bad", "type": "invalid_request_error", "code": "c", "param": None}}),
          engine.RequestRejected, "c", "bad"),
-        (Refusal(400, body={"message": "flat", "code": "d"}), engine.RequestRejected, "d", "flat"),
-        (Refusal(403, body="<html><body>no</body></html>"), engine.RequestRejected, None, ""),
-        (Refusal(404, body=b""), engine.RequestRejected, None, ""),
-        (Refusal(401, body=b""), engine.AuthenticationFailed, None, ""),
-        (Refusal(429, body=b"", headers={"retry-after": "100"}), engine.RateLimited, None, ""),
-        (Refusal(503, body="busy", framing="chunked"), engine.RequestRejected, None, "busy"),
-        (Refusal(500, body="cut", framing="none"), engine.RequestRejected, None, "cut"),
-        (Refusal(302, headers={"location": "http://elsewhere.invalid/"}), engine.RequestRejected, None, None),
+        (Reject(400, body={"message": "flat", "code": "d"}), engine.RequestRejected, "d", "flat"),
+        (Reject(403, body="<html><body>no</body></html>"), engine.RequestRejected, None, ""),
+        (Reject(404, body=b""), engine.RequestRejected, None, ""),
+        (Reject(401, body=b""), engine.AuthenticationFailed, None, ""),
+        (Reject(429, body=b"", headers={"retry-after": "100"}), engine.RateLimited, None, ""),
+        (Reject(503, body="busy", framing="chunked"), engine.RequestRejected, None, "busy"),
+        (Reject(500, body="cut", framing="none"), engine.RequestRejected, None, "cut"),
+        (Reject(302, headers={"location": "http://elsewhere.invalid/"}), engine.RequestRejected, None, None),
     ],
 )  # fmt: skip
 async def test_refused(
@@ -272,13 +263,13 @@ async def test_refused(
 
 @pytest.mark.parametrize("status", [502, 504])
 async def test_a_gateway_does_not_know_whether_the_server_had_begun(autojump_clock: MockClock, status: int) -> None:
-    posts = {"post": [Refusal(status, body="<html>")]}
+    posts = {"post": [Reject(status, body="<html>")]}
     async with session_to(sim_options=posts, retry=None) as (session, _):
         error = await failure(session)
         assert error.delivery is Delivery.AMBIGUOUS
         assert error.report is not None
         assert error.report.attempts == 1  # in AUTO only
-    handshakes = {"handshake": Refusal(426), **posts}
+    handshakes = {"handshake": Reject(426), **posts}
     async with session_to(sim_options=handshakes, retry=None, transport=Transport.AUTO) as (session, _):
         async with session.turn("hi") as turn:
             await turn.wait()
@@ -303,7 +294,10 @@ async def test_not_answered(autojump_clock: MockClock, answer: Any, kind: Any, d
 
 
 async def test_an_answer_that_is_no_stream(autojump_clock: MockClock) -> None:
-    async with session_to(Script([Reply("whole")]), sim_options={"quirks": Quirks(never_streams=True)}) as (session, _):
+    async with session_to(Script([Answer("whole")]), sim_options={"quirks": Quirks(never_streams=True)}) as (
+        session,
+        _,
+    ):
         events, turn = await events_of(session)
         assert turn.message.text == "whole"
         assert kinds(events)[0] == "TurnStarted"
@@ -314,7 +308,7 @@ async def test_an_answer_that_is_no_stream(autojump_clock: MockClock) -> None:
 
 @pytest.mark.parametrize("ending", [Abort(), Close(1011), CutMidFrame()])
 async def test_an_early_end_is_a_loss_with_the_partial(autojump_clock: MockClock, ending: Any) -> None:
-    async with session_to(Script([[TextDelta("so far"), ending], Reply("next")])) as (session, _):
+    async with session_to(Script([[SayDelta("so far"), ending], Answer("next")])) as (session, _):
         error = await failure(session)
         assert type(error) is engine.ConnectionLost
         assert error.delivery is Delivery.ACCEPTED
@@ -324,14 +318,14 @@ async def test_an_early_end_is_a_loss_with_the_partial(autojump_clock: MockClock
 
 
 async def test_done_without_a_terminal_is_a_loss(autojump_clock: MockClock) -> None:
-    async with session_to(Script([[TextDelta("so far"), Raw("[DONE]"), Stall()]])) as (session, _):
+    async with session_to(Script([[SayDelta("so far"), Raw("[DONE]"), Stall()]])) as (session, _):
         error = await failure(session)
         assert type(error) is engine.ConnectionLost
 
 
 @pytest.mark.parametrize("shape", ["flat", "nested", "untyped"])
 async def test_an_error_inside_the_stream(autojump_clock: MockClock, shape: Any) -> None:
-    script = Script([[Created(), Error(500, "server_error", "secret words", "server_error")], Reply("next")])
+    script = Script([[Created(), Error(500, "server_error", "secret words", "server_error")], Answer("next")])
     async with session_to(script, sim_options={"quirks": Quirks(errors=shape)}) as (session, _):
         error = await failure(session)
         assert type(error) is engine.ResponseFailed
@@ -349,9 +343,9 @@ async def test_an_error_inside_the_stream(autojump_clock: MockClock, shape: Any)
         ("first_event", {}, [Stall()], 6, Delivery.AMBIGUOUS),
         ("first_event", {"post": [Ignore()]}, None, 6, Delivery.AMBIGUOUS),
         ("start", {"post": [Accept(delay=100)]}, None, 9, Delivery.AMBIGUOUS),
-        ("idle", {}, [Created(), Delay(3), TextDelta("x"), Stall()], 3 + 5, Delivery.ACCEPTED),
+        ("idle", {}, [Created(), Delay(3), SayDelta("x"), Stall()], 3 + 5, Delivery.ACCEPTED),
         ("idle", {}, [Created(), Mute(), Stall()], 5, Delivery.ACCEPTED),
-        ("turn", {}, [Created(), *[TextDelta("x"), Delay(3)] * 10], 20, Delivery.ACCEPTED),
+        ("turn", {}, [Created(), *[SayDelta("x"), Delay(3)] * 10], 20, Delivery.ACCEPTED),
     ],
 )
 async def test_budget(
@@ -423,7 +417,7 @@ async def test_sending_has_its_budget(autojump_clock: MockClock) -> None:
 
 @pytest.mark.parametrize("policy", list(engine.OnCancel))
 async def test_leaving_closes_the_stream_at_once(autojump_clock: MockClock, policy: engine.OnCancel) -> None:
-    script = Script([[TextDelta("old"), Delay(3), Say("rest")], Reply("new")])
+    script = Script([[SayDelta("old"), Delay(3), Say("rest")], Answer("new")])
     async with session_to(script, on_cancel=policy) as (session, sim):
         async with session.turn("1") as turn:
             async for event in turn:
@@ -439,7 +433,7 @@ async def test_leaving_closes_the_stream_at_once(autojump_clock: MockClock, poli
 
 
 async def test_a_deadline_of_the_callers_stays_the_callers(autojump_clock: MockClock) -> None:
-    async with session_to(Script([[Created(), Stall()], Reply("next")])) as (session, _):
+    async with session_to(Script([[Created(), Stall()], Answer("next")])) as (session, _):
         with pytest.raises(trio.TooSlowError):
             with trio.fail_after(2):
                 await session.ask("1")
@@ -448,7 +442,7 @@ async def test_a_deadline_of_the_callers_stays_the_callers(autojump_clock: MockC
 
 async def test_a_consumer_that_falls_behind_loses_its_turn_only(autojump_clock: MockClock) -> None:
     limits = engine.Limits(buffer_events=10)
-    async with session_to(Script([[Say("word " * 50), Delay(1), Say("x")], Reply("next")]), limits=limits) as (
+    async with session_to(Script([[Say("word " * 50), Delay(1), Say("x")], Answer("next")]), limits=limits) as (
         session,
         _,
     ):
@@ -461,7 +455,7 @@ async def test_a_consumer_that_falls_behind_loses_its_turn_only(autojump_clock: 
 
 
 async def test_releasing_fails_the_turn_and_closes_the_stream(autojump_clock: MockClock) -> None:
-    async with open_simulator(in_memory=True, brain=Script([[TextDelta("so"), Stall()]])) as sim:
+    async with open_simulator(in_memory=True, brain=Script([[SayDelta("so"), Stall()]])) as sim:
         async with engine.open_engine(sim.endpoint, model="m", dialer=sim.dialer, transport=Transport.SSE) as eng:
             session = await eng.session("a")
             async with session.turn("hi") as turn:
@@ -478,7 +472,7 @@ async def test_releasing_fails_the_turn_and_closes_the_stream(autojump_clock: Mo
 
 
 async def test_a_turn_over_http_dials_no_socket_ahead(autojump_clock: MockClock) -> None:
-    async with session_to(Script([[TextDelta("x"), Stall()], Reply("y")])) as (session, sim):
+    async with session_to(Script([[SayDelta("x"), Stall()], Answer("y")])) as (session, sim):
         with trio.move_on_after(1):
             await session.ask("1", engine.TurnOptions(warm_up=True))
         assert not await session.warm_up("2")
@@ -510,7 +504,7 @@ class Seen(engine.Instrument):
 
 async def test_one_sequence_of_events_over_both(autojump_clock: MockClock) -> None:
     seen = Seen()
-    script = Script([[Created(), Close(1008)], Reply("there")])
+    script = Script([[Created(), Close(1008)], Answer("there")])
     async with session_to(script, transport=Transport.AUTO, retry=None, instruments=[seen]) as (session, sim):
         events, turn = await events_of(session)
         assert kinds(events).count("TurnStarted") == 1
@@ -528,7 +522,7 @@ async def test_one_sequence_of_events_over_both(autojump_clock: MockClock) -> No
 
 async def test_the_time_spent_is_named_when_the_start_runs_out(autojump_clock: MockClock) -> None:
     async with session_to(
-        sim_options={"handshake": [Refusal(403)], "post": [Ignore()]},
+        sim_options={"handshake": [Reject(403)], "post": [Ignore()]},
         transport=Transport.AUTO,
         retry=None,
         timeouts=Timeouts(start=7, first_event=None),
@@ -543,7 +537,7 @@ async def test_the_time_spent_is_named_when_the_start_runs_out(autojump_clock: M
 async def test_an_earlier_attempt_that_may_be_running_is_not_forgotten(autojump_clock: MockClock) -> None:
     # Lost, sent again over HTTP, and refused there: nobody knows what became of the first.
     script = Script([[Close(1008)]])
-    options = {"sim_options": {"post": [Refusal(400)]}, "transport": Transport.AUTO, "retry": None}
+    options = {"sim_options": {"post": [Reject(400)]}, "transport": Transport.AUTO, "retry": None}
     async with session_to(script, **options) as (session, _):
         error = await failure(session)
         assert type(error) is engine.RequestRejected
@@ -554,7 +548,7 @@ async def test_an_earlier_attempt_that_may_be_running_is_not_forgotten(autojump_
 
 async def test_a_large_history_still_continues_over_the_socket(autojump_clock: MockClock) -> None:
     limits = engine.Limits(max_request_bytes=5_000)
-    async with session_to(Script([Reply("x" * 6_000), Reply("two"), Reply("three")]), limits=limits,
+    async with session_to(Script([Answer("x" * 6_000), Answer("two"), Answer("three")]), limits=limits,
                           transport=Transport.AUTO) as (session, sim):  # fmt: skip
         chat = session.conversation()
         await chat.send("1")
@@ -573,7 +567,7 @@ async def test_a_deaf_server_of_both(autojump_clock: MockClock) -> None:
 
 
 async def test_the_way_over_http_is_the_base_urls(autojump_clock: MockClock) -> None:
-    async with open_simulator(in_memory=True, brain=Script([Reply("there")])) as sim:
+    async with open_simulator(in_memory=True, brain=Script([Answer("there")])) as sim:
         endpoint = engine.Endpoint(sim.base_url, "sk", websocket_url=sim.websocket_url + "-elsewhere")
         async with engine.open_session(endpoint, model="m", dialer=sim.dialer) as session:
             async with session.turn("hi") as turn:
@@ -588,7 +582,7 @@ async def test_what_is_asked_is_the_same_in_every_attempt(autojump_clock: MockCl
     async def hook(body: dict[str, Any]) -> None:
         asked.append(body)
 
-    script = Script([[Error(503)], [Error(503)], Reply("at last")])
+    script = Script([[Error(503)], [Error(503)], Answer("at last")])
     options = engine.TurnOptions(metadata={"turn": "17"}, payload_hook=hook)
     async with session_to(script, transport=Transport.AUTO, retry=None) as (session, sim):
         async with session.turn("hi", options) as turn:

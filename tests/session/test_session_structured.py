@@ -9,7 +9,7 @@ import pytest
 from trio.testing import MockClock
 
 import engine
-from engine.simulator import Call, Incomplete, Refuse, Reply, Say, Script, TextDelta, open_simulator
+from engine.simulator import Answer, Call, Incomplete, Refuse, Say, SayDelta, Script, open_simulator
 
 
 @attrs.frozen
@@ -31,7 +31,7 @@ async def answer(brain: Any, options: engine.TurnOptions = ASKED) -> engine.Assi
 
 
 async def test_a_class_gives_an_instance_of_it(autojump_clock: MockClock) -> None:
-    reply = await answer(Script([Reply('{"left": 2, "right": 2, "result": 4}')]))
+    reply = await answer(Script([Answer('{"left": 2, "right": 2, "result": 4}')]))
     assert reply.parsed == Sum(2, 2, 4)
     assert reply.text == '{"left": 2, "right": 2, "result": 4}'
 
@@ -42,7 +42,7 @@ async def test_the_calculator_fits_the_schema(autojump_clock: MockClock) -> None
 
 
 async def test_the_streamed_end_has_the_value_too(autojump_clock: MockClock) -> None:
-    brain = Script([Reply('{"left": 2, "right": 2, "result": 4}')])
+    brain = Script([Answer('{"left": 2, "right": 2, "result": 4}')])
     async with open_simulator(in_memory=True, brain=brain) as sim:
         async with engine.open_session(sim.endpoint, model="m", dialer=sim.dialer) as session:
             async with session.turn("2+2", ASKED) as turn:
@@ -57,7 +57,7 @@ async def test_the_streamed_end_has_the_value_too(autojump_clock: MockClock) -> 
 @pytest.mark.parametrize("text", ["four", '{"left": 2}', '{"left": "2", "right": 2, "result": 4}', "[1]"])
 async def test_a_reply_that_does_not_fit_is_told_with_its_text(autojump_clock: MockClock, text: str) -> None:
     with pytest.raises(engine.ResponseFailed) as caught:
-        await answer(Script([Reply(text)]))
+        await answer(Script([Answer(text)]))
     assert caught.value.code == "schema_mismatch"
     assert caught.value.partial is not None
     assert caught.value.partial.text == text
@@ -69,7 +69,7 @@ async def test_a_reply_that_does_not_fit_is_told_with_its_text(autojump_clock: M
     "brain",
     [
         Script([[Refuse("No.")]]),
-        Script([[TextDelta('{"left"'), Incomplete()]]),
+        Script([[SayDelta('{"left"'), Incomplete()]]),
         Script([[Say("I need a tool."), Call("add")]]),
     ],
 )
@@ -79,5 +79,5 @@ async def test_what_is_no_whole_answer_is_not_parsed(autojump_clock: MockClock, 
 
 async def test_a_json_schema_gives_parsed_json(autojump_clock: MockClock) -> None:
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
-    reply = await answer(Script([Reply('{"a": 1}')]), engine.TurnOptions(text_format=schema))
+    reply = await answer(Script([Answer('{"a": 1}')]), engine.TurnOptions(text_format=schema))
     assert reply.parsed == {"a": 1}

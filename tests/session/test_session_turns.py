@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
 from policies import ONE_WAY
+from sessions import session_with
 from trio.testing import MockClock
 
 import engine
 from engine.simulator import (
+    Answer,
     Call,
     Completed,
     Created,
@@ -29,23 +30,15 @@ from engine.simulator import (
     Late,
     Quirks,
     Refuse,
-    Reply,
     Say,
+    SayDelta,
     Script,
-    Simulator,
     Stall,
-    TextDelta,
     Think,
     open_simulator,
 )
 
-
-@asynccontextmanager
-async def session_to(brain: Any = None, **options: Any) -> AsyncIterator[tuple[engine.Session, Simulator]]:
-    async with open_simulator(in_memory=True, brain=brain) as sim:
-        options.setdefault("model", "gpt-test")
-        async with engine.open_session(sim.endpoint, dialer=sim.dialer, **{**ONE_WAY, **options}) as session:
-            yield session, sim
+session_to = session_with(**ONE_WAY)
 
 
 async def test_ask_returns_the_whole_answer(autojump_clock: MockClock) -> None:
@@ -109,7 +102,7 @@ async def test_two_turns_started_at_once_are_served_in_order_each_with_its_own_a
 
 
 async def test_a_second_turn_nested_in_the_first_waits_and_is_then_served(autojump_clock: MockClock) -> None:
-    async with session_to(Script([Reply("first", pause=1.0), Reply("second")])) as (session, _):
+    async with session_to(Script([Answer("first", pause=1.0), Answer("second")])) as (session, _):
         async with session.turn("1") as first, session.turn("2") as second:
             assert (await second.wait()).text == "second"
             assert (await first.wait()).text == "first"
@@ -131,7 +124,7 @@ async def test_an_answer_cut_by_the_token_limit_is_an_answer(autojump_clock: Moc
 
 
 async def test_a_content_filter_is_a_failure_with_what_had_arrived(autojump_clock: MockClock) -> None:
-    async with session_to(Script([[TextDelta("half"), Incomplete("content_filter")]])) as (session, _):
+    async with session_to(Script([[SayDelta("half"), Incomplete("content_filter")]])) as (session, _):
         with pytest.raises(engine.ResponseFailed) as caught:
             await session.ask("hi")
     assert caught.value.code == "content_filter"
@@ -141,7 +134,7 @@ async def test_a_content_filter_is_a_failure_with_what_had_arrived(autojump_cloc
 
 
 async def test_a_failed_response_is_told_with_its_code_and_the_session_goes_on(autojump_clock: MockClock) -> None:
-    async with session_to(Script([[Created(), Failed("server_error", "secret words")], Reply("fine")])) as (
+    async with session_to(Script([[Created(), Failed("server_error", "secret words")], Answer("fine")])) as (
         session,
         sim,
     ):
@@ -156,7 +149,7 @@ async def test_a_failed_response_is_told_with_its_code_and_the_session_goes_on(a
 
 async def test_a_rejected_request_is_told_with_all_the_server_said(autojump_clock: MockClock) -> None:
     error = Error(404, "model_not_found", "no such model: x", "invalid_request_error", "model")
-    async with session_to(Script([error, Reply("fine")])) as (session, sim):
+    async with session_to(Script([error, Answer("fine")])) as (session, sim):
         with pytest.raises(engine.RequestRejected) as caught:
             await session.ask("hi")
         rejected = caught.value
@@ -195,7 +188,7 @@ async def test_rejections_have_classes_of_their_own(
 async def test_a_connection_cut_mid_answer_is_lost_with_the_partial_and_the_next_turn_has_a_new_one(
     autojump_clock: MockClock,
 ) -> None:
-    async with session_to(Script([[TextDelta("par"), CutMidFrame()], Reply("whole")])) as (session, sim):
+    async with session_to(Script([[SayDelta("par"), CutMidFrame()], Answer("whole")])) as (session, sim):
         with pytest.raises(engine.ConnectionLost) as caught:
             await session.ask("hi")
         assert caught.value.close_code == 1006
@@ -207,7 +200,7 @@ async def test_a_connection_cut_mid_answer_is_lost_with_the_partial_and_the_next
 
 
 async def test_buffered_events_come_before_the_failure_and_the_failure_comes_again(autojump_clock: MockClock) -> None:
-    async with session_to(Script([[TextDelta("a"), TextDelta("b"), CutMidFrame()]])) as (session, _):
+    async with session_to(Script([[SayDelta("a"), SayDelta("b"), CutMidFrame()]])) as (session, _):
         async with session.turn("hi") as turn:
             await trio.testing.wait_all_tasks_blocked()
             texts = []
@@ -233,12 +226,12 @@ async def test_iterating_past_the_end_goes_on_ending(autojump_clock: MockClock) 
 
 
 async def test_waiting_gives_the_message_without_buffering(autojump_clock: MockClock) -> None:
-    async with session_to(Script([Reply("x" * 400)]), limits=engine.Limits(buffer_events=5)) as (session, _):
+    async with session_to(Script([Answer("x" * 400)]), limits=engine.Limits(buffer_events=5)) as (session, _):
         assert (await session.ask("hi")).text == "x" * 400
 
 
 async def test_a_consumer_that_falls_behind_loses_its_turn_and_nobody_elses(autojump_clock: MockClock) -> None:
-    script = Script([[*(TextDelta("abc") for _ in range(50))], Reply("fine")])
+    script = Script([[*(SayDelta("abc") for _ in range(50))], Answer("fine")])
     async with session_to(script, limits=engine.Limits(buffer_events=10)) as (session, _):
         async with session.turn("hi") as turn:
             await trio.sleep(1)
@@ -255,7 +248,7 @@ async def test_a_consumer_that_falls_behind_loses_its_turn_and_nobody_elses(auto
 async def test_a_consumer_that_waits_may_be_given_a_few_more_at_once(
     autojump_clock: MockClock, together: int, enough: bool
 ) -> None:
-    script = Script([[TextDelta("abc") for _ in range(together)]])
+    script = Script([[SayDelta("abc") for _ in range(together)]])
     async with open_simulator(in_memory=True, brain=script, quirks=Quirks(chunks=1000)) as sim:
         limits = engine.Limits(buffer_events=10)
         async with engine.open_session(sim.endpoint, model="m", dialer=sim.dialer, limits=limits) as session:
@@ -266,7 +259,7 @@ async def test_a_consumer_that_waits_may_be_given_a_few_more_at_once(
 
 async def test_the_buffer_is_bounded_in_bytes_too(autojump_clock: MockClock) -> None:
     async with session_to(
-        Script([[TextDelta("x" * 600), TextDelta("y" * 600), Stall()]]), limits=engine.Limits(buffer_bytes=1000)
+        Script([[SayDelta("x" * 600), SayDelta("y" * 600), Stall()]]), limits=engine.Limits(buffer_bytes=1000)
     ) as (session, _):
         async with session.turn("hi") as turn:
             await trio.sleep(1)
@@ -275,7 +268,7 @@ async def test_the_buffer_is_bounded_in_bytes_too(autojump_clock: MockClock) -> 
 
 
 async def test_leaving_early_abandons_the_turn_and_the_next_gets_its_own_answer(autojump_clock: MockClock) -> None:
-    async with session_to(Script([[TextDelta("old"), Delay(1), Say("old answer")], Reply("new")])) as (session, sim):
+    async with session_to(Script([[SayDelta("old"), Delay(1), Say("old answer")], Answer("new")])) as (session, sim):
         async with session.turn("1") as turn:
             async for event in turn:
                 if isinstance(event, engine.TextDelta):
@@ -290,7 +283,7 @@ async def test_leaving_early_abandons_the_turn_and_the_next_gets_its_own_answer(
 
 async def test_a_turn_left_in_the_queue_never_reaches_the_server(autojump_clock: MockClock) -> None:
     gate = trio.Event()
-    async with session_to(Script([[Created(), Gate(gate), Say("first")], Reply("third")])) as (session, sim):
+    async with session_to(Script([[Created(), Gate(gate), Say("first")], Answer("third")])) as (session, sim):
         async with session.turn("1") as first:
             with trio.move_on_after(5) as scope:
                 async with session.turn("2"):
@@ -325,7 +318,7 @@ async def test_the_callers_own_group_passes_through_untouched(autojump_clock: Mo
 
 
 async def test_the_callers_own_deadline_keeps_its_meaning(autojump_clock: MockClock) -> None:
-    async with session_to(Script([[Created(), Stall()], Reply("fine")])) as (session, _):
+    async with session_to(Script([[Created(), Stall()], Answer("fine")])) as (session, _):
         with pytest.raises(trio.TooSlowError):
             with trio.fail_after(3):
                 await session.ask("hi")
@@ -357,8 +350,8 @@ async def test_misuse_of_a_turn_is_told(autojump_clock: MockClock) -> None:
 async def test_late_events_after_the_terminal_retire_the_connection_before_the_next_turn(
     autojump_clock: MockClock,
 ) -> None:
-    late = Late([TextDelta("ghost")], after=1)
-    async with session_to(Script([[late, Say("first"), Completed()], Reply("second")])) as (session, sim):
+    late = Late([SayDelta("ghost")], after=1)
+    async with session_to(Script([[late, Say("first"), Completed()], Answer("second")])) as (session, sim):
         assert (await session.ask("1")).text == "first"
         await trio.sleep(5)
         assert (await session.ask("2")).text == "second"
@@ -413,7 +406,7 @@ async def test_instruments_see_a_turn_from_end_to_end(autojump_clock: MockClock)
         def turn_ended(self, session: str, report: engine.TurnReport, error: engine.TurnError | None) -> None:
             seen.append(f"ended {report.response_id is not None} {error}")
 
-    async with session_to(Script([[Created(), TextDelta("a")]]), instruments=[Watch()]) as (session, _):
+    async with session_to(Script([[Created(), SayDelta("a")]]), instruments=[Watch()]) as (session, _):
         await session.ask("hi")
     assert seen[:4] == ["started", "opened default 1", "sent", "response.created"]
     assert seen[-3:] == ["response.completed", "ended True None", "closed 1"]
@@ -472,7 +465,7 @@ async def test_an_old_connection_takes_no_new_turn(autojump_clock: MockClock) ->
 
 
 async def test_a_session_released_while_a_turn_runs_fails_it_at_once(autojump_clock: MockClock) -> None:
-    async with open_simulator(in_memory=True, brain=Script([[TextDelta("so far"), Stall()]])) as sim:
+    async with open_simulator(in_memory=True, brain=Script([[SayDelta("so far"), Stall()]])) as sim:
         async with engine.open_engine(sim.endpoint, model="m", dialer=sim.dialer) as eng:
             session = await eng.session("a")
             async with trio.open_nursery() as nursery:
@@ -494,7 +487,7 @@ async def test_an_answer_that_comes_whole_is_not_lost_to_a_full_buffer(autojump_
     quirks = Quirks(chunks=64)
     seen = 0
     for limits in (engine.Limits(), engine.Limits(buffer_events=1)):
-        async with open_simulator(in_memory=True, brain=Script([[TextDelta("a")]]), quirks=quirks) as sim:
+        async with open_simulator(in_memory=True, brain=Script([[SayDelta("a")]]), quirks=quirks) as sim:
             if seen:
                 limits = engine.Limits(buffer_events=seen - 1)  # the last event of all is one too many
             async with engine.open_session(sim.endpoint, model="m", dialer=sim.dialer, limits=limits) as session:
@@ -522,7 +515,7 @@ async def test_a_reader_whose_block_another_task_leaves_is_told(autojump_clock: 
 
 
 async def test_what_had_arrived_does_not_grow_after_the_turn_was_left(autojump_clock: MockClock) -> None:
-    script = Script([[TextDelta("a"), Delay(1), TextDelta("b")]])
+    script = Script([[SayDelta("a"), Delay(1), SayDelta("b")]])
     async with session_to(script, on_cancel=engine.OnCancel.DRAIN) as (session, _):
         async with session.turn("hi") as turn:
             async for event in turn:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 import trio
+from sessions import session_to
 from trio.testing import MockClock
 
 import engine
@@ -17,11 +16,10 @@ from engine.simulator import (
     Created,
     Delay,
     Error,
-    Refusal,
+    Reject,
     Say,
-    Simulator,
+    SayDelta,
     Stall,
-    TextDelta,
     open_simulator,
 )
 
@@ -38,13 +36,6 @@ class Warming:
 
     def reply(self, asked: Asked) -> Any:
         return list(self.warm_up) if not asked.generate else [Created(), Say(asked.last_user_text)]
-
-
-@asynccontextmanager
-async def session_to(brain: Any = None, **options: Any) -> AsyncIterator[tuple[engine.Session, Simulator]]:
-    async with open_simulator(in_memory=True, brain=brain) as sim:
-        async with engine.open_session(sim.endpoint, model="m", dialer=sim.dialer, **options) as session:
-            yield session, sim
 
 
 async def test_it_goes_first_once_per_connection_and_says_what_the_turn_will_say(autojump_clock: MockClock) -> None:
@@ -68,7 +59,7 @@ async def test_without_the_option_there_is_none(autojump_clock: MockClock) -> No
 
 
 async def test_a_late_answer_to_it_is_never_a_turns(autojump_clock: MockClock) -> None:
-    brain = Warming(Delay(10), Created(), TextDelta("ghost"))
+    brain = Warming(Delay(10), Created(), SayDelta("ghost"))
     async with session_to(brain, timeouts=engine.Timeouts(warm_up=4)) as (session, sim):
         async with session.turn("mine", WARM) as turn:
             assert (await turn.wait()).text == "mine"
@@ -122,7 +113,7 @@ async def test_one_that_fails_is_no_error(autojump_clock: MockClock) -> None:
     async with session_to(Warming(Error(500))) as (session, _):
         assert await session.warm_up("hi") is False
         assert (await session.ask("hi")).text == "hi"
-    async with open_simulator(in_memory=True, handshake=[Refusal(503)]) as sim:
+    async with open_simulator(in_memory=True, handshake=[Reject(503)]) as sim:
         async with engine.open_session(sim.endpoint, model="m", dialer=sim.dialer) as session:
             assert await session.warm_up("hi") is False
             assert (await session.ask("hi")).text == "hi"

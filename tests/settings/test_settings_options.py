@@ -6,26 +6,20 @@ import copy
 import math
 import pickle
 import ssl
+from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
 import attrs
 import pytest
 
-from engine.settings.levels import merge
-from engine.settings.turn_options import (
-    DEFAULT_LIMITS,
-    DEFAULT_TIMEOUTS,
-    UNSET,
-    Endpoint,
-    Limits,
-    Timeouts,
-    TurnOptions,
-    Unset,
-    check_header,
-    check_key,
-)
-from engine.values.errors import ConfigurationError, EngineError
+from engine.settings.endpoint import Endpoint, check_header, check_key
+from engine.settings.levels import defaults_for, merge
+from engine.settings.limits import DEFAULT_LIMITS, Limits
+from engine.settings.timeouts import DEFAULT_TIMEOUTS, Timeouts
+from engine.settings.turn_options import TurnOptions
+from engine.values.choices import UNSET, Delivery, OnCancel, Transport, Unset
+from engine.values.problems import ConfigurationError, EngineError
 
 SECRET = "s3cret"
 
@@ -276,8 +270,10 @@ def test_a_bad_environment(monkeypatch: pytest.MonkeyPatch, variables: dict[str,
 
 # --- budgets and limits
 
-COUNTS = ["max_message_bytes", "max_request_bytes", "max_outbox_bytes", "buffer_events", "buffer_bytes"]
-SPANS = ["connection_lifetime", "idle_lifetime", "ping_interval", "ping_timeout"]
+COUNTS = [
+    "max_message_bytes", "max_request_bytes", "max_outbox_bytes", "buffer_events", "buffer_bytes", "max_connections",
+]  # fmt: skip
+SPANS = ["connection_lifetime", "idle_lifetime", "ping_interval", "ping_timeout", "session_idle"]
 NO_SECONDS = [-1, -0.001, -math.inf, math.nan, True, False, "3", [], {}, 1j, 10**400]
 
 
@@ -300,51 +296,78 @@ def test_bad_counts(name: str, value: Any) -> None:
 
 
 def test_there_are_no_other_limits() -> None:
-    assert list(attrs.fields_dict(Limits)) == [*COUNTS, *SPANS]
+    assert set(attrs.fields_dict(Limits)) == {*COUNTS, *SPANS}
 
 
-def test_seconds() -> None:
-    timeouts = Timeouts(queue=0, start=1, connect=None, send=math.inf, idle=2.5)
-    assert [timeouts.of(name) for name in ("queue", "start", "connect", "send", "idle", "turn")] == [
-        0.0, 1.0, math.inf, math.inf, 2.5, math.inf
-    ]  # fmt: skip
-    limits = Limits(idle_lifetime=None, ping_timeout=3, buffer_events=4)
-    assert (limits.seconds("idle_lifetime"), limits.seconds("ping_timeout"), limits.number("buffer_events")) == (
-        math.inf, 3.0, 4
-    )  # fmt: skip
+def test_what_is_given_becomes_plain_numbers() -> None:
+    given = Timeouts(queue=0, start=1, connect=None, send=math.inf, idle=2.5)
+    timeouts = merge(DEFAULT_TIMEOUTS, given, "timeouts")
+    assert (timeouts.queue, timeouts.start, timeouts.connect, timeouts.send) == (0.0, 1.0, math.inf, math.inf)
+    assert (timeouts.idle, timeouts.turn, timeouts.close) == (2.5, math.inf, 2.0)
+    limits = merge(DEFAULT_LIMITS, Limits(idle_lifetime=None, ping_timeout=3, buffer_events=4), "limits")
+    assert (limits.idle_lifetime, limits.ping_timeout, limits.buffer_events) == (math.inf, 3.0, 4)
+    assert limits.max_request_bytes == DEFAULT_LIMITS.max_request_bytes
 
 
-@pytest.mark.parametrize("defaults", [DEFAULT_TIMEOUTS, DEFAULT_LIMITS])
-def test_defaults_leave_nothing_open(defaults: Any) -> None:
-    assert UNSET not in attrs.astuple(defaults)
-    assert set(attrs.astuple(type(defaults)())) == {UNSET}
+@pytest.mark.parametrize(("given", "defaults"), [(Timeouts, DEFAULT_TIMEOUTS), (Limits, DEFAULT_LIMITS)])
+def test_defaults_leave_nothing_open(given: Any, defaults: Any) -> None:
+    assert list(attrs.fields_dict(given)) == list(attrs.fields_dict(type(defaults)))
+    assert all(isinstance(value, int | float) for value in attrs.astuple(defaults))
+    assert set(attrs.astuple(given())) == {UNSET}
 
 
 def test_documented_defaults() -> None:
     assert attrs.asdict(DEFAULT_TIMEOUTS) == {
-        "queue": 30, "start": 60, "connect": 10, "send": 30, "first_event": 30, "idle": 300, "turn": None,
+        "queue": 30, "start": 60, "connect": 10, "send": 30, "first_event": 30, "idle": 300, "turn": math.inf,
         "drain": 5, "close": 2, "warm_up": 8,
     }  # fmt: skip
     assert DEFAULT_LIMITS.max_request_bytes == 16 * 1024**2
     assert DEFAULT_LIMITS.max_message_bytes == 64 * 1024**2
     assert (DEFAULT_LIMITS.buffer_events, DEFAULT_LIMITS.buffer_bytes) == (16_384, 32 * 1024**2)
     assert (DEFAULT_LIMITS.connection_lifetime, DEFAULT_LIMITS.idle_lifetime) == (3300, 300)
+    assert (DEFAULT_LIMITS.max_connections, DEFAULT_LIMITS.session_idle) == (4, math.inf)
 
 
 @pytest.mark.parametrize("name", attrs.fields_dict(Timeouts))
 def test_timeouts_merge_field_by_field(name: str) -> None:
     for value in (7.0, None, 0):
         merged = merge(DEFAULT_TIMEOUTS, Timeouts(**{name: value}), "timeouts")
-        assert getattr(merged, name) == value
+        assert getattr(merged, name) == (math.inf if value is None else value)
         assert attrs.evolve(merged, **{name: getattr(DEFAULT_TIMEOUTS, name)}) == DEFAULT_TIMEOUTS
 
 
 def test_merging_nothing() -> None:
     assert merge(DEFAULT_LIMITS, None, "limits") is DEFAULT_LIMITS
     assert merge(DEFAULT_LIMITS, Limits(), "limits") == DEFAULT_LIMITS
-    assert merge(Limits(buffer_events=1, buffer_bytes=2), Limits(buffer_bytes=3), "limits") == Limits(
-        buffer_events=1, buffer_bytes=3
-    )
+    once = merge(DEFAULT_LIMITS, Limits(buffer_events=1, buffer_bytes=2), "limits")
+    twice = merge(once, Limits(buffer_bytes=3), "limits")
+    assert (twice.buffer_events, twice.buffer_bytes) == (1, 3)
+
+
+CHOICES: list[tuple[str, Any, Any]] = [
+    ("on_cancel", "drain", OnCancel.DRAIN),
+    ("on_cancel", OnCancel.NEW_LANE, OnCancel.NEW_LANE),
+    ("transport", "sse", Transport.SSE),
+    ("transport", Transport.WEBSOCKET, Transport.WEBSOCKET),
+]
+
+
+@pytest.mark.parametrize(("name", "given", "meant"), CHOICES)
+def test_choices_are_taken_as_themselves_and_as_strings(name: str, given: Any, meant: Any) -> None:
+    assert getattr(defaults_for(Endpoint()).over(**{name: given}), name) is meant
+
+
+@pytest.mark.parametrize("name", ["on_cancel", "transport"])
+@pytest.mark.parametrize("given", ["DRAIN", "http", "", 7, b"sse", ["sse"], Delivery.ACCEPTED])
+def test_other_choices(name: str, given: Any) -> None:
+    refused(defaults_for(Endpoint()).over, name, **{name: given})
+
+
+def test_a_choice_is_not_another_one() -> None:
+    class Other(StrEnum):
+        SSE = "sse"
+
+    refused(defaults_for(Endpoint()).over, "transport", transport=Other.SSE)
 
 
 @pytest.mark.parametrize("inner", [5, {"turn": 5}, DEFAULT_LIMITS, Timeouts])
@@ -363,7 +386,7 @@ def test_unset_says_so() -> None:
 
 NAMES = [
     "model", "reasoning_effort", "reasoning_summary", "text_verbosity", "service_tier", "truncation",
-    "prompt_cache_key", "safety_identifier",
+    "prompt_cache_key", "safety_identifier", "previous_response_id",
 ]  # fmt: skip
 BAD_OPTIONS: dict[str, list[Any]] = {
     **{name: ["", "  ", 7, b"x", True, ["x"]] for name in NAMES},
@@ -377,6 +400,7 @@ BAD_OPTIONS: dict[str, list[Any]] = {
     "include": ["reasoning.encrypted_content", b"x", {"a": "b"}, {"a"}, 7, ["a", 7], [None]],
     "metadata": ["a=b", [("a", "b")], 7, {"a": 1}, {"a": None}, {1: "a"}],
     "context_management": [{"type": "compaction"}, "compaction", 7, ["compaction"], [None]],
+    "conversation": ["", " ", 7, True, ["conv_1"], {1: "x"}],
     "warm_up": [None, 0, 1, "yes"],
     "extra": [None, "a", [("a", 1)], {1: 2}],
     "payload_hook": [7, "hook", {}],
@@ -388,6 +412,10 @@ def test_bad_turn_options(name: str, value: Any) -> None:
     with pytest.raises(ConfigurationError) as caught:
         TurnOptions(**{name: value})
     assert caught.value.field.partition("[")[0] == f"options.{name}"
+
+
+def test_a_request_continues_one_thing() -> None:
+    refused(TurnOptions, "options.conversation", conversation="conv_1", previous_response_id="resp_1")
 
 
 def test_every_turn_option_is_checked() -> None:
@@ -421,6 +449,7 @@ GOOD_OPTIONS: dict[str, list[Any]] = {
     "include": [[], ["a"], ("a",), None],
     "metadata": [{}, {"a": "b"}, MappingProxyType({"a": "b"}), None],
     "context_management": [[{"type": "compaction"}], (), None],
+    "conversation": ["conv_1", {"id": "conv_1"}, None],
     "warm_up": [True, False],
     "extra": [{}, {"user": None}],
     "payload_hook": [dict, None],

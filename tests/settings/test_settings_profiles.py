@@ -12,7 +12,7 @@ from engine.protocol.chain import Chain, Held, Plan
 from engine.settings.profiles import AZURE, GENERIC, HTTP_ONLY, OPENAI, XAI, Profile, profile_of
 from engine.simulator import Echo, Error, Quirks, Script, open_simulator
 from engine.transport.credentials import request_headers
-from engine.values.errors import ConfigurationError
+from engine.values.problems import ConfigurationError
 
 
 @pytest.mark.parametrize(

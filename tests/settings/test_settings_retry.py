@@ -12,8 +12,8 @@ import pytest
 
 from engine.settings.levels import merge
 from engine.settings.retry import DEFAULT_RETRY, RetryPolicy
-from engine.settings.turn_options import UNSET
-from engine.values.errors import ConfigurationError
+from engine.values.choices import UNSET
+from engine.values.problems import ConfigurationError
 
 
 def test_documented_defaults() -> None:

@@ -102,7 +102,7 @@ async def connect(
 
 
 @attrs.define
-class Answer:
+class HttpAnswer:
     status: int
     headers: dict[str, str]
     content: bytes
@@ -135,7 +135,7 @@ async def request(
     *,
     headers: Mapping[str, str] | None = None,
     key: bytes | None = KEY,
-) -> Answer:
+) -> HttpAnswer:
     """Send one HTTP request and return the answer, or what came of it before the connection ended."""
     connection = h11.Connection(h11.CLIENT)
     fields: list[tuple[str, Any]] = [("host", "simulator"), ("content-length", str(len(content)))]
@@ -146,7 +146,7 @@ async def request(
     wire += connection.send(h11.Data(data=content)) or b""
     wire += connection.send(h11.EndOfMessage()) or b""
     await stream.send_all(wire)
-    answer = Answer(0, {}, b"", complete=False)
+    answer = HttpAnswer(0, {}, b"", complete=False)
     while True:
         try:
             event = connection.next_event()
@@ -168,7 +168,7 @@ async def request(
                 return answer
 
 
-async def fetch(sim: Simulator, method: str, path: str, body: Any = None, **options: Any) -> Answer:
+async def fetch(sim: Simulator, method: str, path: str, body: Any = None, **options: Any) -> HttpAnswer:
     """Send one HTTP request on a connection of its own."""
     content = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
     stream = await sim.dialer.open_tcp(sim.host, sim.port)
@@ -178,11 +178,11 @@ async def fetch(sim: Simulator, method: str, path: str, body: Any = None, **opti
         await trio.aclose_forcefully(stream)
 
 
-async def post(sim: Simulator, input: Any = "hi", **body: Any) -> Answer:  # noqa: A002
+async def post(sim: Simulator, input: Any = "hi", **body: Any) -> HttpAnswer:  # noqa: A002
     return await fetch(sim, "POST", "/v1/responses", {"model": "m", "input": input, **body})
 
 
-async def stream(sim: Simulator, input: Any = "hi", *, check: bool = True, **body: Any) -> Answer:  # noqa: A002
+async def stream(sim: Simulator, input: Any = "hi", *, check: bool = True, **body: Any) -> HttpAnswer:  # noqa: A002
     answer = await post(sim, input, stream=True, **body)
     if check:
         for event in answer.events:

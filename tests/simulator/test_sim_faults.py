@@ -19,6 +19,7 @@ from engine.simulator import (
     Abandon,
     Abort,
     Accept,
+    Answer,
     Binary,
     CallDelta,
     Close,
@@ -41,19 +42,18 @@ from engine.simulator import (
     Late,
     MemoryDialer,
     Mute,
-    OutputItem,
     Oversized,
     Ping,
     Quirks,
     Raw,
-    Refusal,
+    RawItem,
     Refuse,
-    Reply,
+    Reject,
     Say,
+    SayDelta,
     Script,
     Stall,
-    TextDelta,
-    ThinkingDelta,
+    ThinkDelta,
     WrongJson,
     memory_stream_pair,
     open_simulator,
@@ -66,11 +66,11 @@ async def test_single_steps_make_a_turn(autojump_clock: MockClock) -> None:
     steps = [
         Created(),
         InProgress(),
-        ThinkingDelta("h"),
-        ThinkingDelta("m"),
+        ThinkDelta("h"),
+        ThinkDelta("m"),
         EndItem(),
-        TextDelta("a"),
-        TextDelta("b"),
+        SayDelta("a"),
+        SayDelta("b"),
         CallDelta('{"a"', name="add"),
         CallDelta(":1}", name="add"),
         Completed(),
@@ -91,7 +91,7 @@ async def test_a_refusal_and_any_other_item(autojump_clock: MockClock) -> None:
         "action": {"type": "search", "query": "q"},
     }
     events = [{"type": "response.web_search_call.searching", "item_id": "ws_1"}]
-    brain = Script([[OutputItem(search, events), Refuse("I will not")]])
+    brain = Script([[RawItem(search, events), Refuse("I will not")]])
     async with open_simulator(in_memory=True, brain=brain) as sim, connect(sim) as peer:
         turn = await peer.turn()
         assert "web_search_call.searching" in kinds(turn)
@@ -99,7 +99,7 @@ async def test_a_refusal_and_any_other_item(autojump_clock: MockClock) -> None:
 
 
 async def test_time_passes_where_the_script_says(autojump_clock: MockClock) -> None:
-    brain = Script([[Created(), Delay(2), TextDelta("a"), Delay(3)], Reply("a b c", pause=1.5, delay=1)])
+    brain = Script([[Created(), Delay(2), SayDelta("a"), Delay(3)], Answer("a b c", pause=1.5, delay=1)])
     async with open_simulator(in_memory=True, brain=brain) as sim, connect(sim) as peer:
         start = trio.current_time()
         await peer.ask()
@@ -118,7 +118,7 @@ async def test_a_gate_waits_for_the_test(autojump_clock: MockClock) -> None:
 
 
 async def test_a_stalled_response_stays_open_and_answers_pings(autojump_clock: MockClock) -> None:
-    async with open_simulator(in_memory=True, brain=Script([[Created(), TextDelta("a"), Stall()]])) as sim:
+    async with open_simulator(in_memory=True, brain=Script([[Created(), SayDelta("a"), Stall()]])) as sim:
         async with connect(sim) as peer:
             await peer.create()
             await peer.until("response.output_text.delta")
@@ -179,7 +179,7 @@ async def test_an_abrupt_end(autojump_clock: MockClock, fault: Any, begun: bool)
 
 
 async def test_late_events_reach_into_the_next_turn(autojump_clock: MockClock) -> None:
-    brain = Script([[Say("one"), Completed(), Late([TextDelta("late")], after=5)], [Created(), Delay(10), Say("two")]])
+    brain = Script([[Say("one"), Completed(), Late([SayDelta("late")], after=5)], [Created(), Delay(10), Say("two")]])
     async with open_simulator(in_memory=True, brain=brain) as sim, connect(sim) as peer:
         first = await peer.turn()
         second = await peer.turn()
@@ -287,7 +287,7 @@ async def test_error_shapes(autojump_clock: MockClock) -> None:
     assert (flat["code"], flat["status"], flat["stream_id"]) == ("slow_down", 429, "a")
     assert "error" not in flat
     (untyped,) = await _quirky(Quirks(errors="untyped"), fail)
-    assert untyped == {"error": {"message": fail[0].message, "type": "api_error"}}
+    assert untyped == {"error": {"message": "The request rate rose too quickly. Slow down.", "type": "api_error"}}
     (alias,) = await _quirky(Quirks(status_code=True), fail)
     assert alias["status_code"] == 429
     assert "status" not in alias
@@ -324,7 +324,7 @@ async def test_done_in_place_of_completed_or_after_it(autojump_clock: MockClock)
 
 
 async def test_keepalives_and_private_events(autojump_clock: MockClock) -> None:
-    events = await _quirky(Quirks(keepalive=10), Reply("a", delay=35))
+    events = await _quirky(Quirks(keepalive=10), Answer("a", delay=35))
     assert kinds(events).count("keepalive") == 3
     events = await _quirky(Quirks(codex_events=True), stream_id="a")
     assert kinds(events)[:3] == ["codex.rate_limits", "codex.response.metadata", "created"]
@@ -398,7 +398,7 @@ async def _upgrade(sim: Any, path: str = "/v1/responses", **headers: str) -> byt
 @pytest.mark.parametrize("status", [307, 400, 401, 403, 404, 405, 426, 429, 500, 503])
 @pytest.mark.parametrize("framing", ["length", "chunked", "none"])
 async def test_refusals(autojump_clock: MockClock, status: int, framing: Any) -> None:
-    refusal = Refusal(status, headers={"retry-after": "7"}, framing=framing)
+    refusal = Reject(status, headers={"retry-after": "7"}, framing=framing)
     async with open_simulator(in_memory=True, handshake=refusal) as sim:
         answer = await _upgrade(sim)
         assert answer.startswith(b"HTTP/1.1 %d " % status)
@@ -413,8 +413,8 @@ async def test_refusals(autojump_clock: MockClock, status: int, framing: Any) ->
 
 
 async def test_bodies_of_refusals_and_lingering(autojump_clock: MockClock) -> None:
-    steps = [Refusal(403, body=b""), Refusal(502, body="<html>"), Refusal(400, body={"detail": 1})]
-    steps.append(Refusal(401, framing="none", linger=600))
+    steps = [Reject(403, body=b""), Reject(502, body="<html>"), Reject(400, body={"detail": 1})]
+    steps.append(Reject(401, framing="none", linger=600))
     async with open_simulator(in_memory=True, handshake=steps) as sim:
         assert b"content-length: 0\r\n\r\n<end>" in await _upgrade(sim)
         assert b"\r\n\r\n<html><end>" in await _upgrade(sim)
@@ -510,7 +510,7 @@ def _steer(target: str, value: Any = "also this") -> dict[str, Any]:
 
 async def test_steering_interrupts_at_the_end_of_an_item_and_goes_on_by_itself(autojump_clock: MockClock) -> None:
     gate = trio.Event()
-    brain = Script([[Created(), TextDelta("part"), Gate(gate), EndItem(), Say("never")], "steered"])
+    brain = Script([[Created(), SayDelta("part"), Gate(gate), EndItem(), Say("never")], "steered"])
     async with open_simulator(in_memory=True, brain=brain) as sim, connect(sim) as peer:
         await peer.create("first", stream_id="a", temperature=0.5)
         target = (await peer.recv())["response"]["id"]
@@ -600,7 +600,7 @@ async def test_steering_of_ended_or_unable_responses(autojump_clock: MockClock) 
 
 async def test_accepted_steering_comes_back_when_the_response_fails(autojump_clock: MockClock) -> None:
     gate = trio.Event()
-    brain = Script([[Created(), TextDelta("x"), Gate(gate), Failed()]])
+    brain = Script([[Created(), SayDelta("x"), Gate(gate), Failed()]])
     async with open_simulator(in_memory=True, brain=brain) as sim, connect(sim) as peer:
         await peer.create()
         target = (await peer.recv())["response"]["id"]

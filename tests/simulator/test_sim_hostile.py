@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.simulator import ApiError, Calculator
-from engine.simulator.brain import ask
 from engine.simulator.requests import Shelf, read_request
 
 SCALARS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5))
@@ -99,6 +99,7 @@ SHELF = Shelf(lambda _id: None, lambda _id: {"type": "message", "role": "assista
 @given(
     st.lists(st.tuples(st.sampled_from(PATHS), JSON), min_size=1, max_size=3), st.sampled_from(["websocket", "http"])
 )
+@pytest.mark.slow
 @settings(max_examples=1500, deadline=None)
 def test_changed_requests(changes: list[tuple[tuple[Any, ...], Any]], transport: str) -> None:
     body = copy.deepcopy(WHOLE)
@@ -112,11 +113,12 @@ def test_changed_requests(changes: list[tuple[tuple[Any, ...], Any]], transport:
     except ApiError as error:
         _check(error)
     else:
-        assert ask(Calculator(), asked)
+        assert Calculator().reply(asked)
         assert asked.prompt_tokens() >= asked.cached_tokens()
 
 
 @given(st.dictionaries(st.sampled_from(sorted(WHOLE)), JSON))
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 def test_any_request(body: dict[str, Any]) -> None:
     try:

@@ -15,6 +15,7 @@ from trio.testing import MockClock
 
 from engine.simulator import (
     Abort,
+    Answer,
     Binary,
     Call,
     Close,
@@ -31,11 +32,10 @@ from engine.simulator import (
     Quirks,
     Raw,
     Refuse,
-    Reply,
     Say,
+    SayDelta,
     Script,
     Stall,
-    TextDelta,
     Think,
     WrongJson,
     open_simulator,
@@ -159,7 +159,7 @@ async def test_a_client_that_leaves_is_noticed(autojump_clock: MockClock) -> Non
 
 @pytest.mark.parametrize("fault", [CutMidFrame(), Close(), Abort(), Abort(reset=True)])
 async def test_a_stream_that_ends_early(autojump_clock: MockClock, fault: Any) -> None:
-    brain = Script([[Created(), TextDelta("a"), Delay(1), fault]])
+    brain = Script([[Created(), SayDelta("a"), Delay(1), fault]])
     async with open_simulator(in_memory=True, brain=brain) as sim:
         answer = await stream(sim, check=False)
         assert answer.status == 200
@@ -181,7 +181,7 @@ async def test_other_faults_on_a_stream(autojump_clock: MockClock) -> None:
 @pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
 async def test_stream_quirks(autojump_clock: MockClock, newline: Any) -> None:
     quirks = Quirks(done_marker=True, newline=newline, comments=True, keepalive=1.0)
-    async with open_simulator(in_memory=True, quirks=quirks, brain=Script([Reply("a b", delay=2.5)])) as sim:
+    async with open_simulator(in_memory=True, quirks=quirks, brain=Script([Answer("a b", delay=2.5)])) as sim:
         answer = await stream(sim, check=False)
         assert answer.data[-1] == "[DONE]"
         assert answer.content.startswith(b": simulated" + newline.encode())

@@ -13,18 +13,18 @@ import pytest
 import trio
 import trio.testing
 import trustme
-from sim_peer import Answer, request, text_of
+from sim_peer import HttpAnswer, request, text_of
 from trio.testing import MockClock
 
 import engine
 from engine.simulator import (
     Cut,
-    Dialer,
     FaultInjector,
     Faults,
     Injected,
     MemoryStream,
     RandomFaults,
+    SimulatorDialer,
     TcpDialer,
     memory_stream_pair,
     open_simulator,
@@ -33,7 +33,7 @@ from engine.simulator import (
 KINDS = ["reset", "eof", "stall"]
 
 
-class Pairs(Dialer):
+class Pairs(SimulatorDialer):
     """Dials streams whose other ends the test holds."""
 
     def __init__(self) -> None:
@@ -176,7 +176,7 @@ async def test_reads_and_writes_of_a_byte() -> None:
         await theirs.send_all(b"abc")
         assert [await ours.receive_some() for _ in range(3)] == [b"a", b"b", b"c"]
 
-    class Watched(Dialer):
+    class Watched(SimulatorDialer):
         writes = 0
 
         async def open_tcp(self, host: str, port: int) -> trio.abc.Stream:
@@ -338,7 +338,7 @@ async def test_a_cut_inside_an_event(autojump_clock: MockClock, sizes: list[int]
 # --- under a client --------------------------------------------------------------------------------------------------
 
 
-async def post(stream: trio.abc.Stream) -> Answer:
+async def post(stream: trio.abc.Stream) -> HttpAnswer:
     return await request(stream, "POST", "/v1/responses", b'{"model":"m","input":"2+2","stream":true}')
 
 

@@ -10,13 +10,14 @@ import h11
 import pytest
 import trio
 import trio.testing
-from sim_peer import KEY, Answer, connect, fetch, kinds, post, stream, text_of
+from sim_peer import KEY, HttpAnswer, connect, fetch, kinds, post, stream, text_of
 from trio.testing import MockClock
 
 from engine.simulator import (
     Abandon,
     Abort,
     Accept,
+    Answer,
     Close,
     Comment,
     Completed,
@@ -35,13 +36,12 @@ from engine.simulator import (
     Mute,
     Quirks,
     Raw,
-    Refusal,
-    Reply,
+    Reject,
     Say,
+    SayDelta,
     Script,
     Simulator,
     Stall,
-    TextDelta,
     WrongJson,
     open_simulator,
 )
@@ -71,7 +71,7 @@ async def slices(sim: Simulator, **body: Any) -> list[bytes]:
             return found
 
 
-def decoded(answer: Answer) -> list[dict[str, Any]]:
+def decoded(answer: HttpAnswer) -> list[dict[str, Any]]:
     return [json.loads(each.data) for each in SseDecoder(1 << 20).feed(answer.content) if each.data != "[DONE]"]
 
 
@@ -89,7 +89,7 @@ def decoded(answer: Answer) -> list[dict[str, Any]]:
     ],
 )
 async def test_a_refused_post(autojump_clock: MockClock, framing: Any, body: Any, kind: str, expected: bytes) -> None:
-    refusal = Refusal(503, {"Content-Type": kind, "retry-after": "7"}, body=body, framing=framing, delay=3)
+    refusal = Reject(503, {"Content-Type": kind, "retry-after": "7"}, body=body, framing=framing, delay=3)
     async with open_simulator(in_memory=True, post=[refusal]) as sim:
         start = trio.current_time()
         answer = await post(sim)
@@ -166,7 +166,7 @@ async def test_a_muted_refusal_is_silent_too(autojump_clock: MockClock) -> None:
 
 
 async def test_posts_and_upgrades_have_a_queue_each(autojump_clock: MockClock) -> None:
-    async with open_simulator(in_memory=True, post=[Refusal(500)], handshake=[Accept(), Refusal(426)]) as sim:
+    async with open_simulator(in_memory=True, post=[Reject(500)], handshake=[Accept(), Reject(426)]) as sim:
         async with connect(sim) as peer:
             await peer.ask()
         # What is not a request for a response is no business of the queue's.
@@ -199,7 +199,7 @@ async def test_what_is_no_request_is_no_record(
         ([Error(429)], "rejected", False, False),
         ([Delay(1), Keepalive(), Comment(), Error(429)], "rejected", False, False),
         ([Created(), Error(500)], "error", True, False),
-        ([TextDelta("x"), Error(500)], "error", True, True),
+        ([SayDelta("x"), Error(500)], "error", True, True),
         ([Created(), Failed()], "failed", True, False),
         ([Abort()], "lost", True, False),
         ([Created(), Close()], "lost", True, False),
@@ -409,7 +409,7 @@ async def test_an_event_after_the_terminal_ends_it(autojump_clock: MockClock) ->
 
 
 async def test_a_server_that_never_streams(autojump_clock: MockClock) -> None:
-    brain = Script([Reply("a", delay=9)])
+    brain = Script([Answer("a", delay=9)])
     async with open_simulator(in_memory=True, quirks=Quirks(never_streams=True, keepalive=1.0), brain=brain) as sim:
         answer = await post(sim, stream=True)
         assert answer.headers["content-type"] == "application/json"

@@ -12,6 +12,7 @@ from sim_peer import CUSTOM, FUNCTION, connect, kinds, text_of
 from trio.testing import MockClock
 
 from engine.simulator import (
+    Answer,
     Call,
     Completed,
     Created,
@@ -22,10 +23,9 @@ from engine.simulator import (
     Gate,
     Incomplete,
     InProgress,
-    Reply,
     Say,
+    SayDelta,
     Script,
-    TextDelta,
     Think,
     open_simulator,
 )
@@ -526,7 +526,7 @@ async def test_a_function_can_be_the_brain(autojump_clock: MockClock) -> None:
 
 
 async def test_a_script_goes_on_with_another_brain(autojump_clock: MockClock) -> None:
-    script = Script([Reply("one", thinking="hm"), TextDelta("two")], then=Echo())
+    script = Script([Answer("one", thinking="hm"), SayDelta("two")], then=Echo())
     async with open_simulator(in_memory=True, brain=script) as sim, connect(sim) as peer:
         assert [text_of(await peer.ask("three")) for _ in range(3)] == ["one", "two", "three"]
         script.add("four")

@@ -17,7 +17,8 @@ from invariants import Held
 import engine
 from engine.protocol.failures import Failure, to_error
 from engine.transport.dial import TcpDialer, tls_over
-from engine.transport.websocket import Bounds, Callbacks, WebSocket
+from engine.transport.socket import Bounds, Callbacks
+from engine.transport.websocket import WebSocket
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 KEY = "sk-raw-peer-0123456789"

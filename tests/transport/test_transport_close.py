@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from attrs import evolve
 from invariants import Held, contained
 from raw_peer import (
     CLOSE,
@@ -28,6 +29,8 @@ from trio.testing import MockClock
 
 import engine
 from engine.protocol.failures import Lost
+from engine.transport.socket import Callbacks
+from engine.transport.websocket import WebSocket
 
 
 @asynccontextmanager
@@ -279,11 +282,12 @@ async def test_an_owner_that_raises_breaks_its_connection_only(autojump_clock: M
         await peer.accept(frame("one"))
         await peer.until_gone()
 
-    for name in ("opened", "received"):
+    for name in ("on_opened", "on_texts"):
         async with contained(within=0) as held:
             whole = line(held, script)
-            callbacks = {"opened": whole._opened, "received": whole.messages.append, "failed": whole._failed}
-            whole.socket._callbacks = type(whole.socket._callbacks)(**{**callbacks, name: raises})
+            callbacks = Callbacks(whole._opened, whole.messages.extend, whole._failed)
+            callbacks = evolve(callbacks, **{name: raises})
+            whole.socket = WebSocket(whole.endpoint, whole.dialer, whole.bounds, callbacks)
             await whole.run()
             assert type(whole.error) is engine.SessionClosed
             assert isinstance(whole.error.__cause__, ZeroDivisionError)
@@ -349,9 +353,8 @@ async def test_nothing_is_queued_on_a_socket_that_fails_while_sending(autojump_c
             whole.socket.fail(Lost("in the middle of sending"))
 
     async with contained() as held, opened(held, script) as whole:
-        assert whole.socket.tap is not None
-        before = whole.socket.tap.bytes_queued
+        before = whole.socket.traffic.bytes_queued
         trio.lowlevel.add_instrument(AfterOneStep())
-        assert await whole.socket.send("too late") is None
-        assert whole.socket.tap.bytes_queued == before
+        assert not await whole.socket.send("too late")
+        assert whole.socket.traffic.bytes_queued == before
     assert whole.failures == [Lost("in the middle of sending")]

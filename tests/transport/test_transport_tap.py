@@ -9,6 +9,7 @@ from raw_peer import CLOSE, PIPE_CAPACITY, PONG, PipeStream, close_frame, frame,
 from trio.testing import MockClock
 
 from engine.protocol.failures import Failure, Lost
+from engine.transport.socket import Traffic
 from engine.transport.tap import Tap
 
 ACCEPTANCE = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
@@ -21,7 +22,19 @@ async def tapped(
     near, far = pipe()
     near.outgoing.capacity = capacity
     failures: list[Failure] = []
-    tap = Tap(near, max_outbox_bytes=max_outbox_bytes, fail=failures.append)
+    texts: list[str] = []
+
+    async def take(more: list[str]) -> None:
+        texts.extend(more)
+
+    tap = Tap(
+        near,
+        max_outbox_bytes=max_outbox_bytes,
+        max_message_bytes=1000,
+        fail=failures.append,
+        take=take,
+        traffic=Traffic(),
+    )
     if accepted:
         await far.send_all(ACCEPTANCE)
         assert await tap.receive_some() == ACCEPTANCE
@@ -42,12 +55,12 @@ async def test_writing_never_waits_and_the_order_is_kept(autojump_clock: MockClo
     for piece in pieces:
         await tap.send_all(piece)
     whole = b"".join(pieces)
-    assert tap.outbox_bytes == tap.bytes_queued == len(whole)
+    assert tap.traffic.outbox_bytes == tap.traffic.bytes_queued == len(whole)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(tap.pump)
         assert await receive_exactly(far, len(whole)) == whole
-        await tap.drained()
-        assert (tap.outbox_bytes, tap.bytes_passed) == (0, len(whole))
+        await tap.outbox.drained()
+        assert (tap.traffic.outbox_bytes, tap.traffic.bytes_sent) == (0, len(whole))
         assert tap.clean
         nursery.cancel_scope.cancel(reason="seen enough")
     assert failures == []
@@ -65,25 +78,43 @@ async def test_what_was_queued_is_not_changed_by_its_sender(autojump_clock: Mock
         nursery.cancel_scope.cancel(reason="seen enough")
 
 
-async def test_marks_are_called_when_the_stream_has_taken_so_much(autojump_clock: MockClock) -> None:
+async def test_it_is_told_when_a_write_is_reached_and_when_it_is_passed(autojump_clock: MockClock) -> None:
     tap, far, _ = await tapped(capacity=1)
-    called: list[str] = []
-    tap.when_passed(tap.bytes_queued, lambda: called.append("nothing was queued"))
-    assert called == ["nothing was queued"]
+    told: list[str] = []
     for name, length in (("one", 3), ("two", 4), ("three", 5)):
         await tap.send_all(b"x" * length)
-        tap.when_passed(tap.bytes_queued, lambda name=name: called.append(name))  # type: ignore[misc]
+        tap.outbox.follow(
+            lambda name=name: told.append(f"{name}…"),  # type: ignore[misc]
+            lambda name=name: told.append(name),  # type: ignore[misc]
+        )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(tap.pump)
-        reached = {}
+        after = {}
         for received in range(1, 13):
             await receive_exactly(far, 1)
             await trio.testing.wait_all_tasks_blocked()
-            reached[received] = len(called) - 1
-        assert reached == {1: 0, 2: 1, 3: 1, 4: 1, 5: 1, 6: 2, 7: 2, 8: 2, 9: 2, 10: 2, 11: 3, 12: 3}
-        tap.when_passed(tap.bytes_queued, lambda: called.append("at once"))
+            after[received] = told[-1]
+        assert after == dict.fromkeys((1,), "one…") | dict.fromkeys((2, 3, 4, 5), "two…") | dict.fromkeys(
+            (6, 7, 8, 9, 10), "three…"
+        ) | dict.fromkeys((11, 12), "three")
         nursery.cancel_scope.cancel(reason="seen enough")
-    assert called[1:] == ["one", "two", "three", "at once"]
+    assert told == ["one…", "one", "two…", "two", "three…", "three"]
+
+
+async def test_a_large_write_before_is_not_counted_for_the_one_behind(autojump_clock: MockClock) -> None:
+    tap, far, _ = await tapped(capacity=1000, max_outbox_bytes=1 << 20)
+    reached: list[float] = []
+    await tap.send_all(b"x" * 600_000)
+    await tap.send_all(b"y")
+    tap.outbox.follow(lambda: reached.append(trio.current_time()), lambda: None)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(tap.pump)
+        await trio.sleep(100)  # the peer does not read
+        assert reached == []
+        await receive_exactly(far, 600_001)
+        await trio.testing.wait_all_tasks_blocked()
+        assert reached == [100]
+        nursery.cancel_scope.cancel(reason="seen enough")
 
 
 async def test_a_cancelled_sender_queues_nothing(autojump_clock: MockClock) -> None:
@@ -92,7 +123,7 @@ async def test_a_cancelled_sender_queues_nothing(autojump_clock: MockClock) -> N
         scope.cancel(reason="before")
         await tap.send_all(b"x")
     assert scope.cancelled_caught
-    assert tap.bytes_queued == 0
+    assert tap.traffic.bytes_queued == 0
 
 
 async def test_a_sender_cancelled_later_takes_nothing_back(autojump_clock: MockClock) -> None:
@@ -146,7 +177,7 @@ async def test_a_torn_tap_swallows_control_frames(autojump_clock: MockClock) -> 
         await trio.testing.wait_all_tasks_blocked()
         assert [type(failure) for failure in failures] == [Lost]
         assert isinstance(failures[0].cause, trio.BrokenResourceError)  # type: ignore[union-attr]
-    assert tap.bytes_queued == len(frame("x" * 100))
+    assert tap.traffic.bytes_queued == len(frame("x" * 100))
 
 
 async def test_the_outbox_is_bounded(autojump_clock: MockClock) -> None:
@@ -155,7 +186,7 @@ async def test_the_outbox_is_bounded(autojump_clock: MockClock) -> None:
     with pytest.raises(trio.BrokenResourceError):
         await tap.send_all(b"1")
     assert [type(failure) for failure in failures] == [Lost]
-    assert tap.bytes_queued == 10
+    assert tap.traffic.bytes_queued == 10
 
 
 async def test_one_write_over_the_bound_may_go_alone(autojump_clock: MockClock) -> None:
@@ -165,7 +196,7 @@ async def test_one_write_over_the_bound_may_go_alone(autojump_clock: MockClock) 
         for _ in range(3):
             await tap.send_all(b"x" * 100)
             assert await receive_exactly(far, 100) == b"x" * 100
-            await tap.drained()
+            await tap.outbox.drained()
         nursery.cancel_scope.cancel(reason="seen enough")
     assert failures == []
 
@@ -184,11 +215,11 @@ async def test_it_knows_whether_a_close_frame_was_sent(autojump_clock: MockClock
 
 async def test_it_counts_what_arrives_and_when(autojump_clock: MockClock) -> None:
     tap, far, _ = await tapped()
-    before = tap.bytes_received
+    before = tap.traffic.bytes_received
     await trio.sleep(5)
     await far.send_all(b"abc")
     assert await tap.receive_some(2) == b"ab"
-    assert (tap.bytes_received - before, tap.last_receive) == (2, 5)
+    assert tap.traffic.bytes_received - before == 2
     assert not tap.ended
     await far.aclose()
     assert await tap.receive_some() == b"c"
@@ -230,8 +261,8 @@ async def test_what_is_taken_back_never_leaves(autojump_clock: MockClock) -> Non
         await trio.testing.wait_all_tasks_blocked()
         await tap.send_all(b"kept")
         await tap.send_all(b"taken back")
-        tap.retract()
-        assert (tap.bytes_queued, tap.outbox_bytes) == (4, 4)
+        tap.outbox.retract()
+        assert (tap.traffic.bytes_queued, tap.traffic.outbox_bytes) == (4, 4)
         await trio.testing.wait_all_tasks_blocked()
         await tap.send_all(b"!")
         assert await receive_exactly(far, 5) == b"kept!"

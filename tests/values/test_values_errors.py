@@ -9,14 +9,13 @@ from typing import Any
 import pytest
 
 import engine
-from engine.values import errors
+from engine.values import errors, problems
+from engine.values.choices import Delivery
 from engine.values.errors import (
     AuthenticationFailed,
     BufferOverflow,
-    ConfigurationError,
     ConnectFailed,
     ConnectionLost,
-    EngineError,
     ProtocolViolation,
     RateLimited,
     RequestRejected,
@@ -25,12 +24,13 @@ from engine.values.errors import (
     SessionClosed,
     TurnError,
     TurnTimeout,
-    token,
 )
 from engine.values.messages import AssistantMessage
-from engine.values.reports import Delivery, TurnReport
+from engine.values.problems import ConfigurationError, EngineError
+from engine.values.reports import TurnReport
+from engine.values.shown import token
 
-CLASSES = [each for name in errors.__all__ if isinstance(each := getattr(errors, name), type)]
+CLASSES = [getattr(module, name) for module in (problems, errors) for name in module.__all__]
 TURN_ERRORS = [each for each in CLASSES if issubclass(each, TurnError)]
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import attrs
 import pytest
 
-from engine.values.errors import ConfigurationError
 from engine.values.messages import (
     AssistantMessage,
     Context,
@@ -23,10 +22,11 @@ from engine.values.messages import (
     Tool,
     ToolCall,
     ToolResult,
-    Usage,
     UserMessage,
-    size_only,
 )
+from engine.values.problems import ConfigurationError
+from engine.values.shown import size_only
+from engine.values.usage import Usage
 
 SECRET = "s3cret"
 
@@ -122,7 +122,7 @@ def test_tools_that_are_no_list(tools: Any) -> None:
     refused("context tools", Context, tools=tools)
 
 
-@pytest.mark.parametrize("tool", [SECRET, None, print])
+@pytest.mark.parametrize("tool", [SECRET, None, int])
 def test_tools_of_a_wrong_kind(tool: Any) -> None:
     refused("context tools[0]", Context, tools=[tool])
 

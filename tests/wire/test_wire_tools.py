@@ -19,8 +19,8 @@ from engine.protocol.request_tools import wire_tools
 from engine.schemas.function_tool import FunctionTool
 from engine.settings.turn_options import TurnOptions
 from engine.transcript import from_json, to_json
-from engine.values.errors import ConfigurationError
 from engine.values.messages import AnyTool, Context, Tool
+from engine.values.problems import ConfigurationError
 from engine.wire.codec import decode_object
 from engine.wire.response import structure_response
 

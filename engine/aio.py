@@ -1,0 +1,324 @@
+"""The engine under asyncio.
+
+::
+
+    from engine.aio import open_session
+
+    async with open_session(Endpoint.from_env(), model="gpt-5.4") as session:
+        print((await session.ask("What is 2+2?")).text)
+        async with session.turn("Tell me a story") as turn:
+            async for event in turn:
+                ...
+
+Methods and arguments are those of `engine`. One Trio thread for each ``open_…`` does the work; a handle is used from
+the event loop that opened it. Cancelling an asyncio task cancels what it waits for, and waits until that is done;
+``asyncio.timeout`` works as everywhere. Methods that are not awaited, as `Session.turn`, ask the Trio thread too, which
+takes some tens of microseconds.
+
+Your functions (tools, ``approve``, ``on_round``, …) run in the event loop, as if you had called them yourself: async
+ones may use asyncio, plain ones must not block. Instruments are told in the Trio thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import functools
+import inspect
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, TypeVar
+
+import trio
+
+import engine
+from engine.handles import (
+    ConversationFacts,
+    EngineFacts,
+    Handle,
+    ReplyFacts,
+    SessionFacts,
+    Streamed,
+    TurnFacts,
+    bound,
+    hosted,
+    making,
+)
+from engine.portal import Block, Portal
+
+if TYPE_CHECKING:
+    from engine.values.turn_events import TurnEvent
+
+__all__ = ["Conversation", "Engine", "Reply", "Session", "Turn", "open_engine", "open_session"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+S = TypeVar("S")
+H = TypeVar("H", bound=Handle[Any])
+
+_PATIENCE: Final = 5.0
+"""Seconds that a cancelled function of the caller's has for its cleaning up before nothing waits for it any more."""
+
+
+class _Portal(Portal):
+    def __init__(self) -> None:
+        super().__init__()
+        self._loop = asyncio.get_running_loop()
+
+    def closed(self) -> Exception:
+        return engine.SessionClosed("the engine it belongs to was closed")
+
+    def hosted(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        async def in_the_loop(*args: Any, **kwargs: Any) -> Any:
+            return await _Guest(self._loop, functools.partial(function, *args, **kwargs)).run()
+
+        return in_the_loop
+
+
+class _Guest:
+    """A function of the caller's under way in the caller's event loop, which a Trio task waits for."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, function: Callable[[], Any]) -> None:
+        self._loop = loop
+        self._function = function
+        self._context = contextvars.copy_context()
+        self._token = trio.lowlevel.current_trio_token()
+        self._ended = trio.Event()
+        self._task: asyncio.Task[Any] | None = None
+        self._called_off = False
+
+    async def run(self) -> Any:
+        """Run it and return its result. If cancelled, it is cancelled, and waited for within bounds."""
+        self._loop.call_soon_threadsafe(self._begin)
+        try:
+            await self._ended.wait()
+        except trio.Cancelled:
+            self._loop.call_soon_threadsafe(self._call_off)
+            with trio.move_on_after(_PATIENCE, shield=True):
+                await self._ended.wait()
+            raise
+        assert self._task is not None
+        if self._task.cancelled():
+            raise RuntimeError("a function that was run in the event loop was cancelled there")
+        return self._task.result()
+
+    def _begin(self) -> None:
+        self._task = self._loop.create_task(self._call(), context=self._context)
+        self._task.add_done_callback(self._end)
+        if self._called_off:
+            self._task.cancel()
+
+    def _call_off(self) -> None:
+        self._called_off = True
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _call(self) -> Any:
+        result = self._function()
+        return await result if inspect.isawaitable(result) else result
+
+    def _end(self, task: asyncio.Task[Any]) -> None:
+        try:
+            self._token.run_sync_soon(self._ended.set)
+        except trio.RunFinishedError:
+            task.cancelled() or task.exception()  # nothing is left that would look at it
+
+
+def _awaited(
+    method: Callable[Concatenate[S, P], Coroutine[Any, Any, R]],
+) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, R]]:
+    """Return an async method of the engine's as one for asyncio."""
+
+    @functools.wraps(method)
+    async def wrapper(self: Handle[Any], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return await self._portal.run_from_asyncio(bound(self, method, args, kwargs))
+
+    return wrapper
+
+
+def _obtaining(
+    method: Callable[Concatenate[S, P], Coroutine[Any, Any, Any]], kind: type[H]
+) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, H]]:
+    """Return an async method that gets an object as one that returns a handle of it."""
+
+    @functools.wraps(method)
+    async def wrapper(self: Handle[Any], /, *args: P.args, **kwargs: P.kwargs) -> H:
+        return kind(self._portal, await self._portal.run_from_asyncio(bound(self, method, args, kwargs)))
+
+    return wrapper
+
+
+# --- turns and conversations -----------------------------------------------------------------------------------------
+
+
+async def _enter(streamed: Streamed[Any]) -> None:
+    try:
+        await streamed._portal.run_from_asyncio(streamed._enter)
+    except BaseException:
+        await _leave(streamed)
+        raise
+
+
+async def _next(streamed: Streamed[Any]) -> TurnEvent:
+    if not streamed._events:
+        await streamed._portal.run_from_asyncio(streamed._take)
+    return streamed._events.popleft()
+
+
+async def _leave(streamed: Streamed[Any]) -> None:
+    with contextlib.suppress(engine.SessionClosed):  # what it was a part of has been left before it
+        await streamed._portal.run_from_asyncio(streamed._leave)
+
+
+class Turn(TurnFacts):
+    """A request and its answer: ``async with session.turn(...) as turn``, then iterate, or await `wait`."""
+
+    async def __aenter__(self) -> Turn:
+        """Queue the request and wait until it is its turn. If cancelled, nothing was sent."""
+        await _enter(self)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Leave at once, whatever the state: a turn that has not ended is abandoned."""
+        await _leave(self)
+
+    def __aiter__(self) -> Turn:
+        return self
+
+    async def __anext__(self) -> TurnEvent:
+        """Return the next turn event. Cancelling loses no event.
+
+        Raises:
+            engine.TurnError: the turn failed; the same error again if asked again.
+        """
+        return await _next(self)
+
+    wait = _awaited(engine.Turn.wait)
+
+
+class Reply(ReplyFacts):
+    """An answer that is read as it comes: ``async with chat.stream(...) as reply``, then iterate."""
+
+    async def __aenter__(self) -> Reply:
+        """Wait until earlier prompts of the conversation are answered. If cancelled, nothing happens."""
+        await _enter(self)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Leave at once, whatever the state."""
+        await _leave(self)
+
+    def __aiter__(self) -> Reply:
+        return self
+
+    async def __anext__(self) -> TurnEvent:
+        """Return the next turn event, running tools where that comes first. Cancelling loses no event."""
+        return await _next(self)
+
+
+class Conversation(ConversationFacts):
+    """Keeps a transcript and runs the tool loop. See `engine.Conversation`."""
+
+    send = _awaited(engine.Conversation.send)
+    stream = making(engine.Conversation.stream, Reply)
+
+
+# --- sessions and engines --------------------------------------------------------------------------------------------
+
+
+class Session(SessionFacts):
+    """A conversation partner with a connection of its own, kept open between turns. See `engine.Session`."""
+
+    ask = _awaited(engine.Session.ask)
+    compact = _awaited(engine.Session.compact)
+    conversation = making(engine.Session.conversation, Conversation)
+    parse = _awaited(engine.Session.parse)
+    run = _awaited(engine.Session.run)
+    turn = making(engine.Session.turn, Turn)
+    warm_up = _awaited(engine.Session.warm_up)
+
+
+class Engine(EngineFacts):
+    """Sessions by id. See `engine.Engine`."""
+
+    release = _awaited(engine.Engine.release)
+    session = _obtaining(engine.Engine.session, Session)
+
+
+class Opener(Generic[H]):
+    """An engine or a session to be opened, in a thread of its own: an ``async with`` block, or `open` and `close`."""
+
+    def __init__(self, make: Callable[[_Portal], AbstractAsyncContextManager[Any]], kind: type[H]) -> None:
+        self._make = make
+        self._kind = kind
+        self._portal: _Portal | None = None
+        self._block: Block[Any] | None = None
+
+    async def open(self) -> H:
+        """Open it, to be ended by `close`. Makes no connection. If cancelled, nothing stays open."""
+        if self._portal is not None:
+            raise RuntimeError("it can be opened only once")
+        portal = self._portal = _Portal()
+        manager = self._make(portal)
+        portal.start(at_exit=self._at_exit)
+        try:
+            self._block = portal.block(manager)
+            return self._kind(portal, await portal.run_from_asyncio(self._block.enter))
+        except BaseException:
+            portal.stop()
+            raise
+
+    async def close(self) -> None:
+        """Release every session and wait, within bounds, until their sockets are gone; then end the thread.
+
+        Once is enough. Cancelling cuts the wait short: the sockets are dropped.
+        """
+        if self._block is None or self._portal is None or not self._portal.running:
+            return
+        try:
+            await self._portal.run_from_asyncio(self._block.leave)
+        finally:
+            self._portal.stop()
+
+    def _at_exit(self) -> None:
+        assert self._portal is not None
+        assert self._block is not None
+        try:
+            self._portal.run(self._block.leave)
+        finally:
+            self._portal.stop()
+
+    async def __aenter__(self) -> H:
+        """Open it."""
+        return await self.open()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close it."""
+        await self.close()
+
+
+def _opening(manager: Callable[P, AbstractAsyncContextManager[Any]], kind: type[H]) -> Callable[P, Opener[H]]:
+    """Return what opens ``manager`` in a thread of its own."""
+
+    @functools.wraps(manager)
+    def opener(*args: P.args, **kwargs: P.kwargs) -> Opener[H]:
+        def make(portal: _Portal) -> AbstractAsyncContextManager[Any]:
+            fields: dict[str, Any] = {name: hosted(name, value, portal.hosted) for name, value in kwargs.items()}
+            return manager(*(hosted("", value, portal.hosted) for value in args), **fields)
+
+        return Opener(make, kind)
+
+    return opener
+
+
+open_engine = _opening(engine.open_engine, Engine)
+open_session = _opening(engine.open_session, Session)

@@ -1,0 +1,8 @@
+"""Many prompts over one engine."""
+
+from __future__ import annotations
+
+from engine.batch.batch import Batch as Batch
+from engine.batch.batch import open_batch as open_batch
+from engine.batch.results import BatchProgress as BatchProgress
+from engine.batch.results import BatchResult as BatchResult

@@ -1,0 +1,72 @@
+"""What a batch gives back: a result for each prompt, and how far it has got."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from attrs import field, frozen
+
+from engine.values.messages import AssistantMessage
+from engine.values.usage import Usage
+
+__all__ = ["BatchProgress", "BatchResult"]
+
+K = TypeVar("K")
+
+
+@frozen(kw_only=True)
+class BatchResult:
+    """What became of one prompt.
+
+    Attributes:
+        key: The prompt's key; its number in the batch, from 0, where none was given.
+        message: The answer; None where there is none.
+        error: Why there is none; None where there is one.
+        attempts: How often a request of it was handed to a transport in this process; 0 where the ledger had the
+            answer already.
+        known: Whether the answer is the ledger's, of an earlier run.
+    """
+
+    key: str
+    message: AssistantMessage | None = field(default=None, repr=False)
+    error: Exception | None = None
+    attempts: int = 0
+    known: bool = False
+
+    @property
+    def answer(self) -> AssistantMessage:
+        """The answer.
+
+        Raises:
+            Exception: there is none; `error`.
+        """
+        if self.error is not None:
+            raise self.error
+        assert self.message is not None
+        return self.message
+
+
+@frozen(kw_only=True)
+class BatchProgress:
+    """How far a batch has got.
+
+    Attributes:
+        total: How many prompts there are; None while that is not known.
+        begun: How many were begun.
+        answered: How many have an answer.
+        failed: How many have an error.
+        seconds: Since the batch was opened.
+        usage: Tokens of the answers; None where no server said.
+    """
+
+    total: int | None
+    begun: int
+    answered: int
+    failed: int
+    seconds: float
+    usage: Usage | None
+
+    @property
+    def done(self) -> int:
+        """How many have a result."""
+        return self.answered + self.failed

@@ -1,0 +1,264 @@
+"""The engine without Trio and without ``await``: for threads, scripts, notebooks, and beside a running event loop.
+
+::
+
+    from engine.blocking import open_session
+
+    with open_session(Endpoint.from_env(), model="gpt-5.4") as session:
+        print(session.ask("What is 2+2?").text)
+        with session.turn("Tell me a story") as turn:
+            for event in turn:
+                ...
+
+Methods and arguments are those of `engine`; what is awaited there waits here. One Trio thread for each ``open_…`` does
+the work, so a handle may be used from every thread, and from several at the same time. Ctrl-C while something is waited
+for cancels it. Where a block is inconvenient, as across the cells of a notebook, there are ``opener.open()`` and
+``opener.close()``; what is open when the program ends is closed then.
+
+Your functions (tools, ``approve``, ``on_round``, …) run in worker threads: they may block, and may use the engine
+themselves. An ``async`` one runs under Trio. Instruments are told in the Trio thread, and must not wait.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar
+
+import trio
+
+import engine
+from engine.handles import (
+    ConversationFacts,
+    EngineFacts,
+    Handle,
+    ReplyFacts,
+    SessionFacts,
+    Streamed,
+    TurnFacts,
+    bound,
+    hosted,
+    making,
+)
+from engine.portal import Block, Portal
+
+if TYPE_CHECKING:
+    from engine.values.turn_events import TurnEvent
+
+__all__ = ["Conversation", "Engine", "Reply", "Session", "Turn", "open_engine", "open_session"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+S = TypeVar("S")
+H = TypeVar("H", bound=Handle[Any])
+
+
+class _Portal(Portal):
+    def closed(self) -> Exception:
+        return engine.SessionClosed("the engine it belongs to was closed")
+
+    def hosted(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        if inspect.iscoroutinefunction(function):
+            return function
+
+        @functools.wraps(function)
+        async def in_a_thread(*args: Any, **kwargs: Any) -> Any:
+            run = functools.partial(function, *args, **kwargs)
+            result = await trio.to_thread.run_sync(run, abandon_on_cancel=True)
+            return await result if inspect.isawaitable(result) else result
+
+        return in_a_thread
+
+
+def _waiting(method: Callable[Concatenate[S, P], Coroutine[Any, Any, R]]) -> Callable[Concatenate[Any, P], R]:
+    """Return an async method of the engine's as one that waits."""
+
+    @functools.wraps(method)
+    def wrapper(self: Handle[Any], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self._portal.run(bound(self, method, args, kwargs))
+
+    return wrapper
+
+
+def _obtaining(
+    method: Callable[Concatenate[S, P], Coroutine[Any, Any, Any]], kind: type[H]
+) -> Callable[Concatenate[Any, P], H]:
+    """Return an async method that gets an object as one that waits, and returns a handle of it."""
+
+    @functools.wraps(method)
+    def wrapper(self: Handle[Any], /, *args: P.args, **kwargs: P.kwargs) -> H:
+        return kind(self._portal, self._portal.run(bound(self, method, args, kwargs)))
+
+    return wrapper
+
+
+# --- turns and conversations -----------------------------------------------------------------------------------------
+
+
+def _enter(streamed: Streamed[Any]) -> None:
+    try:
+        streamed._portal.run(streamed._enter)
+    except BaseException:
+        _leave(streamed)
+        raise
+
+
+def _leave(streamed: Streamed[Any]) -> None:
+    with contextlib.suppress(engine.SessionClosed):  # what it was a part of has been left before it
+        streamed._portal.run(streamed._leave)
+
+
+def _next(streamed: Streamed[Any]) -> TurnEvent:
+    if not streamed._events:
+        try:
+            streamed._portal.run(streamed._take)
+        except StopAsyncIteration:
+            raise StopIteration from None
+    return streamed._events.popleft()
+
+
+class Turn(TurnFacts):
+    """A request and its answer: ``with session.turn(...) as turn``, then iterate, or call `wait`. See `engine.Turn`."""
+
+    def __enter__(self) -> Turn:
+        """Queue the request and wait until it is its turn. Interrupted, nothing was sent."""
+        _enter(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Leave at once, whatever the state: a turn that has not ended is abandoned."""
+        _leave(self)
+
+    def __iter__(self) -> Turn:
+        return self
+
+    def __next__(self) -> TurnEvent:
+        """Return the next turn event. Interrupted, none is lost.
+
+        Raises:
+            engine.TurnError: the turn failed; the same error again if asked again.
+        """
+        return _next(self)
+
+    wait = _waiting(engine.Turn.wait)
+
+
+class Reply(ReplyFacts):
+    """An answer that is read as it comes: ``with chat.stream(...) as reply``, then iterate. See `engine.Reply`."""
+
+    def __enter__(self) -> Reply:
+        """Wait until earlier prompts of the conversation are answered. Interrupted, nothing happens."""
+        _enter(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Leave at once, whatever the state."""
+        _leave(self)
+
+    def __iter__(self) -> Reply:
+        return self
+
+    def __next__(self) -> TurnEvent:
+        """Return the next turn event, running tools where that comes first; see `engine.Reply`."""
+        return _next(self)
+
+
+class Conversation(ConversationFacts):
+    """Keeps a transcript and runs the tool loop. See `engine.Conversation`."""
+
+    send = _waiting(engine.Conversation.send)
+    stream = making(engine.Conversation.stream, Reply)
+
+
+# --- sessions and engines --------------------------------------------------------------------------------------------
+
+
+class Session(SessionFacts):
+    """A conversation partner with a connection of its own, kept open between turns. See `engine.Session`."""
+
+    ask = _waiting(engine.Session.ask)
+    compact = _waiting(engine.Session.compact)
+    conversation = making(engine.Session.conversation, Conversation)
+    parse = _waiting(engine.Session.parse)
+    run = _waiting(engine.Session.run)
+    turn = making(engine.Session.turn, Turn)
+    warm_up = _waiting(engine.Session.warm_up)
+
+
+class Engine(EngineFacts):
+    """Sessions by id. See `engine.Engine`."""
+
+    release = _waiting(engine.Engine.release)
+    session = _obtaining(engine.Engine.session, Session)
+
+
+class Opener(Generic[H]):
+    """An engine or a session to be opened, in a thread of its own: a ``with`` block, or `open` and `close`."""
+
+    def __init__(self, make: Callable[[_Portal], AbstractAsyncContextManager[Any]], kind: type[H]) -> None:
+        self._make = make
+        self._kind = kind
+        self._portal = _Portal()
+        self._block: Block[Any] | None = None
+
+    def open(self) -> H:
+        """Open it, to be ended by `close`. Makes no connection."""
+        portal = self._portal
+        if self._block is not None:
+            raise RuntimeError("it can be opened only once")
+        manager = self._make(portal)
+        portal.start(at_exit=self.close)
+        try:
+            self._block = portal.block(manager)
+            return self._kind(portal, portal.run(self._block.enter))
+        except BaseException:
+            portal.stop()
+            raise
+
+    def close(self) -> None:
+        """Release every session and wait, within bounds, until their sockets are gone; then end the thread.
+
+        What still waits in other threads fails with `engine.SessionClosed`. Once is enough.
+        """
+        if self._block is None or not self._portal.running:
+            return
+        try:
+            self._portal.run(self._block.leave)
+        finally:
+            self._portal.stop()
+
+    def __enter__(self) -> H:
+        """Open it."""
+        return self.open()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close it."""
+        self.close()
+
+
+def _opening(manager: Callable[P, AbstractAsyncContextManager[Any]], kind: type[H]) -> Callable[P, Opener[H]]:
+    """Return what opens ``manager`` in a thread of its own."""
+
+    @functools.wraps(manager)
+    def opener(*args: P.args, **kwargs: P.kwargs) -> Opener[H]:
+        def make(portal: _Portal) -> AbstractAsyncContextManager[Any]:
+            fields: dict[str, Any] = {name: hosted(name, value, portal.hosted) for name, value in kwargs.items()}
+            return manager(*(hosted("", value, portal.hosted) for value in args), **fields)
+
+        return Opener(make, kind)
+
+    return opener
+
+
+open_engine = _opening(engine.open_engine, Engine)
+open_session = _opening(engine.open_session, Session)

@@ -1,0 +1,168 @@
+"""Runs the calls of one response, in a nursery inside the task of the loop, so that nothing of theirs outlives it."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Final
+
+import attrs
+import trio
+
+from engine.conversation.errands import errand
+from engine.conversation.loop_settings import LoopSettings
+from engine.schemas.function_tool import FunctionTool, ToolArgumentError
+from engine.values.messages import ToolCall, ToolResult
+from engine.values.problems import ConfigurationError
+
+__all__ = ["ToolRunner"]
+
+_LONGEST_FAILURE: Final = 2000
+"""Characters of an exception's text that go to the model."""
+
+
+class ToolRunner:
+    """Runs the calls of one response side by side.
+
+    Args:
+        owner: The loop, which waits for the tools.
+        functions: The functions, by name.
+        settings: What holds for the loop.
+    """
+
+    def __init__(self, owner: object, functions: Mapping[str, FunctionTool], settings: LoopSettings) -> None:
+        self._owner = owner
+        self._functions = functions
+        self._settings = settings
+
+    async def run(self, calls: Sequence[ToolCall], note: Callable[[ToolResult], None]) -> None:
+        """Run calls, and give each output to ``note`` when it is there and the journal was told of it.
+
+        If cancelled, so are the tools, and their outputs never are.
+        """
+        waiting: deque[ToolCall] = deque()
+        for call in calls:
+            refusal = await self._refusal(call)
+            if refusal is None:
+                waiting.append(call)
+            else:
+                await self._done(call, _failure(call, refusal), note)
+
+        async def work() -> None:
+            while waiting:
+                call = waiting.popleft()
+                await self._done(call, await self._output(call), note)
+
+        fatal: BaseException | None = None
+        try:
+            async with trio.open_nursery() as nursery:
+                for _ in range(min(len(waiting), self._settings.max_concurrent_tools)):
+                    nursery.start_soon(work)
+        except BaseExceptionGroup as group:
+            # Tools' exceptions became outputs: this is an interrupt, an exit, the journal's, or only cancellation.
+            fatal = _worst(_leaves(group))
+        if fatal is not None:
+            raise fatal
+        await trio.lowlevel.checkpoint()  # a tool may have made an exception of its own of a cancellation
+
+    async def _done(self, call: ToolCall, output: ToolResult, note: Callable[[ToolResult], None]) -> None:
+        if self._settings.journal is not None:
+            with errand(self._owner):
+                await self._settings.journal.tool_done(call, output)
+        note(output)
+
+    async def _refusal(self, call: ToolCall) -> str | None:
+        """Why a call is not run; None if it is."""
+        if call.name not in self._functions:
+            return f"there is no tool called {call.name!r}"
+        if self._settings.approve is None:
+            return None
+        with errand(self._owner):
+            verdict = self._settings.approve(call)
+            if inspect.isawaitable(verdict):
+                verdict = await verdict
+        if verdict is True:
+            return None
+        if verdict is False:
+            return "the call was refused"
+        if isinstance(verdict, str):
+            return f"the call was refused: {verdict}"
+        raise ConfigurationError("approve", f"returned a {type(verdict).__name__}, not a bool or a string")
+
+    async def _output(self, call: ToolCall) -> ToolResult:
+        function = self._functions[call.name]
+        seconds = self._settings.tool_timeout if function.timeout is None else function.timeout
+        fatal: BaseException | None = None
+        try:
+            with trio.move_on_after(math.inf if seconds is None else seconds):
+                with errand(self._owner, in_thread=function.thread):
+                    content = await function.call(_worded(call, function))
+                return ToolResult(call.call_id, content, kind=call.kind)
+        except ToolArgumentError as error:
+            return _failure(call, _text_of(error))
+        except Exception as error:
+            return _failure(call, _described(error))
+        except BaseExceptionGroup as group:
+            # Not a tool's failure, but an interrupt, an exit or cancellation amid its failures.
+            fatal = _worst(error for error in _leaves(group) if not isinstance(error, Exception))
+        if fatal is not None:
+            raise fatal
+        return _failure(call, f"TimeoutError: the tool took longer than {seconds:g} s")
+
+
+def _worded(call: ToolCall, function: FunctionTool) -> ToolCall:
+    """Give a custom tool's free text a name, where its function has one parameter to take it."""
+    properties = function.tool.parameters.get("properties")
+    if call.kind != "custom" or not isinstance(properties, Mapping) or len(properties) != 1:
+        return call
+    arguments = dict.fromkeys(properties, call.raw_arguments)
+    return attrs.evolve(call, arguments=arguments, raw_arguments=json.dumps(arguments))
+
+
+def _failure(call: ToolCall, text: str) -> ToolResult:
+    return ToolResult(call.call_id, text[:_LONGEST_FAILURE], is_error=True, kind=call.kind)
+
+
+def _text_of(error: Exception) -> str:
+    try:
+        return str(error)
+    except Exception:  # the tool's own class
+        return "(it has no text)"
+
+
+def _described(error: Exception) -> str:
+    if isinstance(error, ExceptionGroup):
+        return "; ".join(_described(each) for each in error.exceptions)
+    return f"{type(error).__name__}: {_text_of(error)}".removesuffix(": ")
+
+
+def _worst(errors: Iterable[BaseException]) -> BaseException:
+    """Choose what to raise of several: an interrupt, an exit, another `BaseException`, an `Exception`.
+
+    Cancellation comes last, since it comes again at the next checkpoint.
+    """
+
+    def rank(error: BaseException) -> int:
+        match error:
+            case KeyboardInterrupt():
+                return 0
+            case SystemExit():
+                return 1
+            case trio.Cancelled():
+                return 4
+            case Exception():
+                return 3
+        return 2
+
+    return min(errors, key=rank)
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from _leaves(each)
+    else:
+        yield error

@@ -1,0 +1,77 @@
+"""The tools of a loop: what the model is told of, and the functions that serve its calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from engine.schemas.function_tool import FunctionTool, as_tool
+from engine.values.messages import AnyTool, AssistantMessage, Tool, ToolCall
+from engine.values.problems import ConfigurationError
+
+__all__ = ["Toolbox"]
+
+
+class Toolbox:
+    """What the model may call, and which of it there is a function for.
+
+    A function whose name is declared without one serves that declaration; this is how a custom tool gets its function.
+
+    Attributes:
+        offered: What the model is told of.
+        functions: The functions, by name.
+
+    Args:
+        declared: The tools of a context.
+        tools: More of them.
+
+    Raises:
+        ConfigurationError: something in ``tools`` is no tool, or two functions have one name.
+    """
+
+    def __init__(self, declared: Iterable[AnyTool], tools: Iterable[AnyTool]) -> None:
+        if isinstance(tools, (str, bytes, Mapping)) or not isinstance(tools, Iterable):
+            raise ConfigurationError("tools", f"is a {type(tools).__name__}, not a sequence of tools")
+        self.functions: dict[str, FunctionTool] = {}
+        schemas: list[Tool | Mapping[str, Any]] = []
+        for where, given in (("context tools", declared), ("tools", tools)):
+            for number, each in enumerate(given):
+                tool = as_tool(each, f"{where}[{number}]")
+                if not isinstance(tool, FunctionTool):
+                    schemas.append(tool)
+                elif self.functions.setdefault(tool.name, tool) != tool:
+                    raise ConfigurationError(f"{where}[{number}]", f"is another function called {tool.name!r}")
+        names = {name for schema in schemas for name in _callable_names(schema)}
+        schemas += [function.tool for name, function in self.functions.items() if name not in names]
+        self.offered: tuple[Tool | Mapping[str, Any], ...] = tuple(schemas)
+        self._callers_own = names - self.functions.keys()
+
+    def is_callers(self, call: ToolCall) -> bool:
+        """Whether a call is the caller's to answer: its tool was declared without a function."""
+        return call.name in self._callers_own
+
+    def is_last(self, message: AssistantMessage) -> bool:
+        """Whether a loop ends with a response.
+
+        It does when the response calls nothing, when it was cut short, so that its calls may be too, and when any of
+        its calls is the caller's to answer: then none is run, since the outputs belong together.
+        """
+        calls = message.unanswered
+        return message.stop_reason != "tool_use" or not calls or any(map(self.is_callers, calls))
+
+    def leaves_to_caller(self, message: AssistantMessage) -> bool:
+        """Whether a response waits for results of the caller's."""
+        return self.is_last(message) and bool(message.unanswered)
+
+
+def _callable_names(tool: Tool | Mapping[str, Any]) -> Iterator[str]:
+    """The names that calls can have because of a tool; namespaces hold further tools."""
+    if isinstance(tool, Tool):
+        yield tool.name
+        return
+    name, inner = tool.get("name"), tool.get("tools")
+    if tool.get("type") in ("function", "custom") and isinstance(name, str):
+        yield name
+    for each in inner if isinstance(inner, (list, tuple)) else ():
+        if isinstance(each, Mapping):
+            yield from _callable_names(each)

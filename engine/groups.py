@@ -1,0 +1,35 @@
+"""What to raise in place of an exception group: one failure is one exception."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import trio
+
+__all__ = ["worst_of"]
+
+
+def worst_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Choose one exception of a group: an interrupt, an exit, an `Exception`, what else there is, cancellation."""
+    return min(_leaves(group), key=_rank)
+
+
+def _rank(error: BaseException) -> int:
+    match error:
+        case KeyboardInterrupt():
+            return 0
+        case SystemExit():
+            return 1
+        case Exception():
+            return 2
+        case trio.Cancelled():
+            return 4
+    return 3
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from _leaves(each)
+    else:
+        yield error

@@ -1,0 +1,265 @@
+"""Objects of the engine's as programs see them that do not run Trio: what `engine.blocking` and `engine.aio` share.
+
+A handle holds one object of the engine's and has its methods; each is called in the Trio thread. Arguments and results
+are plain values, but for functions of the caller's, which Trio gets in a form that it can run.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, TypeVar
+
+import attrs
+
+import engine
+from engine.portal import Portal
+from engine.turns.texts import Texts
+
+if TYPE_CHECKING:
+    from engine.connections.breakers import Breakers
+    from engine.conversation.rounds import Progress
+    from engine.values.messages import Message
+    from engine.values.turn_events import TurnEvent
+
+__all__ = [
+    "ConversationFacts",
+    "EngineFacts",
+    "Handle",
+    "ReplyFacts",
+    "SessionFacts",
+    "Streamed",
+    "TurnFacts",
+    "bound",
+    "making",
+    "reading",
+]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+S = TypeVar("S")
+T = TypeVar("T")
+H = TypeVar("H", bound="Handle[Any]")
+
+
+class Handle(Generic[T]):
+    """An object of the engine's; every method runs in the Trio thread."""
+
+    def __init__(self, portal: Portal, inner: T) -> None:
+        self._portal = portal
+        self._inner = inner
+
+    def __repr__(self) -> str:
+        return repr(self._inner)
+
+
+def reading(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[Any, P], R]:
+    """Return a synchronous method of the engine's as a method of a `Handle`."""
+
+    @functools.wraps(method)
+    def wrapper(self: Handle[Any], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self._portal.read(bound(self, method, args, kwargs))
+
+    return wrapper
+
+
+def making(method: Callable[Concatenate[S, P], Any], kind: type[H]) -> Callable[Concatenate[Any, P], H]:
+    """Return a synchronous method that makes an object as one that makes a `Handle` of it."""
+
+    @functools.wraps(method)
+    def wrapper(self: Handle[Any], /, *args: P.args, **kwargs: P.kwargs) -> H:
+        return kind(self._portal, self._portal.read(bound(self, method, args, kwargs)))
+
+    return wrapper
+
+
+# --- functions of the caller's ---------------------------------------------------------------------------------------
+
+_Host = Callable[[Callable[..., Any]], Callable[..., Any]]
+_FUNCTIONS: Final = frozenset({"approve", "on_round", "prepare", "payload_hook"})
+
+
+def bound(
+    handle: Handle[Any], method: Callable[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Callable[[], R]:
+    """Return ``method`` with its object and arguments, functions among them in the form that Trio can run."""
+    host = handle._portal.hosted
+    names = [*inspect.signature(method).parameters][1:] if args else []
+    positional = [hosted(name, value, host) for name, value in zip(names, args, strict=False)]
+    named = {name: hosted(name, value, host) for name, value in kwargs.items()}
+    return functools.partial(method, handle._inner, *positional, *args[len(positional) :], **named)
+
+
+def hosted(name: str, value: Any, host: _Host) -> Any:
+    """Return the argument ``name`` with every function that it is or holds replaced."""
+    if name in _FUNCTIONS and callable(value):
+        return host(value)
+    if name == "tools" and isinstance(value, Iterable):
+        return [_tool(each, host) for each in value]
+    if not attrs.has(type(value)):
+        return value
+    changes: dict[str, Any] = {}
+    for field in ("payload_hook", "api_key", "headers"):
+        held = getattr(value, field, None)
+        if callable(held):
+            changes[field] = host(held)
+    if isinstance(value, engine.Context) and value.tools:
+        changes["tools"] = [_tool(each, host) for each in value.tools]
+    return attrs.evolve(value, **changes) if changes else value
+
+
+def _tool(value: Any, host: _Host) -> Any:
+    if isinstance(value, engine.FunctionTool):
+        return value.hosted(host)
+    return host(value) if inspect.isroutine(value) else value
+
+
+# --- what is entered, read and left ----------------------------------------------------------------------------------
+
+
+class Streamed(Handle[T]):
+    """A turn or a reply. Its methods are for the Trio thread."""
+
+    def __init__(self, portal: Portal, inner: T) -> None:
+        super().__init__(portal, inner)
+        self._events: deque[TurnEvent] = deque()
+        self._inside = False
+
+    async def _enter(self) -> None:
+        inner: Any = self._inner
+        await inner.__aenter__()
+        self._inside = True
+
+    async def _leave(self) -> None:
+        if self._inside:
+            self._inside = False
+            inner: Any = self._inner
+            await inner.__aexit__(None, None, None)
+
+    async def _take(self) -> None:
+        """Keep the next event, so that it is not lost with a caller that has stopped waiting."""
+        inner: Any = self._inner
+        self._events.append(await anext(inner))
+
+
+# --- what can be read at any time ------------------------------------------------------------------------------------
+
+
+class TurnFacts(Streamed[engine.Turn]):
+    """What a turn tells."""
+
+    @property
+    def message(self) -> engine.AssistantMessage:
+        """The whole answer; see `engine.Turn.message`."""
+        return self._portal.read(lambda: self._inner.message)
+
+    @property
+    def partial(self) -> engine.AssistantMessage:
+        """What has arrived of the answer so far; see `engine.Turn.partial`."""
+        return self._portal.read(lambda: self._inner.partial)
+
+    @property
+    def report(self) -> engine.TurnReport:
+        """What is known of the turn at this moment."""
+        return self._portal.read(lambda: self._inner.report)
+
+    def texts(self) -> Texts:
+        """The answer's words as they come. Everything else is passed over."""
+        return Texts(self)
+
+
+class ReplyFacts(Streamed[engine.Reply]):
+    """What a reply tells."""
+
+    @property
+    def message(self) -> engine.AssistantMessage:
+        """The last response; see `engine.Reply.message`."""
+        return self._portal.read(lambda: self._inner.message)
+
+    @property
+    def partial(self) -> engine.AssistantMessage:
+        """What has arrived of the response that is being read; see `engine.Reply.partial`."""
+        return self._portal.read(lambda: self._inner.partial)
+
+    @property
+    def report(self) -> engine.TurnReport:
+        """What is known at this moment of the last request."""
+        return self._portal.read(lambda: self._inner.report)
+
+    def texts(self) -> Texts:
+        """The answer's words as they come. Tools run as when events are read."""
+        return Texts(self)
+
+
+class ConversationFacts(Handle[engine.Conversation]):
+    """What a conversation tells."""
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The transcript, oldest first; see `engine.Conversation.messages`."""
+        return self._portal.read(lambda: self._inner.messages)
+
+    @property
+    def context(self) -> engine.Context:
+        """The transcript with the instructions and tools of the conversation."""
+        return self._portal.read(lambda: self._inner.context)
+
+    @property
+    def rounds(self) -> tuple[engine.Round, ...]:
+        """Every complete round of every prompt, oldest first."""
+        return self._portal.read(lambda: self._inner.rounds)
+
+    @property
+    def interrupted(self) -> Progress | None:
+        """A prompt that was begun and has not been answered; see `engine.Conversation.interrupted`."""
+        return self._portal.read(lambda: self._inner.interrupted)
+
+    @property
+    def unanswered(self) -> tuple[engine.ToolCall, ...]:
+        """The calls of the last response that wait for the caller's results."""
+        return self._portal.read(lambda: self._inner.unanswered)
+
+
+class SessionFacts(Handle[engine.Session]):
+    """What a session tells."""
+
+    @property
+    def id(self) -> str:
+        """The session's id in its engine."""
+        return self._inner.id
+
+    @property
+    def connected(self) -> bool:
+        """Whether a turn started now would find an open connection, as far as can be told."""
+        return self._portal.read(lambda: self._inner.connected)
+
+    statistics = reading(engine.Session.statistics)
+
+
+class EngineFacts(Handle[engine.Engine]):
+    """What an engine tells."""
+
+    @property
+    def breakers(self) -> Breakers:
+        """Whether servers are worth trying a WebSocket with."""
+        return self._inner.breakers
+
+    @property
+    def endpoint(self) -> engine.Endpoint:
+        """Where sessions go."""
+        return self._inner.endpoint
+
+    change_endpoint = reading(engine.Engine.change_endpoint)
+    has_session = reading(engine.Engine.has_session)
+    statistics = reading(engine.Engine.statistics)
+
+    def __contains__(self, session_id: object) -> bool:
+        return self._portal.read(lambda: session_id in self._inner)
+
+    def __iter__(self) -> Iterator[str]:
+        return self._portal.read(lambda: iter(tuple(self._inner)))
+
+    def __len__(self) -> int:
+        return self._portal.read(lambda: len(self._inner))

@@ -1,0 +1,241 @@
+"""The lease of one session: renewed while the session is held, and a deadline for the work that relies on it."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from typing import Final
+
+import trio
+
+from engine.store import operations
+from engine.store.errors import LeaseLost, SessionHeld, StoreUnavailable
+from engine.store.group import Group
+from engine.store.records import Claim, Held, Intent, NewRow, Taken
+
+__all__ = ["Lease", "take"]
+
+_logger = logging.getLogger("engine.store")
+
+_MARGIN: Final = 0.1
+"""The part of a lease that the holder does not use: clocks run at different rates, and a cancellation takes time."""
+_RENEWED_AT: Final = 1 / 3
+_LOOKS: Final = 0.05
+_LONGEST_LOOK: Final = 1.0
+
+
+class Lease:
+    """A session that this process holds.
+
+    Attributes:
+        claim: What proves it.
+        head: The number of the newest row that this process knows of.
+        base: The number of the row where reading begins.
+        intent: What is begun and not answered, as far as this process knows.
+        scope: Cancelled when the lease is lost, and at the latest when it would be over.
+        lost: Why it was lost; None while it is held.
+    """
+
+    def __init__(self, group: Group, taken: Taken, *, seconds: float, asked_at: float) -> None:
+        self.claim: Claim = taken.claim
+        self.head: int = taken.head
+        self.base: int = taken.base
+        self.intent: Intent | None = taken.intent
+        self.lost: str | None = None
+        self.scope: trio.CancelScope = trio.CancelScope()
+        self._group = group
+        self._seconds = seconds
+        self._given_up = trio.Event()
+        self._prolong(asked_at)
+
+    def _prolong(self, asked_at: float) -> None:
+        """Reckon from before the store was asked: it may have answered late, and never early."""
+        self._renewed_at = asked_at
+        self.scope.deadline = asked_at + self._seconds * (1 - _MARGIN)
+
+    def lose(self, why: str) -> LeaseLost:
+        """Stop the work that relies on it, and return the error that says so."""
+        if self.lost is None:
+            self.lost = why
+            _logger.warning("a lease was lost: %s", why)
+        self.scope.cancel(reason="the lease was lost")
+        return LeaseLost(self.claim.session, self.lost)
+
+    def check(self) -> None:
+        """Raise `LeaseLost` if it was lost, or is over by this process's clock."""
+        if self.lost is not None:
+            raise LeaseLost(self.claim.session, self.lost)
+        if trio.current_time() >= self.scope.deadline:
+            raise self.lose("it was not renewed in time")
+
+    async def keep(self) -> None:
+        """Renew it until `give_up`, or until it is lost. Runs in the store's nursery.
+
+        Cancelling stops renewing.
+        """
+        while self.lost is None:
+            with trio.move_on_at(self._renewed_at + self._seconds * _RENEWED_AT):
+                await self._given_up.wait()
+            if self._given_up.is_set():
+                return
+            asked_at = trio.current_time()
+            try:
+                renewed = await self._group.do(
+                    lambda database: operations.renew(database, self.claim, lease=self._seconds)
+                )
+            except StoreUnavailable:
+                await trio.sleep(self._seconds * _RENEWED_AT / 4)  # the deadline decides in the end
+                continue
+            if self._given_up.is_set():
+                return
+            if not renewed:
+                self.lose("another process took it over")
+                return
+            self._prolong(asked_at)
+
+    async def give_up(self) -> None:
+        """Let the next one in. Never raises for what the store says: the lease ends by itself in the worst case.
+
+        If cancelled, the store is told all the same, and not waited for.
+        """
+        self._given_up.set()
+        try:
+            await self._group.do(lambda database: operations.release(database, self.claim))
+        except StoreUnavailable:
+            _logger.info("a lease could not be given up; it ends by itself")
+
+    # --- what relies on it ---
+
+    async def begin(self, *, key: str, digest: str) -> Intent:
+        """The gate: note that a request of a prompt is about to leave.
+
+        Raises:
+            LeaseLost: the session is another's by now; nothing may be sent.
+            StoreUnavailable: the store is out of reach; nothing may be sent.
+
+        If cancelled, the request may be noted all the same.
+        """
+        self.check()
+        dispatch = uuid.uuid4().hex
+        asked_at = trio.current_time()
+        intent = await self._group.do(
+            lambda database: operations.begin(
+                database,
+                self.claim,
+                head=self.head,
+                key=key,
+                digest=digest,
+                dispatch=dispatch,
+                lease=self._seconds,
+            ),
+            on_settled=self._begun,
+        )
+        if intent is None:
+            raise self.lose("another process went on with the session")
+        self._prolong(asked_at)
+        self.check()
+        return intent
+
+    def _begun(self, intent: Intent | None) -> None:
+        if intent is not None:
+            self.intent = intent
+
+    async def settle(self, before: Intent | None) -> None:
+        """Put back what stood there before requests that are known not to be at work.
+
+        If cancelled, it may be put back all the same.
+        """
+        head = self.head
+        settled = await self._group.do(
+            lambda database: operations.settle(database, self.claim, head=head, before=before)
+        )
+        if not settled:
+            raise self.lose("another process went on with the session")
+        self.intent = before
+
+    async def commit(self, rows: list[NewRow], *, retain: float | None = None) -> None:
+        """Write rows behind the newest one.
+
+        Raises:
+            LeaseLost: the session is another's by now; nothing was written.
+            StoreUnavailable: the store is out of reach; whether they were written is not known.
+
+        If cancelled, they may be written all the same; ``head`` tells as soon as it is known.
+        """
+        if self.lost is not None:
+            raise LeaseLost(self.claim.session, self.lost)
+        head, asked_at = self.head, trio.current_time()
+        answered = any(row.last for row in rows)
+
+        def committed(new_head: int | None) -> None:
+            if new_head is not None:
+                self.head = new_head
+                self._prolong(asked_at)
+                if answered:
+                    self.intent = None
+
+        written = await self._group.do(
+            lambda database: operations.commit(
+                database, self.claim, rows, head=head, lease=self._seconds, retain=retain
+            ),
+            on_settled=committed,
+        )
+        if written is None:
+            raise self.lose("another process went on with the session")
+
+
+async def take(group: Group, nursery: trio.Nursery, session: str, *, owner: str, seconds: float, wait: float) -> Lease:
+    """Acquire a session, waiting for whoever holds it.
+
+    Args:
+        group: Asks the store.
+        nursery: Where the lease is renewed.
+        session: The session's id.
+        owner: The name of this process.
+        seconds: How long a lease is.
+        wait: Seconds to wait for the session.
+
+    Raises:
+        SessionHeld: it was held all the time.
+        StoreUnavailable: the store is out of reach.
+
+    If cancelled, a session that was acquired meanwhile is given up again.
+    """
+    nonce = uuid.uuid4().hex
+    until = trio.current_time() + wait
+    pause = _LOOKS
+
+    while True:
+        asked_at = trio.current_time()
+        arrived: list[Taken | Held] = []
+        try:
+            found = await group.do(
+                lambda database: operations.acquire(database, session, owner=owner, nonce=nonce, lease=seconds),
+                on_settled=arrived.append,
+            )
+        except trio.Cancelled:
+            nursery.start_soon(_give_back, group, session, owner, nonce)
+            raise
+        if isinstance(found, Taken):
+            lease = Lease(group, found, seconds=seconds, asked_at=asked_at)
+            nursery.start_soon(lease.keep)
+            return lease
+        now = trio.current_time()
+        if now >= until:
+            raise SessionHeld(session, found.owner, found.seconds)
+        await trio.sleep(min(pause, until - now, max(found.seconds, _LOOKS)))
+        pause = min(pause * 2, _LONGEST_LOOK)
+
+
+async def _give_back(group: Group, session: str, owner: str, nonce: str) -> None:
+    """Release what may have been acquired for a caller that is gone."""
+    try:
+        await group.do(
+            lambda database: database.execute(
+                "UPDATE engine_sessions SET owner = NULL, nonce = NULL, expires = NULL "
+                "WHERE id = ? AND owner = ? AND nonce = ?",
+                (session, owner, nonce),
+            )
+        )
+    except StoreUnavailable:
+        _logger.info("a lease could not be given up; it ends by itself")

@@ -1,0 +1,377 @@
+"""What is done to a store, as statements that SQLite and PostgreSQL both understand.
+
+Each operation is one function over a `Database`: it runs inside a transaction of the caller's, so that several of them
+can share one, and it changes a session only by comparing first what the claim says with what stands there. Only the
+store's own clock decides on leases.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, Final, Protocol
+
+from attrs import asdict, evolve
+
+from engine.store.records import Claim, Held, Intent, Kind, NewRow, Row, SessionRecord, Taken
+
+__all__ = [
+    "VERSION",
+    "Database",
+    "acquire",
+    "answered",
+    "begin",
+    "commit",
+    "forget",
+    "listed",
+    "migrate",
+    "prune",
+    "read",
+    "release",
+    "renew",
+    "settle",
+]
+
+VERSION: Final = 1
+
+
+class Database(Protocol):
+    """A connection inside a transaction, and the few words in which databases differ.
+
+    Attributes:
+        now: The expression for seconds since the epoch; real time, not that of the transaction's beginning.
+        binary: The type of a column of bytes.
+        real: The type of a column of seconds.
+        big: The type of a column of whole numbers.
+    """
+
+    now: str
+    binary: str
+    real: str
+    big: str
+
+    def execute(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Run a statement whose parameters are written ``?``, and return its rows."""
+        ...
+
+
+# --- tables ----------------------------------------------------------------------------------------------------------
+
+
+def migrate(database: Database) -> int:
+    """Make the tables where there are none; returns the version that was found, 0 for none.
+
+    The caller holds a lock that keeps others from doing it at the same time.
+    """
+    database.execute("CREATE TABLE IF NOT EXISTS engine_schema (version INTEGER NOT NULL)")
+    found = database.execute("SELECT max(version) FROM engine_schema")[0][0] or 0
+    if found == 0:
+        database.execute(
+            f"""CREATE TABLE engine_sessions (
+                id TEXT PRIMARY KEY,
+                owner TEXT,
+                nonce TEXT,
+                token {database.big} NOT NULL,
+                expires {database.real},
+                head {database.big} NOT NULL,
+                base {database.big} NOT NULL,
+                intent TEXT,
+                header TEXT,
+                updated {database.real} NOT NULL,
+                retain_until {database.real},
+                key_id TEXT
+            )"""
+        )
+        database.execute(
+            f"""CREATE TABLE engine_rounds (
+                session TEXT NOT NULL,
+                number {database.big} NOT NULL,
+                token {database.big} NOT NULL,
+                prompt TEXT,
+                kind TEXT NOT NULL,
+                last INTEGER NOT NULL,
+                data TEXT,
+                sealed {database.binary},
+                key_id TEXT,
+                PRIMARY KEY (session, number)
+            )"""
+        )
+        database.execute("CREATE UNIQUE INDEX engine_answers ON engine_rounds (session, prompt) WHERE last = 1")
+        # Tokens outlive the sessions that are forgotten: a fence that began again would let an old worker in.
+        database.execute(f"CREATE TABLE engine_tokens (session TEXT PRIMARY KEY, token {database.big} NOT NULL)")
+        database.execute("INSERT INTO engine_schema (version) VALUES (?)", (VERSION,))
+    return int(found)
+
+
+# --- leases ----------------------------------------------------------------------------------------------------------
+
+
+def acquire(database: Database, session: str, *, owner: str, nonce: str, lease: float) -> Taken | Held:
+    """Take a session that is free, or whose lease is over; saying it again with one nonce changes nothing more."""
+    now = database.now
+    database.execute(
+        f"INSERT INTO engine_sessions (id, token, head, base, updated) "
+        f"VALUES (?, coalesce((SELECT token FROM engine_tokens WHERE session = ?), 0), 0, 0, {now}) "
+        "ON CONFLICT (id) DO NOTHING",
+        (session, session),
+    )
+    rows = database.execute(
+        f"UPDATE engine_sessions SET owner = ?, nonce = ?, token = token + 1, expires = {now} + ?, updated = {now} "
+        f"WHERE id = ? AND (owner IS NULL OR expires < {now}) RETURNING token, head, base, intent",
+        (owner, nonce, lease, session),
+    )
+    if not rows:
+        rows = database.execute(
+            f"UPDATE engine_sessions SET expires = {now} + ? WHERE id = ? AND owner = ? AND nonce = ? "
+            "RETURNING token, head, base, intent",
+            (lease, session, owner, nonce),
+        )
+    if not rows:
+        ((holder, seconds),) = database.execute(
+            f"SELECT owner, expires - {now} FROM engine_sessions WHERE id = ?", (session,)
+        )
+        return Held(owner=str(holder), seconds=float(seconds))
+    token, head, base, intent = rows[0]
+    claim = Claim(session=session, owner=owner, nonce=nonce, token=int(token))
+    return Taken(claim=claim, head=int(head), base=int(base), intent=_intent(intent))
+
+
+_MINE: Final = "id = ? AND token = ? AND nonce = ? AND owner = ?"
+
+
+def _mine(claim: Claim) -> tuple[Any, ...]:
+    return (claim.session, claim.token, claim.nonce, claim.owner)
+
+
+def renew(database: Database, claim: Claim, *, lease: float) -> bool:
+    """Make a lease longer; False where it is another's, or was given up.
+
+    One that is over by time alone is renewed: no other process took it meanwhile.
+    """
+    return bool(
+        database.execute(
+            f"UPDATE engine_sessions SET expires = {database.now} + ? WHERE {_MINE} RETURNING token",
+            (lease, *_mine(claim)),
+        )
+    )
+
+
+def release(database: Database, claim: Claim) -> bool:
+    """Give a session up; False where it is another's already."""
+    return bool(
+        database.execute(
+            f"UPDATE engine_sessions SET owner = NULL, nonce = NULL, expires = NULL WHERE {_MINE} RETURNING token",
+            _mine(claim),
+        )
+    )
+
+
+# --- prompts ---------------------------------------------------------------------------------------------------------
+
+
+def begin(
+    database: Database, claim: Claim, *, head: int, key: str, digest: str, dispatch: str, lease: float
+) -> Intent | None:
+    """Note that a request of a prompt is about to leave, and return the intent.
+
+    None where the session is not the claim's any more, or has rows that the claim's owner does not know of. This is
+    what stops a worker that was suspended before it sends.
+    """
+    rows = database.execute(f"SELECT intent, {database.now} FROM engine_sessions WHERE {_MINE}", _mine(claim))
+    if not rows:
+        return None
+    before, now = _intent(rows[0][0]), float(rows[0][1])
+    if before is not None and before.key == key:
+        attempts = before.attempts + (before.dispatch != dispatch)
+        intent = evolve(before, attempts=attempts, dispatch=dispatch)
+    else:
+        intent = Intent(key=key, digest=digest, begun_at=now, attempts=1, dispatch=dispatch)
+    noted = database.execute(
+        f"UPDATE engine_sessions SET intent = ?, expires = {database.now} + ?, updated = {database.now} "
+        f"WHERE {_MINE} AND head = ? RETURNING token",
+        (json.dumps(asdict(intent)), lease, *_mine(claim), head),
+    )
+    return intent if noted else None
+
+
+def settle(database: Database, claim: Claim, *, head: int, before: Intent | None) -> bool:
+    """Put back what stood there before requests of which none is at work: they were not sent, or were refused."""
+    text = None if before is None else json.dumps(asdict(before))
+    return bool(
+        database.execute(
+            f"UPDATE engine_sessions SET intent = ? WHERE {_MINE} AND head = ? RETURNING token",
+            (text, *_mine(claim), head),
+        )
+    )
+
+
+def commit(
+    database: Database, claim: Claim, rows: Sequence[NewRow], *, head: int, lease: float, retain: float | None = None
+) -> int | None:
+    """Write rows behind ``head``, and return the new head.
+
+    None where the session is not the claim's any more, or has other rows there. Saying it again after an answer that
+    was lost changes nothing.
+
+    An answer (`NewRow.last`) clears the intent; any other row shows that nothing is at work for the moment. A lease
+    that is over by time alone still commits: the fence says that no other has begun.
+    """
+    new_head = head + len(rows)
+    found = database.execute(f"SELECT intent FROM engine_sessions WHERE {_MINE}", _mine(claim))
+    if not found:
+        return None
+    intent = None if any(row.last for row in rows) else _intent(found[0][0])
+    text = None if intent is None else json.dumps(asdict(evolve(intent, attempts=0)))
+    replaced = [head + place for place, row in enumerate(rows, 1) if row.kind is Kind.REPLACE]
+    moved = "base = ?, " if replaced else ""
+    kept = f"retain_until = {database.now} + ?, " if retain is not None else ""
+    changed = database.execute(
+        f"UPDATE engine_sessions SET {moved}{kept}intent = ?, head = ?, expires = {database.now} + ?, "
+        f"updated = {database.now} WHERE {_MINE} AND head = ? RETURNING token",
+        (
+            *replaced[-1:],
+            *([retain] if retain is not None else []),
+            text,
+            new_head,
+            lease,
+            *_mine(claim),
+            head,
+        ),
+    )
+    if not changed:
+        return new_head if _written(database, claim, rows, head) else None
+    for number, row in enumerate(rows, head + 1):
+        text = row.data if isinstance(row.data, str) else None
+        sealed = row.data if isinstance(row.data, bytes) else None
+        database.execute(
+            "INSERT INTO engine_rounds (session, number, token, prompt, kind, last, data, sealed, key_id) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                claim.session,
+                number,
+                claim.token,
+                row.prompt,
+                row.kind.value,
+                int(row.last),
+                text,
+                sealed,
+                row.key_id,
+            ),
+        )
+    return new_head
+
+
+def _written(database: Database, claim: Claim, rows: Sequence[NewRow], head: int) -> bool:
+    """Whether these very rows stand behind ``head`` already, under the same claim."""
+    if not database.execute(
+        f"SELECT 1 FROM engine_sessions WHERE {_MINE} AND head >= ?", (*_mine(claim), head + len(rows))
+    ):
+        return False
+    found = database.execute(
+        "SELECT token, prompt, kind, last FROM engine_rounds WHERE session = ? AND number > ? AND number <= ? "
+        "ORDER BY number",
+        (claim.session, head, head + len(rows)),
+    )
+    return [tuple(each) for each in found] == [(claim.token, row.prompt, row.kind.value, int(row.last)) for row in rows]
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+_COLUMNS: Final = "number, kind, prompt, last, data, sealed, key_id"
+
+
+def read(database: Database, session: str, *, after: int) -> tuple[Row, ...]:
+    """Return the rows of a session behind the number ``after``, oldest first."""
+    found = database.execute(
+        f"SELECT {_COLUMNS} FROM engine_rounds WHERE session = ? AND number > ? ORDER BY number", (session, after)
+    )
+    return tuple(map(_row, found))
+
+
+def answered(database: Database, session: str, key: str) -> tuple[Row, ...]:
+    """Return the rows of a prompt, oldest first, if it was answered; else none."""
+    found = database.execute(
+        f"SELECT {_COLUMNS} FROM engine_rounds WHERE session = ? AND prompt = ? AND EXISTS "
+        "(SELECT 1 FROM engine_rounds WHERE session = ? AND prompt = ? AND last = 1) ORDER BY number",
+        (session, key, session, key),
+    )
+    return tuple(map(_row, found))
+
+
+def listed(database: Database) -> tuple[SessionRecord, ...]:
+    """Return every session, the one that changed last first."""
+    found = database.execute(
+        f"SELECT id, owner, expires - {database.now}, head, updated, intent FROM engine_sessions "
+        "ORDER BY updated DESC, id"
+    )
+    return tuple(
+        SessionRecord(
+            id=session,
+            owner=owner,
+            expires_in=None if seconds is None else float(seconds),
+            rows=int(head),
+            updated=float(updated),
+            interrupted=intent is not None,
+        )
+        for session, owner, seconds, head, updated, intent in found
+    )
+
+
+# --- the end ---------------------------------------------------------------------------------------------------------
+
+
+def forget(database: Database, session: str, *, force: bool) -> bool | Held:
+    """Remove a session and its rows; False where there is none, `Held` where it is held and ``force`` is not set."""
+    rows = database.execute(
+        f"SELECT owner, expires - {database.now}, token FROM engine_sessions WHERE id = ?", (session,)
+    )
+    if not rows:
+        return False
+    owner, seconds, token = rows[0]
+    if owner is not None and float(seconds) > 0 and not force:
+        return Held(owner=str(owner), seconds=float(seconds))
+    _remove(database, session, int(token))
+    return True
+
+
+def prune(database: Database, *, before: float | None) -> tuple[str, ...]:
+    """Remove free sessions whose retention is over, or that did not change since ``before``; returns their ids.
+
+    ``before`` is in seconds since the epoch.
+    """
+    now = database.now
+    old, parameters = (" OR updated < ?", (before,)) if before is not None else ("", ())
+    found = database.execute(
+        f"SELECT id, token FROM engine_sessions WHERE (owner IS NULL OR expires < {now}) "
+        f"AND (retain_until < {now}{old})",
+        parameters,
+    )
+    for session, token in found:
+        _remove(database, session, int(token))
+    return tuple(str(session) for session, _ in found)
+
+
+def _remove(database: Database, session: str, token: int) -> None:
+    database.execute(
+        "INSERT INTO engine_tokens (session, token) VALUES (?, ?) "
+        "ON CONFLICT (session) DO UPDATE SET token = excluded.token",
+        (session, token),
+    )
+    database.execute("DELETE FROM engine_rounds WHERE session = ?", (session,))
+    database.execute("DELETE FROM engine_sessions WHERE id = ?", (session,))
+
+
+def _intent(text: str | None) -> Intent | None:
+    return None if text is None else Intent(**json.loads(text))
+
+
+def _row(found: tuple[Any, ...]) -> Row:
+    number, kind, prompt, last, data, sealed, key_id = found
+    return Row(
+        number=int(number),
+        kind=Kind(kind),
+        prompt=prompt,
+        last=bool(last),
+        data=data if data is not None else bytes(sealed),
+        key_id=key_id,
+    )

@@ -1,0 +1,144 @@
+"""What a store keeps of a session, and what its operations give back: frozen values, no I/O."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from attrs import frozen
+
+__all__ = ["Claim", "Held", "Intent", "Kind", "NewRow", "Row", "SessionRecord", "Taken"]
+
+
+class Kind(StrEnum):
+    """What a row of a session holds."""
+
+    RESPONSE = "response"
+    """A response whose calls are being run: the prompt, where it is the prompt's first, and the message."""
+    RESULT = "result"
+    """The output of one call of the response before it."""
+    ROUND = "round"
+    """A complete round: its messages, or nothing where the rows before it hold them."""
+    REPLACE = "replace"
+    """A transcript that stands in place of all rows before it."""
+
+
+@frozen(kw_only=True)
+class Claim:
+    """What proves to the store that a session is held: every change names it.
+
+    Attributes:
+        session: The session's id.
+        owner: The name of the process that holds it, for people to read.
+        nonce: Made for this acquisition, so that asking twice with one nonce is asking once.
+        token: Grows with each acquisition and never starts again: the fence.
+    """
+
+    session: str
+    owner: str
+    nonce: str
+    token: int
+
+
+@frozen(kw_only=True)
+class Intent:
+    """A prompt that was begun and is not answered yet.
+
+    Attributes:
+        key: The prompt's key.
+        digest: A hash of the prompt, by which the same key with another prompt is noticed.
+        begun_at: Seconds since the epoch, by the store's clock, of the first dispatch.
+        attempts: How often a request was about to leave since the newest row, whatever became of that.
+        dispatch: Made for the last of them, so that saying it twice counts once.
+    """
+
+    key: str
+    digest: str
+    begun_at: float
+    attempts: int
+    dispatch: str
+
+
+@frozen(kw_only=True)
+class Taken:
+    """A session that was acquired.
+
+    Attributes:
+        claim: Proves it.
+        head: The number of the newest row; 0 while there is none.
+        base: The number of the newest `Kind.REPLACE` row, where reading begins; 0 while there is none.
+        intent: What was begun and not answered, or None.
+    """
+
+    claim: Claim
+    head: int
+    base: int
+    intent: Intent | None
+
+
+@frozen(kw_only=True)
+class Held:
+    """A session that another holds.
+
+    Attributes:
+        owner: The name of the process that holds it.
+        seconds: Until its lease ends, unless it is renewed.
+    """
+
+    owner: str
+    seconds: float
+
+
+@frozen(kw_only=True)
+class NewRow:
+    """A row to be written.
+
+    Attributes:
+        kind: What it holds.
+        prompt: The key of the prompt that it belongs to; None for `Kind.REPLACE`.
+        last: Whether it answers the prompt.
+        data: Its text, or bytes where a codec made them.
+        key_id: Which key of the codec's; None for plain text.
+    """
+
+    kind: Kind
+    prompt: str | None
+    last: bool
+    data: str | bytes
+    key_id: str | None = None
+
+
+@frozen(kw_only=True)
+class Row:
+    """A row that was read; see `NewRow`.
+
+    Attributes:
+        number: Its place in the session, from 1.
+    """
+
+    number: int
+    kind: Kind
+    prompt: str | None
+    last: bool
+    data: str | bytes
+    key_id: str | None
+
+
+@frozen(kw_only=True)
+class SessionRecord:
+    """A session as `Store.sessions` lists it. Holds no content.
+
+    Attributes:
+        id: The session's id.
+        owner: Who holds it, or held it last; None when it was released.
+        expires_in: Seconds until its lease ends, negative when it has; None when it was released.
+        rows: How many rows it has.
+        updated: Seconds since the epoch of its last change.
+        interrupted: Whether a prompt was begun and not answered.
+    """
+
+    id: str
+    owner: str | None
+    expires_in: float | None
+    rows: int
+    updated: float
+    interrupted: bool

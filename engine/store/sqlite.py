@@ -1,0 +1,91 @@
+"""A store in one SQLite file. Not for network file systems: their locks are not to be trusted."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any, Final
+
+from engine.store.operations import migrate
+
+__all__ = ["SQLite"]
+
+_BUSY_SECONDS: Final = 5.0
+"""How long a write waits for those of other processes."""
+
+
+class SQLite:
+    """A connection to one file. Used by one thread at a time, not always the same one."""
+
+    now = "((julianday('now') - 2440587.5) * 86400.0)"
+    binary = "BLOB"
+    real = "REAL"
+    big = "INTEGER"
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._connection: sqlite3.Connection | None = None
+
+    def execute(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Run a statement inside the transaction, and return its rows."""
+        assert self._connection is not None
+        return self._connection.execute(statement, parameters).fetchall()
+
+    def connect(self) -> None:
+        """Open the file, making it and its tables where there are none."""
+        if self._connection is not None:
+            return
+        connection = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")  # what was committed survives a loss of power
+            self._connection = connection
+            self.begin()
+            migrate(self)
+            self.commit()
+        except BaseException:
+            self._connection = None
+            connection.close()
+            raise
+
+    def begin(self) -> None:
+        """Begin a transaction that will write: no other process writes until it ends."""
+        self.execute("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        """End the transaction; what it did is on the disk."""
+        self.execute("COMMIT")
+
+    def rollback(self) -> None:
+        """Undo the transaction, if there is one."""
+        if self._connection is not None and self._connection.in_transaction:
+            self.execute("ROLLBACK")
+
+    def save(self) -> None:
+        """Set a point inside the transaction to go back to."""
+        self.execute("SAVEPOINT one")
+
+    def keep(self) -> None:
+        """Keep what was done since the point."""
+        self.execute("RELEASE one")
+
+    def undo(self) -> None:
+        """Go back to the point."""
+        self.execute("ROLLBACK TO one")
+        self.execute("RELEASE one")
+
+    def close(self) -> None:
+        """Close the file."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def unavailable(self, error: BaseException) -> bool:
+        """Whether an error says that the database is out of reach, not that a statement is wrong."""
+        return isinstance(error, sqlite3.OperationalError | sqlite3.DatabaseError) and not isinstance(
+            error, sqlite3.IntegrityError | sqlite3.ProgrammingError
+        )
+
+    def passing(self, error: BaseException) -> bool:
+        """Whether trying once more may help."""
+        return isinstance(error, sqlite3.OperationalError)

@@ -1,0 +1,136 @@
+"""A simulator in a thread of its own, for clients and tests of every kind."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import Any, Final, ParamSpec
+
+from engine.portal import Block, Portal
+from engine.simulator import ConnectionRecord, RequestRecord, Simulator, open_simulator
+from engine.simulator.brain import AnyBrain
+
+__all__ = ["RunningSimulator", "run_simulator"]
+
+P = ParamSpec("P")
+
+_WATCH_SECONDS: Final = 0.005
+
+
+class RunningSimulator:
+    """A `engine.simulator.Simulator` that runs in a thread of its own; everything here may be used from every thread.
+
+    Its clients need nothing but `base_url` and `api_key`.
+    """
+
+    def __init__(self, portal: Portal, simulator: Simulator) -> None:
+        self._portal = portal
+        self._simulator = simulator
+
+    def __repr__(self) -> str:
+        return repr(self._simulator)
+
+    @property
+    def base_url(self) -> str:
+        """The base URL for HTTP clients, without ``/responses``: what OPENAI_BASE_URL takes."""
+        return self._simulator.base_url
+
+    @property
+    def websocket_url(self) -> str:
+        """The URL for WebSocket clients."""
+        return self._simulator.websocket_url
+
+    @property
+    def api_key(self) -> str:
+        """A key that is let in."""
+        return self._simulator.api_key
+
+    @property
+    def endpoint(self) -> Any:
+        """What `engine.open_session` needs to reach it."""
+        return self._simulator.endpoint
+
+    @property
+    def brain(self) -> AnyBrain:
+        """Who answers. May be replaced at any time."""
+        return self._simulator.brain
+
+    @brain.setter
+    def brain(self, value: AnyBrain) -> None:
+        self._simulator.brain = value
+
+    @property
+    def requests(self) -> list[RequestRecord]:
+        """Every request so far, in order of arrival."""
+        return self._portal.read(lambda: list(self._simulator.requests))
+
+    def wait_for(self, count: int, *, seconds: float = 10.0) -> list[RequestRecord]:
+        """Wait until ``count`` requests have come, and return all of them.
+
+        Raises:
+            TimeoutError: fewer came within ``seconds``; the text says how many.
+        """
+        deadline = time.monotonic() + seconds
+        while len(found := self.requests) < count:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{len(found)} of {count} requests came within {seconds:g} s")
+            time.sleep(_WATCH_SECONDS)
+        return found
+
+    @property
+    def connections(self) -> list[ConnectionRecord]:
+        """Every connection so far, in order of arrival."""
+        return self._portal.read(lambda: list(self._simulator.connections))
+
+
+class Runner:
+    """A simulator to be run in a thread of its own: ``with run_simulator(...) as simulator``."""
+
+    def __init__(self, make: Callable[[], AbstractAsyncContextManager[Simulator]]) -> None:
+        self._make = make
+        self._portal = Portal()
+        self._block: Block[Simulator] | None = None
+
+    def __enter__(self) -> RunningSimulator:
+        """Start it.
+
+        Raises:
+            OSError: the port is taken.
+        """
+        manager = self._make()
+        self._portal.start(at_exit=self._close)
+        try:
+            self._block = self._portal.block(manager)
+            return RunningSimulator(self._portal, self._portal.run(self._block.enter))
+        except BaseException:
+            self._portal.stop()
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Drop every connection and end the thread, whatever the clients do."""
+        self._close()
+
+    def _close(self) -> None:
+        try:
+            if self._block is not None and self._portal.running:
+                self._portal.run(self._block.leave)
+        finally:
+            self._portal.stop()
+
+
+def _running(manager: Callable[P, AbstractAsyncContextManager[Simulator]]) -> Callable[P, Runner]:
+    @functools.wraps(manager)
+    def run_simulator(*args: P.args, **kwargs: P.kwargs) -> Runner:
+        return Runner(lambda: manager(*args, **kwargs))
+
+    return run_simulator
+
+
+run_simulator = _running(open_simulator)
+"""Run a simulator in a thread of its own, for the length of a ``with`` block, with the arguments of
+`engine.simulator.open_simulator`: for synchronous tests, asyncio, several processes."""

@@ -1,0 +1,49 @@
+"""What texts and reprs may show of values that are nobody else's business."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Final
+
+__all__ = ["show_content", "size_only", "token"]
+
+_shown: Final[ContextVar[bool]] = ContextVar("engine.show_content", default=False)
+_VARIABLE: Final = "SESSION_ENGINE_SHOW_CONTENT"
+
+_TOKEN: Final = re.compile(r"[A-Za-z0-9_.\-]{1,64}\Z")
+
+
+def token(value: object) -> str:
+    """Return ``value`` if it looks like an identifier, else a placeholder.
+
+    Servers choose their error codes, so a code goes into an exception text only when it cannot carry a sentence.
+    """
+    return value if isinstance(value, str) and _TOKEN.match(value) else "(not shown)"
+
+
+@contextmanager
+def show_content() -> Iterator[None]:
+    """Let reprs show what messages, events and tools say, inside a block: ``with engine.show_content():``.
+
+    For tests and notebooks, where a comparison that fails should show what differs. It holds for the task that enters
+    the block and for what that task starts. ``SESSION_ENGINE_SHOW_CONTENT=1`` in the environment does it for a whole
+    process. Keys and header values are never shown.
+    """
+    token = _shown.set(True)
+    try:
+        yield
+    finally:
+        _shown.reset(token)
+
+
+def size_only(value: Any) -> str:
+    """Stand in for a value in a repr: how much of it there is, nothing of what it says, unless that is wanted."""
+    if value is None:
+        return "None"
+    if _shown.get() or os.environ.get(_VARIABLE) == "1":
+        return repr(value)
+    return f"<{len(value)}>"

@@ -1,0 +1,78 @@
+"""Counters of connections, sessions and engines at one moment."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+__all__ = ["ConnectionStatistics", "EngineStatistics", "SessionStatistics"]
+
+
+@frozen(kw_only=True)
+class ConnectionStatistics:
+    """One connection at one moment.
+
+    Attributes:
+        state: ``"dialling"``, ``"open"``, ``"retiring"`` or ``"closed"``.
+        requests: Requests handed to it.
+        in_flight: Requests whose response has not ended.
+        bytes_sent: Bytes passed to the operating system, framing included.
+        bytes_received: Bytes received, framing included.
+        events: Frames decoded.
+        dropped: Events dropped because they belonged to no live turn.
+        malformed: Frames dropped because they were not a JSON object with a type.
+        outbox_bytes: Bytes waiting to be sent.
+        retired_because: Why it takes no new turns; None while it does.
+    """
+
+    state: str
+    requests: int
+    in_flight: int
+    bytes_sent: int
+    bytes_received: int
+    events: int
+    dropped: int
+    malformed: int
+    outbox_bytes: int
+    retired_because: str | None
+
+
+@frozen(kw_only=True)
+class SessionStatistics:
+    """One session at one moment.
+
+    Attributes:
+        queued: Turns waiting for a lane.
+        active: Turns granted and not yet ended.
+        turns_started: Turns granted so far.
+        turns_completed: Of those, how many ended with an answer.
+        turns_failed: Of those, how many ended with an error.
+        turns_abandoned: Of those, how many were left before they ended.
+        retries: How often a turn was tried again.
+        fallbacks: How often a turn went over HTTP because WebSocket would not do.
+        connections_opened: Connections opened so far.
+        connections: The connections that exist now, the current one first.
+    """
+
+    queued: int
+    active: int
+    turns_started: int
+    turns_completed: int
+    turns_failed: int
+    turns_abandoned: int
+    retries: int
+    fallbacks: int
+    connections_opened: int
+    connections: tuple[ConnectionStatistics, ...]
+
+
+@frozen(kw_only=True)
+class EngineStatistics:
+    """One engine at one moment.
+
+    Attributes:
+        sessions: Statistics of each registered session, by id.
+        closing: Sessions released whose sockets are still being closed.
+    """
+
+    sessions: dict[str, SessionStatistics]
+    closing: int

@@ -1,0 +1,252 @@
+"""The engine without Trio: what is got through `engine.blocking` is what Trio programs get."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from engine import (
+    ConfigurationError,
+    FunctionTool,
+    Round,
+    SessionClosed,
+    TextDelta,
+    TurnDone,
+    TurnError,
+    blocking,
+)
+from engine.simulator import Call, Error, Script, Stall
+from engine.testing import RunningSimulator, run_simulator
+
+MODEL = "gpt-5.4"
+
+
+@pytest.fixture
+def server() -> Iterator[RunningSimulator]:
+    with run_simulator() as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def session(server: RunningSimulator) -> Iterator[blocking.Session]:
+    with blocking.open_session(server.endpoint, model=MODEL) as opened:
+        yield opened
+
+
+def weather(city: str) -> str:
+    """Say what the weather is like."""
+    return f"rain in {city}"
+
+
+def test_asks_streams_and_reports(session: blocking.Session) -> None:
+    assert session.id == "default"
+    assert not session.connected
+    assert session.ask("What is 2+2?").text == "4"
+    with session.turn("one two three") as turn:
+        events = list(turn)
+    assert "".join(event.delta for event in events if isinstance(event, TextDelta)) == "one two three"
+    assert isinstance(events[-1], TurnDone)
+    assert turn.message.text == turn.partial.text == "one two three"
+    assert turn.report.connection_reused
+    assert session.connected
+    assert session.statistics().turns_completed == 2
+
+
+def test_a_turn_left_early_is_never_seen_by_the_next(session: blocking.Session) -> None:
+    for prompt in ("one two three four", "five six seven eight"):
+        with session.turn(prompt) as turn:
+            for event in turn:
+                if isinstance(event, TextDelta):
+                    break
+    assert session.ask("nine ten").text == "nine ten"
+
+
+def test_errors_are_the_engines_own(server: RunningSimulator, session: blocking.Session) -> None:
+    with pytest.raises(ConfigurationError):
+        session.ask(3)  # type: ignore[arg-type]
+    server.brain = Script([Error(400, "bad", "no")])
+    with pytest.raises(TurnError):
+        session.ask("hello")
+    with session.turn("hello"), pytest.raises(ZeroDivisionError):
+        raise ZeroDivisionError
+
+
+def test_tools_run_in_threads_and_may_use_the_engine(server: RunningSimulator, session: blocking.Session) -> None:
+    told: list[int] = []
+
+    def translate(text: str) -> str:
+        """Translate."""
+        told.append(threading.get_ident())
+        return session.ask(text).text
+
+    server.brain = Script([Call("translate", {"text": "hallo"}), "hello", "It is: hello"])
+    rounds: list[Round] = []
+    answer = session.run(
+        "translate it",
+        [FunctionTool(translate)],
+        on_round=rounds.append,
+        approve=lambda call: True,
+    )
+    assert answer.text == "It is: hello"
+    assert len(rounds) == 2
+    assert threading.get_ident() not in told
+
+
+def test_conversations(server: RunningSimulator, session: blocking.Session) -> None:
+    server.brain = Script([Call("weather", {"city": "Bergen"}), "Take an umbrella.", "You are welcome."])
+    chat = session.conversation(instructions="Be brief", tools=[FunctionTool(weather)])
+    assert chat.send("What is the weather in Bergen?").text == "Take an umbrella."
+    with chat.stream("Thanks") as reply:
+        assert [event.delta for event in reply if isinstance(event, TextDelta)] != []
+    assert reply.message.text == "You are welcome."
+    assert len(chat.messages) == 6
+    assert chat.context.instructions == "Be brief"
+    assert not chat.unanswered
+    assert len(chat.rounds) == 3
+
+
+def test_one_session_from_many_threads(session: blocking.Session) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda number: session.ask(f"say {number} again").text, range(40)))
+    assert answers == [f"say {number} again" for number in range(40)]
+
+
+def test_inside_a_running_event_loop(server: RunningSimulator) -> None:
+    async def cell() -> str:
+        opener = blocking.open_session(server.endpoint, model=MODEL)
+        session = opener.open()
+        try:
+            return session.ask("What is 2+2?").text
+        finally:
+            opener.close()
+            opener.close()
+
+    assert asyncio.run(cell()) == "4"
+
+
+def test_after_it_was_closed(server: RunningSimulator) -> None:
+    with blocking.open_session(server.endpoint, model=MODEL) as session:
+        with session.turn("one two") as turn:
+            turn.wait()
+    with pytest.raises(SessionClosed):
+        session.ask("hello")
+    assert turn.message.text == "one two"
+
+
+def test_closing_ends_what_other_threads_wait_for(server: RunningSimulator) -> None:
+    server.brain = Script([Stall()])
+    opener = blocking.open_session(server.endpoint, model=MODEL)
+    session = opener.open()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(session.ask, "hello")
+        server.wait_for(1)
+        opener.close()
+        with pytest.raises(SessionClosed):
+            waiting.result(30)
+
+
+def test_an_engine_with_sessions(server: RunningSimulator) -> None:
+    with blocking.open_engine(server.endpoint, model=MODEL) as running:
+        first = running.session("a")
+        assert first.ask("What is 1+1?").text == "2"
+        assert "a" in running
+        assert list(running) == ["a"]
+        assert len(running) == 1
+        assert running.has_session("a")
+        assert running.endpoint == server.endpoint
+        assert running.statistics().sessions["a"].turns_completed == 1
+        assert running.release("a")
+        assert not running.release("a")
+
+
+def test_context_variables_of_the_caller_reach_tools(server: RunningSimulator, session: blocking.Session) -> None:
+    name = contextvars.ContextVar("name", default="nothing")
+
+    def who() -> str:
+        """Say who asks."""
+        return name.get()
+
+    server.brain = Script([Call("who")])  # then what the tool returned is repeated
+    name.set("ada")
+    assert session.run("who?", [FunctionTool(who)]).text == "ada"
+
+
+def test_what_is_called_by_trio_itself_cannot_wait(server: RunningSimulator, session: blocking.Session) -> None:
+    async def inner() -> str:
+        """Ask again."""
+        return session.ask("hello").text
+
+    server.brain = Script([Call("inner"), "done"])
+    session.run("go", [FunctionTool(inner)])
+    assert "called by Trio itself" in str(server.requests[-1].body)
+
+
+INTERRUPTED = """
+import _thread, sys, threading
+from engine import Endpoint
+from engine.blocking import open_session
+
+with open_session(Endpoint(sys.argv[1], "sk-any"), model="gpt-5.4") as session:
+    print("ready", flush=True)
+    try:
+        session.ask("hang")
+    except KeyboardInterrupt:
+        print("interrupted", session.statistics().turns_abandoned, flush=True)
+    print(session.ask("What is 2+2?").text, flush=True)
+"""
+
+
+def test_an_interrupt_cancels_the_turn_and_no_more(server: RunningSimulator, tmp_path: Path) -> None:
+    server.brain = Script([Stall()])
+    program = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, server.base_url], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    server.wait_for(1)
+    program.send_signal(signal.SIGINT)
+    output, problems = program.communicate(timeout=30)
+    assert output.split() == ["ready", "interrupted", "1", "4"], problems
+    assert program.returncode == 0
+
+
+UNCLOSED = """
+import sys
+from engine import Endpoint
+from engine.blocking import open_session
+
+session = open_session(Endpoint(sys.argv[1], "sk-any"), model="gpt-5.4").open()
+print(session.ask("What is 2+2?").text)
+"""
+
+
+def test_what_was_left_open_is_closed_when_the_program_ends(server: RunningSimulator) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", UNCLOSED, server.base_url], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "4\n", "")
+    assert [record.close_code for record in server.connections if record.transport == "websocket"] == [1000]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_after_a_fork_it_says_what_is_wrong(session: blocking.Session) -> None:
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            session.ask("hello")
+        except RuntimeError as error:
+            os.write(write, str(error).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        assert "forked" in pipe.read()
