@@ -28,7 +28,7 @@ import trio
 from engine.protocol.failures import Broken, Failure, Lost, Unreachable, Violated
 from engine.protocol.refusals import refusal
 from engine.settings.endpoint import Endpoint
-from engine.transport.credentials import request_headers, resolve_key
+from engine.transport.credentials import Credentials, request_headers, resolve
 from engine.transport.dial import Dialer, close_at_once, default_ssl_context, refused_by_tls, too_slow, undialled
 from engine.transport.proxy import proxy_on_the_way
 
@@ -400,14 +400,14 @@ class Post:
         self._connecting.deadline = trio.current_time() + self._connect
         with self._connecting:
             try:
-                key = await resolve_key(self._client.endpoint)
+                credentials = await resolve(self._client.endpoint)
             except Exception as error:
                 raise _DialError(undialled(self._stage, self._client.server, error)) from None
             self._stage = "tcp"
             request = self._client.httpx.build_request(
                 "POST",
                 self._client.endpoint.http_url(self._path),
-                headers=self._headers(key),
+                headers=self._headers(credentials),
                 content=self._text.encode(),
                 extensions={"trace": self._traced},
             )
@@ -429,13 +429,13 @@ class Post:
         with trio.move_on_after(_CLOSING, shield=True):
             await self._response.aclose()
 
-    def _headers(self, key: str | None) -> list[tuple[bytes, bytes]]:
+    def _headers(self, credentials: Credentials) -> list[tuple[bytes, bytes]]:
         own = {
             b"content-type": b"application/json",
             b"accept": self._accept.encode("ascii"),
             b"accept-encoding": b"identity",  # a small answer that unpacks to a large one would pass every limit
         }
-        given = request_headers(self._client.endpoint, key)
+        given = request_headers(self._client.endpoint, credentials)
         return [*own.items(), *((name, value) for name, value in given if name.lower() not in own)]
 
     async def _traced(self, event: str, info: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from trio_websocket import CloseReason, ConnectionClosed, WebSocketConnection, w
 
 from engine.protocol.failures import Broken, Failure, Lost, Unreachable, Violated
 from engine.settings.endpoint import Endpoint
-from engine.transport.credentials import request_headers, resolve_key
+from engine.transport.credentials import request_headers, resolve
 from engine.transport.dial import Dialer, close_at_once, default_ssl_context, too_slow, undialled
 from engine.transport.fairness import meter as run_meter
 from engine.transport.proxy import proxy_on_the_way
@@ -206,7 +206,7 @@ class WebSocket:
         try:
             self._dialling.deadline = deadline
             with self._dialling:
-                self._key = await resolve_key(self._endpoint)
+                self._credentials = await resolve(self._endpoint)
                 context = None
                 if target.tls:
                     self._stage = "tls"
@@ -288,7 +288,7 @@ class WebSocket:
                 cast("Any", tap),  # annotated as a socket or TLS stream, documented for any stream
                 self._target.host_header,
                 self._target.resource,
-                extra_headers=request_headers(self._endpoint, self._key),
+                extra_headers=request_headers(self._endpoint, self._credentials),
                 message_queue_size=_QUEUED_MESSAGES,
                 max_message_size=self._bounds.max_message_bytes,
                 receive_buffer_size=_RECEIVE_BYTES,
