@@ -353,6 +353,7 @@ async def _ask_for_websocket(
     assert request is not None
     try:
         await stream.send_all(request)
+        received = b""
         while True:
             event = connection.next_event()
             if isinstance(event, h11.Response) or (
@@ -362,7 +363,8 @@ async def _ask_for_websocket(
             if event is h11.NEED_DATA:
                 data = await stream.receive_some(_RECEIVE_BYTES)
                 if not data:
-                    raise trio.BrokenResourceError
+                    raise h11.RemoteProtocolError("") if received[:5] not in b"HTTP/" else trio.BrokenResourceError
+                received = received or bytes(data)
                 connection.receive_data(bytes(data))
     except h11.RemoteProtocolError:
         raise Trouble(
