@@ -7,8 +7,8 @@ import logging
 import ssl
 import time
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import attrs
 import trio
@@ -25,7 +25,11 @@ if TYPE_CHECKING:
     from .requests import Asked
     from .stage import Stage, Step
 
-__all__ = ["Options", "SimulationFailed", "World"]
+__all__ = ["Options", "SimulationFailed", "Tap", "World"]
+
+Tap: TypeAlias = Callable[[ConnectionRecord, Literal["in", "out"], str, str | bytes], None]
+"""Is told what passes on a connection, in which direction, and what it is: ``open``, ``text``, ``binary``, ``close``,
+``abort``, ``request``, ``response`` or ``event``."""
 
 _logger = logging.getLogger(__name__)
 
@@ -62,6 +66,8 @@ class Options:
     max_http_bytes: int
     max_active: int
     max_lanes: int
+    compress: bool
+    events_per_write: int
     ssl_context: ssl.SSLContext | None
     handshakes: tuple[Handshake, ...]
     every_handshake: Handshake
@@ -91,6 +97,7 @@ class World:
         conversations: Items of the conversations that requests may name.
         errors: What was raised by brains, or by the simulator itself; empty in a sound test.
         library: Stored responses.
+        taps: Are told everything that passes, bodies included: for logs of a test's own.
     """
 
     def __init__(self, options: Options) -> None:
@@ -115,6 +122,7 @@ class World:
         self.connection_lifetime: float = options.connection_lifetime
         self.accept_parameters: frozenset[str] = frozenset(options.accept_parameters)
         self.models: frozenset[str] | None = None if options.models is None else frozenset(options.models)
+        self.taps: list[Tap] = []
         self._gates: dict[str, trio.Event] = {}
         self._count = 0
         self._executed_before = 0  # requests whose records are gone
@@ -206,6 +214,11 @@ class World:
         del self.requests[: len(forgotten)]
         del connection.requests[: -self.options.remembered]
         return record
+
+    def tell(self, record: ConnectionRecord, direction: Literal["in", "out"], kind: str, payload: str | bytes) -> None:
+        """Tell the taps what passes on a connection."""
+        for tap in self.taps:
+            tap(record, direction, kind, payload)
 
     async def steps_for(self, asked: Asked) -> list[Step]:
         """Return what the brain answers; nothing for a warm-up, an error when the brain breaks."""
