@@ -70,7 +70,6 @@ class HttpExchange:
             body = await self._read_body()
             if body is None:
                 return None
-            self._world.tell(self._record, "in", "request", body)
             await self._route(body)
         except ApiError as error:
             if self._muted:
@@ -110,6 +109,13 @@ class HttpExchange:
 
     async def _route(self, body: bytes) -> None:
         method = self._head.method
+        target = self._head.target.decode("ascii", "replace")
+        if self._world.control is not None and target.startswith("/__simulator/"):
+            self._record.control = True
+            headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in self._head.headers}
+            await self._send_json(*await self._world.control(method.decode("ascii"), target, headers, body))
+            return
+        self._world.tell(self._record, "in", body)
         resource = self._resource()
         if resource == "responses":
             if method == b"POST":
@@ -262,6 +268,7 @@ class HttpExchange:
                 await self._body(self._writer.done())
             await self._put(self._http.send(h11.EndOfMessage()))
             await self._out.drained()
+            self._world.tell(self._record, "end", {})
             return
         if stage.rejected:
             return
@@ -282,10 +289,11 @@ class HttpExchange:
     def _stream_head(self) -> bytes | None:
         self._started = True
         headers = self._header_fields({"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"})
-        self._world.tell(self._record, "out", "response", "")
+        self._world.tell(self._record, "answer", {"status": 200, "headers": dict(headers)})
         return self._http.send(h11.Response(status_code=200, headers=headers, reason=b"OK"))
 
     async def _body(self, data: bytes) -> None:
+        self._world.tell(self._record, "out", data)
         size = self._world.quirks.slice_bytes
         if not size:
             await self._put(self._http.send(h11.Data(data=data)))
@@ -324,15 +332,17 @@ class HttpExchange:
             self._dropped = True
             return
         await self._start_content(status, len(content), headers)
-        self._world.tell(self._record, "out", "response", content)
+        self._world.tell(self._record, "out", content)
         await self._send(self._http.send(h11.Data(data=content)))
         await self._send(self._http.send(h11.EndOfMessage()))
+        self._world.tell(self._record, "end", {})
 
     async def _start_content(self, status: int, size: int, headers: Mapping[str, str] | None = None) -> None:
         self._started = True
         await self._out.drained()
         given = {"content-type": "application/json", "content-length": str(size)}
         fields = self._header_fields(given, headers or {})
+        self._world.tell(self._record, "answer", {"status": status, "headers": dict(fields)})
         await self._send(
             self._http.send(h11.Response(status_code=status, headers=fields, reason=reason_phrase(status).encode()))
         )
@@ -363,8 +373,6 @@ class HttpExchange:
         if event.get("type") == "error" and quirks.errors is None:
             event = _flat(event)
         for shaped in quirks.shape(event):
-            if self._world.taps and not self._muted:
-                self._world.tell(self._record, "out", "event", wire.dumps(shaped))
             await self._payload(self._writer.event(shaped))
 
     async def _payload(self, data: bytes) -> None:
@@ -418,7 +426,6 @@ class HttpExchange:
         """Drop the connection."""
         await self._out.drained()
         self._record.closed_by = "server"
-        self._world.tell(self._record, "out", "abort", "reset" if reset else "eof")
         if reset:
             self._stream.prepare_reset()
         self._drop("the script drops the connection")

@@ -71,7 +71,7 @@ class WebSocket:
                     self._frames.upgrade(self.record.headers["sec-websocket-key"], accept.headers)
                 )
                 self.record.handshake_status = 101
-                self.world.tell(self.record, "in", "open", self.record.path)
+                self.world.tell(self.record, "answer", {"status": 101, "headers": dict(accept.headers)})
                 self.muted = accept.mute
                 nursery.start_soon(self._write)
                 nursery.start_soon(self._expire)
@@ -82,6 +82,8 @@ class WebSocket:
         finally:
             if self.record.close_code is None:
                 self.record.close_code = 1006
+            ended = {"code": self.record.close_code, "reason": self.record.close_reason, "by": self.record.closed_by}
+            self.world.tell(self.record, "end", ended)
             for stage in self.active.values():
                 stage.record.status = "lost"
         if self.record.close_code == 1009:
@@ -105,7 +107,7 @@ class WebSocket:
         return self._frames.open and self.record.handshake_status == 101 and self._put_now(payload)
 
     def _put_now(self, payload: str) -> bool:
-        self.world.tell(self.record, "out", "text", payload)
+        self.world.tell(self.record, "out", payload)
         return self._writer.put_nowait(self._frames.message(payload))
 
     async def _expire(self) -> None:
@@ -139,7 +141,6 @@ class WebSocket:
         """Close; runs in the writer's task."""
         self._closing = True
         self._by_server(code, reason)
-        self.world.tell(self.record, "out", "close", f"{code} {reason}".strip())
         with trio.move_on_after(_CLOSE):
             await self._stream.send_all(self._frames.close(code, reason))
             await self._peer_closed.wait()
@@ -147,7 +148,6 @@ class WebSocket:
 
     def _drop(self, *, reset: bool = False) -> None:
         self._by_server(1006)
-        self.world.tell(self.record, "out", "abort", "reset" if reset else "eof")
         if reset:
             self._stream.prepare_reset()
         self._end("dropped by the simulator")
@@ -173,8 +173,7 @@ class WebSocket:
     async def send(self, payload: str | bytes) -> None:
         """Send a frame, waiting while the peer is slow."""
         if not self.muted:
-            if self.world.taps:
-                self.world.tell(self.record, "out", "text" if isinstance(payload, str) else "binary", payload)
+            self.world.tell(self.record, "out", payload)
             await self._writer.put(self._frames.message(payload))
 
     async def cut(self, payload: str, fraction: float) -> None:
@@ -259,14 +258,13 @@ class WebSocket:
         record = self.record
         record.close_code, record.close_reason = end.code, end.reason or None
         record.closed_by = "client" if end.by_peer else "server"
-        self.world.tell(record, "in" if end.by_peer else "out", "close", f"{end.code} {end.reason or ''}".strip())
         self._writer.drop()
         self._writer.first(self._frames.close(end.code, end.reason))
         with trio.move_on_after(_CLOSE):
             await self._writer.drained()
 
     async def _take(self, message: str | bytes) -> None:
-        self.world.tell(self.record, "in", "text" if isinstance(message, str) else "binary", message)
+        self.world.tell(self.record, "in", message)
         if isinstance(message, bytes):
             raise ApiError(400, "invalid_message", "Events are sent as text frames.")
         size = len(message) if message.isascii() else len(message.encode("utf-8", "surrogatepass"))

@@ -35,6 +35,7 @@ from engine.settings.levels import Settings
 from engine.settings.turn_options import TurnOptions
 from engine.turns.inbox import Inbox
 from engine.turns.submission import create_text, hooked
+from engine.turns.texts import Texts
 from engine.turns.timeline import Timeline
 from engine.values.choices import Delivery, OnCancel, Transport, further
 from engine.values.errors import TurnError
@@ -166,6 +167,10 @@ class Turn:
             raise self._error
         raise StopAsyncIteration
 
+    def texts(self) -> Texts:
+        """The answer's words as they come: ``async for text in turn.texts()``. Everything else is passed over."""
+        return Texts(self)
+
     async def wait(self) -> AssistantMessage:
         """Wait for the whole answer. From here on nothing is buffered, so it cannot overflow.
 
@@ -212,7 +217,7 @@ class Turn:
         sent = self._sent
         plan = sent.plan if sent is not None else Plan()
         return TurnReport(
-            transport=sent.over.value if sent is not None else None,
+            transport=sent.over if sent is not None else None,
             attempts=self._recovery.dispatches,
             connection_reused=sent is not None and sent.reused,
             continued=plan.previous_response_id is not None,

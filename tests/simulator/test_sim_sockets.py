@@ -212,17 +212,15 @@ async def test_a_script_may_tear_a_character() -> None:
 
 
 async def test_taps_hear_everything(autojump_clock: MockClock) -> None:
-    heard: list[tuple[str, str, Any]] = []
+    heard: list[tuple[str, Any]] = []
     async with open_simulator(in_memory=True, brain=Echo()) as sim:
-        sim.taps.append(lambda record, direction, kind, payload: heard.append((direction, kind, payload)))
+        sim.taps.append(lambda record, kind, payload: heard.append((kind, payload)))
         async with connect(sim) as peer:
             found = await peer.turn("hi")
-        await fetch(sim, "POST", "/v1/responses", {"model": "m", "input": "x", "stream": True})
+        answer = await fetch(sim, "POST", "/v1/responses", {"model": "m", "input": "x", "stream": True})
         await fetch(sim, "GET", "/v1/models")
-    assert [json.loads(payload) for direction, kind, payload in heard if (direction, kind) == ("out", "text")] == found
-    directions = [(direction, kind) for direction, kind, _ in heard]
-    assert directions[:2] == [("in", "open"), ("in", "text")]
-    assert ("in", "close") in directions
-    assert directions.count(("in", "request")) == 2
-    assert directions.count(("out", "response")) == 2
-    assert ("out", "event") in directions
+    told = [kind for kind, _ in heard]
+    assert told[:3] == ["open", "answer", "in"]
+    assert [json.loads(payload) for kind, payload in heard[: told.index("end")] if kind == "out"] == found
+    assert b"".join(payload for kind, payload in heard[told.index("end") :] if kind == "out").startswith(answer.content)
+    assert (told.count("open"), told.count("end")) == (3, 3)
