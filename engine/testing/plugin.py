@@ -105,8 +105,8 @@ def responses_server(request: pytest.FixtureRequest, _shown: None) -> Iterator[R
 def responses_session(responses_simulator: LazySimulator) -> SessionOpener:
     """How a test opens sessions to ``responses_simulator``.
 
-    ``async with responses_session() as session`` opens one for Trio, ``responses_session.blocking()`` one for a ``with``
-    block of a plain test, and ``responses_session.aio()`` one for asyncio.
+    ``async with responses_session() as session`` opens one for Trio, ``responses_session.blocking()`` one for a
+    ``with`` block of a plain test, and ``responses_session.aio()`` one for asyncio.
     """
     from engine.testing.lazy import SessionOpener
 
