@@ -12,7 +12,7 @@ import click
 
 from engine.cli.doctor import doctor
 from engine.cli.errors import DONE, INTERRUPTED, MISUSED
-from engine.cli.programs import Wishes, ask, chat, simulate, verdict
+from engine.cli.programs import Wishes, ask, chat, verdict
 from engine.cli.terminal import Terminal
 from engine.settings.endpoint import Endpoint
 from engine.values.choices import Transport
@@ -127,14 +127,13 @@ def chat_command(wishes: Wishes) -> int:
     return verdict(terminal, lambda: chat(terminal, wishes))
 
 
-@commands.command("simulate")
-@click.option("--port", type=click.IntRange(0, 65535), default=0, show_default=True, help="0 picks a free one.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
-@click.option("--verbose", is_flag=True, help="List requests, without what they say.")
-def simulate_command(port: int, host: str, verbose: bool) -> int:
-    """Run the simulator until it is interrupted."""
-    terminal = Terminal()
-    return verdict(terminal, lambda: simulate(terminal, host, port, verbose=verbose))
+@commands.command("simulate", add_help_option=False, context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def simulate_command(arguments: tuple[str, ...]) -> int:
+    """Run the simulator for other programs, until it is ended."""
+    from engine.cli.simulate import main
+
+    return main(arguments)
 
 
 @commands.command("doctor")
