@@ -13,6 +13,7 @@ from engine.registry import Engine as Engine
 from engine.registry import open_engine as open_engine
 from engine.registry import open_session as open_session
 from engine.schemas.function_tool import FunctionTool as FunctionTool
+from engine.schemas.function_tool import tool as tool
 from engine.session import Session as Session
 from engine.settings.endpoint import Endpoint as Endpoint
 from engine.settings.limits import Limits as Limits

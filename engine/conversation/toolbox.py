@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from engine.schemas.function_tool import FunctionTool
+from engine.schemas.function_tool import FunctionTool, as_tool
 from engine.values.messages import AnyTool, AssistantMessage, Tool, ToolCall
 from engine.values.problems import ConfigurationError
 
@@ -35,12 +35,12 @@ class Toolbox:
         self.functions: dict[str, FunctionTool] = {}
         schemas: list[Tool | Mapping[str, Any]] = []
         for where, given in (("context tools", declared), ("tools", tools)):
-            for number, tool in enumerate(given):
-                if isinstance(tool, FunctionTool):
-                    if self.functions.setdefault(tool.name, tool) is not tool:
-                        raise ConfigurationError(f"{where}[{number}]", f"is another function called {tool.name!r}")
-                else:
-                    schemas.append(_schema(tool, f"{where}[{number}]"))
+            for number, each in enumerate(given):
+                tool = as_tool(each, f"{where}[{number}]")
+                if not isinstance(tool, FunctionTool):
+                    schemas.append(tool)
+                elif self.functions.setdefault(tool.name, tool) != tool:
+                    raise ConfigurationError(f"{where}[{number}]", f"is another function called {tool.name!r}")
         names = {name for schema in schemas for name in _callable_names(schema)}
         schemas += [function.tool for name, function in self.functions.items() if name not in names]
         self.offered: tuple[Tool | Mapping[str, Any], ...] = tuple(schemas)
@@ -62,15 +62,6 @@ class Toolbox:
     def leaves_to_caller(self, message: AssistantMessage) -> bool:
         """Whether a response waits for results of the caller's."""
         return self.is_last(message) and bool(message.unanswered)
-
-
-def _schema(tool: AnyTool, where: str) -> Tool | Mapping[str, Any]:
-    if isinstance(tool, (Tool, Mapping)):
-        return tool
-    described = getattr(tool, "tool", None)
-    if not isinstance(described, Tool):
-        raise ConfigurationError(where, f"is a {type(tool).__name__}, not a tool")
-    return described
 
 
 def _callable_names(tool: Tool | Mapping[str, Any]) -> Iterator[str]:

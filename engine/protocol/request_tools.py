@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from engine.schemas.derive import is_strict
+from engine.schemas.function_tool import FunctionTool, as_tool
 from engine.values.messages import AnyTool, Tool
-from engine.values.problems import ConfigurationError
 
 __all__ = ["own", "wire_tools"]
 
@@ -50,13 +50,9 @@ def wire_tools(tools: Iterable[AnyTool]) -> list[dict[str, Any]]:
     ]
 
 
-def _described(number: int, tool: AnyTool) -> Tool | Mapping[str, Any]:
-    if isinstance(tool, (Tool, Mapping)):
-        return tool
-    inner = getattr(tool, "tool", None)
-    if isinstance(inner, Tool):
-        return inner
-    raise ConfigurationError(f"tools[{number}]", f"is a {type(tool).__name__}, not one of Tool, FunctionTool, Mapping")
+def _described(number: int, given: AnyTool) -> Tool | Mapping[str, Any]:
+    tool = as_tool(given, f"tools[{number}]")
+    return tool.tool if isinstance(tool, FunctionTool) else tool
 
 
 def _function(tool: Tool, schema: dict[str, Any], enforceable: bool) -> dict[str, Any]:

@@ -1,19 +1,18 @@
-"""Answers that are values of a class: what a request says of the class, and the value its reply holds."""
+"""Answers that are values of a type: what a request says of the type, and the value its reply holds."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from functools import lru_cache
 from typing import Any, Final
 
-from engine.schemas.derive import is_strict, object_schema
-from engine.schemas.fit import decode, structure
-from engine.schemas.members import is_record
+from engine.schemas.derive import Schema, is_strict, type_schema
+from engine.schemas.fit import Misfit, decode, structure
 from engine.values.problems import ConfigurationError
 
-__all__ = ["parse", "wire_format"]
+__all__ = ["parse", "parse_last", "wire_format"]
 
 _WIRE_FORMATS: Final = frozenset({"text", "json_object", "json_schema"})
 _SCHEMA_TYPES: Final = frozenset({"object", "array", "string", "number", "integer", "boolean", "null"})
@@ -21,16 +20,20 @@ _SCHEMA_WORDS: Final = frozenset({"properties", "$ref", "$defs", "anyOf", "allOf
 _NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9_-]+")
 _FIELD: Final = "options.text_format"
 
+# What holds a value that is no object: servers want one at the top.
+_WRAPPED: Final = "value"
 
-def wire_format(text_format: Mapping[str, Any] | type) -> dict[str, Any]:
+
+def wire_format(text_format: Any) -> dict[str, Any]:
     """Return what a request's ``text.format`` has to be.
 
     Args:
-        text_format: An attrs class, a dataclass or a TypedDict; a JSON schema; or the wire's own object, which is
-            returned as it is.
+        text_format: A type: an attrs class, a dataclass, a TypedDict, a class with ``model_json_schema`` and
+            ``model_validate``, a union, ``Literal``, a list of any of these, and so on; a JSON schema; or the wire's
+            own object, which is returned as it is.
 
     Raises:
-        ConfigurationError: it is none of these, or a type in the class has no schema.
+        ConfigurationError: it is none of these, or a type in it has no schema.
     """
     if isinstance(text_format, Mapping):
         if not _is_schema(text_format):
@@ -38,8 +41,9 @@ def wire_format(text_format: Mapping[str, Any] | type) -> dict[str, Any]:
         schema, name = dict(text_format), str(text_format.get("title", ""))
         strict = is_strict(schema)
     else:
-        schema, strict = _class_schema(text_format)
-        name = text_format.__name__
+        schema, strict, _ = _derived(text_format)
+        schema = deepcopy(schema)
+        name = text_format.__name__ if isinstance(text_format, type) else ""
     name = _NOT_IN_NAMES.sub("_", name)[:64] or "answer"
     return {"type": "json_schema", "name": name, "schema": schema, "strict": strict}
 
@@ -52,24 +56,33 @@ def _is_schema(given: Mapping[str, Any]) -> bool:
     return isinstance(kind, (list, tuple)) or kind in _SCHEMA_TYPES
 
 
+def _derived(kind: Any) -> tuple[Schema, bool, bool]:
+    """Return the schema of a type, whether servers enforce it to the letter, and whether the value is wrapped in it."""
+    try:
+        return _remembered(kind)
+    except TypeError:  # a type whose annotations have no hash
+        return _schema(kind)
+
+
 @lru_cache(maxsize=256)
-def _derived(record: type) -> tuple[dict[str, Any], bool]:
-    return object_schema(record, _FIELD)
+def _remembered(kind: Any) -> tuple[Schema, bool, bool]:
+    return _schema(kind)
 
 
-def _class_schema(record: Any) -> tuple[dict[str, Any], bool]:
-    if not is_record(record):
-        shown = record.__name__ if isinstance(record, type) else type(record).__name__
-        raise ConfigurationError(_FIELD, f"is neither a mapping nor an attrs class, dataclass or TypedDict: {shown}")
-    schema, strict = _derived(record)
-    return deepcopy(schema), strict
+def _schema(kind: Any) -> tuple[Schema, bool, bool]:
+    schema, strict = type_schema(kind, _FIELD)
+    if schema.get("type") == "object" and "properties" in schema:
+        return schema, strict, False
+    definitions = {"$defs": schema.pop("$defs")} if "$defs" in schema else {}
+    wrapped = {"properties": {_WRAPPED: schema}, "required": [_WRAPPED], "additionalProperties": False}
+    return {"type": "object", **wrapped, **definitions}, strict, True
 
 
-def parse(text_format: Mapping[str, Any] | type, text: str) -> Any:
+def parse(text_format: Any, text: str) -> Any:
     """Return a reply's text as the value that its format promised.
 
-    A class gives an instance of it. A JSON schema gives the parsed JSON, which is not checked against the schema. The
-    wire's own object gives None: whoever writes it reads the text in their own way.
+    A type gives a value of it. A JSON schema gives the parsed JSON, which is not checked against the schema. The wire's
+    own object gives None: whoever writes it reads the text in their own way.
 
     Raises:
         ValueError: the text is not that. The exception's text quotes nothing of it.
@@ -77,5 +90,28 @@ def parse(text_format: Mapping[str, Any] | type, text: str) -> Any:
     """
     if isinstance(text_format, Mapping):
         return decode(text) if _is_schema(text_format) else None
-    _, strict = _class_schema(text_format)
-    return structure(decode(text), text_format, null_is_default=strict)
+    _, strict, wrapped = _derived(text_format)
+    value = decode(text)
+    if wrapped:
+        if type(value) is not dict or value.keys() != {_WRAPPED}:
+            raise Misfit(((), f"must be an object with nothing but {_WRAPPED}"))
+        value = value[_WRAPPED]
+    return structure(value, text_format, null_is_default=strict)
+
+
+def parse_last(text_format: Any, texts: Iterable[str]) -> Any:
+    """Return the last of a reply's texts that fits; where there are several, the others are what led up to it.
+
+    Raises:
+        ValueError: none fits; it says why the last one does not.
+        ConfigurationError: ``text_format`` is nothing that `wire_format` takes.
+    """
+    misfit: ValueError | None = None
+    for text in reversed(tuple(texts)):
+        try:
+            return parse(text_format, text)
+        except ConfigurationError:
+            raise
+        except ValueError as error:
+            misfit = misfit or error
+    raise misfit or Misfit(((), "is missing"))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from enum import Enum
 from typing import Any, Final, Literal, TypeAlias, get_args, get_origin
 
@@ -19,16 +20,18 @@ from engine.schemas.members import (
     admits_null,
     alternatives,
     bare,
+    is_model,
     is_record,
     members,
     summary,
 )
 from engine.values.problems import ConfigurationError
 
-__all__ = ["Schema", "is_strict", "object_schema"]
+__all__ = ["Schema", "arguments_schema", "is_strict", "type_schema"]
 
 Schema: TypeAlias = dict[str, Any]
 
+_DEFINITIONS: Final = "#/$defs/"
 _SCALARS: Final[Mapping[Any, str]] = {str: "string", int: "integer", float: "number", bool: "boolean"}
 
 
@@ -45,38 +48,64 @@ class _Derivation:
         self._within: list[Any] = []
         self._names: dict[Any, str] = {}
         self._definitions: dict[str, Schema] = {}
+        self._models: dict[Any, Schema] = {}
 
-    def whole(self, record: type) -> Schema:
-        schema = self._record(record, self._where)
+    def of_type(self, kind: Any) -> Schema:
+        schema = self._type(kind, self._where)
         if "$ref" in schema:
-            schema = dict(self._definitions[self._names[record]])
-        if self._definitions:
-            schema["$defs"] = self._definitions
-        return schema
+            schema = dict(self._definitions[schema["$ref"].removeprefix(_DEFINITIONS)])
+        return self._with_definitions(schema)
+
+    def of_members(self, listed: Sequence[Member]) -> Schema:
+        return self._with_definitions({"type": "object", **self._object(listed, self._where)})
+
+    def _with_definitions(self, schema: Schema) -> Schema:
+        return {**schema, "$defs": self._definitions} if self._definitions else schema
 
     def _record(self, record: Any, where: str) -> Schema:
         if record in self._names:
-            return {"$ref": f"#/$defs/{self._names[record]}"}
+            return {"$ref": _DEFINITIONS + self._names[record]}
         if record in self._within:
             self._names[record] = self._free_name(record.__name__)
-            return {"$ref": f"#/$defs/{self._names[record]}"}
+            return {"$ref": _DEFINITIONS + self._names[record]}
         self._within.append(record)
         schema: Schema = {"type": "object"}
         text = summary(record)
         if text:
             schema["description"] = text
-        listed = members(record)
-        schema["properties"] = {each.name: self._member(each, f"{where}.{each.name}") for each in listed}
-        schema["required"] = [each.name for each in listed if self._strict or each.required]
-        schema["additionalProperties"] = False
+        schema |= self._object(members(record), where)
         self._within.pop()
         if record in self._names:
             self._definitions[self._names[record]] = schema
-            return {"$ref": f"#/$defs/{self._names[record]}"}
+            return {"$ref": _DEFINITIONS + self._names[record]}
         return schema
 
+    def _object(self, listed: Sequence[Member], where: str) -> Schema:
+        return {
+            "properties": {each.name: self._member(each, f"{where}.{each.name}") for each in listed},
+            "required": [each.name for each in listed if self._strict or each.required],
+            "additionalProperties": False,
+        }
+
+    def _model(self, model: Any, where: str) -> Schema:
+        """Take over the schema that a class makes of itself, its definitions under names that are free here."""
+        if model not in self._models:
+            made = model.model_json_schema()
+            if not isinstance(made, Mapping):
+                raise ConfigurationError(where, f"makes a schema that is a {type(made).__name__}, not a mapping")
+            schema = deepcopy(dict(made))
+            if self._strict:
+                schema = _closed(schema)
+                if not is_strict(schema):
+                    raise _Loose
+            definitions = schema.pop("$defs", {})
+            names = {name: self._free_name(name) for name in definitions}
+            self._models[model] = _renamed(schema, names)
+            self._definitions |= {names[name]: _renamed(each, names) for name, each in definitions.items()}
+        return self._models[model]
+
     def _free_name(self, name: str) -> str:
-        taken = set(self._names.values())
+        taken = {*self._names.values(), *self._definitions}
         return next(each for number in range(1, 10**6) if (each := name + f"_{number}" * (number > 1)) not in taken)
 
     def _member(self, member: Member, where: str) -> Schema:
@@ -119,6 +148,8 @@ class _Derivation:
             return {"type": "string", "format": FORMATS[kind]}
         if isinstance(kind, type) and issubclass(kind, Enum):
             return _choice([each.value for each in kind], where)
+        if is_model(kind):
+            return self._model(kind, where)
         if is_record(kind):
             return self._record(kind, where)
         if origin is tuple and arguments and arguments[-1] is not ...:
@@ -182,27 +213,87 @@ def _json_default(default: Any) -> Any:
     return ABSENT
 
 
-def object_schema(record: type, where: str, *, strict: bool = True) -> tuple[Schema, bool]:
-    """Return the schema of a record, and whether it is one that servers enforce to the letter.
+def type_schema(kind: Any, where: str) -> tuple[Schema, bool]:
+    """Return the schema of a type, and whether it is one that servers enforce to the letter.
 
     That form requires every member, so one with a default takes null in its place: where None is the default anyway
     nothing changes, and where the type has no None of its own, null stands for the default. A class where neither
     holds, or that has open mappings, ``Any``, or tuples of several types, keeps an ordinary schema.
 
     Args:
-        record: The class.
+        kind: The type.
+        where: What to call it in errors.
+
+    Raises:
+        ConfigurationError: a type in it has no schema; ``field`` is its path.
+    """
+    return _derived(where, lambda derivation: derivation.of_type(kind))
+
+
+def arguments_schema(parameters: Sequence[Member], where: str, *, strict: bool) -> tuple[Schema, bool]:
+    """Return the schema of a function's arguments; see `type_schema`.
+
+    Args:
+        parameters: What the function takes.
         where: What to call it in errors.
         strict: Whether the strict form is wanted at all.
 
     Raises:
         ConfigurationError: a type in it has no schema; ``field`` is its path.
     """
+    return _derived(where, lambda derivation: derivation.of_members(parameters), strict=strict)
+
+
+def _derived(where: str, derive: Callable[[_Derivation], Schema], *, strict: bool = True) -> tuple[Schema, bool]:
     if strict:
         try:
-            return _Derivation(where, strict=True).whole(record), True
+            return derive(_Derivation(where, strict=True)), True
         except _Loose:
             pass
-    return _Derivation(where, strict=False).whole(record), False
+    return derive(_Derivation(where, strict=False)), False
+
+
+_LISTED: Final = frozenset({"anyOf", "allOf", "oneOf", "prefixItems"})
+_SINGLE: Final = frozenset({"items", "additionalProperties", "not"})
+
+
+def _closed(schema: Any) -> Any:
+    """Put a schema that a class made of itself into the strict form, as far as it can be without another meaning."""
+    if not isinstance(schema, Mapping):
+        return schema
+    closed: Schema = {}
+    for word, value in schema.items():
+        if word in _NESTED and isinstance(value, Mapping):
+            closed[word] = {name: _closed(each) for name, each in value.items()}
+        elif word == "oneOf" or (word == "allOf" and len(value) == 1):
+            closed["anyOf"] = [_closed(each) for each in value]
+        elif word in _LISTED:
+            closed[word] = [_closed(each) for each in value]
+        elif word in _SINGLE:
+            closed[word] = _closed(value)
+        elif word not in ("default", "discriminator"):
+            closed[word] = value
+    if closed.get("type") == "object" and closed.get("additionalProperties", False) is False:
+        closed |= {"required": list(closed.get("properties", ())), "additionalProperties": False}
+        closed.setdefault("properties", {})
+    if "$ref" in closed and len(closed.keys() - {"$defs"}) > 1:  # a reference stands alone in the strict form
+        reference = {"$ref": closed.pop("$ref")}
+        return {"anyOf": [reference], **closed}
+    return closed
+
+
+def _renamed(schema: Any, names: Mapping[str, str]) -> Any:
+    """Return a schema with its references going to definitions of other names."""
+    if isinstance(schema, list):
+        return [_renamed(each, names) for each in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    renamed = {word: _renamed(value, names) for word, value in schema.items()}
+    reference = schema.get("$ref")
+    if isinstance(reference, str) and reference.startswith(_DEFINITIONS):
+        name = reference.removeprefix(_DEFINITIONS)
+        renamed["$ref"] = _DEFINITIONS + names.get(name, name)
+    return renamed
 
 
 _STRICT_KEYWORDS: Final = frozenset(

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Any, Final, Literal, TypeAlias, get_args, get_origin, is_typeddict
 
-import attrs
-from cattrs import ClassValidationError, Converter
-from cattrs.gen import make_dict_structure_fn
+from cattrs import Converter
 
-from engine.schemas.members import FORMATS, LISTS, MAPPINGS, SETS, admits_null, alternatives, bare, is_record, members
+from engine.schemas.members import (
+    FORMATS,
+    LISTS,
+    MAPPINGS,
+    SETS,
+    Member,
+    admits_null,
+    alternatives,
+    bare,
+    is_model,
+    is_record,
+    members,
+)
 from engine.values.shown import token
 
-__all__ = ["Misfit", "StrictConverter", "decode", "structure"]
+__all__ = ["Misfit", "StrictConverter", "decode", "fill", "structure"]
 
 _Path: TypeAlias = tuple[str | int, ...]
 _Hook: TypeAlias = Callable[[Any, Any], Any]
@@ -130,7 +140,7 @@ class StrictConverter(Converter):
     """
 
     def __init__(self, *, null_is_default: bool) -> None:
-        super().__init__(detailed_validation=True)
+        super().__init__(detailed_validation=False)
         self._null_is_default = null_is_default
         for kind in (str, int, float, bool):
             self.register_structure_hook(kind, _scalar)
@@ -145,12 +155,13 @@ class StrictConverter(Converter):
         self.register_structure_hook_func(lambda kind: _origin(kind) in MAPPINGS, self._mapping)
         self.register_structure_hook_func(lambda kind: len(alternatives(kind)) > 1, self._union)
         self.register_structure_hook_factory(is_record, self._record)
+        self.register_structure_hook_func(is_model, self._model)
 
     def _elements(self, value: Any, kind: Any) -> list[Any]:
         if type(value) is not list:
             raise _misfit("an array", value)
         element = (get_args(kind) or (Any,))[0]
-        return list(_each(value, lambda each, _: self.structure(each, element)))
+        return list(_each(value, lambda each, _: self._fit(each, element)))
 
     def _list(self, value: Any, kind: Any) -> Any:
         return self._elements(value, kind)
@@ -169,7 +180,7 @@ class StrictConverter(Converter):
         if type(value) is not list or len(value) != len(kinds):
             found = f"an array of {len(value)}" if type(value) is list else _got(value)
             raise Misfit(((), f"must be an array of {len(kinds)}, not {found}"))
-        return tuple(_each(value, lambda each, number: self.structure(each, kinds[number])))
+        return tuple(_each(value, lambda each, number: self._fit(each, kinds[number])))
 
     def _mapping(self, value: Any, kind: Any) -> Any:
         if type(value) is not dict:
@@ -177,9 +188,12 @@ class StrictConverter(Converter):
         element = (get_args(kind) or (str, Any))[1]
         return {name: self._under(name, each, element) for name, each in value.items()}
 
+    def _fit(self, value: Any, kind: Any) -> Any:
+        return self.structure(value, bare(kind))
+
     def _under(self, name: str, value: Any, kind: Any) -> Any:
         try:
-            return self.structure(value, bare(kind))
+            return self._fit(value, kind)
         except Misfit as misfit:
             raise misfit.under(name) from None
 
@@ -188,7 +202,7 @@ class StrictConverter(Converter):
         misfits: list[Misfit] = []
         for option in options:
             try:
-                return self.structure(value, option)
+                return self._fit(value, option)
             except Misfit as misfit:
                 misfits.append(misfit)
         # What got past the top of one alternative was meant to be that one.
@@ -202,56 +216,59 @@ class StrictConverter(Converter):
         wanted = dict.fromkeys(problem.removesuffix(ending) for each in real for _, problem in each.problems)
         raise Misfit(((), " or ".join(wanted) + ending))
 
+    def filled(self, value: Any, listed: Sequence[Member]) -> dict[str, Any]:
+        """Return the members that an object gives, each as its type.
+
+        Raises:
+            Misfit: it lacks one, has one that is not known, or one does not fit.
+        """
+        if type(value) is not dict:
+            raise _misfit("an object", value)
+        known = {each.name: each for each in listed}
+        given = {name: each for name, each in value.items() if each is not None or not self._drops(known.get(name))}
+        problems: list[tuple[_Path, str]] = [
+            ((each.name,), "is missing") for each in listed if each.required and each.name not in given
+        ]
+        problems += [((name,), "is not known") for name in given if name not in known]
+        if problems:
+            raise Misfit(*problems)
+        fitting: dict[str, Any] = {}
+        said: list[str] = []
+        for name, each in given.items():
+            try:
+                fitting[name] = self._under(name, each, known[name].type)
+            except Misfit as misfit:
+                problems += misfit.problems
+                said += [misfit.said] if misfit.said else []
+        if problems:
+            raise Misfit(*problems, said="; ".join(said))
+        return fitting
+
+    def _drops(self, member: Member | None) -> bool:
+        """Whether null in the place of a member means that it is left out."""
+        return self._null_is_default and member is not None and not member.required and not admits_null(member.type)
+
     def _record(self, kind: Any, _: Any = None) -> _Hook:
         listed = members(kind)
-        droppable = {each.name for each in listed if not each.required and not admits_null(each.type)}
-        if not self._null_is_default:
-            droppable = set()
-        known = {each.name for each in listed}
-        aliases = {each.name: each.alias for each in attrs.fields(kind)} if attrs.has(kind) else {}
-        needed = {each.name for each in listed if each.required}
-        types = {each.name: each.type for each in listed}
-        fill: Any = None
-        if not is_typeddict(kind):
-            fill = make_dict_structure_fn(kind, self, _cattrs_detailed_validation=True, _cattrs_use_alias=True)
+        plain = is_typeddict(kind)
 
         def structure(value: Any, _: Any) -> Any:
-            if type(value) is not dict:
-                raise _misfit("an object", value)
-            value = {name: each for name, each in value.items() if each is not None or name not in droppable}
-            problems: list[tuple[_Path, str]] = [((name,), "is missing") for name in sorted(needed - value.keys())]
-            problems += [((name,), "is not known") for name in value if name not in known]
-            if problems:
-                raise Misfit(*problems)
-            if fill is None:
-                return {name: self._under(name, each, types[name]) for name, each in value.items()}
-            try:
-                return fill(value, kind)
-            except ClassValidationError as group:
-                raise _gathered(group, aliases) from None
+            fields = self.filled(value, listed)
+            return fields if plain else _made(lambda: kind(**fields))
 
         return structure
 
-
-def _gathered(group: ClassValidationError, aliases: Mapping[str, str | None]) -> Misfit:
-    noted, others = group.group_exceptions()
-    problems: list[tuple[_Path, str]] = []
-    said: list[str] = []
-    for error, note in noted:
-        misfit = error if isinstance(error, Misfit) else _own_check(error)
-        problems += misfit.under(aliases.get(note.name) or note.name).problems
-        said += [misfit.said] if misfit.said else []
-    for each in others:
-        misfit = _own_check(each)
-        problems += misfit.problems
-        said += [misfit.said] if misfit.said else []
-    return Misfit(*problems, said="; ".join(said))
+    def _model(self, value: Any, kind: Any) -> Any:
+        return _made(lambda: kind.model_validate(value))
 
 
-def _own_check(error: BaseException) -> Misfit:
-    if isinstance(error, Misfit):
-        return error
-    return Misfit(((), "was not accepted"), said=str(error))
+def _made(make: Callable[[], Any]) -> Any:
+    """Make a value of a class that may have checks of its own. What they say may quote values."""
+    try:
+        return make()
+    except Exception as error:
+        said = str(error)
+    raise Misfit(((), "was not accepted"), said=said)
 
 
 def _breadth(kind: Any) -> int:
@@ -278,7 +295,24 @@ def structure(value: Any, kind: Any, *, null_is_default: bool = False) -> Any:
         Misfit: it is not one.
     """
     try:
-        return _CONVERTERS[null_is_default].structure(value, kind)
+        return _CONVERTERS[null_is_default].structure(value, bare(kind))
+    except RecursionError:
+        raise Misfit(((), "is nested too deeply")) from None
+
+
+def fill(value: Any, listed: Sequence[Member], *, null_is_default: bool = False) -> dict[str, Any]:
+    """Return the arguments that a JSON object gives to a function, each as the type of its parameter.
+
+    Args:
+        value: As the JSON parser gave it.
+        listed: The parameters.
+        null_is_default: Whether null leaves out those that have a default and no None of their own.
+
+    Raises:
+        Misfit: they do not fit.
+    """
+    try:
+        return _CONVERTERS[null_is_default].filled(value, listed)
     except RecursionError:
         raise Misfit(((), "is nested too deeply")) from None
 

@@ -7,34 +7,29 @@ import functools
 import inspect
 import json
 import re
-import typing
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from enum import Enum
 from pathlib import PurePath
-from typing import Any, Final
+from typing import Any, Final, TypeVar, overload
 from uuid import UUID
 
-import attrs
 import trio
+from attrs import field, frozen
 from cattrs.preconf.json import JsonConverter, make_converter
 
-from engine.schemas.derive import object_schema
-from engine.schemas.fit import Misfit, decode, structure
-from engine.schemas.members import documented
+from engine.schemas.derive import arguments_schema, is_strict
+from engine.schemas.fit import Misfit, decode, fill
+from engine.schemas.members import Member, documented
+from engine.schemas.parameters import docstring, inner, parameters_of
+from engine.values.checks import Validator, flag, mapping, optional, place, seconds, string
 from engine.values.messages import File, Image, Text, Tool, ToolCall, UserBlock
 from engine.values.problems import ConfigurationError
 
-__all__ = ["FunctionTool", "ToolArgumentError"]
+__all__ = ["FunctionTool", "ToolArgumentError", "as_tool", "tool"]
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
-
-# Parameters that cannot be given by name, and what to call them.
-_UNNAMED: Final[Mapping[Any, str]] = {
-    inspect.Parameter.POSITIONAL_ONLY: "is positional-only, and the model gives arguments by name",
-    inspect.Parameter.VAR_POSITIONAL: "takes any number of arguments, which no schema can name",
-    inspect.Parameter.VAR_KEYWORD: "takes arguments of any name, which no schema can list",
-}
+_MARK: Final = "__session_engine_tool__"
 
 
 class ToolArgumentError(ValueError):
@@ -59,8 +54,9 @@ class FunctionTool:
 
     The schema of its arguments comes from the signature: ``str``, ``int``, ``float``, ``bool``, None, unions, lists,
     tuples, sets and mappings, ``Literal``, enums, ``datetime``, ``date``, ``time``, ``UUID``, attrs classes,
-    dataclasses and TypedDicts. Descriptions come from ``Annotated[..., "text"]`` or the docstring: its first paragraph
-    describes the tool, its ``Args:`` section the parameters.
+    dataclasses, TypedDicts, and classes that make a schema of themselves, as those of Pydantic do. Descriptions come
+    from ``Annotated[..., "text"]`` or the docstring: its first paragraph describes the tool, its ``Args:`` section the
+    parameters. What a `functools.partial` has bound is none of the tool's parameters, and the model is not told of it.
 
     Where the signature allows it the tool is strict: the server then makes the model keep to the schema. A strict
     schema requires every argument, so a parameter with a default takes null as well, and null stands for the default.
@@ -73,28 +69,33 @@ class FunctionTool:
         function: A sync or async function whose parameters are all annotated and can be given by name.
         name: Instead of the function's own name.
         description: Instead of the first paragraph of its docstring.
-        strict: True insists on a strict schema, False on an ordinary one; None takes what the signature allows.
+        parameters: A JSON schema of the arguments object, instead of one made of the signature. The function then gets
+            the members of the object as keywords, and what they are is not checked.
+        strict: True insists on a strict schema, False on an ordinary one; None takes what the signature, or the schema
+            that is given, allows.
         timeout: Seconds that the tool loop gives one call; None for no limit. `call` itself sets none.
         thread: Run a sync function in a worker thread instead of inline. A call that is cancelled leaves the thread
-            to itself: it runs to its end, and nobody sees its result.
+            to itself: it runs to its end, and its result is dropped.
 
     Attributes:
+        function: The function.
         name: The tool's name.
         description: What it does, for the model.
         parameters: JSON schema of its arguments object.
         strict: Whether that schema is strict.
-        thread: Whether the function runs in a worker thread.
         timeout: Seconds that the tool loop gives one call.
-        tool: All of that as a plain value, without the function.
+        thread: Whether calls run in a worker thread.
+        tool: All that the model is told, as a plain value without the function.
 
     Raises:
         ConfigurationError: the function cannot be a tool; ``field`` names the function or parameter.
     """
 
-    __slots__ = ("_arguments", "_function", "_thread", "timeout", "tool")
+    __slots__ = ("_function", "_parameters", "thread", "timeout", "tool")
 
     tool: Final[Tool]
     timeout: Final[float | None]
+    thread: Final[bool]
 
     def __init__(
         self,
@@ -102,27 +103,44 @@ class FunctionTool:
         *,
         name: str | None = None,
         description: str | None = None,
+        parameters: Mapping[str, Any] | None = None,
         strict: bool | None = None,
         timeout: float | None = None,
         thread: bool = False,
     ) -> None:
         if not callable(function):
             raise ConfigurationError("FunctionTool", f"is given a {type(function).__name__}, not a function")
-        called = _tool_name(function, name)
-        if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float))):
-            raise ConfigurationError(f"{called}.timeout", f"is a {type(timeout).__name__}, not a number of seconds")
-        if timeout is not None and not timeout > 0:
-            raise ConfigurationError(f"{called}.timeout", "must be greater than 0")
+        chosen = _Options(
+            name=_tool_name(function, name),
+            description=description,
+            parameters=parameters,
+            strict=strict,
+            timeout=timeout,
+            thread=thread,
+        )
+        called = chosen.name
+        assert called is not None
         _check_kind(function, called, thread=thread)
-        first, notes = documented(_docstring(function), "Args")
+        first, notes = documented(docstring(function), "Args")
         self._function = function
-        self._thread: Final = thread
-        self._arguments: Final = _arguments_class(function, called, notes)
-        schema, fits = object_schema(self._arguments, called, strict=strict is not False)
-        if strict and not fits:
-            raise ConfigurationError(f"{called}.strict", "is asked for, but the signature has no strict schema")
+        self.thread = thread
         self.timeout = timeout
+        self._parameters: Final[tuple[Member, ...] | None] = (
+            parameters_of(function, called, notes) if parameters is None else None
+        )
+        if self._parameters is not None:
+            schema, fits = arguments_schema(self._parameters, called, strict=strict is not False)
+        else:
+            schema = dict(chosen.parameters or {})
+            fits = is_strict(schema) and strict is not False
+        if strict and not fits:
+            raise ConfigurationError(f"{called}.strict", "is asked for, but the parameters have no strict schema")
         self.tool = Tool(called, first if description is None else description, schema, fits)
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """The function."""
+        return self._function
 
     @property
     def name(self) -> str:
@@ -144,13 +162,22 @@ class FunctionTool:
         """Whether that schema is strict."""
         return bool(self.tool.strict)
 
-    @property
-    def thread(self) -> bool:
-        """Whether the function runs in a worker thread."""
-        return self._thread
-
     def __repr__(self) -> str:
         return f"<FunctionTool {self.name!r}>"
+
+    def __eq__(self, other: object) -> bool:
+        """Whether it is the same function offered in the same way; bound methods are made anew at each access."""
+        if not isinstance(other, FunctionTool):
+            return NotImplemented
+        return (self.function, self.tool, self.timeout, self.thread) == (
+            other.function,
+            other.tool,
+            other.timeout,
+            other.thread,
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.timeout, self.thread))
 
     def hosted(self, host: Callable[[Callable[..., Any]], Callable[..., Any]]) -> FunctionTool:
         """Return the same tool with ``host(function)`` in place of a function that Trio must not run."""
@@ -173,11 +200,10 @@ class FunctionTool:
         """
         arguments = self._structured(call)
         await trio.lowlevel.checkpoint()
-        run = functools.partial(self._function, **arguments)
-        if self._thread:
-            result = await trio.to_thread.run_sync(run, abandon_on_cancel=True)
+        if self.thread:
+            result = await trio.to_thread.run_sync(lambda: self.function(**arguments), abandon_on_cancel=True)
         else:
-            result = run()
+            result = self.function(**arguments)
         if inspect.isawaitable(result):
             result = await result
         return _blocks(result, self.name)
@@ -188,75 +214,146 @@ class FunctionTool:
             given = decode(call.raw_arguments) if call.raw_arguments.strip() else dict(call.arguments)
             if type(given) is not dict:
                 raise Misfit(((), "must be a JSON object"))
-            made = structure(given, self._arguments, null_is_default=self.strict)
+            if self._parameters is None:
+                return given
+            return fill(given, self._parameters, null_is_default=self.strict)
         except Misfit as misfit:
             said = f" ({misfit.said})" if misfit.said else ""
             text = str(misfit).replace("the value ", "the arguments object ", 1)
-            raise ToolArgumentError(f"{self.name}: {text}{said}") from None
-        return {each.name: getattr(made, each.name) for each in attrs.fields(self._arguments)}
+        raise ToolArgumentError(f"{self.name}: {text}{said}") from None
+
+
+# --- functions offered as they are -----------------------------------------------------------------------------------
+
+
+def _tool_option(instance: object, attribute: Any, value: object) -> None:
+    if not isinstance(value, str) or not _NAME.match(value):
+        raise ConfigurationError(place(instance, attribute), "must have 1 to 64 letters, digits, _ or -")
+
+
+_SECONDS: Final[Validator] = optional(seconds(positive=True, finite=True))
+
+
+@frozen(kw_only=True)
+class _Options:
+    """What a tool is to be like, where its function does not say."""
+
+    _section = "FunctionTool"
+
+    name: str | None = field(default=None, validator=optional(_tool_option))
+    description: str | None = field(default=None, validator=optional(string))
+    parameters: Mapping[str, Any] | None = field(default=None, validator=optional(mapping))
+    strict: bool | None = field(default=None, validator=optional(flag))
+    timeout: float | None = field(default=None, validator=_SECONDS)
+    thread: bool = field(default=False, validator=flag)
+
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+@overload
+def tool(function: _Function, /) -> _Function: ...
+@overload
+def tool(
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    strict: bool | None = None,
+    timeout: float | None = None,
+    thread: bool = False,
+) -> Callable[[_Function], _Function]: ...
+def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    """Mark a function as a tool: ``@tool``, or ``@tool(timeout=5)`` with the keywords of `FunctionTool`.
+
+    The function is returned itself, so it can be called, tested and used as a method as before. Plain functions are
+    tools too, wherever tools are taken; the mark is for what a signature does not say.
+
+    Raises:
+        ConfigurationError: a keyword is wrong. What is wrong with the function is told where it is first offered, when
+            all its annotations can be resolved.
+    """
+    chosen = _Options(**options)
+
+    def mark(given: Any) -> Any:
+        marked = given.__func__ if isinstance(given, (staticmethod, classmethod)) else given
+        if not callable(marked) or isinstance(marked, type):
+            raise ConfigurationError("tool", f"is put on a {type(given).__name__}, not on a function")
+        setattr(marked, _MARK, chosen)
+        return given
+
+    return mark if function is None else mark(function)
+
+
+def as_tool(given: Any, where: str = "tools") -> FunctionTool | Tool | Mapping[str, Any]:
+    """Return what stands for a tool in a list of them, as one of the three forms that tools have.
+
+    A function becomes a `FunctionTool`, by its mark if it has one; anything that has a `engine.Tool` as its ``tool`` is
+    that description.
+
+    Raises:
+        ConfigurationError: it is nothing of that, or a function that cannot be a tool.
+    """
+    if isinstance(given, (FunctionTool, Tool, Mapping)):
+        return given
+    described = getattr(given, "tool", None)
+    if isinstance(described, Tool):
+        return described
+    if not callable(given):
+        raise ConfigurationError(where, f"is a {type(given).__name__}, not a tool or a function")
+    try:
+        return _made(given)
+    except TypeError:  # a callable without a hash
+        return _offered(given)
+
+
+@functools.lru_cache(maxsize=256)
+def _made(function: Callable[..., Any]) -> FunctionTool:
+    return _offered(function)
+
+
+def _offered(function: Callable[..., Any]) -> FunctionTool:
+    options = getattr(function, _MARK, None)
+    if not isinstance(options, _Options):
+        return FunctionTool(function)
+    return FunctionTool(
+        function,
+        name=options.name,
+        description=options.description,
+        parameters=options.parameters,
+        strict=options.strict,
+        timeout=options.timeout,
+        thread=options.thread,
+    )
 
 
 def _tool_name(function: Callable[..., Any], given: str | None) -> str:
-    name = getattr(function, "__name__", None) if given is None else given
+    if given is not None:
+        return given
+    named: Any = function
+    while isinstance(named, functools.partial) and not hasattr(named, "__name__"):
+        named = named.func
+    name = getattr(named, "__name__", None)
     if name == "<lambda>":
         raise ConfigurationError("FunctionTool", "is given a lambda, whose parameters have no annotations")
     if name is None:
-        raise ConfigurationError("FunctionTool.name", f"is needed: a {type(function).__name__} has no name of its own")
-    if not isinstance(name, str) or not _NAME.match(name):
+        raise ConfigurationError("FunctionTool.name", f"is needed: a {type(named).__name__} has no name of its own")
+    if not _NAME.match(name):
         raise ConfigurationError("FunctionTool.name", "must have 1 to 64 letters, digits, _ or -")
-    return name
-
-
-def _inner(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the function that carries the annotations and the docstring."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    if inspect.isroutine(function) or isinstance(function, type):
-        return function
-    method: Callable[..., Any] = type(function).__call__
-    return method
-
-
-def _docstring(function: Callable[..., Any]) -> str:
-    while isinstance(function, functools.partial):
-        function = function.func
-    if inspect.isroutine(function):
-        return inspect.getdoc(function) or ""
-    return type(function).__call__.__doc__ or inspect.getdoc(type(function)) or ""
+    return str(name)
 
 
 def _check_kind(function: Callable[..., Any], name: str, *, thread: bool) -> None:
-    inner = _inner(function)
-    if isinstance(function, type):
+    carrier = inner(function)
+    if isinstance(carrier, type):
         raise ConfigurationError(name, "is a class, not a function")
-    if inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner):
+    if inspect.isgeneratorfunction(carrier) or inspect.isasyncgenfunction(carrier):
         raise ConfigurationError(name, "is a generator, and a tool has one result")
-    if thread and inspect.iscoroutinefunction(inner):
+    if thread and inspect.iscoroutinefunction(carrier):
         raise ConfigurationError(f"{name}.thread", "is set, but the function is async")
 
 
-def _arguments_class(function: Callable[..., Any], name: str, notes: Mapping[str, str]) -> type:
-    """Make a class of a signature, so that arguments are what the fields of any other class are."""
-    try:
-        parameters = inspect.signature(function).parameters
-        hints = typing.get_type_hints(_inner(function), include_extras=True)
-    except (NameError, TypeError, ValueError) as error:
-        raise ConfigurationError(name, f"has a signature that cannot be resolved: {error}") from None
-    fields: dict[str, Any] = {}
-    for parameter in parameters.values():
-        where = f"{name}.{parameter.name}"
-        if parameter.kind in _UNNAMED:
-            raise ConfigurationError(where, _UNNAMED[parameter.kind])
-        if parameter.name not in hints:
-            raise ConfigurationError(where, "has no annotation")
-        fields[parameter.name] = attrs.field(
-            type=hints[parameter.name],
-            default=attrs.NOTHING if parameter.default is parameter.empty else parameter.default,
-            alias=parameter.name,
-            kw_only=True,
-            metadata={"description": notes.get(parameter.name)},
-        )
-    return attrs.make_class("Arguments", fields, slots=False, eq=False, repr=False, collect_by_mro=True)
+# --- results ---------------------------------------------------------------------------------------------------------
 
 
 def _blocks(result: Any, name: str) -> tuple[UserBlock, ...]:

@@ -29,8 +29,11 @@ __all__ = [
     "alternatives",
     "bare",
     "documented",
+    "hints",
+    "is_model",
     "is_record",
     "members",
+    "note",
     "summary",
 ]
 
@@ -96,33 +99,55 @@ def is_record(kind: Any) -> bool:
     return isinstance(kind, type) and (attrs.has(kind) or dataclasses.is_dataclass(kind) or is_typeddict(kind))
 
 
+def is_model(kind: Any) -> bool:
+    """Whether a class makes its own schema and values, as those of Pydantic do."""
+    return isinstance(kind, type) and all(
+        callable(getattr(kind, name, None)) for name in ("model_json_schema", "model_validate")
+    )
+
+
+def hints(annotated: Any, where: str) -> dict[str, Any]:
+    """Return the types that a class or function says, names in them resolved, wherever they stand.
+
+    Raises:
+        ConfigurationError: an annotation names something that cannot be found.
+    """
+    try:
+        try:
+            return typing.get_type_hints(annotated, include_extras=True)
+        except NameError:
+            if not isinstance(annotated, type):
+                raise
+            # A class that was made inside a function is not among the names of its module, and may contain itself.
+            return typing.get_type_hints(annotated, localns={annotated.__name__: annotated}, include_extras=True)
+    except (NameError, TypeError) as error:
+        raise ConfigurationError(where, f"has an annotation that cannot be resolved: {error}") from None
+
+
 def members(record: type) -> tuple[Member, ...]:
     """Return the members of a record that its constructor takes, in order.
 
     Raises:
         ConfigurationError: an annotation names something that cannot be found.
     """
-    try:
-        hints = typing.get_type_hints(record, include_extras=True)
-    except (NameError, TypeError) as error:
-        raise ConfigurationError(record.__name__, f"has an annotation that cannot be resolved: {error}") from None
+    types_by_name = hints(record, record.__name__)
     _, notes = documented(inspect.getdoc(record) or "", "Attributes")
     if is_typeddict(record):
         return tuple(
-            Member(name, kind, _required(record, name, kind), ABSENT, _note(kind) or notes.get(name))
-            for name, kind in hints.items()
+            Member(name, kind, _required(record, name, kind), ABSENT, note(kind) or notes.get(name))
+            for name, kind in types_by_name.items()
         )
     found: list[Member] = []
     fields: Any = attrs.fields(record) if attrs.has(record) else dataclasses.fields(record)
     for each in fields:
         if not each.init:
             continue
-        kind = hints.get(each.name, each.type)
-        if kind is None and each.type is None and each.name not in hints:
+        kind = types_by_name.get(each.name, each.type)
+        if kind is None and each.type is None and each.name not in types_by_name:
             raise ConfigurationError(f"{record.__name__}.{each.name}", "has no annotation")
         default, required_here = _default(each)
-        note = _note(kind) or each.metadata.get("description") or notes.get(each.name)
-        found.append(Member(getattr(each, "alias", None) or each.name, kind, required_here, default, note))
+        text = note(kind) or each.metadata.get("description") or notes.get(each.name)
+        found.append(Member(getattr(each, "alias", None) or each.name, kind, required_here, default, text))
     return tuple(found)
 
 
@@ -142,10 +167,10 @@ def _default(field: Any) -> tuple[Any, bool]:
     return (ABSENT if isinstance(field.default, attrs.Factory) else field.default), False  # type: ignore[arg-type]
 
 
-def _note(kind: Any) -> str | None:
+def note(kind: Any) -> str | None:
     """Return the first text among a type's annotations."""
     if get_origin(kind) in (typing.Required, typing.NotRequired):
-        return _note(get_args(kind)[0])
+        return note(get_args(kind)[0])
     if get_origin(kind) is not Annotated:
         return None
     return next((each for each in get_args(kind)[1:] if isinstance(each, str)), None)

@@ -11,6 +11,7 @@ from cattrs import Converter
 from cattrs.gen import make_dict_unstructure_fn, override
 
 from engine.schemas.fit import Misfit, StrictConverter, decode
+from engine.schemas.function_tool import FunctionTool, as_tool
 from engine.schemas.members import alternatives
 from engine.values.messages import (
     AssistantMessage,
@@ -131,7 +132,8 @@ def to_json(conversation: Context | Iterable[Message]) -> str:
 def _written_tool(tool: Any) -> Any:
     if isinstance(tool, Mapping):
         return {"kind": "wire", "tool": _WRITER.unstructure(tool)}
-    return _WRITER.unstructure(tool if isinstance(tool, Tool) else tool.tool)
+    described = as_tool(tool)
+    return _WRITER.unstructure(described.tool if isinstance(described, FunctionTool) else described)
 
 
 def from_json(text: str) -> Context:

@@ -39,7 +39,7 @@ class Outbox:
     Args:
         stream: Where everything goes.
         traffic: What is kept up to date.
-        max_bytes: How much may wait; see `full_for`.
+        max_bytes: How much may wait before it is `full`.
 
     Attributes:
         sending: Whether the pump is within a write.
@@ -56,13 +56,13 @@ class Outbox:
         self.sending: bool = False
         self.torn: bool = False
 
-    def full_for(self, size: int) -> bool:
-        """Whether so many bytes more would be too many.
+    @property
+    def full(self) -> bool:
+        """Whether nothing more may be queued.
 
-        What is alone may be of any size: on a new connection it would be over the limit just the same.
+        The write that fills it may be of any size: on a new connection it would be as large.
         """
-        waiting = self._traffic.outbox_bytes
-        return bool(waiting) and waiting + size > self._max_bytes
+        return self._traffic.outbox_bytes >= self._max_bytes
 
     def put(self, data: bytes) -> None:
         """Queue one write."""

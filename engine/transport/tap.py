@@ -1,19 +1,20 @@
-"""The stream trio-websocket runs over: it never blocks a writer, and it sees what passes.
+"""The stream trio-websocket runs over: it never blocks a writer, and it takes the messages out of what passes.
 
 Writes go to an `Outbox` that one task empties, so the library's own Pongs never hold its reader up behind a slow peer.
 Reads are watched until the upgrade is done, because a refusal must be reported even where the library would wait for
-more bytes.
+more bytes. After it the text messages are cut out, and the library gets what is left.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import trio
 
 from engine.protocol.failures import Broken, Failure, Lost, Refused, Unreachable
 from engine.transport.dial import refused_by_tls
+from engine.transport.frames import FrameCutter
 from engine.transport.outbox import Outbox
 from engine.transport.socket import Traffic
 from engine.transport.upgrade import AnswerHead, RefusalReader, objection
@@ -35,7 +36,14 @@ class Tap(trio.abc.Stream):
         ended: Whether the peer closed its side, or reading broke.
         close_sent: Whether trio-websocket has put a Close frame in the outbox.
         closed_by_library: Whether trio-websocket has closed this stream.
-        emptied: Whether trio-websocket waits for bytes, having handed on every message in those it got.
+
+    Args:
+        stream: The real one.
+        max_outbox_bytes: How much may wait to be written.
+        max_message_bytes: The largest message that is cut; what is larger is trio-websocket's to judge.
+        fail: Told of what makes the connection useless.
+        take: Is given the messages that came, in order, and returns when all of them are handed on.
+        traffic: What is kept up to date.
     """
 
     def __init__(
@@ -43,23 +51,24 @@ class Tap(trio.abc.Stream):
         stream: trio.abc.Stream,
         *,
         max_outbox_bytes: int,
+        max_message_bytes: int,
         fail: Callable[[Failure], None],
-        traffic: Traffic | None = None,
-        on_empty: Callable[[], None] = lambda: None,
+        take: Callable[[list[str]], Awaitable[None]],
+        traffic: Traffic,
     ) -> None:
         self._stream = stream
         self._fail = fail
-        self._on_empty = on_empty
+        self._take = take
+        self._cutter = FrameCutter(max_message_bytes)
         self._answer = AnswerHead()
         self._request = b""
         self._upgraded = False
-        self.traffic: Traffic = Traffic() if traffic is None else traffic
+        self.traffic: Traffic = traffic
         self.outbox: Outbox = Outbox(stream, self.traffic, max_bytes=max_outbox_bytes)
         self.ended: bool = False
         self.close_sent: bool = False
         self.closed_by_library: bool = False
         self._refusal: RefusalReader | None = None
-        self.emptied: bool = True
 
     def __repr__(self) -> str:
         # trio-websocket shows the repr of its stream as the connection's address
@@ -89,7 +98,7 @@ class Tap(trio.abc.Stream):
             return  # an error would keep trio-websocket from reading what the peer said before it left
         if self.closed_by_library or self.torn:
             raise trio.ClosedResourceError
-        if self.outbox.full_for(len(data)):
+        if self.outbox.full:
             self._fail(Lost("the peer does not read: the outbox is full"))
             raise trio.BrokenResourceError
         if control and data[0] & _OPCODE == _CLOSE:
@@ -115,16 +124,29 @@ class Tap(trio.abc.Stream):
 
     # --- reading ---
 
+    # All of this runs in trio-websocket's reader, which may be cancelled by what it brings about: there a
+    # KeyboardInterrupt would be replaced by a Cancelled, and would be lost.
+
+    @trio.lowlevel.enable_ki_protection
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Receive from the real stream; before the upgrade, hold back what is not an acceptance of it."""
+        """Receive what trio-websocket is to see: the answer to the upgrade if it accepts, and no text messages."""
         if self.closed_by_library:
             raise trio.ClosedResourceError
-        self.emptied = True
-        self._on_empty()
-        data = await self._receive(max_bytes)
-        self.emptied = False
-        return data if self._accepted else await self._acceptance(data)
+        answer = self._answer
+        if answer.accepted is None:
+            return await self._acceptance()
+        # trio-websocket asks for more, so the acceptance is to its taste, and what came behind it may count.
+        data, answer.behind = answer.behind, b""
+        while True:
+            data = data or await self._receive(max_bytes)
+            texts, passed = self._cutter.feed(data)
+            if texts and not self.close_sent:
+                await self._take(texts)
+            if passed or not data:
+                return passed
+            data = b""
 
+    @trio.lowlevel.enable_ki_protection
     async def _receive(self, max_bytes: int | None) -> bytes:
         try:
             data = await self._stream.receive_some(max_bytes)
@@ -147,28 +169,28 @@ class Tap(trio.abc.Stream):
         """What is known so far of an answer that refuses the upgrade."""
         return self._refusal.refused if self._refusal is not None else None
 
+    @property
+    def objection(self) -> Unreachable:
+        """Why trio-websocket is not content with the answer it got."""
+        problem = objection(self._request, self._answer.accepted or b"")
+        return Unreachable("upgrade", f"the server's answer to the upgrade {problem}")
+
     def upgraded(self) -> None:
         """Note that trio-websocket is content with the answer it got."""
         self._upgraded = True
         self._request = b""  # the key is in it
 
-    # What follows runs in trio-websocket's reader, which may be cancelled by now: there a KeyboardInterrupt would be
-    # replaced by a Cancelled, and nobody would ever learn of it.
-
     @trio.lowlevel.enable_ki_protection
-    async def _acceptance(self, data: bytes) -> bytes:
-        """Return the whole head of an acceptance and what came behind it; report anything else, and never return.
-
-        trio-websocket would wait for ever after an end of the stream in the middle, or for the rest of a body.
-        """
+    async def _acceptance(self) -> bytes:
+        """Return the head of an acceptance; report anything else, and never return."""
         answer = self._answer
-        while data:
-            answer.feed(data)
-            if answer.decided:
-                break
+        while not answer.decided:
             data = await self._receive(_RECEIVE_BYTES)
+            if not data:
+                break
+            answer.feed(data)
         if answer.accepted is not None:
-            return answer.accepted + answer.behind
+            return answer.accepted
         if answer.refused is not None:
             self._refusal = RefusalReader(answer.refused)
             self._fail(await self._refusal.read(self._stream))
@@ -185,13 +207,11 @@ class Tap(trio.abc.Stream):
     def forget(self) -> None:
         """Tell nothing more: the real stream is closed."""
         self._fail = lambda failure: None
-        self._on_empty = lambda: None
         self.outbox.forget()
 
     async def aclose(self) -> None:
         """Note that trio-websocket is done; the real stream's owner closes it."""
         self.closed_by_library = True
         if not self._upgraded:
-            problem = objection(self._request, self._answer.accepted or b"")
-            self._fail(Unreachable("upgrade", f"the server's answer to the upgrade {problem}"))
+            self._fail(self.objection)
         await trio.lowlevel.checkpoint()

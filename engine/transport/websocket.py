@@ -9,16 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from time import perf_counter
 from typing import Any, Final, cast
 
 import trio
-from attrs import frozen
+from attrs import evolve, frozen
 from trio_websocket import CloseReason, ConnectionClosed, WebSocketConnection, wrap_client_stream
 
 from engine.protocol.failures import Broken, Failure, Lost, Unreachable, Violated
 from engine.settings.endpoint import Endpoint
 from engine.transport.credentials import request_headers, resolve_key
 from engine.transport.dial import Dialer, close_at_once, default_ssl_context, too_slow, undialled
+from engine.transport.fairness import meter as run_meter
 from engine.transport.proxy import proxy_on_the_way
 from engine.transport.socket import Bounds, Callbacks, Traffic
 from engine.transport.tap import Tap
@@ -27,8 +29,8 @@ __all__ = ["WebSocket"]
 
 _RECEIVE_BYTES: Final = 65536
 _QUEUED_MESSAGES: Final = 64
-_MESSAGES_AT_ONCE: Final = 32
-_LARGE_MESSAGE: Final = 2048  # characters; decoding it is quickest while it is fresh, and beside that a trip is nothing
+_MESSAGES_AT_ONCE: Final = 64
+_FEW_MESSAGES: Final = 8  # so few are handed on at once, however much others bring
 _DEFAULT_PORTS: Final = {"ws": 80, "wss": 443}
 
 
@@ -79,7 +81,9 @@ class WebSocket:
         self._scope = trio.CancelScope(shield=True)
         self._alarm = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
-        self._arrived: list[str] = []
+        self._arrived: list[str] = []  # and not handed on yet
+        self._opened = False
+        self._handing_on = False
         self._tap: Tap | None = None
         self._traffic = Traffic()
         self._ws: WebSocketConnection | None = None
@@ -229,9 +233,10 @@ class WebSocket:
         tap = self._tap = Tap(
             stream,
             max_outbox_bytes=self._bounds.max_outbox_bytes,
+            max_message_bytes=self._bounds.max_message_bytes,
             fail=self.fail,
+            take=self._take,
             traffic=self._traffic,
-            on_empty=self._hand_on,
         )
         try:
             with self._scope:
@@ -245,8 +250,7 @@ class WebSocket:
             # Ours are guarded, so this is trio-websocket's reader: wsproto objected to what the peer sent, or a Ping
             # met our Close frame (its issue 184).
             if self._ws is None:
-                cause = _only(group)
-                self._report(Unreachable("upgrade", "the server's answer to the upgrade is not valid", cause))
+                self._report(evolve(tap.objection, cause=_only(group)))
             else:
                 self._report(Violated("the peer broke the WebSocket protocol"))
 
@@ -258,6 +262,8 @@ class WebSocket:
         else:
             nursery.start_soon(self._guarded, self._read)
             self._callbacks.on_opened()
+            self._opened = True
+            await self._take([])
         while not self._closing.is_set():
             with trio.CancelScope(deadline=self._callbacks.on_due(trio.current_time())) as self._alarm:
                 await self._closing.wait()
@@ -294,36 +300,56 @@ class WebSocket:
         return self._ws is not None
 
     async def _read(self) -> None:
-        """Hand messages on as they come. Nothing here waits for a consumer, so Pings are always answered."""
-        tap, ws = self._tap, self._ws
-        assert tap is not None
-        assert ws is not None
-        receive, arrived = ws.get_message, self._arrived
+        """Hand on what trio-websocket makes of the messages that were left to it, and learn of the end.
+
+        Nothing here waits for a consumer, so Pings are always answered.
+        """
+        assert self._ws is not None
         try:
             while True:
-                message = await receive()
-                if type(message) is not str:
-                    self.fail(Violated("the server sent a binary message"))
+                message = await self._ws.get_message()
+                try:
+                    text = message if isinstance(message, str) else message.decode()  # some send JSON as binary
+                except UnicodeDecodeError:
+                    self.fail(Violated("the server sent a binary message that is no text"))
                     return
-                arrived.append(message)
-                # If the library has not come to the end of the bytes it got, more follows at the next checkpoints.
-                if tap.emptied or len(arrived) >= _MESSAGES_AT_ONCE or len(message) >= _LARGE_MESSAGE:
-                    self._hand_on()
+                self._arrived.append(text)
+                self._hand_on(len(self._arrived))
         except ConnectionClosed as closed:
             self._report(self._ending(closed.reason))
             self._closing.set()
 
-    # This may run in trio-websocket's reader, which may be cancelled by what it brings about: there a KeyboardInterrupt
-    # would be replaced by a Cancelled, and nobody would ever learn of it.
+    async def _take(self, texts: list[str]) -> None:
+        """Hand messages on, in batches between which others have their turn; before the opening, keep them."""
+        arrived = self._arrived
+        arrived += texts
+        if not self._opened:
+            return
+        meter = run_meter()
+        try:
+            while arrived:
+                if len(arrived) > _FEW_MESSAGES:
+                    await meter.admit()
+                started = perf_counter()
+                self._hand_on(_MESSAGES_AT_ONCE)
+                meter.spent(perf_counter() - started)
+        finally:
+            await meter.leave()
+
     @trio.lowlevel.enable_ki_protection
-    def _hand_on(self) -> None:
-        if self._arrived and not self._failed:
-            messages = tuple(self._arrived)
+    def _hand_on(self, most: int) -> None:
+        if self.over:
             self._arrived.clear()
-            try:
-                self._callbacks.on_texts(messages)
-            except Exception as error:
-                self.fail(Broken(error))
+            return
+        batch = self._arrived[:most]
+        del self._arrived[:most]
+        self._handing_on = True
+        try:
+            self._callbacks.on_texts(batch)
+        except Exception as error:
+            self.fail(Broken(error))
+        finally:
+            self._handing_on = False
 
     def _ending(self, reason: CloseReason | None) -> Failure:
         tap = self._tap
@@ -354,7 +380,8 @@ class WebSocket:
                 await tap.outbox.drained()
 
     def _report(self, failure: Failure) -> None:
-        self._hand_on()  # what was said before counts
+        if self._arrived and not self._handing_on:
+            self._hand_on(len(self._arrived))  # what was said before counts
         if not self._failed and not self._closing.is_set():
             self._failed = True
             self._callbacks.on_failed(failure)

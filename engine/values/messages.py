@@ -5,12 +5,14 @@ Plain frozen values. Their reprs give sizes and never contents, so a traceback o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Final, Literal, Protocol, TypeAlias
+import importlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar
 
 from attrs import field, frozen
+from typing_extensions import TypeForm
 
-from engine.values.checks import check_instances, listed, mapping, name, one_of, optional, string
+from engine.values.checks import check_instances, listed, mapping, name, one_of, optional, string, wrong_type
 from engine.values.problems import ConfigurationError
 from engine.values.shown import size_only
 from engine.values.usage import Usage
@@ -36,6 +38,8 @@ __all__ = [
     "UserBlock",
     "UserMessage",
 ]
+
+_T = TypeVar("_T")
 
 StopReason: TypeAlias = Literal["stop", "length", "tool_use"]
 
@@ -306,6 +310,21 @@ class AssistantMessage:
         final = [block for block in texts if block.phase == "final_answer" and block.text]
         return final or [block for block in texts if block.phase is None]
 
+    def parsed_as(self, kind: TypeForm[_T]) -> _T:
+        """Return the answer as a value of a type: whatever `engine.TurnOptions.text_format` takes.
+
+        Where the answer has several texts, it is the last one that fits.
+
+        Raises:
+            ValueError: no text of it fits. The exception quotes nothing of them.
+            ConfigurationError: the type has no schema.
+        """
+        # Reading values is a matter of schemas, which are built on messages, not the other way round.
+        reading = importlib.import_module("engine.schemas.answer_format")
+        texts = [block.text for block in self._kept_texts()]
+        value: _T = reading.parse_last(kind, texts if len(texts) == 1 else [*texts, self.text])
+        return value
+
     @property
     def text(self) -> str:
         """The answer: the texts marked final if there are any, else those without a phase."""
@@ -377,14 +396,14 @@ class DescribedTool(Protocol):
         ...
 
 
-AnyTool: TypeAlias = Tool | DescribedTool | Mapping[str, Any]
+AnyTool: TypeAlias = Tool | DescribedTool | Mapping[str, Any] | Callable[..., Any]
 
 
 def _check_tools(tools: Iterable[object]) -> None:
     for number, tool in enumerate(tools):
-        if not isinstance(tool, (Tool, Mapping)) and not isinstance(getattr(tool, "tool", None), Tool):
-            problem = f"is a {type(tool).__name__}, not one of Tool, FunctionTool, Mapping"
-            raise ConfigurationError(f"context tools[{number}]", problem)
+        described = isinstance(tool, (Tool, Mapping)) or isinstance(getattr(tool, "tool", None), Tool)
+        if not described and (not callable(tool) or isinstance(tool, type)):
+            raise wrong_type(f"context tools[{number}]", tool, "a tool or a function")
 
 
 @frozen
@@ -394,8 +413,8 @@ class Context:
     Attributes:
         messages: The conversation so far, oldest first.
         instructions: What holds for the whole conversation; sent again with every request.
-        tools: What the model may call: `engine.FunctionTool` and whatever else has a `Tool` as its ``tool``, plain
-            `Tool` records, or mappings in wire form for hosted and custom tools.
+        tools: What the model may call: functions, `engine.FunctionTool` and whatever else has a `Tool` as its ``tool``,
+            plain `Tool` records, or mappings in wire form for hosted and custom tools.
     """
 
     messages: tuple[Message, ...] = field(default=(), converter=_messages, repr=size_only)

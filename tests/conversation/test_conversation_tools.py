@@ -769,7 +769,8 @@ async def test_the_sessions_nursery_gets_no_group(autojump_clock: MockClock) -> 
         ({"transport": "http"}, "transport"),
         ({"tools": "look"}, "tools"),
         ({"tools": LOOK}, "tools"),
-        ({"tools": [print]}, "tools[0]"),
+        ({"tools": [3]}, "tools[0]"),
+        ({"tools": [print]}, "print.args"),
     ],
 )
 async def test_what_is_wrong_is_told_by_name_and_sends_nothing(
@@ -789,7 +790,10 @@ async def test_two_functions_of_one_name_are_refused(autojump_clock: MockClock) 
     def look() -> str:
         return ""
 
+    def other() -> str:
+        return ""
+
     async with session_to() as (session, _):
         with pytest.raises(engine.ConfigurationError, match="look") as caught:
-            await session.run("go", [tool(look), tool(look)])
+            await session.run("go", [look, engine.FunctionTool(other, name="look")])
     assert caught.value.field == "tools[1]"

@@ -17,8 +17,8 @@ import attrs
 import pytest
 import trio
 
-from engine import ConfigurationError, Context, File, FunctionTool, Image, Text, Tool, ToolCall, UserMessage
-from engine.schemas.function_tool import ToolArgumentError
+from engine import ConfigurationError, Context, File, Image, Text, Tool, ToolCall, UserMessage
+from engine.schemas.function_tool import FunctionTool, ToolArgumentError, as_tool, tool
 
 
 class Color(Enum):
@@ -99,10 +99,12 @@ def wrapped() -> Any:
     [
         (Counter().add, None, "Count on."),
         (Counter(), "count", "Counts."),
-        (functools.partial(add, b=1), "increment", "Add."),
+        (functools.partial(add, b=0), "increment", "Add."),
+        (functools.partial(add, b=0), None, "Add."),
+        (functools.partial(functools.partial(add), b=0), None, "Add."),
         (wrapped(), None, "Add."),
     ],
-    ids=["method", "object", "partial", "wrapped"],
+    ids=["method", "object", "partial", "nameless partial", "partial of a partial", "wrapped"],
 )
 async def test_everything_that_is_called_like_a_function(function: Any, name: str | None, description: str) -> None:
     tool = FunctionTool(function, name=name)
@@ -148,9 +150,9 @@ def loose(a: dict[str, int]) -> None: ...
         (add, {"name": ""}, "FunctionTool.name"),
         (add, {"name": "a" * 65}, "FunctionTool.name"),
         (add, {"name": "a\n"}, "FunctionTool.name"),
-        (add, {"timeout": 0}, "add.timeout"),
-        (add, {"timeout": float("nan")}, "add.timeout"),
-        (add, {"timeout": "1"}, "add.timeout"),
+        (add, {"timeout": 0}, "FunctionTool.timeout"),
+        (add, {"timeout": float("nan")}, "FunctionTool.timeout"),
+        (add, {"timeout": "1"}, "FunctionTool.timeout"),
         (waits, {"thread": True}, "waits.thread"),
         (loose, {"strict": True}, "loose.strict"),
     ],
@@ -355,3 +357,218 @@ async def test_a_thread_is_left_behind() -> None:
     assert not finished.is_set()
     release.set()
     assert await trio.to_thread.run_sync(finished.wait, 10)
+
+
+# --- what is bound, and names of every kind --------------------------------------------------------------------------
+
+
+def query(sql: str, password: str, limit: int = 10) -> str:
+    """Run a query.
+
+    Args:
+        sql: The query.
+        password: Not the model's business.
+    """
+    return f"{sql} {password} {limit}"
+
+
+BOUND = [
+    functools.partial(query, password="s3cret"),
+    functools.update_wrapper(functools.partial(query, password="s3cret"), query),
+    functools.partial(functools.partial(query, limit=10), password="s3cret"),
+    functools.update_wrapper(functools.partial(functools.partial(query, password="x"), password="s3cret"), query),
+]
+
+
+@pytest.mark.parametrize("function", BOUND, ids=["plain", "dressed", "nested", "bound twice"])
+async def test_what_is_bound_is_no_parameter(function: Any) -> None:
+    tool = FunctionTool(function)
+    assert "password" not in json.dumps(tool.parameters)
+    assert "s3cret" not in json.dumps([tool.parameters, tool.description, repr(tool)])
+    assert tool.name == "query"
+    assert await text_of(tool, '{"sql": "select 1"}') == "select 1 s3cret 10"
+    with pytest.raises(ToolArgumentError):
+        await text_of(tool, '{"sql": "select 1", "password": "mine"}')
+
+
+async def test_what_is_bound_by_position_is_no_parameter() -> None:
+    tool = FunctionTool(functools.partial(query, "select 1"))
+    assert list(tool.parameters["properties"]) == ["password", "limit"]
+    assert await text_of(functools_tool := FunctionTool(functools.partial(query, "a", "b")), "{}") == "a b 10"
+    assert list(functools_tool.parameters["properties"]) == ["limit"]
+
+
+async def test_a_wrapper_that_takes_less_offers_less() -> None:
+    @functools.wraps(query)
+    def narrowed(sql: str) -> str:
+        return query(sql, "s3cret")
+
+    tool = FunctionTool(narrowed)
+    assert list(tool.parameters["properties"]) == ["sql"]
+    assert await text_of(tool, '{"sql": "select 1"}') == "select 1 s3cret 10"
+
+
+async def test_parameters_of_any_name() -> None:
+    def odd(self: int, __slots__: int, __init__: int = 1, cls: int = 2, fields: int = 3, Arguments: int = 4) -> int:  # noqa: N803
+        return self + __slots__ + __init__ + cls + fields + Arguments
+
+    assert await text_of(FunctionTool(odd), '{"self": 10, "__slots__": 20}') == "40"
+
+
+async def test_a_default_that_is_left_out_stays_the_functions_own() -> None:
+    missing = object()
+
+    def told(a: int, b: Any = missing) -> str:
+        return "nothing" if b is missing else str(b)
+
+    tool = FunctionTool(told)
+    assert await text_of(tool, '{"a": 1}') == "nothing"
+    assert await text_of(tool, '{"a": 1, "b": 2}') == "2"
+
+
+# --- given schemas ---------------------------------------------------------------------------------------------------
+
+GIVEN = {"type": "object", "properties": {"q": {"type": "string"}}, "required": ["q"], "additionalProperties": False}
+
+
+async def test_a_schema_that_is_given() -> None:
+    async def search(**arguments: Any) -> Any:
+        return arguments
+
+    tool = FunctionTool(search, name="search", description="Search.", parameters=GIVEN)
+    assert tool.tool == Tool("search", "Search.", GIVEN, True)
+    assert await text_of(tool, '{"q": "a", "n": 1}') == '{"q":"a","n":1}'
+    with pytest.raises(ToolArgumentError):
+        await text_of(tool, "[]")
+    assert not FunctionTool(search, name="s", parameters={"type": "object"}).strict
+    assert not FunctionTool(search, name="s", parameters=GIVEN, strict=False).strict
+    wrong: list[Any] = [[], "x", {1: 2}]
+    for each in wrong:
+        with pytest.raises(ConfigurationError) as caught:
+            FunctionTool(search, name="s", parameters=each)
+        assert caught.value.field == "FunctionTool.parameters"
+    with pytest.raises(ConfigurationError):
+        FunctionTool(search, name="s", parameters={}, strict=True)
+
+
+# --- functions as they are -------------------------------------------------------------------------------------------
+
+
+@tool
+def plain(a: int) -> int:
+    """Plain."""
+    return a
+
+
+@tool(name="other", description="Other.", timeout=5, strict=False, thread=True)
+def marked(a: int) -> int:
+    return a
+
+
+class Service:
+    @tool(timeout=3)
+    def method(self, a: int) -> int:
+        return a + 1
+
+    @tool
+    @staticmethod
+    def static(a: int) -> int:
+        return a
+
+    @classmethod
+    @tool(name="of_class")
+    def of_class(cls, a: int) -> int:
+        return a
+
+
+def test_a_mark_leaves_the_function_itself() -> None:
+    assert plain(3) == 3
+    assert marked(3) == 3
+    assert Service().method(3) == 4
+    assert Service.static(3) == 3
+    assert plain.__name__ == "plain"
+
+
+def test_functions_become_tools() -> None:
+    made = as_tool(plain)
+    assert isinstance(made, FunctionTool)
+    assert (made.name, made.description, made.timeout, made.thread) == ("plain", "Plain.", None, False)
+    assert as_tool(plain) is made
+    assert as_tool(made) is made
+    other = as_tool(marked)
+    assert isinstance(other, FunctionTool)
+    assert (other.name, other.description, other.timeout, other.thread, other.strict) == (
+        "other",
+        "Other.",
+        5,
+        True,
+        False,
+    )
+    unmarked = as_tool(add)
+    assert isinstance(unmarked, FunctionTool)
+    assert unmarked.function is add
+
+
+def test_methods_become_tools() -> None:
+    service = Service()
+    made, again, static = as_tool(service.method), as_tool(service.method), as_tool(service.static)
+    assert isinstance(made, FunctionTool)
+    assert isinstance(static, FunctionTool)
+    assert (made.name, made.timeout, list(made.parameters["properties"])) == ("method", 3, ["a"])
+    assert made == again
+    assert hash(made) == hash(again)
+    assert made != as_tool(Service().method)
+    assert made != plain
+    assert static.name == "static"
+    of_class = as_tool(Service.of_class)
+    assert isinstance(of_class, FunctionTool)
+    assert (of_class.name, list(of_class.parameters["properties"])) == ("of_class", ["a"])
+
+
+def test_a_wrapper_of_a_marked_function_is_called_itself() -> None:
+    @functools.wraps(marked)
+    def wrapper(*args: Any, **kwargs: Any) -> int:
+        return -marked(*args, **kwargs)
+
+    made = as_tool(wrapper)
+    assert isinstance(made, FunctionTool)
+    assert (made.function, made.name) == (wrapper, "other")
+
+
+def test_what_is_a_description_stays_one() -> None:
+    described = Tool("d")
+    wire = {"type": "web_search"}
+    assert as_tool(described) is described
+    assert as_tool(wire) is wire
+
+
+@pytest.mark.parametrize("given", [3, "look", None, Counter])
+def test_what_is_no_tool(given: Any) -> None:
+    with pytest.raises(ConfigurationError):
+        as_tool(given, "tools[2]")
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"timeout": 0}, "FunctionTool.timeout"),
+        ({"timeout": "5"}, "FunctionTool.timeout"),
+        ({"name": "a b"}, "FunctionTool.name"),
+        ({"description": 3}, "FunctionTool.description"),
+        ({"strict": 1}, "FunctionTool.strict"),
+        ({"thread": None}, "FunctionTool.thread"),
+        ({"parameters": []}, "FunctionTool.parameters"),
+    ],
+)
+def test_wrong_marks(options: dict[str, Any], field: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        tool(**options)
+    assert caught.value.field == field
+
+
+def test_marks_are_for_functions() -> None:
+    for given in (3, Counter):
+        with pytest.raises(ConfigurationError):
+            tool(given)  # type: ignore[type-var]
+    with pytest.raises(TypeError):
+        tool(timeuot=3)  # type: ignore[call-overload]

@@ -20,8 +20,9 @@ from pydantic import TypeAdapter
 
 from engine.protocol.request_tools import wire_tools
 from engine.schemas.derive import is_strict
-from engine.schemas.fit import Misfit, structure
+from engine.schemas.fit import Misfit, fill, structure
 from engine.schemas.function_tool import FunctionTool
+from engine.schemas.parameters import parameters_of
 from engine.values.problems import ConfigurationError
 
 same_examples = settings(derandomize=True, deadline=None, max_examples=600)
@@ -302,7 +303,7 @@ def test_what_the_schema_admits_is_what_the_function_gets(kind: Any, strict: boo
     schema = made.parameters["properties"]["value"]
     enum = "enum" in json.dumps(schema)
     try:
-        structure({"value": value}, made._arguments, null_is_default=made.strict)
+        fill({"value": value}, parameters_of(made.function, "f", {}), null_is_default=made.strict)
     except Misfit:
         # The choice 1 is not written 1.0 or true, though to a schema they are equal.
         assert not admitted or enum

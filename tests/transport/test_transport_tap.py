@@ -9,6 +9,7 @@ from raw_peer import CLOSE, PIPE_CAPACITY, PONG, PipeStream, close_frame, frame,
 from trio.testing import MockClock
 
 from engine.protocol.failures import Failure, Lost
+from engine.transport.socket import Traffic
 from engine.transport.tap import Tap
 
 ACCEPTANCE = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
@@ -21,7 +22,19 @@ async def tapped(
     near, far = pipe()
     near.outgoing.capacity = capacity
     failures: list[Failure] = []
-    tap = Tap(near, max_outbox_bytes=max_outbox_bytes, fail=failures.append)
+    texts: list[str] = []
+
+    async def take(more: list[str]) -> None:
+        texts.extend(more)
+
+    tap = Tap(
+        near,
+        max_outbox_bytes=max_outbox_bytes,
+        max_message_bytes=1000,
+        fail=failures.append,
+        take=take,
+        traffic=Traffic(),
+    )
     if accepted:
         await far.send_all(ACCEPTANCE)
         assert await tap.receive_some() == ACCEPTANCE

@@ -273,19 +273,20 @@ async def test_a_broken_head_is_told_at_once(autojump_clock: MockClock, answer: 
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "words"),
     [
-        (b"Sec-WebSocket-Accept: ", b"Sec-WebSocket-Accept: x"),
-        (b"Upgrade: websocket\r\n", b""),
-        (b"Connection: Upgrade\r\n", b"Connection: close\r\n"),
-        (b"\r\n\r\n", b"\r\nSec-WebSocket-Protocol: chat\r\n\r\n"),
-        (b"\r\n\r\n", b"\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n"),
-        (b"\r\n\r\n", b"\r\nSec-WebSocket-Protocol: \xff\r\n\r\n"),
-        (b"\r\n\r\n", b"\r\nno colon\r\n\r\n"),
+        ((b"Sec-WebSocket-Accept: ", b"Sec-WebSocket-Accept: x"), "has a Sec-WebSocket-Accept that does not belong"),
+        ((b"Sec-WebSocket-Accept: ", b"X-Accept: "), "has no Sec-WebSocket-Accept"),
+        ((b"Upgrade: websocket\r\n", b""), "has no 'Upgrade: websocket'"),
+        ((b"Connection: Upgrade\r\n", b"Connection: close\r\n"), "has no 'Connection: Upgrade'"),
+        ((b"\r\n\r\n", b"\r\nSec-WebSocket-Protocol: chat\r\n\r\n"), "names a subprotocol that was not asked for"),
+        ((b"\r\n\r\n", b"\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n"), "names an extension"),
+        ((b"\r\n\r\n", b"\r\nSec-WebSocket-Protocol: \xff\r\n\r\n"), "names a subprotocol"),
+        ((b"\r\n\r\n", b"\r\nno colon\r\n\r\n"), "is not valid HTTP"),
     ],
 )
-async def test_an_acceptance_that_is_not_valid_is_told_at_once(
-    autojump_clock: MockClock, change: tuple[bytes, bytes]
+async def test_an_acceptance_that_is_not_valid_is_told_at_once_with_what_is_wrong(
+    autojump_clock: MockClock, change: tuple[bytes, bytes], words: str
 ) -> None:
     async def accept_wrongly(peer: Peer) -> None:
         await peer.read_head()
@@ -295,6 +296,7 @@ async def test_an_acceptance_that_is_not_valid_is_told_at_once(
     attempt = await fail_to_connect(accept_wrongly, within=0)
     assert type(attempt.error) is engine.ConnectFailed
     assert (attempt.error.stage, attempt.error.status) == ("upgrade", None)
+    assert f"the server's answer to the upgrade {words}" in str(attempt.error)
     assert not isinstance(attempt.error.__cause__, BaseExceptionGroup)
 
 
