@@ -103,7 +103,8 @@ class Lease:
     async def give_up(self) -> None:
         """Let the next one in, and set `given_back`. Runs in the store's nursery.
 
-        Raises nothing for what the store says: in the worst case the lease ends by itself. Cancelling leaves it to that.
+        Raises nothing for what the store says: in the worst case the lease ends by itself, as it does where this is
+        cancelled.
         """
         self._given_up.set()
         try:
