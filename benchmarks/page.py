@@ -24,7 +24,7 @@ _SIZES = {
 _INTRODUCTION = """`python -m benchmarks` measures this library beside other clients, over loopback. Contestants live in
 processes of their own and take turns, round after round; what counts are ratios (×) of figures of the same round,
 because a machine's speed changes from one minute to the next.
-[How it works and how to run it](../benchmarks/README.md)."""
+`benchmarks/README.md` says how it works and how to run it."""
 
 
 def page_of(result: dict[str, Any], pictures: dict[str, str]) -> str:

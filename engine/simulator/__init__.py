@@ -9,7 +9,10 @@ it answers is up to a brain; a `Script` makes it misbehave on purpose::
 
 from __future__ import annotations
 
-from .brain import AnyBrain, Brain, Calculator, Echo, Script
+from .answer import Answer, AnyAnswer
+from .brain import AnyBrain, Brain, Calculator, Echo
+from .checks import ScriptError
+from .content import Call, CustomCall, Json, RawItem, Refuse, Say, Think
 from .faults import (
     Abort,
     Binary,
@@ -28,19 +31,11 @@ from .faults import (
 )
 from .injector import Cut, FaultInjector, Faults, Injected, InjectedStream, RandomFaults
 from .memory import MemoryDialer, MemoryStream, SimulatorDialer, TcpDialer, memory_stream_pair
-from .quirks import Accept, Garbage, Handshake, HangUp, Ignore, Quirks, Reject
-from .records import ConnectionRecord, RequestRecord
-from .requests import Asked
-from .responses import Stage, Step
-from .script import (
+from .moments import (
     Abandon,
-    Answer,
-    AnyAnswer,
-    Call,
     CallDelta,
     Completed,
     Created,
-    CustomCall,
     Delay,
     EndItem,
     Error,
@@ -49,15 +44,19 @@ from .script import (
     Gate,
     Incomplete,
     InProgress,
-    RawItem,
-    Refuse,
-    Say,
     SayDelta,
-    Think,
     ThinkDelta,
+    With,
 )
+from .pace import Pace
+from .quirks import Accept, Garbage, Handshake, HangUp, Ignore, Quirks, Reject
+from .records import ConnectionRecord, RequestRecord
+from .requests import Asked
+from .script import Rule, Script, TextMatch, When
 from .server import Simulator, open_simulator
+from .stage import Stage, Step
 from .wire import ApiError
+from .world import SimulationFailed
 
 __all__ = [
     "Abandon",
@@ -99,12 +98,14 @@ __all__ = [
     "Incomplete",
     "Injected",
     "InjectedStream",
+    "Json",
     "Keepalive",
     "Late",
     "MemoryDialer",
     "MemoryStream",
     "Mute",
     "Oversized",
+    "Pace",
     "Ping",
     "Quirks",
     "RandomFaults",
@@ -113,17 +114,23 @@ __all__ = [
     "Refuse",
     "Reject",
     "RequestRecord",
+    "Rule",
     "Say",
     "SayDelta",
     "Script",
+    "ScriptError",
+    "SimulationFailed",
     "Simulator",
     "SimulatorDialer",
     "Stage",
     "Stall",
     "Step",
     "TcpDialer",
+    "TextMatch",
     "Think",
     "ThinkDelta",
+    "When",
+    "With",
     "WrongJson",
     "memory_stream_pair",
     "open_simulator",

@@ -1,27 +1,30 @@
-"""Who answers: a calculator that also runs tools, an echo, a script, or any function of the request."""
+"""Who answers: a calculator that also calls tools, an echo, or any function of the request."""
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, Protocol, TypeAlias
 
+from .answer import AnyAnswer, as_steps
+from .content import Call, CustomCall, Say, Think
 from .requests import Asked, text_of
-from .responses import Step
-from .script import AnyAnswer, Call, CustomCall, Say, Think, as_steps
+from .stage import Step
 
-__all__ = ["AnyBrain", "Brain", "Calculator", "Echo", "Script", "sample"]
+__all__ = ["AnyBrain", "Brain", "Calculator", "Echo", "ask_steps", "sample"]
 
 
 class Brain(Protocol):
     """Decides what a response consists of."""
 
-    def reply(self, asked: Asked) -> AnyAnswer:
-        """Return text, a step or steps for an accepted request."""
+    def reply(self, asked: Asked) -> AnyAnswer | Awaitable[AnyAnswer]:
+        """Return text, a step or steps for an accepted request; an asynchronous function will do as well."""
 
 
-AnyBrain: TypeAlias = Brain | Callable[[Asked], AnyAnswer]
+AnyBrain: TypeAlias = "Brain | Callable[[Asked], AnyAnswer | Awaitable[AnyAnswer]]"
+"""Who answers: an object with ``reply``, or a function of the request, asynchronous or not."""
 
 
 class Echo:
@@ -59,46 +62,16 @@ class Calculator(Echo):
         return super().reply(asked)
 
 
-class Script:
-    """Answers each accepted request with the next of the given turns.
+async def ask_steps(brain: AnyBrain, asked: Asked) -> list[Step]:
+    """Return the steps a brain answers with. Cancelled while an asynchronous brain thinks, nothing was answered.
 
-    Args:
-        turns: Text, a step, or a list of steps each. Opening events and ``response.completed`` are added when a turn
-            lacks them, unless a step ends the connection or the turn.
-        then: Answers when the turns are used up.
-        warm_ups: Whether requests with ``generate: false`` use up turns too.
+    Raises:
+        ScriptError: what it returned is no answer.
     """
-
-    def __init__(
-        self, turns: Iterable[AnyAnswer] = (), *, then: AnyBrain | None = None, warm_ups: bool = False
-    ) -> None:
-        self._turns = [turn if isinstance(turn, str) else as_steps(turn) for turn in turns]
-        self._then: AnyBrain = Calculator() if then is None else then
-        self.warm_ups = warm_ups
-        self.served: int = 0
-
-    def add(self, *turns: AnyAnswer) -> None:
-        """Append further turns."""
-        self._turns += [turn if isinstance(turn, str) else as_steps(turn) for turn in turns]
-
-    @property
-    def left(self) -> int:
-        """How many turns are still to come."""
-        return len(self._turns) - self.served
-
-    def reply(self, asked: Asked) -> AnyAnswer:
-        """Return the next turn."""
-        if self.served < len(self._turns):
-            self.served += 1
-            return self._turns[self.served - 1]
-        return ask(self._then, asked)
-
-
-def ask(brain: AnyBrain, asked: Asked) -> list[Step]:
-    """Return the steps a brain answers with."""
-    reply = getattr(brain, "reply", brain)
-    assert callable(reply)
-    return as_steps(reply(asked))
+    answer = brain(asked) if callable(brain) else brain.reply(asked)
+    if inspect.isawaitable(answer):
+        answer = await answer
+    return as_steps(answer, ("answer",))
 
 
 # --- what the calculator knows ---------------------------------------------------------------------------------------

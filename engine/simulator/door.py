@@ -11,6 +11,7 @@ import h11
 import trio
 import trio_websocket
 
+from .errors import reason_phrase
 from .http import HttpExchange
 from .quirks import Accept, Reject
 from .records import ConnectionRecord
@@ -47,7 +48,7 @@ class Door:
     """
 
     def __init__(self, world: World, record: ConnectionRecord) -> None:
-        self.scope = trio.CancelScope()
+        self.scope: trio.CancelScope = trio.CancelScope()
         self.websocket: WebSocket | None = None
         self._world = world
         self._record = record
@@ -173,5 +174,5 @@ async def _read_head(stream: ServerStream, connection: h11.Connection, raw: byte
 
 
 async def _answer_plainly(stream: ServerStream, status: int, body: bytes) -> None:
-    head = f"HTTP/1.1 {status} \r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+    head = f"HTTP/1.1 {status} {reason_phrase(status)}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
     await stream.send_all(head.encode() + body)

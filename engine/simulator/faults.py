@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import attrs
 import trio
 
+from .checks import ScriptError, a_count, a_text, seconds
+from .stage import Stage, Step
 from .wire import dumps
-
-if TYPE_CHECKING:
-    from .responses import Stage, Step
 
 __all__ = [
     "Abort",
@@ -31,8 +30,14 @@ __all__ = [
 ]
 
 
+def _fraction(step: object, member: attrs.Attribute[Any], value: object) -> None:
+    seconds(step, member, value)
+    if not isinstance(value, (int, float)) or value > 1:
+        raise ScriptError("CutMidFrame takes a fraction between 0 and 1", (member.name,))
+
+
 @attrs.frozen
-class Stall:
+class Stall(Step):
     """Nothing more, ever; the connection stays open and answers pings."""
 
     async def perform(self, stage: Stage) -> None:
@@ -41,7 +46,7 @@ class Stall:
 
 
 @attrs.frozen
-class CutMidFrame:
+class CutMidFrame(Step):
     """Send the beginning of one more delta's frame, then drop the connection.
 
     Attributes:
@@ -49,7 +54,7 @@ class CutMidFrame:
         text: The delta's text.
     """
 
-    fraction: float = 0.5
+    fraction: float = attrs.field(default=0.5, validator=_fraction)
     text: str = "this text is never seen whole"
 
     async def perform(self, stage: Stage) -> None:
@@ -60,11 +65,11 @@ class CutMidFrame:
 
 
 @attrs.frozen
-class Close:
+class Close(Step):
     """Close the connection with a Close frame (HTTP: end the body early)."""
 
-    code: int = 1011
-    reason: str = ""
+    code: int = attrs.field(default=1011, validator=a_count(1000, 4999))
+    reason: str = attrs.field(default="", validator=a_text)
 
     async def perform(self, stage: Stage) -> None:
         """Close; does not return."""
@@ -72,7 +77,7 @@ class Close:
 
 
 @attrs.frozen
-class Abort:
+class Abort(Step):
     """Drop the connection without a Close frame, which clients report as 1006; ``reset`` discards unread data too."""
 
     reset: bool = False
@@ -83,7 +88,7 @@ class Abort:
 
 
 @attrs.frozen
-class Mute:
+class Mute(Step):
     """From now on the connection sends no events, while it reads; ``frozen`` answers no pings either.
 
     An HTTP stream that has fallen silent does not end either; a plain answer never comes.
@@ -97,7 +102,7 @@ class Mute:
 
 
 @attrs.frozen
-class Deaf:
+class Deaf(Step):
     """From now on the connection reads nothing, so that the client's sends fill up."""
 
     async def perform(self, stage: Stage) -> None:
@@ -107,10 +112,10 @@ class Deaf:
 
 
 @attrs.frozen
-class Raw:
+class Raw(Step):
     """A text frame as it is (HTTP: the data of one event, or the whole body of a plain answer)."""
 
-    text: str
+    text: str = attrs.field(validator=a_text)
 
     async def perform(self, stage: Stage) -> None:
         """Send it."""
@@ -118,7 +123,7 @@ class Raw:
 
 
 @attrs.frozen
-class WrongJson:
+class WrongJson(Step):
     """A text frame that is not JSON (HTTP: likewise)."""
 
     text: str = '{"type":"response.output_text.delta",'
@@ -129,7 +134,7 @@ class WrongJson:
 
 
 @attrs.frozen
-class Binary:
+class Binary(Step):
     """A binary frame (HTTP: one ``data`` line that is not UTF-8)."""
 
     data: bytes = b"\x00\xff"
@@ -140,10 +145,10 @@ class Binary:
 
 
 @attrs.frozen
-class Oversized:
+class Oversized(Step):
     """A frame of at least this many bytes: a delta with a very long text."""
 
-    size: int
+    size: int = attrs.field(validator=a_count(0))
 
     async def perform(self, stage: Stage) -> None:
         """Send it."""
@@ -155,7 +160,7 @@ class Oversized:
 
 
 @attrs.frozen
-class Keepalive:
+class Keepalive(Step):
     """A ``keepalive`` event."""
 
     async def perform(self, stage: Stage) -> None:
@@ -164,7 +169,7 @@ class Keepalive:
 
 
 @attrs.frozen
-class Comment:
+class Comment(Step):
     """A comment in an HTTP stream, which is how gateways keep connections alive; nothing on a WebSocket."""
 
     text: str = "still here"
@@ -175,7 +180,7 @@ class Comment:
 
 
 @attrs.frozen
-class Ping:
+class Ping(Step):
     """A protocol ping."""
 
     async def perform(self, stage: Stage) -> None:
@@ -184,11 +189,11 @@ class Ping:
 
 
 @attrs.frozen
-class Late:
+class Late(Step):
     """Do the steps after a while, beside whatever the lane does then (WebSocket only)."""
 
     steps: Sequence[Step]
-    after: float = 0.0
+    after: float = attrs.field(default=0.0, validator=seconds)
 
     async def perform(self, stage: Stage) -> None:
         """Arrange it; the script goes on at once."""

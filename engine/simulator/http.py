@@ -12,12 +12,13 @@ import h11
 import trio
 
 from . import wire
+from .errors import reason_phrase
 from .event_stream import EventWriter
 from .history import Held
 from .quirks import Accept
 from .refusals import turned_away
 from .requests import Shelf, read_request, text_of
-from .responses import Stage
+from .stage import Stage
 from .streams import ServerStream, drain
 from .wire import ApiError, Item
 
@@ -191,14 +192,19 @@ class HttpExchange:
         record = world.note_request(self._record, "http", body, len(raw))
         try:
             asked = read_request(
-                body, self._shelf(), transport="http", also_accept=world.accept_parameters, models=world.models
+                body,
+                self._shelf(),
+                transport="http",
+                also_accept=world.accept_parameters,
+                models=world.models,
+                headers=self._record.headers,
             )
         except ApiError as error:
             record.status, record.error_code = "rejected", error.code
             raise
         self._streams = body.get("stream") is True and not world.quirks.never_streams
-        stage = Stage(asked, self, record, ids=world.ids, quirks=world.quirks, now=world.now, keep=_keeper(world))
-        steps = world.steps_for(asked)
+        stage = Stage(asked, self, record, world=world, keep=_keeper(world))
+        steps = await world.steps_for(asked)
         try:
             async with trio.open_nursery() as nursery:
                 self._scope = nursery.cancel_scope
@@ -270,7 +276,7 @@ class HttpExchange:
             return
         self._started = True
         headers = self._header_fields({"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"})
-        await self._send(self._http.send(h11.Response(status_code=200, headers=headers)))
+        await self._send(self._http.send(h11.Response(status_code=200, headers=headers, reason=b"OK")))
 
     async def _body(self, data: bytes) -> None:
         size = self._world.quirks.slice_bytes or len(data)
@@ -309,7 +315,9 @@ class HttpExchange:
         self._started = True
         given = {"content-type": "application/json", "content-length": str(size)}
         fields = self._header_fields(given, headers or {})
-        await self._send(self._http.send(h11.Response(status_code=status, headers=fields)))
+        await self._send(
+            self._http.send(h11.Response(status_code=status, headers=fields, reason=reason_phrase(status).encode()))
+        )
 
     async def _send_error(self, error: ApiError) -> None:
         await self._send_json(error.status, {"error": error.body() | {"param": error.param}}, error.headers)

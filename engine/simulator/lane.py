@@ -12,8 +12,8 @@ from . import wire
 from .commands import Abort, Close, Cut, Frame, Ping
 from .history import Held
 from .requests import Asked, normalise_input, read_request
-from .responses import Pending, Stage
-from .steering import STUBS, stub
+from .stage import Stage
+from .steering import STUBS, Pending, stub
 from .wire import ApiError
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ class Lane:
             transport="websocket",
             also_accept=world.accept_parameters,
             models=world.models,
+            headers=self._connection.record.headers,
         )
 
     async def _answer(self, job: Job) -> Job | None:
@@ -82,7 +83,7 @@ class Lane:
             job = attrs.evolve(job, body={**job.body, "input": items + normalise_input(job.body.get("input"))})
         try:
             asked = self._read(job)
-            stage = Stage(asked, self, record, ids=world.ids, quirks=world.quirks, now=world.now, keep=self._keep)
+            stage = Stage(asked, self, record, world=world, keep=self._keep)
             try:
                 self._connection.slots.acquire_nowait()
             except trio.WouldBlock:
@@ -105,7 +106,7 @@ class Lane:
 
     async def _perform(self, stage: Stage) -> None:
         world, connection = self._connection.world, self._connection
-        steps = world.steps_for(stage.asked)
+        steps = await world.steps_for(stage.asked)
         connection.active[stage.response_id] = stage
         keepalive = world.quirks.keepalive
         async with trio.open_nursery() as nursery:

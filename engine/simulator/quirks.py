@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 import attrs
 
+from .errors import api_error
+
 __all__ = ["Accept", "Garbage", "Handshake", "HangUp", "Ignore", "Quirks", "Reject"]
 
 
@@ -192,22 +194,11 @@ class Reject(Handshake):
             return self.body
         if isinstance(self.body, str):
             return self.body.encode()
-        code, kind = _REFUSALS.get(
-            self.status, (None, "server_error" if self.status >= 500 else "invalid_request_error")
-        )
         body = self.body
         if body is None:
-            message = f"The request was refused with status {self.status}."
-            body = {"error": {"message": message, "type": kind, "param": None, "code": code}}
+            error = api_error(self.status)
+            body = {"error": error.body() | {"message": f"The request was refused with status {self.status}."}}
         return json.dumps(body).encode()
-
-
-_REFUSALS = {
-    401: ("invalid_api_key", "invalid_request_error"),
-    403: ("unsupported_country", "invalid_request_error"),
-    429: ("rate_limit_exceeded", "rate_limit_error"),
-    503: ("server_is_overloaded", "service_unavailable_error"),
-}
 
 
 @attrs.frozen

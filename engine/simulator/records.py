@@ -45,7 +45,7 @@ class RequestRecord:
     previous_response_id: str | None = None
     response_id: str | None = None
     status: str = "received"
-    error_code: str | None = None
+    error_code: str | int | None = None
     executed: bool = False
     output_sent: bool = False
     received_at: float = 0.0

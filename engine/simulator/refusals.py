@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from .errors import reason_phrase
 from .quirks import Garbage, Handshake, HangUp, Ignore, Reject
 from .streams import ServerStream, drain
 
@@ -53,7 +54,7 @@ async def refuse(stream: ServerStream, record: ConnectionRecord, refusal: Reject
     record.refusals.append(refusal.status)
     record.closed_by = "server"
     content = refusal.content()
-    lines = [f"HTTP/1.1 {refusal.status} Refused", "connection: close"]
+    lines = [f"HTTP/1.1 {refusal.status} {reason_phrase(refusal.status)}", "connection: close"]
     if "content-type" not in {name.lower() for name in refusal.headers}:
         lines.append("content-type: application/json")
     match refusal.framing:

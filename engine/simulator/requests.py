@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import attrs
 
@@ -28,16 +28,18 @@ class Asked:
         history: What the server already held: items of the previous response or conversation.
         new_input: The items of this request, strings expanded, references replaced.
         previous: The response it continues.
-        transport: ``websocket`` or ``http``.
+        transport: ``websocket``, ``sse`` for an HTTP answer that is streamed, ``json`` for one that is not.
         stream_id: Its lane.
+        headers: Header fields it came with, or that its WebSocket was opened with: names in lower case, no credentials.
     """
 
     body: Mapping[str, Any] = attrs.field(repr=False)
     history: tuple[Item, ...] = attrs.field(repr=False)
     new_input: tuple[Item, ...] = attrs.field(repr=False)
     previous: Held | None = attrs.field(default=None, repr=False)
-    transport: str = "websocket"
+    transport: Literal["websocket", "sse", "json"] = "websocket"
     stream_id: str | None = None
+    headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
 
     @property
     def items(self) -> tuple[Item, ...]:
@@ -48,6 +50,11 @@ class Asked:
     def model(self) -> str:
         """The model asked for."""
         return str(self.body.get("model") or "")
+
+    @property
+    def continued(self) -> bool:
+        """Whether it continues a response or a conversation."""
+        return self.previous is not None or self.body.get("conversation") is not None
 
     @property
     def generate(self) -> bool:
@@ -169,6 +176,7 @@ def read_request(
     transport: str,
     also_accept: Collection[str] = (),
     models: Collection[str] | None = None,
+    headers: Mapping[str, str] | None = None,
 ) -> Asked:
     """Check a request and resolve what it refers to.
 
@@ -178,6 +186,7 @@ def read_request(
         transport: ``websocket`` or ``http``; each has parameters of its own.
         also_accept: Further parameters that are no error.
         models: The models that exist; None for all.
+        headers: Header fields it came with.
 
     Raises:
         ApiError: what the service would answer.
@@ -226,7 +235,15 @@ def read_request(
     new_input = _resolve_references(normalise_input(body.get("input")), shelf)
     _check_reasoning(new_input, shelf)
     _check_pairs([*history, *new_input])
-    return Asked(body, tuple(history), tuple(new_input), previous, transport, body.get("stream_id"))
+    return Asked(
+        body,
+        tuple(history),
+        tuple(new_input),
+        previous,
+        "websocket" if websocket else "sse" if body.get("stream") is True else "json",
+        body.get("stream_id"),
+        {} if headers is None else headers,
+    )
 
 
 def _not_held(identity: str) -> ApiError:

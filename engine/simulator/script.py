@@ -1,408 +1,360 @@
-"""Scripted answers: what each turn sends, step by step."""
+"""Scripts: which answer a request gets, by what it says or in the order of arrival."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import attrs
-import trio
 
-from .wire import ApiError, pieces
+from .answer import AnyAnswer, as_steps
+from .brain import AnyBrain, Calculator, ask_steps
+from .checks import ScriptError
+from .moments import With
+from .pace import Pace
+from .requests import text_of
+from .stage import Step
 
 if TYPE_CHECKING:
-    from .responses import Stage, Step
+    from .requests import Asked
 
-__all__ = [
-    "Abandon",
-    "Answer",
-    "AnyAnswer",
-    "Call",
-    "CallDelta",
-    "Completed",
-    "Created",
-    "CustomCall",
-    "Delay",
-    "EndItem",
-    "Error",
-    "Event",
-    "Failed",
-    "Gate",
-    "InProgress",
-    "Incomplete",
-    "RawItem",
-    "Refuse",
-    "Say",
-    "SayDelta",
-    "Think",
-    "ThinkDelta",
-    "as_steps",
-]
+__all__ = ["Rule", "Script", "TextMatch", "When"]
 
 
-# --- whole items -----------------------------------------------------------------------------------------------------
+# --- conditions ------------------------------------------------------------------------------------------------------
 
 
-async def _stream(stage: Stage, text: str, size: int, pause: float) -> None:
-    parts = pieces(text)
-    for start in range(0, len(parts), size):
-        if start and pause:
-            await trio.sleep(pause)
-        await stage.delta("".join(parts[start : start + size]))
+def _as_tuple(value: str | Iterable[str]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+def _pattern(value: str | re.Pattern[str] | None) -> re.Pattern[str] | None:
+    if value is None or isinstance(value, re.Pattern):
+        return value
+    try:
+        return re.compile(value)
+    except re.error as error:
+        raise ScriptError(f"{value!r} is no regular expression: {error}", ("matches",)) from None
 
 
 @attrs.frozen
-class Say:
-    """A whole assistant message.
+class TextMatch:
+    """A condition on text; of several members all must hold.
 
     Attributes:
-        text: What it says.
-        phase: ``commentary``, ``final_answer`` or None.
-        size: Tokens per delta.
-        pause: Seconds between deltas.
-        annotations: Annotations of the finished text.
+        equals: The whole text.
+        contains: A part of it, or several, in any order. Case counts.
+        matches: A regular expression that is found in it.
     """
 
-    text: str
-    phase: str | None = None
-    size: int = 1
-    pause: float = 0.0
-    annotations: Sequence[Mapping[str, Any]] = ()
+    equals: str | None = None
+    contains: tuple[str, ...] = attrs.field(default=(), converter=_as_tuple)
+    matches: re.Pattern[str] | None = attrs.field(default=None, converter=_pattern)
 
-    async def perform(self, stage: Stage) -> None:
-        """Open a message, stream the text, close it."""
-        await stage.open("message", phase=self.phase)
-        await stage.open_part("text")
-        await _stream(stage, self.text, self.size, self.pause)
-        await stage.annotate(self.annotations)
-        await stage.close()
+    def fits(self, text: str) -> bool:
+        """Return whether the text is such."""
+        return (
+            (self.equals is None or text == self.equals)
+            and all(part in text for part in self.contains)
+            and (self.matches is None or self.matches.search(text) is not None)
+        )
 
 
-@attrs.frozen
-class Refuse:
-    """A whole message in which the model refuses."""
-
-    text: str
-    size: int = 1
-    pause: float = 0.0
-
-    async def perform(self, stage: Stage) -> None:
-        """Open a message, stream the refusal, close it."""
-        await stage.open("refusal")
-        await stage.open_part("refusal")
-        await _stream(stage, self.text, self.size, self.pause)
-        await stage.close()
+AnyText: TypeAlias = str | re.Pattern[str] | TextMatch
+"""A condition on text: a part of it, a regular expression, or a `TextMatch`."""
 
 
-@attrs.frozen
-class Think:
-    """A whole reasoning item.
+def _text_match(given: AnyText | None) -> TextMatch | None:
+    if given is None or isinstance(given, TextMatch):
+        return given
+    if isinstance(given, str):
+        return TextMatch(contains=given)
+    if isinstance(given, re.Pattern):
+        return TextMatch(matches=given)
+    raise ScriptError(f"a condition on text is a string, a compiled pattern or a TextMatch, not {given!r}")
+
+
+def _output_match(given: bool | AnyText | None) -> bool | TextMatch | None:
+    return given if isinstance(given, bool) else _text_match(given)
+
+
+def _header_matches(given: Mapping[str, AnyText]) -> dict[str, TextMatch]:
+    found = {name.lower(): _text_match(value) for name, value in given.items()}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _check_count(name: str, value: object) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise ScriptError(f"{name!r} is a whole number from 1, not {value!r}", (name,))
+
+
+_TRANSPORTS: Final = ("websocket", "sse", "json")
+
+
+@attrs.frozen(kw_only=True)
+class When:
+    """Which requests a rule is for; of several conditions all must hold, and without any, every request fits.
 
     Attributes:
-        summary: Summary parts; a plain string is one part.
-        text: Reasoning text, which only open models show.
-        size: Tokens per delta.
-        pause: Seconds between deltas.
-        encrypted_content: The opaque body; None lets the server make one.
+        text: The newest user message. A plain string here and below is a part of it.
+        instructions: The instructions.
+        model: The model asked for.
+        transport: ``websocket``, ``sse`` (an HTTP stream) or ``json`` (a plain HTTP answer).
+        lane: The ``stream_id``.
+        continued: Whether it continues a response or a conversation.
+        tool: The name of a tool on offer.
+        tool_output: Whether it ends with outputs of tools; or what one of these says.
+        headers: Header fields of the request, or of the upgrade.
+        body: Members that the body has, to any depth; other members are not looked at.
+        nth: The how manieth request to which everything else fits, from 1.
     """
 
-    summary: str | Sequence[str] = ()
-    text: str | None = None
-    size: int = 1
-    pause: float = 0.0
-    encrypted_content: str | None = None
+    text: TextMatch | None = attrs.field(default=None, converter=_text_match)
+    instructions: TextMatch | None = attrs.field(default=None, converter=_text_match)
+    model: TextMatch | None = attrs.field(default=None, converter=_text_match)
+    transport: Literal["websocket", "sse", "json"] | None = None
+    lane: str | None = None
+    continued: bool | None = None
+    tool: str | None = None
+    tool_output: bool | TextMatch | None = attrs.field(default=None, converter=_output_match)
+    headers: Mapping[str, TextMatch] = attrs.field(factory=dict, converter=_header_matches)
+    body: Mapping[str, Any] = attrs.field(factory=dict)
+    nth: int | None = None
 
-    async def perform(self, stage: Stage) -> None:
-        """Open a reasoning item, stream its parts, close it."""
-        await stage.open("reasoning", encrypted_content=self.encrypted_content)
-        for part in (self.summary,) if isinstance(self.summary, str) else self.summary:
-            await stage.open_part("summary")
-            await _stream(stage, part, self.size, self.pause)
-        if self.text is not None:
-            await stage.open_part("reasoning")
-            await _stream(stage, self.text, self.size, self.pause)
-        await stage.close()
+    def __attrs_post_init__(self) -> None:
+        """Find mistakes now."""
+        if self.transport is not None and self.transport not in _TRANSPORTS:
+            raise ScriptError(f"'transport' is one of {', '.join(_TRANSPORTS)}, not {self.transport!r}", ("transport",))
+        _check_count("nth", self.nth)
+
+    def then(
+        self,
+        answer: AnyAnswer,
+        *,
+        name: str | None = None,
+        times: int | None = None,
+        required: bool = False,
+        pace: Pace | None = None,
+        usage: Mapping[str, Any] | None = None,
+        response: Mapping[str, Any] | None = None,
+    ) -> Rule:
+        """Return the rule that answers such requests; see `Rule`.
+
+        Raises:
+            ScriptError: the answer is none.
+        """
+        return Rule(
+            self,
+            answer,
+            name=name,
+            times=times,
+            required=required,
+            pace=pace,
+            usage={} if usage is None else usage,
+            response={} if response is None else response,
+        )
+
+    def misses(self, asked: Asked) -> tuple[str, ...]:
+        """Return the names of the conditions that a request does not meet, ``nth`` left out."""
+        missed = []
+        texts = (
+            ("text", self.text, asked.last_user_text),
+            ("instructions", self.instructions, text_of(asked.body.get("instructions"))),
+            ("model", self.model, asked.model),
+        )
+        missed += [name for name, match, text in texts if match is not None and not match.fits(text)]
+        wanted = (
+            ("transport", self.transport, asked.transport),
+            ("lane", self.lane, asked.stream_id),
+            ("continued", self.continued, asked.continued),
+        )
+        missed += [name for name, value, found in wanted if value is not None and value != found]
+        if self.tool is not None and not any(tool.get("name") == self.tool for tool in asked.tools):
+            missed.append("tool")
+        if not _output_fits(self.tool_output, asked):
+            missed.append("tool_output")
+        for name, match in self.headers.items():
+            value = asked.headers.get(name)
+            if value is None or not match.fits(value):
+                missed.append("headers")
+                break
+        if not _partly(self.body, asked.body):
+            missed.append("body")
+        return tuple(missed)
 
 
-def _arguments(value: str | Mapping[str, Any]) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+def _output_fits(wanted: bool | TextMatch | None, asked: Asked) -> bool:
+    if wanted is None:
+        return True
+    if isinstance(wanted, bool):
+        return bool(asked.outputs) == wanted
+    return any(wanted.fits(text_of(item.get("output"))) for item in asked.outputs)
 
 
-@attrs.frozen
-class Call:
-    """A whole function call.
+def _partly(wanted: object, found: object) -> bool:
+    """Return whether every member of ``wanted`` is in ``found``; arrays must agree entry by entry."""
+    if isinstance(wanted, Mapping):
+        return isinstance(found, Mapping) and all(
+            name in found and _partly(value, found[name]) for name, value in wanted.items()
+        )
+    if isinstance(wanted, (list, tuple)):
+        return (
+            isinstance(found, list)
+            and len(found) == len(wanted)
+            and all(_partly(value, other) for value, other in zip(wanted, found, strict=True))
+        )
+    return type(wanted) is type(found) and wanted == found
+
+
+@attrs.define(eq=False)
+class Rule:
+    """An answer, and the requests it is for.
 
     Attributes:
-        name: The function.
-        arguments: JSON text, or a value that is written as JSON.
-        call_id: None lets the server make one.
-        size: Tokens per delta.
-        pause: Seconds between deltas.
+        when: Which requests.
+        answer: Text, a step, or a list of both.
+        name: What it is called where it is told of; a number by default.
+        times: How often it answers; None for ever.
+        required: Whether it is a mistake that it never answered, when the simulator is strict.
+        pace: How fast text comes where a step names no pause.
+        usage: Members of ``usage`` in place of the server's own.
+        response: Members of the Response in place of the server's own.
+        seen: How many requests its conditions, ``nth`` left out, have fitted.
+        uses: How many it has answered.
     """
 
-    name: str
-    arguments: str | Mapping[str, Any] = attrs.field(factory=dict)
-    call_id: str | None = None
-    size: int = 1
-    pause: float = 0.0
+    when: When
+    answer: AnyAnswer = attrs.field(repr=False)
+    name: str | None = attrs.field(default=None, kw_only=True)
+    times: int | None = attrs.field(default=None, kw_only=True)
+    required: bool = attrs.field(default=False, kw_only=True)
+    pace: Pace | None = attrs.field(default=None, kw_only=True)
+    usage: Mapping[str, Any] = attrs.field(factory=dict, kw_only=True)
+    response: Mapping[str, Any] = attrs.field(factory=dict, kw_only=True)
+    seen: int = attrs.field(default=0, init=False)
+    uses: int = attrs.field(default=0, init=False)
+    _steps: list[Step] = attrs.field(init=False, repr=False)
 
-    async def perform(self, stage: Stage) -> None:
-        """Open a call, stream its arguments, close it."""
-        await stage.start_new("function_call", name=self.name, call_id=self.call_id)
-        await _stream(stage, _arguments(self.arguments), self.size, self.pause)
-        await stage.close()
+    def __attrs_post_init__(self) -> None:
+        """Find mistakes now."""
+        _check_count("times", self.times)
+        settings = [With(self.response, self.usage, self.pace)] if self.response or self.usage or self.pace else []
+        self._steps = settings + as_steps(self.answer, ("answer",))
 
+    def takes(self, asked: Asked) -> bool:
+        """Return whether it is for this request, and is not used up; counts the request."""
+        if self.times is not None and self.uses >= self.times:
+            return False
+        if self.when.misses(asked):
+            return False
+        self.seen += 1
+        return self.when.nth is None or self.seen == self.when.nth
 
-@attrs.frozen
-class CustomCall:
-    """A whole call of a custom tool; like `Call`, with free text in place of arguments."""
-
-    name: str
-    input: str = ""
-    call_id: str | None = None
-    size: int = 1
-    pause: float = 0.0
-
-    async def perform(self, stage: Stage) -> None:
-        """Open a call, stream its input, close it."""
-        await stage.start_new("custom_tool_call", name=self.name, call_id=self.call_id)
-        await _stream(stage, self.input, self.size, self.pause)
-        await stage.close()
-
-
-@attrs.frozen
-class RawItem:
-    """Any output item as it is, with the given events (without indices) between ``added`` and ``done``."""
-
-    item: Mapping[str, Any]
-    events: Sequence[Mapping[str, Any]] = ()
-
-    async def perform(self, stage: Stage) -> None:
-        """Send the item."""
-        await stage.whole_item(self.item, self.events)
+    def use(self) -> list[Step]:
+        """Return its steps; counts the use."""
+        self.uses += 1
+        return list(self._steps)
 
 
-# --- single events ---------------------------------------------------------------------------------------------------
+class Script:
+    """Answers each request with the first entry that fits it and is not used up.
 
+    A turn fits any request, once: a script of turns answers them in order. A `Rule`, made by `When.then`, fits those
+    that meet its conditions, as often as it may::
 
-@attrs.frozen
-class Created:
-    """``response.created``."""
+        Script([
+            When(text="weather", tool_output=False).then(Call("weather", {"city": "Bergen"})),
+            When(tool_output="rain").then("Take an umbrella."),
+            "the first other request",
+            "the second",
+        ])
 
-    async def perform(self, stage: Stage) -> None:
-        """Send it."""
-        await stage.create()
+    Args:
+        turns: Text, a step, a list of both, or a rule each. Opening events and ``response.completed`` are added when a
+            turn lacks them, unless a step ends the connection or the turn.
+        then: Answers what fits no entry; a `Calculator` by default.
+        warm_ups: Whether requests with ``generate: false`` use up turns too.
+        strict: What fits no entry is a mistake, answered with an error; and so are, at the simulator's end, turns that
+            were never used.
 
-
-@attrs.frozen
-class InProgress:
-    """``response.in_progress``."""
-
-    async def perform(self, stage: Stage) -> None:
-        """Send it."""
-        await stage.progress()
-
-
-@attrs.frozen
-class SayDelta:
-    """One text delta; opens a message when none is open. Works after the terminal too, as a late event."""
-
-    text: str
-
-    async def perform(self, stage: Stage) -> None:
-        """Send it."""
-        await stage.start_delta("message")
-        await stage.delta(self.text)
-
-
-@attrs.frozen
-class ThinkDelta:
-    """One delta of a reasoning summary; opens a reasoning item when none is open."""
-
-    text: str
-
-    async def perform(self, stage: Stage) -> None:
-        """Send it."""
-        await stage.start_delta("summary")
-        await stage.delta(self.text)
-
-
-@attrs.frozen
-class CallDelta:
-    """One delta of a function call's arguments; opens a call of ``name`` when none is open."""
-
-    text: str
-    name: str = "tool"
-
-    async def perform(self, stage: Stage) -> None:
-        """Send it."""
-        await stage.start_delta("function_call", name=self.name)
-        await stage.delta(self.text)
-
-
-@attrs.frozen
-class EndItem:
-    """Finish the open item."""
-
-    async def perform(self, stage: Stage) -> None:
-        """Send its closing events."""
-        await stage.close()
-
-
-@attrs.frozen
-class Completed:
-    """``response.completed``."""
-
-    async def perform(self, stage: Stage) -> None:
-        """Send it."""
-        await stage.finish("completed")
-
-
-@attrs.frozen
-class Incomplete:
-    """``response.incomplete``."""
-
-    reason: str = "max_output_tokens"
-
-    async def perform(self, stage: Stage) -> None:
-        """Send it."""
-        await stage.finish("incomplete", incomplete=self.reason)
-
-
-@attrs.frozen
-class Failed:
-    """``response.failed``."""
-
-    code: str = "server_error"
-    message: str = "The simulated model failed."
-
-    async def perform(self, stage: Stage) -> None:
-        """Send it."""
-        await stage.finish("failed", error={"code": self.code, "message": self.message})
-
-
-@attrs.frozen
-class Error:
-    """An error: the answer of the request as long as nothing was sent (HTTP: a status), afterwards an error event.
+    Raises:
+        ScriptError: an entry is no answer; says which, and what was probably meant.
 
     Attributes:
-        status: The HTTP status, also inside the WebSocket frame.
-        code: The error code.
-        message: Its text.
-        type: Its family.
-        param: The parameter at fault.
-        headers: Header fields, for example ``retry-after``.
+        rules: Its entries, turns as rules too. May be changed at any time.
+        unmatched: How many requests fitted no entry.
     """
 
-    status: int = 500
-    code: str | None = "server_error"
-    message: str = "The simulated service failed."
-    type: str = "server_error"
-    param: str | None = None
-    headers: Mapping[str, str] = attrs.field(factory=dict)
+    def __init__(
+        self,
+        turns: Iterable[AnyAnswer | Rule] = (),
+        *,
+        then: AnyBrain | None = None,
+        warm_ups: bool = False,
+        strict: bool = False,
+    ) -> None:
+        if isinstance(turns, (str, Step, Rule)):
+            kind = "text" if isinstance(turns, str) else type(turns).__name__
+            raise ScriptError(f"a Script takes a list of turns, not {kind}; did you mean Script([…])?")
+        self.rules: list[Rule] = []
+        self.unmatched: int = 0
+        self.warm_ups = warm_ups
+        self.strict = strict
+        self._then: AnyBrain | None = Calculator() if then is None and not strict else then
+        self._made = 0
+        self.add(*turns)
 
-    async def perform(self, stage: Stage) -> None:
-        """Send it."""
-        error = ApiError(self.status, self.code, self.message, self.param, self.type, self.headers)
-        await stage.error(error)
+    def add(self, *turns: AnyAnswer | Rule) -> None:
+        """Append further turns and rules.
 
+        Raises:
+            ScriptError: one is no answer.
+        """
+        for turn in turns:
+            number, self._made = self._made, self._made + 1
+            if isinstance(turn, Rule):
+                rule = turn
+            else:
+                try:
+                    rule = Rule(When(), turn, times=1, required=True)
+                except ScriptError as error:
+                    raise ScriptError(error.problem, ("turns", number, *error.path[1:])) from None
+            if rule.name is None:
+                rule.name = f"turn {number}"
+            self.rules.append(rule)
 
-@attrs.frozen
-class Event:
-    """Any event. It is numbered unless it has a ``sequence_number`` or ``numbered`` is False."""
+    @property
+    def served(self) -> int:
+        """How many requests its entries have answered."""
+        return sum(rule.uses for rule in self.rules)
 
-    event: Mapping[str, Any]
-    numbered: bool = True
+    @property
+    def left(self) -> int:
+        """How many turns are still to come."""
+        return sum(rule.times is not None and rule.uses == 0 for rule in self.rules)
 
-    async def perform(self, stage: Stage) -> None:
-        """Send it."""
-        event = dict(self.event)
-        if self.numbered:
-            event.setdefault("sequence_number", stage.number())
-        await stage.send(event)
+    def unused(self) -> list[Rule]:
+        """Return the turns and the required rules that have not answered anything yet."""
+        return [rule for rule in self.rules if rule.required and not rule.uses]
 
+    def problems(self) -> list[str]:
+        """Return what a strict simulator complains about at its end."""
+        found = [f"{rule.name} was never used" for rule in self.unused()]
+        if self.strict and self.unmatched:
+            found.append(f"{self.unmatched} of the requests fitted no entry of the script")
+        return found
 
-# --- time ------------------------------------------------------------------------------------------------------------
+    async def reply(self, asked: Asked) -> Sequence[Step]:
+        """Return the steps of the first entry that fits.
 
-
-@attrs.frozen
-class Delay:
-    """Nothing for a while."""
-
-    seconds: float
-
-    async def perform(self, stage: Stage) -> None:
-        """Wait."""
-        await trio.sleep(self.seconds)
-
-
-@attrs.frozen
-class Gate:
-    """Nothing until the event is set (or the connection ends)."""
-
-    event: trio.Event
-
-    async def perform(self, stage: Stage) -> None:
-        """Wait."""
-        await self.event.wait()
-
-
-@attrs.frozen
-class Abandon:
-    """End the turn without a terminal; the lane takes its next request."""
-
-    async def perform(self, stage: Stage) -> None:
-        """Stop."""
-        stage.abandon()
-        await trio.lowlevel.checkpoint()
-
-
-# --- turns -----------------------------------------------------------------------------------------------------------
-
-
-@attrs.frozen
-class Answer:
-    """A whole, well-behaved turn.
-
-    Attributes:
-        text: The message; None for none.
-        thinking: Summary of a reasoning item before it; None for none.
-        calls: Function calls after it.
-        phase: The message's phase.
-        size: Tokens per delta.
-        pause: Seconds between deltas.
-        delay: Seconds before the first output.
-    """
-
-    text: str | None = None
-    thinking: str | Sequence[str] | None = None
-    calls: Sequence[Call | CustomCall] = ()
-    phase: str | None = None
-    size: int = 1
-    pause: float = 0.0
-    delay: float = 0.0
-
-    def __iter__(self) -> Iterator[Step]:
-        yield Created()
-        yield InProgress()
-        if self.delay:
-            yield Delay(self.delay)
-        if self.thinking is not None:
-            yield Think(self.thinking, size=self.size, pause=self.pause)
-        if self.text is not None:
-            yield Say(self.text, phase=self.phase, size=self.size, pause=self.pause)
-        yield from self.calls
-
-
-AnyAnswer: TypeAlias = "str | Step | Iterable[Step]"
-"""What a brain may answer: text, one step, or steps; missing opening events and the terminal are added."""
-
-
-def as_steps(turn: AnyAnswer) -> list[Step]:
-    """Return the steps of a turn."""
-    if isinstance(turn, str):
-        return list(Answer(turn))
-    if isinstance(turn, Iterable):
-        return list(turn)
-    return [turn]
+        Raises:
+            LookupError: none does, and nothing was said about such requests.
+        """
+        for rule in self.rules:
+            if rule.takes(asked):
+                return rule.use()
+        self.unmatched += 1
+        if self._then is None:
+            raise LookupError("the script has no entry for this request")
+        return await ask_steps(self._then, asked)

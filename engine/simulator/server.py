@@ -14,6 +14,7 @@ from .brain import AnyBrain
 from .door import Door
 from .history import Cache
 from .memory import MemoryDialer, MemoryStream, SimulatorDialer, TcpDialer
+from .pace import Pace
 from .quirks import Accept, Handshake, Quirks
 from .records import ConnectionRecord
 from .world import Options, World
@@ -164,6 +165,9 @@ class open_simulator:  # noqa: N801 - used like a function
         roots: The paths under which it serves, for example also ``/openai/v1`` and ``/backend-api/codex``; the first is
             the one in `Simulator.base_url`.
         brain: Who answers: an object with ``reply(asked)``, or a function; a `Calculator` by default.
+        strict: Complain at the end, where the block itself raised nothing, about what the brain raised and about turns
+            of a script that were never used.
+        pace: How fast text comes where neither a rule nor a step says so; all at once by default.
         api_key: The only key that is let in; None lets any in.
         connection_lifetime: Seconds after which a WebSocket is ended with ``websocket_connection_limit_reached``.
         max_message_bytes: A longer message ends the WebSocket with 1009.
@@ -185,6 +189,7 @@ class open_simulator:  # noqa: N801 - used like a function
     Raises:
         ValueError: the host is not a loopback address, or a root is no path.
         OSError: the port is taken.
+        SimulationFailed: at the end, when ``strict`` and there is something to complain about.
     """
 
     def __init__(
@@ -195,6 +200,8 @@ class open_simulator:  # noqa: N801 - used like a function
         in_memory: bool = False,
         roots: Iterable[str] = ("/v1",),
         brain: AnyBrain | None = None,
+        strict: bool = False,
+        pace: Pace | None = None,
         api_key: str | None = None,
         connection_lifetime: float = 3600.0,
         max_message_bytes: int = 16 * 1024 * 1024,
@@ -222,6 +229,8 @@ class open_simulator:  # noqa: N801 - used like a function
             in_memory=in_memory,
             roots=_checked_roots(roots),
             brain=brain,
+            strict=strict,
+            pace=Pace() if pace is None else pace,
             api_key=api_key,
             connection_lifetime=connection_lifetime,
             max_message_bytes=max_message_bytes,
@@ -243,7 +252,7 @@ class open_simulator:  # noqa: N801 - used like a function
 
     async def __aenter__(self) -> Simulator:
         """Start listening. Cancelled, nothing stays open."""
-        simulator = Simulator(self._options)
+        simulator = self._simulator = Simulator(self._options)
         self._manager = trio.open_nursery()
         self._nursery = await self._manager.__aenter__()
         try:
@@ -256,12 +265,13 @@ class open_simulator:  # noqa: N801 - used like a function
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
+    ) -> None:
         """Drop every connection and end every task. Cancellation does not stop this; it is quick in any case."""
         self._nursery.cancel_scope.cancel(reason="the simulator is closing")
         # The body's exception stays outside, so that it is not wrapped in a group with ours.
         await self._manager.__aexit__(None, None, None)  # bounded: every task is cancelled
-        return False
+        if self._options.strict and error is None:
+            self._simulator.judge()
 
 
 def _plan(given: Handshake | Iterable[Handshake] | None) -> tuple[tuple[Handshake, ...], Handshake]:

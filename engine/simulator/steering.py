@@ -10,7 +10,16 @@ import attrs
 from .requests import normalise_input
 from .wire import Item
 
-__all__ = ["STUBS", "SteerError", "steer_items", "stub"]
+__all__ = ["STUBS", "Pending", "SteerError", "steer_items", "stub"]
+
+
+@attrs.define(eq=False)
+class Pending:
+    """A steering submission that the server owns and has not committed yet."""
+
+    steer_id: str
+    items: list[Item]
+    raw: Any
 
 
 @attrs.define(eq=False)

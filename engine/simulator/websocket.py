@@ -17,8 +17,8 @@ from .history import Cache, Held
 from .lane import Job, Lane
 from .quirks import Accept
 from .requests import Shelf, check_stream_id
-from .responses import Pending, Stage
-from .steering import SteerError, steer_items
+from .stage import Stage
+from .steering import Pending, SteerError, steer_items
 from .streams import ServerStream, drain
 from .wire import ApiError, Item
 

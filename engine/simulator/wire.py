@@ -18,6 +18,8 @@ __all__ = [
     "count_tokens",
     "dumps",
     "error_event",
+    "finished_logprob",
+    "logprobs",
     "pieces",
     "response_object",
     "tokens_of",
@@ -55,6 +57,11 @@ class Ids:
         mixed = bytes(byte ^ salt[index % 8] for index, byte in enumerate(text.encode()))
         return "gAAAAA" + base64.urlsafe_b64encode(salt + mixed).decode()
 
+    @property
+    def rng(self) -> random.Random:
+        """The generator, for chance that shall be the same with the same seed."""
+        return self._random
+
     def padding(self) -> str:
         """Return a short random string such as streamed deltas carry to hide their length."""
         return f"{self._random.getrandbits(64):016x}"[: self._random.randrange(4, 16)]
@@ -73,6 +80,23 @@ def pieces(text: str) -> list[str]:
 def count_tokens(text: str) -> int:
     """Return how many tokens ``text`` has for this server."""
     return len(_PIECE.findall(text))
+
+
+def logprobs(text: str, alternatives: int) -> list[dict[str, Any]]:
+    """Return the log probabilities of a text's tokens as deltas carry them; made up, and always the same."""
+    entries = []
+    for token in pieces(text):
+        likely = {"token": token, "logprob": -len(token) / 100}
+        others = [{"token": f"{token}{number}", "logprob": -float(number)} for number in range(1, alternatives)]
+        entries.append({**likely, "top_logprobs": [likely, *others] if alternatives else []})
+    return entries
+
+
+def finished_logprob(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an entry as finished parts carry it: with the bytes of its tokens."""
+    alternatives = [finished_logprob(other) for other in entry.get("top_logprobs") or ()]
+    shape = {"token": entry["token"], "bytes": list(entry["token"].encode()), "logprob": entry["logprob"]}
+    return shape | {"top_logprobs": alternatives} if "top_logprobs" in entry else shape
 
 
 def tokens_of(items: Iterable[object]) -> int:
@@ -122,7 +146,7 @@ class ApiError(Exception):
     """
 
     status: int
-    code: str | None
+    code: str | int | None
     message: str
     param: str | None = None
     type: str = "invalid_request_error"

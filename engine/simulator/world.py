@@ -3,27 +3,46 @@
 from __future__ import annotations
 
 import copy
+import logging
 import ssl
 import time
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 import trio
 
-from .brain import AnyBrain, Calculator, ask
+from .brain import AnyBrain, Calculator, ask_steps
 from .history import Held, Library
+from .moments import Error
+from .pace import Pace
 from .quirks import Handshake, Quirks
 from .records import ConnectionRecord, RequestRecord
-from .script import Error
 from .wire import ApiError, Ids, Item
 
 if TYPE_CHECKING:
     from .requests import Asked
-    from .responses import Stage, Step
+    from .stage import Stage, Step
 
-__all__ = ["Options", "World"]
+__all__ = ["Options", "SimulationFailed", "World"]
+
+_logger = logging.getLogger(__name__)
+
+
+class SimulationFailed(AssertionError):
+    """A strict simulator has something to complain about; raised when its block is left.
+
+    Attributes:
+        problems: What, one text each.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems: tuple[str, ...] = tuple(problems)
+        super().__init__(*self.problems)
+
+    def __str__(self) -> str:
+        return "; ".join(self.problems)
 
 
 @attrs.frozen(kw_only=True)
@@ -35,6 +54,8 @@ class Options:
     in_memory: bool
     roots: tuple[str, ...]
     brain: AnyBrain | None
+    strict: bool
+    pace: Pace
     api_key: str | None = attrs.field(repr=False)
     connection_lifetime: float
     max_message_bytes: int
@@ -59,6 +80,7 @@ class World:
 
     Attributes:
         brain: Who answers. May be replaced at any time.
+        pace: How fast text comes where neither a rule nor a step says so. May be replaced at any time.
         quirks: How the wire deviates. May be replaced at any time.
         handshakes: How the next upgrade requests are answered, first one first; then `every_handshake` applies.
         every_handshake: How all other upgrade requests are answered.
@@ -74,6 +96,7 @@ class World:
     def __init__(self, options: Options) -> None:
         self.options = options
         self.brain: AnyBrain = Calculator() if options.brain is None else options.brain
+        self.pace: Pace = options.pace
         self.quirks: Quirks = options.quirks
         self.handshakes: deque[Handshake] = deque(options.handshakes)
         self.every_handshake: Handshake = options.every_handshake
@@ -92,6 +115,7 @@ class World:
         self.connection_lifetime: float = options.connection_lifetime
         self.accept_parameters: frozenset[str] = frozenset(options.accept_parameters)
         self.models: frozenset[str] | None = None if options.models is None else frozenset(options.models)
+        self._gates: dict[str, trio.Event] = {}
         self._count = 0
         self._executed_before = 0  # requests whose records are gone
         self._epoch = time.time() - trio.current_time()
@@ -183,15 +207,36 @@ class World:
         del connection.requests[: -self.options.remembered]
         return record
 
-    def steps_for(self, asked: Asked) -> list[Step]:
+    async def steps_for(self, asked: Asked) -> list[Step]:
         """Return what the brain answers; nothing for a warm-up, an error when the brain breaks."""
         if not asked.generate and not getattr(self.brain, "warm_ups", False):
             return []
         try:
-            return ask(self.brain, asked)
+            return await ask_steps(self.brain, asked)
         except Exception as error:
             self.errors.append(error)
-            return [Error(500, "server_error", "The brain failed.")]
+            _logger.exception("the brain could not answer")
+            return [Error(500, message=f"The simulator's brain raised {type(error).__name__}.")]
+
+    def gate(self, name: str) -> trio.Event:
+        """Return the gate of this name, which `Gate` steps wait at: ``set()`` opens it."""
+        return self._gates.setdefault(name, trio.Event())
+
+    def problems(self) -> list[str]:
+        """Return what a strict simulator complains about: errors of the brain, and turns that were never used."""
+        found = [f"{type(error).__name__}: {error}" for error in self.errors]
+        problems = getattr(self.brain, "problems", None)
+        return found if problems is None else [*found, *problems()]
+
+    def judge(self) -> None:
+        """Raise what a strict simulator complains about.
+
+        Raises:
+            SimulationFailed: there is something; its cause is the first error.
+        """
+        problems = self.problems()
+        if problems:
+            raise SimulationFailed(problems) from (self.errors[0] if self.errors else None)
 
     def remember(self, stage: Stage, held: Held) -> None:
         """Take a finished response into the library and its conversation."""

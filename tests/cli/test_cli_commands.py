@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from engine.cli import main
-from engine.simulator import Answer, Error, Failed, Refuse, Say, Script, Simulator, Think
-from engine.simulator.script import Completed, Incomplete
+from engine.simulator import Answer, Completed, Error, Failed, Incomplete, Refuse, Say, Script, Simulator, Think
 
 KEY = "sk-not-to-be-shown"
 NOTICE = "the built-in simulator answers"

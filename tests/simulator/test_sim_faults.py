@@ -287,7 +287,7 @@ async def test_error_shapes(autojump_clock: MockClock) -> None:
     assert (flat["code"], flat["status"], flat["stream_id"]) == ("slow_down", 429, "a")
     assert "error" not in flat
     (untyped,) = await _quirky(Quirks(errors="untyped"), fail)
-    assert untyped == {"error": {"message": fail[0].message, "type": "api_error"}}
+    assert untyped == {"error": {"message": "The request rate rose too quickly. Slow down.", "type": "api_error"}}
     (alias,) = await _quirky(Quirks(status_code=True), fail)
     assert alias["status_code"] == 429
     assert "status" not in alias

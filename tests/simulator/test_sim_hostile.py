@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.simulator import ApiError, Calculator
-from engine.simulator.brain import ask
 from engine.simulator.requests import Shelf, read_request
 
 SCALARS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5))
@@ -114,7 +113,7 @@ def test_changed_requests(changes: list[tuple[tuple[Any, ...], Any]], transport:
     except ApiError as error:
         _check(error)
     else:
-        assert ask(Calculator(), asked)
+        assert Calculator().reply(asked)
         assert asked.prompt_tokens() >= asked.cached_tokens()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
@@ -10,74 +10,41 @@ import trio
 
 from . import wire
 from .history import Held
+from .pace import Pace
+from .steering import STUBS, Pending
 from .wire import ApiError, Ids, Item
 
 if TYPE_CHECKING:
+    from .outlet import Outlet
     from .quirks import Quirks
     from .records import RequestRecord
     from .requests import Asked
 
-__all__ = ["Outlet", "Pending", "Stage", "Step"]
+__all__ = ["Stage", "Step", "Surroundings"]
 
 
-class Outlet(Protocol):
-    """Where a response's events go: a lane of a WebSocket, or the body of an HTTP answer.
+class Surroundings(Protocol):
+    """What a response asks of the server it runs in."""
 
-    Methods that end the connection do not return: they wait to be cancelled with it.
-    """
+    ids: Ids
+    quirks: Quirks
+    pace: Pace
 
-    @property
-    def silent(self) -> bool:
-        """Whether events go nowhere."""
+    def now(self) -> float:
+        """Return Unix time."""
 
-    async def event(self, event: dict[str, Any]) -> None:
-        """Send one event."""
-
-    async def reject(self, error: ApiError) -> None:
-        """Refuse the request; nothing of the response has been sent."""
-
-    async def frame(self, payload: str | bytes) -> None:
-        """Send a payload that need not be an event."""
-
-    async def cut(self, payload: str, fraction: float) -> None:
-        """Send the beginning of a frame, then end the connection."""
-
-    async def close(self, code: int, reason: str) -> None:
-        """End the connection with a Close frame where there is one."""
-
-    async def abort(self, *, reset: bool) -> None:
-        """End the connection without a word."""
-
-    async def ping(self) -> None:
-        """Send a protocol ping where there is one."""
-
-    async def comment(self, text: str) -> None:
-        """Send a comment where there are comments."""
-
-    async def mute(self, *, frozen: bool) -> None:
-        """Send no more events; frozen, not even a protocol answer."""
-
-    def deafen(self) -> None:
-        """Read no more."""
-
-    def later(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
-        """Run ``work`` after a while, whatever the lane does meanwhile."""
+    def gate(self, name: str) -> trio.Event:
+        """Return the gate of this name."""
 
 
-class Step(Protocol):
-    """Something a response does: content, an event of its life, a pause, a fault."""
+class Step:
+    """Something a response does: content, an event of its life, a pause, a fault. Derive your own from it."""
+
+    __slots__ = ()
 
     async def perform(self, stage: Stage) -> None:
         """Do it."""
-
-
-@attrs.define(eq=False)
-class Pending:
-    """A steering submission that the server owns and has not committed yet."""
-
-    steer_id: str
-    items: list[Item]
-    raw: Any
+        raise NotImplementedError
 
 
 class _OutOfTokensError(Exception):
@@ -92,6 +59,7 @@ class _Open:
     text: str = ""
     part_open: bool = False
     parts: int = 0
+    logprobs: list[dict[str, Any]] = attrs.field(factory=list)
 
 
 _DELTAS = {
@@ -120,6 +88,8 @@ class Stage:
         output: Finished items.
         finished: Whether a terminal has been sent.
         steers: Steering that waits for the next boundary between items.
+        pace: How fast text comes where a step names no pause.
+        world: The server it runs in.
     """
 
     def __init__(
@@ -128,25 +98,24 @@ class Stage:
         outlet: Outlet,
         record: RequestRecord,
         *,
-        ids: Ids,
-        quirks: Quirks,
-        now: Callable[[], float],
+        world: Surroundings,
         keep: Callable[[Stage, Held | None], None],
     ) -> None:
         self.asked = asked
         self.outlet = outlet
         self.record = record
-        self.quirks = quirks
-        self.ids = ids
-        self.response_id: str = ids.new("resp")
+        self.world = world
+        self.quirks = world.quirks
+        self.ids = world.ids
+        self.response_id: str = world.ids.new("resp")
         self.output: list[Item] = []
         self.begun: bool = False
         self.announced: bool = False
         self.finished: bool = False
         self.rejected: bool = False
         self.steers: list[Pending] = []
-        self._now = now
-        self._created_at = int(now())
+        self.pace: Pace = world.pace
+        self._created_at = int(world.now())
         self._keep = keep
         self._sequence = 0
         self._next_index = 0
@@ -155,7 +124,11 @@ class Stage:
         self._spent = 0
         self._reasoned = 0
         options = asked.body.get("stream_options") or {}
-        self._pad = quirks.obfuscation and options.get("include_obfuscation") is not False
+        self._pad = self.quirks.obfuscation and options.get("include_obfuscation") is not False
+        self._overrides: dict[str, Any] = {}
+        self._usage_overrides: dict[str, Any] = {}
+        self._paced = False  # the pause before the first output has been made
+        self._logprobs = "message.output_text.logprobs" in (asked.body.get("include") or ())
 
     # --- events ---
 
@@ -180,13 +153,21 @@ class Stage:
 
     def snapshot(self, status: str) -> dict[str, Any]:
         """Return the Response as it stands."""
-        return wire.response_object(
+        response = wire.response_object(
             self.asked.body,
             response_id=self.response_id,
             created_at=self._created_at,
             status=status,
             output=self.output,
         )
+        return response | self._overrides
+
+    def override(self, response: Mapping[str, Any], *, usage: Mapping[str, Any]) -> None:
+        """Have the Response object say this in place of the server's own; an ``id`` only before it began."""
+        self._overrides |= response
+        self._usage_overrides |= usage
+        if not self.begun and isinstance(response.get("id"), str):
+            self.response_id = response["id"]
 
     async def queued(self) -> None:
         """Say that the response waits for a place."""
@@ -249,6 +230,7 @@ class Stage:
         await self.close_part()
         held.part_open = True
         held.text = ""
+        held.logprobs = []
         where = {"item_id": held.item["id"], "output_index": held.index}
         match kind:
             case "summary":
@@ -271,11 +253,32 @@ class Stage:
         held.parts = len(content) - 1
         await self.emit("response.content_part.added", **where, content_index=held.parts, part=dict(part))
 
+    async def stream(self, text: str, size: int = 1, pause: float = 0.0) -> None:
+        """Send text in deltas of so many tokens, with a pause between them; without one, at the response's pace."""
+        parts = wire.pieces(text)
+        for start in range(0, len(parts), size):
+            part = parts[start : start + size]
+            if start and pause:
+                await trio.sleep(pause)
+            elif not pause:
+                await self._keep_pace(len(part))
+            await self.delta("".join(part))
+
+    async def _keep_pace(self, tokens: int) -> None:
+        if not self._paced:
+            self._paced = True
+            if self.pace.first:
+                await trio.sleep(self.pace.first)
+        elif self.pace.tokens_per_second is not None:
+            await trio.sleep(self.pace.pause(tokens, self.ids.rng))
+
     async def delta(self, text: str) -> None:
         """Send one delta of the open part, within the budget of output tokens."""
         held = self._opened()
         name, _done, _field = _DELTAS[held.kind]
-        extra: dict[str, Any] = {"logprobs": []} if held.kind == "message" else {}
+        extra: dict[str, Any] = {}
+        if held.kind == "message":
+            extra["logprobs"] = self._streamed_logprobs(held, text) if self._logprobs else []
         limit = self.asked.body.get("max_output_tokens")
         size = wire.count_tokens(text)
         spent_out = False
@@ -292,6 +295,11 @@ class Stage:
         if spent_out:
             raise _OutOfTokensError
 
+    def _streamed_logprobs(self, held: _Open, text: str) -> list[dict[str, Any]]:
+        entries = wire.logprobs(text, self.asked.body.get("top_logprobs") or 0)
+        held.logprobs += entries
+        return entries
+
     async def close_part(self, status: str = "completed") -> None:
         """Finish the open part, if one is open."""
         held = self._open
@@ -307,7 +315,10 @@ class Stage:
         parts = held.item["summary"] if held.kind == "summary" else held.item["content"]
         part = parts[held.parts]
         part[field] = held.text
-        extra: dict[str, Any] = {"logprobs": []} if held.kind == "message" else {}
+        extra: dict[str, Any] = {}
+        if held.kind == "message":
+            extra["logprobs"] = held.logprobs
+            part["logprobs"] = [wire.finished_logprob(entry) for entry in held.logprobs]
         await self.emit(done, **where, **{field: held.text}, **extra)
         if held.kind == "summary":
             note = {"status": "incomplete"} if status == "incomplete" else {}
@@ -400,12 +411,13 @@ class Stage:
 
     def usage(self) -> dict[str, Any]:
         """Return what the response has cost so far."""
-        return wire.usage_object(
+        usage = wire.usage_object(
             prompt=self.asked.prompt_tokens(),
             cached=self.asked.cached_tokens(),
             answer=self._spent,
             reasoning=self._reasoned,
         )
+        return usage | self._usage_overrides
 
     async def finish(
         self, status: str, *, incomplete: str | None = None, error: Mapping[str, Any] | None = None
@@ -419,7 +431,8 @@ class Stage:
         response["incomplete_details"] = None if incomplete is None else {"reason": incomplete}
         response["error"] = None if error is None else dict(error)
         if status == "completed":
-            response["completed_at"] = int(self._now())
+            response["completed_at"] = int(self.world.now())
+        response |= self._overrides
         held = Held(
             self.response_id,
             (*self.asked.items, *(dict(item) for item in self.output)),
@@ -460,7 +473,7 @@ class Stage:
     @property
     def waits_for_client(self) -> bool:
         """Whether some call in the output is the client's to run."""
-        return any(item["type"] in {"function_call", "custom_tool_call"} for item in self.output)
+        return any(item["type"] in STUBS for item in self.output)
 
     async def perform(self, steps: Iterable[Step]) -> None:
         """Do the steps in order, within the token budget, and stop at an item boundary when steered."""

@@ -1,0 +1,33 @@
+"""How Sphinx makes a site of these pages: ``nox -s docs``, or ``sphinx-build -W -b dirhtml docs build/docs``."""
+
+from __future__ import annotations
+
+from importlib.metadata import version as version_of
+
+project = "trio-session-engine"
+author = "the trio-session-engine authors"
+release = version_of("trio-session-engine")
+version = release
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["examples/README.md"]
+
+myst_enable_extensions = ["colon_fence", "deflist", "fieldlist"]
+myst_heading_anchors = 3
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_class_signature = "mixed"
+python_maximum_signature_line_length = 100
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+
+html_theme = "furo"
+html_title = "trio-session-engine"
+html_show_copyright = False
+html_copy_source = False
+html_theme_options = {
+    "light_css_variables": {"color-brand-primary": "#0b6e4f", "color-brand-content": "#0b6e4f"},
+    "dark_css_variables": {"color-brand-primary": "#4fc08d", "color-brand-content": "#4fc08d"},
+}

@@ -1,0 +1,103 @@
+"""How a mistake in a script is told, and what the members of steps may be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeAlias
+
+import attrs
+
+__all__ = ["ScriptError", "a_count", "a_mapping", "a_text", "mappings", "one_of", "optional", "seconds"]
+
+
+class ScriptError(ValueError):
+    """A script that cannot be meant so; raised when it is made, before any request.
+
+    Attributes:
+        problem: What is wrong, and what was probably meant.
+        path: Where in the script, from the outside inwards: names and indices.
+    """
+
+    def __init__(self, problem: str, path: Iterable[str | int] = ()) -> None:
+        self.problem = problem
+        self.path: tuple[str | int, ...] = tuple(path)
+        super().__init__(problem, self.path)
+
+    def __str__(self) -> str:
+        if not self.path:
+            return self.problem
+        where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in self.path).removeprefix(".")
+        return f"{where}: {self.problem}"
+
+
+# --- checks of a step's members --------------------------------------------------------------------------------------
+
+_Validator: TypeAlias = "Callable[[Any, attrs.Attribute[Any], Any], None]"
+
+
+def _complain(step: object, member: attrs.Attribute[Any], expected: str, value: object) -> ScriptError:
+    shown = repr(value) if isinstance(value, (bool, int, float)) or value is None else f"a {type(value).__name__}"
+    return ScriptError(f"{type(step).__name__} takes {expected} as {member.name!r}, not {shown}", (member.name,))
+
+
+def a_text(step: object, member: attrs.Attribute[Any], value: object) -> None:
+    """Take text."""
+    if not isinstance(value, str):
+        raise _complain(step, member, "text", value)
+
+
+def a_count(least: int, most: int | None = None) -> _Validator:
+    """Take whole numbers of a range."""
+
+    def check(step: object, member: attrs.Attribute[Any], value: object) -> None:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise _complain(step, member, "a whole number", value)
+        if value < least or (most is not None and value > most):
+            expected = f"a whole number from {least}" + ("" if most is None else f" to {most}")
+            raise _complain(step, member, expected, value)
+
+    return check
+
+
+def seconds(step: object, member: attrs.Attribute[Any], value: object) -> None:
+    """Take a number of seconds."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
+        raise _complain(step, member, "seconds, 0 or more,", value)
+
+
+def a_mapping(step: object, member: attrs.Attribute[Any], value: object) -> None:
+    """Take a JSON object."""
+    if not isinstance(value, Mapping):
+        raise _complain(step, member, "a mapping", value)
+
+
+def mappings(step: object, member: attrs.Attribute[Any], value: object) -> None:
+    """Take a list of JSON objects."""
+    if isinstance(value, (str, Mapping)) or not isinstance(value, Iterable):
+        raise _complain(step, member, "a list of mappings", value)
+    for each in value:
+        a_mapping(step, member, each)
+
+
+def one_of(*values: str) -> _Validator:
+    """Take these strings."""
+
+    def check(step: object, member: attrs.Attribute[Any], value: object) -> None:
+        if value not in values:
+            given = repr(value) if isinstance(value, str) else f"a {type(value).__name__}"
+            raise ScriptError(
+                f"{type(step).__name__} takes one of {', '.join(values)} as {member.name!r}, not {given}",
+                (member.name,),
+            )
+
+    return check
+
+
+def optional(check: _Validator) -> _Validator:
+    """Take None, or what ``check`` takes."""
+
+    def check_unless_none(step: object, member: attrs.Attribute[Any], value: object) -> None:
+        if value is not None:
+            check(step, member, value)
+
+    return check_unless_none
