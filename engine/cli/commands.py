@@ -12,6 +12,7 @@ import click
 
 from engine.cli.errors import DONE, INTERRUPTED, MISUSED
 from engine.cli.programs import Wishes, ask, chat, simulate, verdict
+from engine.cli.stores import store_commands
 from engine.cli.terminal import Terminal
 from engine.settings.endpoint import Endpoint
 from engine.values.choices import Transport
@@ -134,3 +135,6 @@ def simulate_command(port: int, host: str, verbose: bool) -> int:
     """Run the simulator until it is interrupted."""
     terminal = Terminal()
     return verdict(terminal, lambda: simulate(terminal, host, port, verbose=verbose))
+
+
+commands.add_command(store_commands)

@@ -23,6 +23,7 @@ __all__ = [
     "begin",
     "commit",
     "forget",
+    "free",
     "listed",
     "migrate",
     "prune",
@@ -314,6 +315,20 @@ def listed(database: Database) -> tuple[SessionRecord, ...]:
             interrupted=intent is not None,
         )
         for session, owner, seconds, head, updated, intent in found
+    )
+
+
+def free(database: Database, session: str) -> bool:
+    """End the lease of a session, whoever has it; False where there is no such session.
+
+    Its holder is stopped by the fence at its next step: the token grows with the next acquisition.
+    """
+    return bool(
+        database.execute(
+            f"UPDATE engine_sessions SET owner = NULL, nonce = NULL, expires = NULL, token = token + 1, "
+            f"updated = {database.now} WHERE id = ? RETURNING token",
+            (session,),
+        )
     )
 
 

@@ -119,6 +119,19 @@ class Store:
         """
         return await self._group.do(operations.listed)
 
+    async def release(self, session_id: str) -> bool:
+        """End the lease of a session whoever holds it; returns whether there is such a session.
+
+        For sessions whose process is known to be gone, where waiting for the end of the lease is too long. A holder
+        that is alive after all loses its lease at its next step.
+
+        Raises:
+            StoreUnavailable: the database is out of reach.
+
+        If cancelled, it may be ended all the same.
+        """
+        return await self._group.do(lambda database: operations.free(database, session_id))
+
     async def forget(self, session_id: str, *, force: bool = False) -> bool:
         """Remove a session with its transcript; returns whether there was one.
 
