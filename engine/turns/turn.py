@@ -35,6 +35,7 @@ from engine.settings.levels import Settings
 from engine.settings.turn_options import TurnOptions
 from engine.turns.inbox import Inbox
 from engine.turns.submission import create_text, hooked
+from engine.turns.texts import Texts
 from engine.turns.timeline import Timeline
 from engine.values.choices import Delivery, OnCancel, Transport, further
 from engine.values.errors import TurnError
@@ -165,6 +166,10 @@ class Turn:
         if self._error is not None:
             raise self._error
         raise StopAsyncIteration
+
+    def texts(self) -> Texts:
+        """The answer's words as they come: ``async for text in turn.texts()``. Everything else is passed over."""
+        return Texts(self)
 
     async def wait(self) -> AssistantMessage:
         """Wait for the whole answer. From here on nothing is buffered, so it cannot overflow.
