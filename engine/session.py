@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar, Unpack
 
 import trio
@@ -48,6 +48,10 @@ class Calls:
 
     def __init__(self, actor: Actor) -> None:
         self._actor = actor
+
+    def _gated(self, gate: Callable[[], Awaitable[None]]) -> Calls:
+        """The same calls, with what is awaited before each dispatch of their turns."""
+        return Calls(self._actor)
 
     @spelled_out
     def turn(

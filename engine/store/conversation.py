@@ -96,7 +96,7 @@ class StoredConversation:
 
     def _begin(self, transcript: Transcript) -> Conversation:
         chat = self._opened.start(transcript.messages, self._scribe, self._scribe.pass_gate)
-        chat.go_on_from(waiting=transcript.waiting, progress=transcript.progress)
+        chat._take_up(waiting=transcript.waiting, progress=transcript.progress)
         return chat
 
     @property

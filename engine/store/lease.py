@@ -36,7 +36,6 @@ class Lease:
         intent: What is begun and not answered, as far as this process knows.
         scope: Cancelled when the lease is lost, and at the latest when it would be over.
         lost: Why it was lost; None while it is held.
-        given_back: Set when the store was told that it is over.
         sure: Whether it is known what the newest row is.
     """
 
@@ -49,7 +48,6 @@ class Lease:
         self.scope: trio.CancelScope = trio.CancelScope()
         self._group = group
         self._seconds = seconds
-        self.given_back: trio.Event = trio.Event()
         self._given_up = trio.Event()
         self.sure: bool = True
         self._reserved = 0  # the highest number that a row under way has
@@ -91,7 +89,8 @@ class Lease:
                     lambda database: operations.renew(database, self.claim, lease=self._seconds)
                 )
             except StoreUnavailable:
-                await trio.sleep(self._seconds * _RENEWED_AT / 4)  # the deadline decides in the end
+                with trio.move_on_after(self._seconds * _RENEWED_AT / 4):  # the deadline decides in the end
+                    await self._given_up.wait()
                 continue
             if self._given_up.is_set():
                 return
@@ -100,19 +99,17 @@ class Lease:
                 return
             self._prolong(asked_at)
 
-    async def give_up(self) -> None:
-        """Let the next one in, and set `given_back`. Runs in the store's nursery.
+    def give_up(self) -> trio.Event:
+        """Let the next one in. Returns at once; the event is set when the store was told.
 
-        Raises nothing for what the store says: in the worst case the lease ends by itself, as it does where this is
-        cancelled.
+        Raises nothing for what the store says: in the worst case the lease ends by itself.
         """
         self._given_up.set()
         try:
-            await self._group.do(lambda database: operations.release(database, self.claim))
+            return self._group.post(lambda database: operations.release(database, self.claim))
         except StoreUnavailable:
             _logger.info("a lease could not be given up; it ends by itself")
-        finally:
-            self.given_back.set()
+            return self._given_up
 
     # --- what relies on it ---
 
@@ -244,7 +241,7 @@ async def take(group: Group, nursery: trio.Nursery, session: str, *, owner: str,
                 on_settled=arrived.append,
             )
         except trio.Cancelled:
-            nursery.start_soon(_give_back, group, session, owner, nonce)
+            _give_back(group, session, owner=owner, nonce=nonce)
             raise
         if isinstance(found, Taken):
             lease = Lease(group, found, seconds=seconds, asked_at=asked_at)
@@ -257,15 +254,9 @@ async def take(group: Group, nursery: trio.Nursery, session: str, *, owner: str,
         pause = min(pause * 2, _LONGEST_LOOK)
 
 
-async def _give_back(group: Group, session: str, owner: str, nonce: str) -> None:
+def _give_back(group: Group, session: str, *, owner: str, nonce: str) -> None:
     """Release what may have been acquired for a caller that is gone."""
     try:
-        await group.do(
-            lambda database: database.execute(
-                "UPDATE engine_sessions SET owner = NULL, nonce = NULL, expires = NULL "
-                "WHERE id = ? AND owner = ? AND nonce = ?",
-                (session, owner, nonce),
-            )
-        )
+        group.post(lambda database: operations.give_back(database, session, owner=owner, nonce=nonce))
     except StoreUnavailable:
         _logger.info("a lease could not be given up; it ends by itself")

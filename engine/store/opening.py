@@ -135,7 +135,7 @@ class Opening:
             )
             self._chat = StoredConversation(self._group, lease, transcript, opened)
         except BaseException:
-            self._nursery.start_soon(lease.give_up)
+            lease.give_up()
             raise
         # Entered by hand: it ends in `__aexit__`, and is the innermost scope of the block.
         lease.scope.__enter__()
@@ -166,11 +166,11 @@ class Opening:
         lease, chat = self._lease, self._chat
         assert lease is not None
         assert chat is not None
-        swallowed = lease.scope.__exit__(exc_type, exc, traceback)
+        lease.scope.__exit__(exc_type, exc, traceback)
         if lease.lost is None and (kept := chat.kept) is not None:
             self._kept.keep(self._session_id, lease.head, kept)
-        self._nursery.start_soon(lease.give_up)
-        if swallowed:
+        given_up = lease.give_up()
+        if lease.scope.cancelled_caught:
             raise lease.lose("it was not renewed in time")
-        await lease.given_back.wait()
+        await given_up.wait()
         return False

@@ -24,6 +24,7 @@ __all__ = [
     "commit",
     "forget",
     "free",
+    "give_back",
     "listed",
     "migrate",
     "prune",
@@ -154,6 +155,14 @@ def renew(database: Database, claim: Claim, *, lease: float) -> bool:
             f"UPDATE engine_sessions SET expires = {database.now} + ? WHERE {_MINE} RETURNING token",
             (lease, *_mine(claim)),
         )
+    )
+
+
+def give_back(database: Database, session: str, *, owner: str, nonce: str) -> None:
+    """Release what an acquisition with this nonce may have taken."""
+    database.execute(
+        "UPDATE engine_sessions SET owner = NULL, nonce = NULL, expires = NULL WHERE id = ? AND owner = ? AND nonce = ?",
+        (session, owner, nonce),
     )
 
 

@@ -238,11 +238,11 @@ class open_store:  # noqa: N801 - read as a function: async with open_store(...)
         """Do what waits, and close the database. Takes a bounded time; cannot be cut short."""
         assert self._nursery is not None
         self._group.close()
-        nursery = self._nursery
+        # What was asked for is written, whoever cancels the block; for a bounded time.
+        self._nursery.cancel_scope.shield = True
+        self._nursery.cancel_scope.deadline = trio.current_time() + _LAST_SECONDS
         try:
-            with trio.CancelScope(shield=True):  # bounded: by the group's own waits and its last seconds
-                nursery.cancel_scope.deadline = trio.current_time() + _LAST_SECONDS
-                await self._manager.__aexit__(None, None, None)
+            await self._manager.__aexit__(None, None, None)
         except BaseExceptionGroup as group:
             if group.subgroup(KeyboardInterrupt) is not None:
                 raise KeyboardInterrupt from None

@@ -59,7 +59,13 @@ def overdue(url: str) -> None:
 
 
 def texts(messages: tuple[Any, ...]) -> list[str]:
-    return [each.text for each in messages if isinstance(each, AssistantMessage | UserMessage)]
+    found: list[str] = []
+    for each in messages:
+        if isinstance(each, AssistantMessage):
+            found.append(each.text)
+        elif isinstance(each, UserMessage):
+            found.append(each.content if isinstance(each.content, str) else "".join(part.text for part in each.content))
+    return found
 
 
 def inputs(sim: Simulator) -> list[int]:
