@@ -291,7 +291,9 @@ class _Scribe:
     async def round(self, done: Round) -> None:
         """Write down a round; the prompt is answered with the one that runs no calls."""
         last = not done.results
-        await self.write(Kind.ROUND, self._key, last, round_row(self._prompt, done, self._digest if last else None))
+        intent = self._lease.intent
+        told = (self._digest, intent.dispatches if intent is not None else 0) if last else ()
+        await self.write(Kind.ROUND, self._key, last, round_row(self._prompt, done, *told))
 
     async def write(self, kind: Kind, prompt: str | None, last: bool, data: dict[str, Any]) -> None:
         """Put a row behind the others."""

@@ -161,7 +161,8 @@ def renew(database: Database, claim: Claim, *, lease: float) -> bool:
 def give_back(database: Database, session: str, *, owner: str, nonce: str) -> None:
     """Release what an acquisition with this nonce may have taken."""
     database.execute(
-        "UPDATE engine_sessions SET owner = NULL, nonce = NULL, expires = NULL WHERE id = ? AND owner = ? AND nonce = ?",
+        "UPDATE engine_sessions SET owner = NULL, nonce = NULL, expires = NULL "
+        "WHERE id = ? AND owner = ? AND nonce = ?",
         (session, owner, nonce),
     )
 
@@ -192,10 +193,10 @@ def begin(
         return None
     before, now = _intent(rows[0][0]), float(rows[0][1])
     if before is not None and before.key == key:
-        attempts = before.attempts + (before.dispatch != dispatch)
-        intent = evolve(before, attempts=attempts, dispatch=dispatch)
+        more = before.dispatch != dispatch
+        intent = evolve(before, attempts=before.attempts + more, dispatches=before.dispatches + more, dispatch=dispatch)
     else:
-        intent = Intent(key=key, digest=digest, begun_at=now, attempts=1, dispatch=dispatch)
+        intent = Intent(key=key, digest=digest, begun_at=now, attempts=1, dispatches=1, dispatch=dispatch)
     noted = database.execute(
         f"UPDATE engine_sessions SET intent = ?, expires = {database.now} + ?, updated = {database.now} "
         f"WHERE {_MINE} AND head = ? RETURNING token",

@@ -77,10 +77,12 @@ def result_row(output: ToolResult) -> dict[str, Any]:
     return {"result": _plain([output])}
 
 
-def round_row(prompt: Sequence[Message], done: Round, digest: str | None) -> dict[str, Any]:
+def round_row(
+    prompt: Sequence[Message], done: Round, digest: str | None = None, dispatches: int | None = None
+) -> dict[str, Any]:
     """A complete round: whole where it called nothing, else nothing but its end: the rows before it hold the rest.
 
-    ``digest`` is the prompt's where the round is its last.
+    The prompt's digest, and how often a request of the prompt was about to leave, stand in its last round.
     """
     data: dict[str, Any] = {}
     if not done.results:
@@ -88,7 +90,7 @@ def round_row(prompt: Sequence[Message], done: Round, digest: str | None) -> dic
         if done.message.unanswered:
             data["waits"] = True
     if digest is not None:
-        data["digest"] = digest
+        data["digest"], data["dispatches"] = digest, dispatches
     return data
 
 

@@ -19,6 +19,7 @@ from engine import (
     FunctionTool,
     RequestRejected,
     RetryPolicy,
+    Text,
     UserMessage,
     open_engine,
 )
@@ -64,7 +65,7 @@ def texts(messages: tuple[Any, ...]) -> list[str]:
         if isinstance(each, AssistantMessage):
             found.append(each.text)
         elif isinstance(each, UserMessage):
-            found.append(each.content if isinstance(each.content, str) else "".join(part.text for part in each.content))
+            found += [part.text for part in each.content if isinstance(part, Text)]
     return found
 
 
