@@ -23,6 +23,7 @@ What is told:
     TurnReport, Usage, EngineStatistics, SessionStatistics, ConnectionStatistics
     EngineError         the root of every exception; ConfigurationError, TurnError and its kinds
     Instrument          hooks
+    show_content        lets reprs show what is said, for tests and notebooks
 
 Further doors: engine.instruments (the records of hooks), engine.transcript (conversations as JSON),
 engine.simulator and engine.testing (a server for tests), engine.blocking and engine.aio (without Trio),
@@ -99,6 +100,7 @@ if TYPE_CHECKING:
     from engine.values.problems import EngineError as EngineError
     from engine.values.reports import PhaseSeconds as PhaseSeconds
     from engine.values.reports import TurnReport as TurnReport
+    from engine.values.shown import show_content as show_content
     from engine.values.statistics import ConnectionStatistics as ConnectionStatistics
     from engine.values.statistics import EngineStatistics as EngineStatistics
     from engine.values.statistics import SessionStatistics as SessionStatistics
@@ -200,6 +202,7 @@ __all__ = [
     "__version__",
     "open_engine",
     "open_session",
+    "show_content",
     "tool",
 ]
 
@@ -231,6 +234,7 @@ _HOMES = {
         "Text Thinking Tool ToolCall ToolResult UserMessage"
     ),
     "engine.values.usage": "Usage",
+    "engine.values.shown": "show_content",
     "engine.values.turn_events": (
         "TextDelta TextEnded TextStarted ThinkingDelta ThinkingEnded ThinkingStarted ToolCallDelta "
         "ToolCallEnded ToolCallStarted TurnDone TurnEvent TurnStarted"

@@ -235,7 +235,7 @@ class StreamedAttempt(Attempt):
         post = client.post(
             _PATH, text, accept="text/event-stream", connect=connect, sending=self._sending, sent=self._sent
         )
-        failure = await stream_events(post, self._take, max_event_bytes=max_event_bytes)
+        failure = await stream_events(post, self._take, max_event_bytes=max_event_bytes, on_comment=self._commented)
         if failure is None or exchange.outcome is not None:
             return
         if not post.sent:  # what had left turned out to be unread
@@ -251,6 +251,12 @@ class StreamedAttempt(Attempt):
 
     def _sent(self) -> None:
         self.passed(trio.current_time())
+
+    def _commented(self) -> None:
+        now = trio.current_time()
+        if self.last_progress is not None:
+            self.kept_alive(now)
+            self._stream_client.heard(self, now)
 
     def _take(self, events: Sequence[SseEvent]) -> bool:
         """Take the events that came in one piece; returns whether the response has ended."""

@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 
 import h11
 import trio
-import trio_websocket
 
 from .errors import reason_phrase
 from .http import HttpExchange
@@ -33,8 +32,6 @@ _EXPECTED: Final = (
     trio.ClosedResourceError,
     trio.BusyResourceError,
     trio.TooSlowError,
-    trio_websocket.ConnectionClosed,
-    trio_websocket.HandshakeError,
     h11.ProtocolError,
 )
 
@@ -52,6 +49,7 @@ class Door:
         self.websocket: WebSocket | None = None
         self._world = world
         self._record = record
+        self._stream: ServerStream | None = None
 
     async def serve(self, accepted: trio.abc.Stream) -> None:
         """Serve until either side ends the connection; the caller closes the stream. Nothing a client does raises."""
@@ -65,7 +63,8 @@ class Door:
                     )
                     with trio.fail_after(_TLS_SECONDS):
                         await stream.do_handshake()
-                await self._serve_requests(ServerStream(stream, record))
+                self._stream = ServerStream(stream, record)
+                await self._serve_requests(self._stream)
             if self.scope.cancelled_caught:
                 record.closed_by = "server"
         except* _EXPECTED as group:
@@ -73,6 +72,11 @@ class Door:
         except* Exception as group:
             record.errors += [type(error).__name__ for error in _leaves(group)]
             self._world.errors += _leaves(group)
+
+    def prepare_reset(self) -> None:
+        """Make the coming end of the connection discard what the client has not read."""
+        if self._stream is not None:
+            self._stream.prepare_reset()
 
     async def _serve_requests(self, stream: ServerStream) -> None:
         record = self._record
@@ -108,6 +112,9 @@ class Door:
         if record.authorization is None and key is not None:
             record.authorization = f"Bearer {key}"
         record.headers = headers
+        if not record.path.startswith("/__simulator/"):
+            opened = {"method": head.method.decode("ascii"), "path": record.path, "headers": headers}
+            self._world.tell(record, "open", opened | {"upgrade": _wants_upgrade(headers)})
 
     async def _upgrade(self, stream: ServerStream, head: h11.Request, raw: bytes) -> None:
         world, record = self._world, self._record
@@ -115,18 +122,19 @@ class Door:
         step = world.handshakes.popleft() if world.handshakes else world.every_handshake
         if isinstance(step, Reject):
             record.handshake_status = step.status
+            world.tell(record, "answer", {"status": step.status, "headers": dict(step.headers)})
         if await turned_away(stream, record, step, limit=world.max_message_bytes):
             return
         problem = self._check_upgrade(head)
         if problem is not None:
             record.handshake_status = problem.status
+            world.tell(record, "answer", {"status": problem.status, "headers": dict(problem.headers)})
             await refuse(stream, record, problem)
             return
         end = raw.index(b"\r\n\r\n") + 4 if b"\r\n\r\n" in raw else len(raw)
-        stream.replay(raw[:end], raw[end:])
         self.websocket = WebSocket(world, stream, record)
         try:
-            await self.websocket.serve(step if isinstance(step, Accept) else Accept())
+            await self.websocket.serve(step if isinstance(step, Accept) else Accept(), raw[end:])
         finally:
             self.websocket = None
 

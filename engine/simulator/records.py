@@ -34,6 +34,7 @@ class RequestRecord:
         received_at: `trio.current_time` when it had arrived.
         finished_at: `trio.current_time` when its terminal was handed to the socket.
         successor_of: The response a steered continuation follows; such a record has no bytes of its own.
+        headers: Header fields it came with, or that its WebSocket was opened with: names in lower case, no credentials.
     """
 
     number: int
@@ -51,6 +52,7 @@ class RequestRecord:
     received_at: float = 0.0
     finished_at: float | None = None
     successor_of: str | None = None
+    headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
 
     @property
     def input(self) -> Any:
@@ -85,9 +87,11 @@ class ConnectionRecord:
         lanes: Named lanes in order of first use.
         requests: Its requests in order of arrival.
         steers: Every ``response.steer`` that arrived.
+        injects: Every ``response.inject`` that arrived.
         bytes_in: Bytes received, all layers above TLS.
         bytes_out: Bytes sent, likewise.
         errors: What went wrong on it, as short texts without payloads.
+        control: Whether it came for the control route.
     """
 
     id: int
@@ -105,9 +109,11 @@ class ConnectionRecord:
     lanes: list[str] = attrs.field(factory=list)
     requests: list[RequestRecord] = attrs.field(factory=list, repr=False)
     steers: list[Mapping[str, Any]] = attrs.field(factory=list, repr=False)
+    injects: list[Mapping[str, Any]] = attrs.field(factory=list, repr=False)
     bytes_in: int = 0
     bytes_out: int = 0
     errors: list[str] = attrs.field(factory=list)
+    control: bool = False
 
     @property
     def open(self) -> bool:

@@ -254,8 +254,9 @@ class Actor:
     def http(self) -> HttpClient:
         """What sends requests over HTTP; closed with the session."""
         if not self._http or self._http[-1].endpoint is not self._endpoint:
-            self._http = [each for each in self._http if each.busy]  # no connection serves twice: the rest hold nothing
-            self._http.append(HttpClient(self._endpoint, self._dialer))
+            self._http = [each for each in self._http if each.busy]  # the rest hold nothing, or soon will
+            idle = self.settings.limits.idle_lifetime
+            self._http.append(HttpClient(self._endpoint, self._dialer, nursery=self._nursery, idle_lifetime=idle))
         return self._http[-1]
 
     def may_continue(self, body: Mapping[str, Any]) -> bool:
@@ -268,6 +269,8 @@ class Actor:
         """Go elsewhere, or with another key: what is connected serves the turn that is on it, and no other."""
         self._endpoint, self._dialer, self._breaker, self.server = endpoint, dialer, breaker, endpoint.server
         self.stored = None
+        for client in self._http:
+            client.retire()
         for connection in (self._next, self._current):
             if connection is not None:
                 connection.retire("the endpoint was changed")

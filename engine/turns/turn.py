@@ -217,7 +217,7 @@ class Turn:
         sent = self._sent
         plan = sent.plan if sent is not None else Plan()
         return TurnReport(
-            transport=sent.over.value if sent is not None else None,
+            transport=sent.over if sent is not None else None,
             attempts=self._recovery.dispatches,
             connection_reused=sent is not None and sent.reused,
             continued=plan.previous_response_id is not None,

@@ -489,7 +489,7 @@ async def test_a_missing_default_context_leaves_no_stream_open(
     def broken() -> ssl.SSLContext:
         raise FileNotFoundError("no certificates here")
 
-    monkeypatch.setattr("engine.transport.websocket.default_ssl_context", broken)
+    monkeypatch.setattr("engine.transport.dial.default_ssl_context", broken)
     async with contained(within=0) as held:
         attempt = line(held, silent, url="wss://peer.test/")
         await attempt.run()
