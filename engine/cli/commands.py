@@ -164,7 +164,5 @@ def doctor_command(model: str, base_url: str | None, timeout: float, *, as_json:
     terminal = Terminal()
     return verdict(terminal, lambda: doctor(terminal, base_url=base_url, model=model, seconds=timeout, as_json=as_json))
 
-    return verdict(terminal, lambda: simulate(terminal, host, port, verbose=verbose))
-
 
 commands.add_command(store_commands)
