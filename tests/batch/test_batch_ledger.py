@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from engine import ConfigurationError, ConnectionLost, RequestRejected, open_engine
+from engine import ConfigurationError, ConnectionLost, RequestRejected, Transport, open_engine
 from engine.batch import open_batch, open_ledger
 from engine.simulator import Abort, Error, Script, open_simulator
 from engine.store import TurnInterrupted, open_store
@@ -65,7 +65,7 @@ async def test_a_key_of_another_prompt_is_an_error(url: str) -> None:
 async def test_what_was_begun_and_never_answered(url: str, choice: str) -> None:
     async with (
         open_simulator(brain=Script([[Abort()], "late"]), in_memory=True) as sim,
-        open_engine(sim.endpoint, model="m", dialer=sim.dialer, transport="websocket") as eng,
+        open_engine(sim.endpoint, model="m", dialer=sim.dialer, transport=Transport.WEBSOCKET) as eng,
         open_store(url) as store,
         open_ledger(store, "b", on_interrupted="resend" if choice == "resend" else "refuse") as ledger,
     ):
@@ -97,7 +97,7 @@ async def test_what_is_wrong_is_said(url: str) -> None:
     async with open_store(url) as store:
         for arguments, field in (((None, "b"), "store"), ((store, ""), "name")):
             with pytest.raises(ConfigurationError) as caught:
-                open_ledger(*arguments)  # type: ignore[arg-type]
+                open_ledger(*arguments)
             assert caught.value.field == field
         with pytest.raises(ConfigurationError, match="resend"):
             open_ledger(store, "b", on_interrupted="maybe")  # type: ignore[arg-type]
