@@ -85,6 +85,11 @@ class Inbox:
         if self._reading:
             raise RuntimeError("another task is reading this turn")
 
+    @property
+    def has_something(self) -> bool:
+        """Whether there is an event, or will never be another."""
+        return bool(self._events) or self._closed
+
     def ready(self) -> bool:
         """Whether an event can be taken without waiting; now and then not, so that others get their turn."""
         if self._reading:
