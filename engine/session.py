@@ -8,20 +8,19 @@ from typing import Final
 import trio
 
 from engine.connections.compaction import Compaction
-from engine.connections.websocket_link import Connection
 from engine.conversation.conversation import Conversation
 from engine.conversation.loop_settings import Approve, LoopSettings, OnRound
 from engine.conversation.tool_loop import OpenTurn, ToolLoop
 from engine.conversation.toolbox import Toolbox
 from engine.protocol.compaction import compaction_body
-from engine.protocol.failures import Failure, TooLarge, to_error
+from engine.protocol.failures import TooLarge, to_error
 from engine.protocol.request_body import create_body
 from engine.settings.levels import Settings
 from engine.settings.limits import Limits
 from engine.settings.retry import RetryPolicy
 from engine.settings.timeouts import Timeouts
 from engine.settings.turn_options import TurnOptions
-from engine.turns.core import Actor
+from engine.turns.core import SessionCore
 from engine.turns.submission import create_text, hooked
 from engine.turns.turn import Turn
 from engine.values.choices import OnCancel, Transport
@@ -38,8 +37,8 @@ class Session:
     Got from `engine.open_session` or `engine.Engine.session`. Not thread-safe: use `trio.from_thread`.
     """
 
-    def __init__(self, actor: Actor) -> None:
-        self._actor = actor
+    def __init__(self, core: SessionCore) -> None:
+        self._core = core
 
     def __repr__(self) -> str:
         return f"<Session {self.id!r}>"
@@ -47,12 +46,12 @@ class Session:
     @property
     def id(self) -> str:
         """The session's id in its engine."""
-        return self._actor.id
+        return self._core.id
 
     @property
     def connected(self) -> bool:
         """Whether a turn started now would find an open connection, as far as can be told."""
-        return self._actor.connected
+        return self._core.connected
 
     def turn(
         self,
@@ -239,7 +238,7 @@ class Session:
         on_cancel: OnCancel | None,
         transport: Transport | None,
     ) -> Settings:
-        return self._actor.settings.over(
+        return self._core.settings.over(
             timeouts=timeouts, limits=limits, retry=retry, on_cancel=on_cancel, transport=transport
         )
 
@@ -254,7 +253,7 @@ class Session:
     def _turn(self, context: str | Context, options: TurnOptions | None, settings: Settings, *, buffered: bool) -> Turn:
         options = _options(options)
         body = create_body(Context.of(context), options, model=settings.model)
-        return Turn(self._actor, body, options, settings, buffered=buffered)
+        return Turn(self._core.lane(), body, options, settings, buffered=buffered)
 
     async def warm_up(
         self, context: str | Context, options: TurnOptions | None = None, *, timeouts: Timeouts | None = None
@@ -274,25 +273,17 @@ class Session:
         Takes the ``connect`` and ``warm_up`` budgets at most. Cancelling stops waiting; the warm-up goes on.
         """
         options = _options(options)
-        settings = self._actor.settings.over(timeouts=timeouts)
-        merged = settings.timeouts
+        settings = self._core.settings.over(timeouts=timeouts)
         body = create_body(Context.of(context), options, model=settings.model)
         body = await hooked(body, options.payload_hook)
         text = create_text(body)
         size, limit = len(text.frame(generate=False).encode()), settings.limits.max_request_bytes
         if size > limit:
             raise to_error(TooLarge(size, limit))
-        connection: Connection | Failure | None = None
-        if settings.transport is not Transport.SSE:
-            with trio.move_on_after(merged.connect):
-                cautious = settings.transport is Transport.AUTO
-                connection = await self._actor.acquire(merged, cautious=cautious)
-        if connection is None or isinstance(connection, Failure) or not connection.fresh:
+        if settings.transport is Transport.SSE:
             await trio.lowlevel.checkpoint()
             return False
-        warm_up = self._actor.warm_up(connection, body, text, merged.warm_up)
-        await warm_up.finished.wait()
-        return warm_up.exchange.continuable
+        return await self._core.warm_up(body, text, settings)
 
     async def compact(
         self, context: str | Context, options: TurnOptions | None = None, *, timeouts: Timeouts | None = None
@@ -309,7 +300,7 @@ class Session:
 
         Takes the ``start`` budget at most. If cancelled, the request is given up and its connection closed, at once.
         """
-        settings = self._actor.settings.over(timeouts=timeouts)
+        settings = self._core.settings.over(timeouts=timeouts)
         given = Context.of(context)
         body = compaction_body(given, _options(options), model=settings.model)
         compaction = Compaction(
@@ -318,11 +309,11 @@ class Session:
             timeouts=settings.timeouts,
             max_bytes=settings.limits.max_message_bytes,
         )
-        return await compaction.compact(self._actor)
+        return await compaction.compact(self._core.pool)
 
     def statistics(self) -> SessionStatistics:
         """Counters at this moment."""
-        return self._actor.statistics()
+        return self._core.statistics()
 
 
 def _options(given: TurnOptions | None) -> TurnOptions:

@@ -9,7 +9,6 @@ from engine.protocol.chain import Chain
 __all__ = ["Channel", "Channels"]
 
 
-
 class Channel:
     """One lane on one connection.
 

@@ -11,7 +11,6 @@ from typing import Final
 import trio
 
 from engine.connections.pool import Pool
-
 from engine.protocol.budgets import Budgets
 from engine.protocol.compaction import compacted
 from engine.protocol.failures import Broken, Closed, Failure, to_error

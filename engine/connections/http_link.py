@@ -57,9 +57,7 @@ class HttpLink:
     number = 0
     warming: trio.Event | None = None
 
-    def __init__(
-        self, endpoint: Endpoint, dialer: Dialer, *, max_event_bytes: int, instruments: Instruments
-    ) -> None:
+    def __init__(self, endpoint: Endpoint, dialer: Dialer, *, max_event_bytes: int, instruments: Instruments) -> None:
         self.endpoint: Endpoint = endpoint
         self.client: HttpClient = HttpClient(endpoint, dialer)
         self.started: trio.Event = trio.Event()
@@ -77,6 +75,11 @@ class HttpLink:
         """Bytes of answers received so far."""
         return self._bytes_received + sum(each.bytes_received for each in self._exchanges.values())
 
+    @property
+    def usable(self) -> bool:
+        """Whether it can carry requests."""
+        return self._nursery is not None and not self._nursery.cancel_scope.cancel_called
+
     async def run(self) -> None:
         """Live until cancelled, or until retired and unused. Cancelling it closes every connection at once."""
         try:
@@ -85,6 +88,7 @@ class HttpLink:
                 self.started.set()
                 await self._unused.wait()
         finally:
+            self._nursery = None
             self.started.set()
             await self.client.aclose()
 
@@ -111,7 +115,7 @@ class HttpLink:
         """Say how a lane's request would be sent: whole."""
         return _WHOLE
 
-    def write(self, lane: str | None, text: CreateText, plan: Plan, *, generate: bool = True) -> str:
+    def write(self, lane: str | None, text: CreateText, plan: Plan, *, generate: bool | None = None) -> str:
         """Give a request its form on the wire."""
         return text.http_body(stream=True)
 
@@ -151,6 +155,9 @@ class HttpLink:
 
     def settle(self, attempt: Attempt) -> None:
         """Wait no longer for the rest of an abandoned response: there is none."""
+
+    def avoid(self) -> None:
+        """A request that failed is sent again: over another connection in any case."""
 
     def retire(self, reason: str) -> None:
         """Take no new turns, and end once those in progress have ended. Idempotent, and returns at once."""

@@ -64,7 +64,7 @@ class Link(Protocol):
         """Say how a lane's request would be sent. ``stored``: a response that can be named on any connection."""
         ...
 
-    def write(self, lane: str | None, text: CreateText, plan: Plan, *, generate: bool = True) -> str:
+    def write(self, lane: str | None, text: CreateText, plan: Plan, *, generate: bool | None = None) -> str:
         """Give a lane's request its form on the wire."""
         ...
 
@@ -90,6 +90,10 @@ class Link(Protocol):
 
     def settle(self, attempt: Attempt) -> None:
         """Wait no longer for the rest of an abandoned response."""
+        ...
+
+    def avoid(self) -> None:
+        """A request that failed on it is sent again, over another connection."""
         ...
 
     def retire(self, reason: str) -> None:

@@ -124,10 +124,10 @@ class Pool:
 
     async def http(self) -> HttpLink | Failure:
         """Return the link over HTTP, made when it is first needed."""
+        if not self._tasks.alive:
+            await trio.lowlevel.checkpoint()
+            return self._tasks.ending
         if self._http is None:
-            if not self._tasks.alive:
-                await trio.lowlevel.checkpoint()
-                return self._tasks.ending
             self._http = HttpLink(
                 self._endpoint,
                 self._dialer,
@@ -137,7 +137,7 @@ class Pool:
             self._tasks.start(self._http.run)
         link = self._http
         await link.started.wait()
-        return link
+        return link if link.usable else self._tasks.ending
 
     async def websocket(
         self, *, connect: float, cautious: bool, on_joined: Callable[[WebSocketLink], None] | None = None
@@ -191,9 +191,7 @@ class Pool:
             self._current = self._dial(self._settings.timeouts.connect)
 
     @trio.lowlevel.enable_ki_protection
-    def warm_up(
-        self, link: Link, origin: Origin, body: Mapping[str, Any], text: CreateText, seconds: float
-    ) -> WarmUp:
+    def warm_up(self, link: Link, origin: Origin, body: Mapping[str, Any], text: CreateText, seconds: float) -> WarmUp:
         """Prepare a fresh connection, in a task that outlives the turn that asked for it."""
         warm_up = WarmUp(link, origin, body, text, seconds)
         link.begin_warm_up()

@@ -35,9 +35,7 @@ class WarmUp:
         finished: Set when it is over, answered or not.
     """
 
-    def __init__(
-        self, link: Link, origin: Origin, body: Mapping[str, Any], text: CreateText, seconds: float
-    ) -> None:
+    def __init__(self, link: Link, origin: Origin, body: Mapping[str, Any], text: CreateText, seconds: float) -> None:
         self._link = link
         self._seconds = seconds
         frame = link.write(origin.lane, text, Plan(), generate=False)

@@ -185,7 +185,7 @@ class WebSocketLink(Receiver):
         """Say how a lane's request would be sent."""
         return self._channels.of(lane).chain.plan(body, server=self._server, stored=stored)
 
-    def write(self, lane: str | None, text: CreateText, plan: Plan, *, generate: bool = True) -> str:
+    def write(self, lane: str | None, text: CreateText, plan: Plan, *, generate: bool | None = None) -> str:
         """Give a lane's request its form on the wire."""
         return text.frame(
             stream_id=self._channels.of(lane).name,
@@ -265,6 +265,10 @@ class WebSocketLink(Receiver):
             warming.set()
 
     # --- its end ---
+
+    def avoid(self) -> None:
+        """A request that failed on it is sent again, over another connection."""
+        self.retire("a request that failed on it is sent over another")
 
     def retire(self, reason: str) -> None:
         """Take no new turns, and close once those in progress have ended. Idempotent, and returns at once."""

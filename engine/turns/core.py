@@ -6,9 +6,15 @@ their end between two checkpoints, so no lock is needed.
 
 from __future__ import annotations
 
+import contextvars
 import itertools
+from collections.abc import Mapping
+from typing import Any
+
 import trio
 
+from engine.connections.attempt import Origin
+from engine.connections.link import Link
 from engine.connections.pool import Pool
 from engine.connections.tasks import Tasks
 from engine.instruments import Instruments
@@ -20,7 +26,9 @@ from engine.transport.dial import Dialer
 from engine.transport.socket import SocketFactory
 from engine.transport.websocket import WebSocket
 from engine.turns.lane import Lane
+from engine.values.choices import Transport
 from engine.values.statistics import SessionStatistics
+from engine.wire.requests import CreateText
 
 __all__ = ["SessionCore"]
 
@@ -119,6 +127,25 @@ class SessionCore:
                 tasks=self._tasks,
             )
         return lane
+
+    async def warm_up(self, body: Mapping[str, Any], text: CreateText, settings: Settings) -> bool:
+        """Open a connection and let the server prepare for a request; returns whether it is prepared.
+
+        Takes the ``connect`` and ``warm_up`` budgets at most. Cancelling stops waiting; the warm-up goes on.
+        """
+        timeouts = settings.timeouts
+        link: Link | Failure | None = None
+        with trio.move_on_after(timeouts.connect):
+            link = await self.pool.link(
+                Transport.WEBSOCKET, connect=timeouts.connect, cautious=settings.transport is Transport.AUTO
+            )
+        if link is None or isinstance(link, Failure) or not link.fresh(None):
+            await trio.lowlevel.checkpoint()
+            return False
+        origin = Origin(self.id, None, 0, settings.model, contextvars.copy_context(), self._instruments)
+        warm_up = self.pool.warm_up(link, origin, body, text, timeouts.warm_up)
+        await warm_up.finished.wait()
+        return warm_up.answered
 
     @property
     def connected(self) -> bool:

@@ -142,6 +142,11 @@ class Turn:
     # --- what came of it ---
 
     @property
+    def answered(self) -> bool:
+        """Whether it has ended with an answer."""
+        return self._work.message is not None
+
+    @property
     def message(self) -> AssistantMessage:
         """The whole answer.
 

@@ -340,9 +340,7 @@ class Work:
         """Have a fresh connection prepared, if that is wanted; False where another look at the links is needed."""
         if self._submission.warm_up and link.fresh(self._lane.name):
             assert self._origin is not None
-            self._pool.warm_up(
-                link, self._origin, self._submission.body, self._submission.text, self._timeouts.warm_up
-            )
+            self._pool.warm_up(link, self._origin, self._submission.body, self._submission.text, self._timeouts.warm_up)
             self._submission.warm_up = False  # once per turn: one that kills its connection must not do so again
         if link.warming is None:
             return True
@@ -491,7 +489,7 @@ class Work:
             elif attempt.exchange.outcome is None:
                 self._abandon(attempt, wanted=False)
             elif self._link is not None:
-                self._link.retire("a request that failed on it is sent over another")
+                self._link.avoid()
             attempt.forget()
             self._attempt = None
         self.timeline.begin_again()
