@@ -239,6 +239,7 @@ class Session(SessionFacts):
     ask = _awaited(engine.Session.ask)
     compact = _awaited(engine.Session.compact)
     conversation = making(engine.Session.conversation, Conversation)
+    parse = _awaited(engine.Session.parse)
     run = _awaited(engine.Session.run)
     turn = making(engine.Session.turn, Turn)
     warm_up = _awaited(engine.Session.warm_up)

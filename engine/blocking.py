@@ -187,6 +187,7 @@ class Session(SessionFacts):
     ask = _waiting(engine.Session.ask)
     compact = _waiting(engine.Session.compact)
     conversation = making(engine.Session.conversation, Conversation)
+    parse = _waiting(engine.Session.parse)
     run = _waiting(engine.Session.run)
     turn = making(engine.Session.turn, Turn)
     warm_up = _waiting(engine.Session.warm_up)

@@ -16,9 +16,11 @@ import attrs
 
 import engine
 from engine.portal import Portal
+from engine.turns.texts import Texts
 
 if TYPE_CHECKING:
     from engine.connections.breakers import Breakers
+    from engine.conversation.rounds import Progress
     from engine.values.messages import Message
     from engine.values.turn_events import TurnEvent
 
@@ -163,6 +165,10 @@ class TurnFacts(Streamed[engine.Turn]):
         """What is known of the turn at this moment."""
         return self._portal.read(lambda: self._inner.report)
 
+    def texts(self) -> Texts:
+        """The answer's words as they come. Everything else is passed over."""
+        return Texts(self)
+
 
 class ReplyFacts(Streamed[engine.Reply]):
     """What a reply tells."""
@@ -171,6 +177,20 @@ class ReplyFacts(Streamed[engine.Reply]):
     def message(self) -> engine.AssistantMessage:
         """The last response; see `engine.Reply.message`."""
         return self._portal.read(lambda: self._inner.message)
+
+    @property
+    def partial(self) -> engine.AssistantMessage:
+        """What has arrived of the response that is being read; see `engine.Reply.partial`."""
+        return self._portal.read(lambda: self._inner.partial)
+
+    @property
+    def report(self) -> engine.TurnReport:
+        """What is known at this moment of the last request."""
+        return self._portal.read(lambda: self._inner.report)
+
+    def texts(self) -> Texts:
+        """The answer's words as they come. Tools run as when events are read."""
+        return Texts(self)
 
 
 class ConversationFacts(Handle[engine.Conversation]):
@@ -190,6 +210,11 @@ class ConversationFacts(Handle[engine.Conversation]):
     def rounds(self) -> tuple[engine.Round, ...]:
         """Every complete round of every prompt, oldest first."""
         return self._portal.read(lambda: self._inner.rounds)
+
+    @property
+    def interrupted(self) -> Progress | None:
+        """A prompt that was begun and has not been answered; see `engine.Conversation.interrupted`."""
+        return self._portal.read(lambda: self._inner.interrupted)
 
     @property
     def unanswered(self) -> tuple[engine.ToolCall, ...]:

@@ -3,42 +3,327 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import TypeVar, Unpack
 
 import trio
+from typing_extensions import TypeForm
 
 from engine.connections.compaction import Compaction
 from engine.conversation.conversation import Conversation
-from engine.conversation.loop_settings import Approve, LoopSettings, OnRound
-from engine.conversation.tool_loop import OpenTurn, ToolLoop
+from engine.conversation.journal import Journal
+from engine.conversation.loop_settings import Approve, LoopSettings, OnRound, Prepare
+from engine.conversation.prompts import Prompt, context_of
+from engine.conversation.rounds import Progress
+from engine.conversation.tool_loop import ToolLoop
 from engine.conversation.toolbox import Toolbox
 from engine.protocol.compaction import compaction_body
 from engine.protocol.failures import TooLarge, to_error
 from engine.protocol.request_body import create_body
+from engine.settings.fields import TurnFields, options_with, settings_with, spelled_out
 from engine.settings.levels import Settings
-from engine.settings.limits import Limits
-from engine.settings.retry import RetryPolicy
-from engine.settings.timeouts import Timeouts
 from engine.settings.turn_options import TurnOptions
 from engine.turns.core import SessionCore
 from engine.turns.submission import create_text, hooked
 from engine.turns.turn import Turn
-from engine.values.choices import OnCancel, Transport
+from engine.values.choices import UNSET, Delivery, Transport, Unset
+from engine.values.errors import ResponseFailed
 from engine.values.messages import AnyTool, AssistantMessage, Context, Message
-from engine.values.problems import ConfigurationError
+from engine.values.reports import TurnReport
 from engine.values.statistics import SessionStatistics
 
-__all__ = ["Session"]
+__all__ = ["Calls", "Session"]
+
+_T = TypeVar("_T")
 
 
-class Session:
-    """A conversation partner with a connection of its own, kept open between turns.
+class Calls:
+    """What can be asked of a session, and of each of its lanes.
 
-    Got from `engine.open_session` or `engine.Engine.session`. Not thread-safe: use `trio.from_thread`.
+    All calls take the same prompts: a text, a message, messages, or a whole `engine.Context`. A text is one user
+    message without history. And all take the fields of `engine.TurnOptions` as keywords, laid over ``options``: what is
+    absent is left as it is there, None means that the field is not sent; and ``timeouts``, ``limits``, ``retry``,
+    ``on_cancel`` and ``transport``, laid over the session's field by field.
     """
 
     def __init__(self, core: SessionCore) -> None:
         self._core = core
+
+    @spelled_out
+    def turn(
+        self,
+        prompt: Prompt,
+        options: TurnOptions | None = None,
+        *,
+        instructions: str | Unset | None = UNSET,
+        tools: Iterable[AnyTool] = (),
+        **fields: Unpack[TurnFields],
+    ) -> Turn:
+        """Prepare one request; ``async with`` sends it.
+
+        Turns are served one after the other, in the order in which their blocks were entered.
+
+        Args:
+            prompt: What to tell the model: a text, a message, messages, or a context.
+            options: What to ask of the model.
+            instructions: In place of the context's; None for none.
+            tools: What the model may call, in addition to the context's. Its calls are in the answer, and are not run.
+            fields: Single fields of the options, and the settings of this turn.
+
+        Raises:
+            ConfigurationError: something given is wrong; ``field`` names it. Nothing was sent.
+        """
+        context = context_of(prompt, instructions, tools)
+        return self._turn(context, options_with(options, fields), settings_with(self._settings, fields), buffered=True)
+
+    @spelled_out
+    async def ask(
+        self,
+        prompt: Prompt,
+        options: TurnOptions | None = None,
+        *,
+        instructions: str | Unset | None = UNSET,
+        tools: Iterable[AnyTool] = (),
+        **fields: Unpack[TurnFields],
+    ) -> AssistantMessage:
+        """Send one request and return the whole answer. Takes the same arguments as `turn`.
+
+        Raises:
+            ConfigurationError: something given is wrong; nothing was sent.
+            TurnError: there is no answer; its class and attributes say why.
+
+        If cancelled, the turn is abandoned at once; ``on_cancel`` says what becomes of its connection.
+        """
+        context = context_of(prompt, instructions, tools)
+        chosen, settings = options_with(options, fields, "ask"), settings_with(self._settings, fields)
+        async with self._turn(context, chosen, settings, buffered=False) as turn:
+            return await turn.wait()
+
+    @spelled_out
+    async def parse(
+        self,
+        prompt: Prompt,
+        answer: TypeForm[_T],
+        options: TurnOptions | None = None,
+        *,
+        instructions: str | Unset | None = UNSET,
+        tools: Iterable[AnyTool] = (),
+        **fields: Unpack[TurnFields],
+    ) -> _T:
+        """Send one request and return the answer as a value. Takes the same arguments as `turn`, but for ``answer``.
+
+        Args:
+            prompt: See `turn`.
+            answer: The type of the value: an attrs class, a dataclass, a TypedDict, a union, a ``Literal`` or any other
+                type of JSON values; or a class with ``model_json_schema`` and ``model_validate``, as pydantic's have.
+            options: See `turn`.
+            instructions: See `turn`.
+            tools: See `turn`.
+            fields: See `turn`.
+
+        Raises:
+            ConfigurationError: something given is wrong; nothing was sent.
+            ResponseFailed: there is an answer and no value. ``code`` is ``"refusal"`` (the model declined),
+                ``"max_output_tokens"`` (the token limit cut it), ``"tool_use"`` (the model calls a tool instead) or
+                ``"schema_mismatch"`` (the text is no such value); ``partial`` is the answer.
+            TurnError: there is no answer; its class and attributes say why.
+
+        If cancelled, the turn is abandoned at once; ``on_cancel`` says what becomes of its connection.
+        """
+        context = context_of(prompt, instructions, tools)
+        chosen = options_with(options, {**fields, "text_format": answer}, "parse")
+        async with self._turn(context, chosen, settings_with(self._settings, fields), buffered=False) as turn:
+            message = await turn.wait()
+        for code, without, why in (
+            ("refusal", bool(message.refusal), "the model declined to answer"),
+            ("max_output_tokens", message.stop_reason == "length", "the token limit cut the answer"),
+            ("tool_use", message.stop_reason == "tool_use", "the model calls a tool instead of answering"),
+        ):
+            if without:
+                raise _without_value(why, code, message, turn.report)
+        value: _T = message.parsed
+        return value
+
+    @spelled_out
+    async def run(
+        self,
+        prompt: Prompt,
+        tools: Iterable[AnyTool] = (),
+        options: TurnOptions | None = None,
+        *,
+        instructions: str | Unset | None = UNSET,
+        max_rounds: int = 16,
+        max_concurrent_tools: int = 8,
+        tool_timeout: float | None = None,
+        approve: Approve | None = None,
+        on_round: OnRound | None = None,
+        prepare: Prepare | None = None,
+        journal: Journal | None = None,
+        **fields: Unpack[TurnFields],
+    ) -> AssistantMessage:
+        """Ask, run the tools that the model calls, send their outputs, and so on; return the last response.
+
+        Tools run in the caller's task tree, the calls of one response side by side, and only when the response is
+        complete: a request that is sent again runs no tool again. A tool that fails or takes too long, a tool that does
+        not exist, arguments that do not fit, a call that is refused: each becomes an output that tells the model so,
+        with the type and the text of a tool's exception. What is no `Exception`, such as KeyboardInterrupt, comes out.
+
+        The response is returned with its calls, none of them run, when any is for a tool without a function. So is one
+        that the token limit cut.
+
+        Args:
+            prompt: What to tell the model: a text, a message, messages, or a context.
+            tools: What the model may call, in addition to the context's. Functions are run, plain ones and
+                `engine.FunctionTool`; one whose name is declared by a schema as well serves that declaration, which is
+                how a custom tool gets its function.
+            options: What to ask of the model. A ``tool_choice`` that demands a call holds for the first round only.
+            instructions: In place of the context's; None for none.
+            max_rounds: How many responses to ask for.
+            max_concurrent_tools: How many calls of one response run at the same time.
+            tool_timeout: Seconds for each call of a tool that has no timeout of its own; None for no limit.
+            approve: Asked about one call after the other, before any call of the response is run: True to run it, False
+                or a reason to refuse it. May be async. What it raises ends the loop.
+            on_round: Told of each `engine.Round` when it is complete. May be async. What it raises ends the loop.
+            prepare: Given the context before each request, and returns what is sent in its place: trimmed, redacted, or
+                as it is. May be async. What it raises ends the loop.
+            journal: Told of each step before the next; see `engine.Journal`.
+            fields: Single fields of the options, and the settings of each round's turn. Budgets are each turn's own;
+                for all rounds together use a scope of your own.
+
+        Raises:
+            ConfigurationError: something given is wrong; nothing was sent.
+            TurnError: a round failed; its class and attributes say why. When the model still calls tools in the last
+                round that it may have, a `ResponseFailed` with code ``max_rounds``, and ``partial`` is that response.
+
+        If cancelled, the turn is abandoned at once, or the tools are cancelled and waited for, whichever is under way.
+        """
+        context = context_of(prompt, instructions)
+        loop = ToolLoop(
+            self._open_turn,
+            context,
+            Toolbox(context.tools, tools),
+            options_with(options, fields, "run"),
+            settings_with(self._settings, fields),
+            LoopSettings(
+                max_rounds=max_rounds,
+                max_concurrent_tools=max_concurrent_tools,
+                tool_timeout=tool_timeout,
+                approve=approve,
+                on_round=on_round,
+                prepare=prepare,
+                journal=journal,
+            ),
+            progress=Progress(prompt=context.messages),
+        )
+        return await loop.run()
+
+    @spelled_out
+    def conversation(
+        self,
+        instructions: str | None = None,
+        tools: Iterable[AnyTool] = (),
+        messages: Iterable[Message] = (),
+        options: TurnOptions | None = None,
+        *,
+        max_rounds: int = 16,
+        max_concurrent_tools: int = 8,
+        tool_timeout: float | None = None,
+        approve: Approve | None = None,
+        on_round: OnRound | None = None,
+        prepare: Prepare | None = None,
+        journal: Journal | None = None,
+        **fields: Unpack[TurnFields],
+    ) -> Conversation:
+        """Begin a conversation, which keeps its transcript and runs tools. Sends nothing.
+
+        Args:
+            instructions: What holds for the whole conversation.
+            tools: What the model may call: functions, and schemas whose calls you answer yourself.
+            messages: The transcript so far.
+            options: What to ask of the model, unless a prompt says otherwise.
+            max_rounds: How many responses to ask for at each prompt.
+            max_concurrent_tools: See `run`.
+            tool_timeout: See `run`.
+            approve: See `run`.
+            on_round: See `run`. When it is told of a round, the transcript holds it.
+            prepare: See `run`. The transcript stays as it is.
+            journal: See `run`. When it is told of a round, the transcript does not hold it yet.
+            fields: See `run`.
+
+        Raises:
+            ConfigurationError: something given is wrong; ``field`` names it.
+        """
+        return Conversation(
+            self._open_turn,
+            Context(messages, instructions=instructions),
+            Toolbox((), tools),
+            options_with(options, fields, "conversation"),
+            settings_with(self._settings, fields),
+            LoopSettings(
+                max_rounds=max_rounds,
+                max_concurrent_tools=max_concurrent_tools,
+                tool_timeout=tool_timeout,
+                approve=approve,
+                on_round=on_round,
+                prepare=prepare,
+                journal=journal,
+            ),
+        )
+
+    @property
+    def _settings(self) -> Settings:
+        return self._core.settings
+
+    def _open_turn(self, context: Context, options: TurnOptions, settings: Settings, buffered: bool) -> Turn:
+        return self._turn(context, options, settings, buffered=buffered)
+
+    def _turn(self, context: Context, options: TurnOptions, settings: Settings, *, buffered: bool) -> Turn:
+        body = create_body(context, options, model=settings.model)
+        return Turn(self._core.lane(), body, options, settings, buffered=buffered)
+
+    @spelled_out
+    async def warm_up(
+        self,
+        prompt: Prompt,
+        options: TurnOptions | None = None,
+        *,
+        instructions: str | Unset | None = UNSET,
+        tools: Iterable[AnyTool] = (),
+        **fields: Unpack[TurnFields],
+    ) -> bool:
+        """Open the connection and let the server prepare for a prompt, ahead of the first turn.
+
+        The server is told model, instructions and tools, and generates nothing; the next turn that fits continues
+        from there. Once per connection, and only before its first turn. A failure is no error: the turn will meet it.
+        Takes the same arguments as `turn`.
+
+        Returns:
+            Whether the server is prepared.
+
+        Raises:
+            ConfigurationError: something given is wrong; nothing was sent.
+            RequestTooLarge: the request is over `engine.Limits.max_request_bytes`.
+
+        Takes the ``connect`` and ``warm_up`` budgets at most. Cancelling stops waiting; the warm-up goes on.
+        """
+        chosen = options_with(options, fields, "warm_up")
+        settings = settings_with(self._settings, fields)
+        body = create_body(context_of(prompt, instructions, tools), chosen, model=settings.model)
+        body = await hooked(body, chosen.payload_hook)
+        text = create_text(body)
+        size, limit = len(text.frame(generate=False).encode()), settings.limits.max_request_bytes
+        if size > limit:
+            raise to_error(TooLarge(size, limit))
+        if settings.transport is Transport.SSE:
+            await trio.lowlevel.checkpoint()
+            return False
+        return await self._core.warm_up(body, text, settings)
+
+
+class Session(Calls):
+    """A conversation partner with a connection of its own, kept open between turns.
+
+    Got from `engine.open_session` or `engine.Engine.session`. Not thread-safe: use `trio.from_thread`.
+    """
 
     def __repr__(self) -> str:
         return f"<Session {self.id!r}>"
@@ -53,240 +338,9 @@ class Session:
         """Whether a turn started now would find an open connection, as far as can be told."""
         return self._core.connected
 
-    def turn(
-        self,
-        context: str | Context,
-        options: TurnOptions | None = None,
-        *,
-        timeouts: Timeouts | None = None,
-        limits: Limits | None = None,
-        retry: RetryPolicy | None = None,
-        on_cancel: OnCancel | None = None,
-        transport: Transport | None = None,
-    ) -> Turn:
-        """Prepare one request; ``async with`` sends it.
-
-        Turns of a session are served one after the other, in the order in which their blocks were entered.
-
-        Args:
-            context: Instructions, messages and tools; a plain string is one user message without history.
-            options: What to ask of the model.
-            timeouts: Budgets for this turn, field by field over the session's.
-            limits: Limits for this turn, field by field over the session's.
-            retry: How often to try again, field by field over the session's.
-            on_cancel: What becomes of the connection if the block is left early.
-            transport: How the request travels.
-
-        Raises:
-            ConfigurationError: something given is wrong; ``field`` names it. Nothing was sent.
-        """
-        settings = self._over(timeouts, limits, retry, on_cancel, transport)
-        return self._turn(context, options, settings, buffered=True)
-
-    async def ask(
-        self,
-        context: str | Context,
-        options: TurnOptions | None = None,
-        *,
-        timeouts: Timeouts | None = None,
-        limits: Limits | None = None,
-        retry: RetryPolicy | None = None,
-        on_cancel: OnCancel | None = None,
-        transport: Transport | None = None,
-    ) -> AssistantMessage:
-        """Send one request and return the whole answer. Takes the same arguments as `turn`.
-
-        Raises:
-            ConfigurationError: something given is wrong; nothing was sent.
-            TurnError: there is no answer; its class and attributes say why.
-
-        If cancelled, the turn is abandoned at once, and its connection given up.
-        """
-        settings = self._over(timeouts, limits, retry, on_cancel, transport)
-        async with self._turn(context, options, settings, buffered=False) as turn:
-            return await turn.wait()
-
-    async def run(
-        self,
-        context: str | Context,
-        tools: Iterable[AnyTool] = (),
-        options: TurnOptions | None = None,
-        *,
-        timeouts: Timeouts | None = None,
-        limits: Limits | None = None,
-        retry: RetryPolicy | None = None,
-        on_cancel: OnCancel | None = None,
-        transport: Transport | None = None,
-        max_rounds: int = 16,
-        max_concurrent_tools: int = 8,
-        tool_timeout: float | None = None,
-        approve: Approve | None = None,
-        on_round: OnRound | None = None,
-    ) -> AssistantMessage:
-        """Ask, run the tools that the model calls, send their outputs, and so on; return the last response.
-
-        Tools run in the caller's task tree, the calls of one response side by side, and only when the response is
-        complete: a request that is sent again runs no tool again. A tool that fails or takes too long, a tool that does
-        not exist, arguments that do not fit, a call that is refused: each becomes an output that tells the model so,
-        with the type and the text of a tool's exception. What is no `Exception`, such as KeyboardInterrupt, comes out.
-
-        The response is returned with its calls, none of them run, when any is for a tool without a function. So is one
-        that the token limit cut.
-
-        Args:
-            context: Instructions, messages and tools; a plain string is one user message without history.
-            tools: More tools, in addition to the context's. A `FunctionTool` in either is run; one whose name is
-                declared by a schema as well serves that declaration, which is how a custom tool gets its function.
-            options: What to ask of the model. A ``tool_choice`` that demands a call holds for the first round only.
-            timeouts: Budgets for each round's turn, field by field over the session's. For all rounds together, use a
-                scope of your own.
-            limits: Limits for each round's turn, field by field over the session's.
-            retry: How often to try again in each round's turn, field by field over the session's.
-            on_cancel: What becomes of the connection if the loop is left during a turn.
-            transport: How the requests travel.
-            max_rounds: How many responses to ask for.
-            max_concurrent_tools: How many calls of one response run at the same time.
-            tool_timeout: Seconds for each call of a tool that has no timeout of its own; None for no limit.
-            approve: Asked about one call after the other, before any call of the response is run: True to run it, False
-                or a reason to refuse it. May be async. What it raises ends the loop.
-            on_round: Told of each `Round` when it is complete. May be async. What it raises ends the loop.
-
-        Raises:
-            ConfigurationError: something given is wrong; nothing was sent.
-            TurnError: a round failed; its class and attributes say why. When the model still calls tools in the last
-                round that it may have, a `ResponseFailed` with code ``max_rounds``, and ``partial`` is that response.
-
-        If cancelled, the turn is abandoned at once, or the tools are cancelled and waited for, whichever is under way.
-        """
-        given = Context.of(context)
-        loop = ToolLoop(
-            self._opener(self._over(timeouts, limits, retry, on_cancel, transport)),
-            given,
-            Toolbox(given.tools, tools),
-            _options(options),
-            LoopSettings(
-                max_rounds=max_rounds,
-                max_concurrent_tools=max_concurrent_tools,
-                tool_timeout=tool_timeout,
-                approve=approve,
-                on_round=on_round,
-            ),
-        )
-        return await loop.run()
-
-    def conversation(
-        self,
-        instructions: str | None = None,
-        tools: Iterable[AnyTool] = (),
-        messages: Iterable[Message] = (),
-        options: TurnOptions | None = None,
-        *,
-        timeouts: Timeouts | None = None,
-        limits: Limits | None = None,
-        retry: RetryPolicy | None = None,
-        on_cancel: OnCancel | None = None,
-        transport: Transport | None = None,
-        max_rounds: int = 16,
-        max_concurrent_tools: int = 8,
-        tool_timeout: float | None = None,
-        approve: Approve | None = None,
-        on_round: OnRound | None = None,
-    ) -> Conversation:
-        """Begin a conversation, which keeps its transcript and runs tools. Sends nothing.
-
-        Args:
-            instructions: What holds for the whole conversation.
-            tools: What the model may call: functions, and schemas whose calls you answer yourself.
-            messages: The transcript so far.
-            options: What to ask of the model, unless a prompt says otherwise.
-            timeouts: As for `run`; likewise all that follow.
-            limits: See `run`.
-            retry: See `run`.
-            on_cancel: See `run`.
-            transport: See `run`.
-            max_rounds: How many responses to ask for at each prompt.
-            max_concurrent_tools: See `run`.
-            tool_timeout: See `run`.
-            approve: See `run`.
-            on_round: See `run`. When it is told of a round, the transcript holds it.
-
-        Raises:
-            ConfigurationError: something given is wrong; ``field`` names it.
-        """
-        toolbox = Toolbox((), tools)
-        merged = self._over(timeouts, limits, retry, on_cancel, transport)
-        return Conversation(
-            self._opener(merged),
-            Context(messages, instructions=instructions, tools=toolbox.offered),
-            toolbox,
-            _options(options),
-            LoopSettings(
-                max_rounds=max_rounds,
-                max_concurrent_tools=max_concurrent_tools,
-                tool_timeout=tool_timeout,
-                approve=approve,
-                on_round=on_round,
-            ),
-            merged.timeouts,
-        )
-
-    def _over(
-        self,
-        timeouts: Timeouts | None,
-        limits: Limits | None,
-        retry: RetryPolicy | None,
-        on_cancel: OnCancel | None,
-        transport: Transport | None,
-    ) -> Settings:
-        return self._core.settings.over(
-            timeouts=timeouts, limits=limits, retry=retry, on_cancel=on_cancel, transport=transport
-        )
-
-    def _opener(self, settings: Settings) -> OpenTurn:
-        """Return what prepares the turns of a loop."""
-
-        def open_turn(context: Context, options: TurnOptions, buffered: bool) -> Turn:
-            return self._turn(context, options, settings, buffered=buffered)
-
-        return open_turn
-
-    def _turn(self, context: str | Context, options: TurnOptions | None, settings: Settings, *, buffered: bool) -> Turn:
-        options = _options(options)
-        body = create_body(Context.of(context), options, model=settings.model)
-        return Turn(self._core.lane(), body, options, settings, buffered=buffered)
-
-    async def warm_up(
-        self, context: str | Context, options: TurnOptions | None = None, *, timeouts: Timeouts | None = None
-    ) -> bool:
-        """Open the connection and let the server prepare for ``context``, ahead of the first turn.
-
-        The server is told model, instructions and tools, and generates nothing; the next turn that fits continues
-        from there. Once per connection, and only before its first turn. A failure is no error: the turn will meet it.
-
-        Returns:
-            Whether the server is prepared.
-
-        Raises:
-            ConfigurationError: something given is wrong; nothing was sent.
-            RequestTooLarge: the request is over `engine.Limits.max_request_bytes`.
-
-        Takes the ``connect`` and ``warm_up`` budgets at most. Cancelling stops waiting; the warm-up goes on.
-        """
-        options = _options(options)
-        settings = self._core.settings.over(timeouts=timeouts)
-        body = create_body(Context.of(context), options, model=settings.model)
-        body = await hooked(body, options.payload_hook)
-        text = create_text(body)
-        size, limit = len(text.frame(generate=False).encode()), settings.limits.max_request_bytes
-        if size > limit:
-            raise to_error(TooLarge(size, limit))
-        if settings.transport is Transport.SSE:
-            await trio.lowlevel.checkpoint()
-            return False
-        return await self._core.warm_up(body, text, settings)
-
+    @spelled_out
     async def compact(
-        self, context: str | Context, options: TurnOptions | None = None, *, timeouts: Timeouts | None = None
+        self, prompt: Prompt, options: TurnOptions | None = None, **fields: Unpack[TurnFields]
     ) -> Context:
         """Have the server compact a conversation, and return what takes its place in the next turns.
 
@@ -300,9 +354,9 @@ class Session:
 
         Takes the ``start`` budget at most. If cancelled, the request is given up and its connection closed, at once.
         """
-        settings = self._core.settings.over(timeouts=timeouts)
-        given = Context.of(context)
-        body = compaction_body(given, _options(options), model=settings.model)
+        settings = settings_with(self._settings, fields)
+        given = context_of(prompt)
+        body = compaction_body(given, options_with(options, fields, "compact"), model=settings.model)
         compaction = Compaction(
             given,
             create_text(body).http_body(),
@@ -316,10 +370,7 @@ class Session:
         return self._core.statistics()
 
 
-def _options(given: TurnOptions | None) -> TurnOptions:
-    if given is not None and not isinstance(given, TurnOptions):
-        raise ConfigurationError("options", f"is a {type(given).__name__}, not TurnOptions")
-    return _NO_OPTIONS if given is None else given
-
-
-_NO_OPTIONS: Final = TurnOptions()
+def _without_value(why: str, code: str, message: AssistantMessage, report: TurnReport) -> ResponseFailed:
+    error = ResponseFailed(f"there is no value: {why}", code=code, response_id=message.response_id)
+    error.delivery, error.partial, error.report = Delivery.ACCEPTED, message, report
+    return error

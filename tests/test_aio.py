@@ -179,7 +179,6 @@ def test_cancelling_cancels_a_tool_in_the_event_loop(server: RunningSimulator) -
     run(server, program)
 
 
-@pytest.mark.xfail(reason="a reply is left by another task than the one that entered it", strict=False)
 def test_conversations(server: RunningSimulator) -> None:
     async def program(session: aio.Session) -> None:
         server.brain = Script(["hello", "bye"])

@@ -102,7 +102,6 @@ def test_tools_run_in_threads_and_may_use_the_engine(server: RunningSimulator, s
     assert threading.get_ident() not in told
 
 
-@pytest.mark.xfail(reason="a reply is left by another task than the one that entered it", strict=False)
 def test_conversations(server: RunningSimulator, session: blocking.Session) -> None:
     server.brain = Script([Call("weather", {"city": "Bergen"}), "Take an umbrella.", "You are welcome."])
     chat = session.conversation(instructions="Be brief", tools=[FunctionTool(weather)])

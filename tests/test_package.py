@@ -1,12 +1,20 @@
-"""The package as a whole: its public names, what its wheel holds, who imports whom."""
+"""The package as a whole: its public names, what importing it costs, what its wheel holds."""
 
 from __future__ import annotations
 
 import ast
+import builtins
+import collections.abc
+import importlib.metadata
+import inspect
 import re
+import subprocess
+import sys
+import typing
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -17,18 +25,7 @@ import engine.simulator
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted((ROOT / "engine").rglob("*.py"))
 
-NAMES = re.findall(
-    r"\w+",
-    """
-    open_engine Engine open_session Session Turn Conversation Reply Round
-    Endpoint Timeouts RetryPolicy Limits Profile OnCancel Transport TurnOptions TurnReport Delivery Instrument
-    Context UserMessage AssistantMessage ToolResult Text Thinking ToolCall Image File Refusal Usage Tool FunctionTool
-    TurnStarted TextStarted TextDelta TextEnded ThinkingStarted ThinkingDelta ThinkingEnded
-    ToolCallStarted ToolCallDelta ToolCallEnded TurnDone
-    EngineError ConfigurationError SessionClosed TurnError TurnTimeout ConnectFailed AuthenticationFailed ConnectionLost
-    RequestRejected RateLimited ResponseFailed RequestTooLarge BufferOverflow ProtocolViolation
-    """,
-)
+NAMES = [name for name in engine.__all__ if name != "__version__"]
 
 PARENTS = {
     "ConfigurationError": "EngineError",
@@ -53,10 +50,149 @@ PARENTS = {
 
 # --- names -----------------------------------------------------------------------------------------------------------
 
+FIXED = re.findall(
+    r"\w+",
+    """
+    open_engine Engine open_session Session Turn Conversation Reply Round
+    Endpoint Timeouts RetryPolicy Limits OnCancel Transport TurnOptions TurnReport Delivery Profile Dialer
+    Instrument Context UserMessage DeveloperMessage AssistantMessage ToolResult Text Thinking ToolCall Image File
+    Refusal OutputItem Usage Tool FunctionTool tool
+    Message TurnEvent AnyTool Prompt Approve OnRound Prepare Journal TurnFields SessionFields StopReason PhaseSeconds
+    EngineStatistics SessionStatistics ConnectionStatistics
+    TurnStarted TextStarted TextDelta TextEnded ThinkingStarted ThinkingDelta ThinkingEnded
+    ToolCallStarted ToolCallDelta ToolCallEnded TurnDone
+    EngineError ConfigurationError SessionClosed TurnError TurnTimeout ConnectFailed AuthenticationFailed ConnectionLost
+    RequestRejected RateLimited ResponseFailed RequestTooLarge BufferOverflow ProtocolViolation __version__
+    """,
+)
+
+
+def test_the_fixed_names_are_public() -> None:
+    assert set(FIXED) - set(engine.__all__) == set()
+    assert list(engine.__all__) == sorted(engine.__all__)
+
+
+def test_what_is_exported_is_written_alike_for_readers_checkers_and_python() -> None:
+    tree = ast.parse((ROOT / "engine" / "__init__.py").read_text())
+    checked = next(node for node in tree.body if isinstance(node, ast.If))
+    imported = {
+        alias.asname: node.module
+        for node in checked.body
+        if isinstance(node, ast.ImportFrom) and node.module != "engine"
+        for alias in node.names
+    }
+    assert imported == vars(engine)["_MODULES"]
+    assert set(engine.__all__) == {*imported, "__version__"}
+
+
+ALIASES = {"AnyTool", "Approve", "Message", "OnRound", "Prepare", "Prompt", "StopReason", "TurnEvent"}
+
 
 @pytest.mark.parametrize("name", NAMES)
 def test_public_names_are_there_and_documented(name: str) -> None:
-    assert getattr(engine, name).__doc__
+    value = getattr(engine, name)
+    if name not in ALIASES:
+        assert value.__doc__
+        assert not value.__doc__.startswith(f"{name}(")
+
+
+def test_the_contents_name_what_there_is() -> None:
+    contents = engine.__doc__ or ""
+    for name in re.findall(r"\b(?:open_\w+|[A-Z][a-z]+[A-Z]\w+)\b", contents):
+        assert name in engine.__all__ or name in ("OpenAI", "WebSocket"), name
+
+
+def test_another_name_is_missing_in_the_usual_way() -> None:
+    with pytest.raises(AttributeError, match="module 'engine' has no attribute 'TurnOption'") as caught:
+        _ = engine.TurnOption  # type: ignore[attr-defined]
+    assert caught.value.name == "TurnOption"
+    assert set(engine.__all__) <= set(dir(engine))
+    assert not hasattr(engine, "__wrapped__")
+
+
+def python(code: str) -> str:
+    """What a fresh interpreter prints."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    return done.stdout.strip()
+
+
+def test_importing_the_package_loads_nothing_of_it() -> None:
+    loaded = python(
+        "import sys; before = set(sys.modules); import engine; assert dir(engine); print(*set(sys.modules) - before)"
+    )
+    assert loaded == "engine"
+
+
+def test_a_value_is_had_without_what_connects() -> None:
+    heavy = python(
+        "import sys; from engine import AssistantMessage, Timeouts, TurnError; "
+        "print(*(name for name in ('trio', 'httpx', 'ssl', 'trio_websocket', 'cattrs') if name in sys.modules))"
+    )
+    assert heavy == ""
+
+
+def test_a_star_import_rebinds_nothing() -> None:
+    before = {"engine": engine, **vars(builtins)}
+    after = dict(before)
+    exec("from engine import *", after)
+    assert {name for name, value in before.items() if after[name] is not value} == set()
+    assert after["engine"] is engine
+    assert set(after) - set(before) - {"__builtins__"} == set(engine.__all__)
+
+
+def test_doors_need_no_import_of_their_own() -> None:
+    assert python("import engine; print(engine.transcript.to_json([])[:9], engine.instruments.__name__)") == (
+        '{"kind":" engine.instruments'
+    )
+
+
+def test_the_version_is_the_distributions() -> None:
+    assert engine.__version__ == importlib.metadata.version("trio-session-engine")
+
+
+HELD = ["Breakers", "Conversation", "Engine", "Reply", "Session", "Turn"]  # got from others, never made by callers
+SEAMS = ["engine.values.choices.Unset"]  # what a field has that is not given
+
+
+def types_in(annotation: Any, public: set[int]) -> Iterator[type]:
+    if id(annotation) in public or typing.get_origin(annotation) is typing.Literal:
+        return
+    if isinstance(annotation, (list, tuple)):
+        for each in annotation:
+            yield from types_in(each, public)
+    elif arguments := typing.get_args(annotation):
+        yield from types_in((typing.get_origin(annotation), *arguments), public)
+    elif isinstance(annotation, type):
+        yield annotation
+
+
+def signatures_of(name: str) -> Iterator[Any]:
+    value = getattr(engine, name)
+    yield value
+    for member, part in vars(value).items() if isinstance(value, type) else ():
+        if member.startswith("_") and (member != "__init__" or name in HELD):
+            continue
+        part = part.fget if isinstance(part, property) else getattr(part, "__func__", part)
+        if inspect.isfunction(part):
+            yield part
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ALIASES and name not in ("Instrument", "Turn")])
+def test_every_type_of_a_public_signature_is_public(name: str) -> None:
+    public = {id(getattr(engine, each)) for each in engine.__all__}
+    names = {each: getattr(engine, each) for each in NAMES} | vars(collections.abc)
+    for part in signatures_of(name):
+        try:
+            annotations = typing.get_type_hints(part, include_extras=True, localns=names)
+        except NameError as error:
+            pytest.fail(f"{part} has a name that is not public: {error}")
+        hidden = {
+            f"{each.__module__}.{each.__qualname__}"
+            for annotation in annotations.values()
+            for each in types_in(annotation, public)
+            if each.__module__.startswith("engine.")
+        }
+        assert hidden - set(SEAMS) == set(), part
 
 
 @pytest.mark.parametrize("name", ["open_simulator", "Simulator"])
@@ -106,60 +242,6 @@ def test_what_the_wheel_holds(tmp_path: Path) -> None:
         )
     assert "Provides-Extra: cli" in metadata
     assert "Requires-Python: >=3.11" in metadata
-
-
-# --- layers ----------------------------------------------------------------------------------------------------------
-
-
-def module_of(source: Path) -> str:
-    return ".".join(source.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-
-
-def imports_of(source: Path) -> Iterator[str]:
-    """Every module that a source names in an import, also inside functions and for type checkers only."""
-    package = module_of(source) if source.name == "__init__.py" else module_of(source).rpartition(".")[0]
-    for node in ast.walk(ast.parse(source.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                above = package.split(".")[: len(package.split(".")) - node.level + 1]
-                base = ".".join([*above, *([base] if base else [])])
-            yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names)
-
-
-def within(name: str, *packages: str) -> bool:
-    return any(name == package or name.startswith(package + ".") for package in packages)
-
-
-@pytest.mark.parametrize(
-    ("importers", "never"),
-    [
-        (["engine.protocol"], ["trio", "trio_websocket", "httpx", "httpcore", "engine.session", "engine.transport"]),
-        (
-            ["engine.values.messages", "engine.settings.turn_options", "engine.values.errors"],
-            ["trio", "httpx", "engine.protocol"],
-        ),
-        (["engine.transport"], ["engine.session", "engine.registry"]),
-        (["engine.session"], ["engine.registry"]),
-        (["engine.simulator"], ["engine.session", "engine.registry", "engine.transport", "engine.cli"]),
-    ],
-)
-def test_who_never_imports_whom(importers: list[str], never: list[str]) -> None:
-    sources = [source for source in SOURCES if within(module_of(source), *importers)]
-    assert sources
-    assert [
-        (module_of(source), name) for source in sources for name in imports_of(source) if within(name, *never)
-    ] == []
-
-
-@pytest.mark.parametrize("names", [["engine.simulator"], ["click", "rich"]])
-def test_what_only_programs_import(names: list[str]) -> None:
-    importers = {module_of(source) for source in SOURCES for name in imports_of(source) if within(name, *names)}
-    assert importers
-    assert [name for name in importers if not within(name, "engine.cli", "engine.simulator", "engine.testing")] == []
 
 
 # --- the front page --------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The command line: ``ask``, ``chat`` and ``simulate``. Needs the ``[cli]`` extra."""
+"""The command line. The servers, ``simulate`` and ``record``, need nothing more; the rest needs the ``[cli]`` extra."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ def main(arguments: Sequence[str]) -> int:
 
     0 means done, 1 that something failed, 2 that the arguments could not be used, 130 that it was interrupted.
     """
+    match [*arguments]:
+        case ["simulate", *rest]:
+            from engine.cli.simulate import main as simulate
+
+            return simulate(rest)
     try:
         from engine.cli.commands import invoke
     except ModuleNotFoundError as error:

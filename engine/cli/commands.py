@@ -10,8 +10,9 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from engine.cli.doctor import doctor
 from engine.cli.errors import DONE, INTERRUPTED, MISUSED
-from engine.cli.programs import Wishes, ask, chat, simulate, verdict
+from engine.cli.programs import Wishes, ask, chat, verdict
 from engine.cli.terminal import Terminal
 from engine.settings.endpoint import Endpoint
 from engine.values.choices import Transport
@@ -126,11 +127,38 @@ def chat_command(wishes: Wishes) -> int:
     return verdict(terminal, lambda: chat(terminal, wishes))
 
 
-@commands.command("simulate")
-@click.option("--port", type=click.IntRange(0, 65535), default=0, show_default=True, help="0 picks a free one.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
-@click.option("--verbose", is_flag=True, help="List requests, without what they say.")
-def simulate_command(port: int, host: str, verbose: bool) -> int:
-    """Run the simulator until it is interrupted."""
+@commands.command("simulate", add_help_option=False, context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def simulate_command(arguments: tuple[str, ...]) -> int:
+    """Run the simulator for other programs, until it is ended."""
+    from engine.cli.simulate import main
+
+    return main(arguments)
+
+
+@commands.command("doctor")
+@click.option("--model", default=_MODEL, show_default=True, help="The model to ask; a few tokens are spent.")
+@click.option(
+    "--base-url",
+    envvar="OPENAI_BASE_URL",
+    callback=_url,
+    metavar="URL",
+    help="The server, up to but not including /responses.  [env: OPENAI_BASE_URL]",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    callback=_finite,
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long each step may take.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as one list.")
+def doctor_command(model: str, base_url: str | None, timeout: float, *, as_json: bool) -> int:
+    """Examine the way to the server: proxy, DNS, TCP, TLS, upgrade, first event, HTTP, keep-alive, lanes, steering.
+
+    The exit code is 0 where every step succeeded, and 1 where one failed. Keys, headers and answers are not shown.
+    """
     terminal = Terminal()
-    return verdict(terminal, lambda: simulate(terminal, host, port, verbose=verbose))
+    return verdict(terminal, lambda: doctor(terminal, base_url=base_url, model=model, seconds=timeout, as_json=as_json))

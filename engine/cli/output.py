@@ -121,7 +121,7 @@ def _rows(report: TurnReport) -> list[tuple[str, str]]:
     rows = []
     for field in attrs.fields(TurnReport):
         value = getattr(report, field.name)
-        if value is None or field.name == "seconds":
+        if value is None or value in ((), {}) or field.name == "seconds":
             continue
         if isinstance(value, Enum):
             value = value.value

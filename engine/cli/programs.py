@@ -23,20 +23,19 @@ from engine import (
     UserMessage,
     open_session,
 )
-from engine.cli.errors import DONE, FAILED, INTERRUPTED, MISUSED, CommandFailed, describe, one_line
+from engine.cli.errors import DONE, FAILED, INTERRUPTED, MISUSED, CommandFailed, describe
 from engine.cli.interrupts import run
 from engine.cli.output import JsonView, Pieces, TextView, View, report_table
 from engine.cli.terminal import Terminal
-from engine.simulator import ConnectionRecord, RequestRecord, Simulator, open_simulator
+from engine.simulator import open_simulator
 from engine.values.messages import Message
 from engine.values.problems import EngineError
 
-__all__ = ["Wishes", "ask", "chat", "simulate", "verdict"]
+__all__ = ["Wishes", "ask", "chat", "verdict"]
 
 _NOTICE: Final = "No OPENAI_API_KEY and no --base-url: the built-in simulator answers, not a model."
 # Somebody who scrolls back in a pager stops reading for minutes; the answer is small enough to wait in memory.
 _LIMITS: Final = Limits(buffer_events=4_000_000, buffer_bytes=256 * 1024 * 1024)
-_WATCH_SECONDS: Final = 0.1
 
 
 @attrs.frozen(kw_only=True)
@@ -173,69 +172,3 @@ async def _write(pieces: Pieces) -> None:
     for outlet, text in pieces:
         await outlet.write(text)
     await trio.lowlevel.checkpoint_if_cancelled()
-
-
-# --- the simulator ---------------------------------------------------------------------------------------------------
-
-
-async def simulate(terminal: Terminal, host: str, port: int, *, verbose: bool) -> None:
-    """Run the simulator until cancelled."""
-    async with contextlib.AsyncExitStack() as stack:
-        try:
-            simulator = await stack.enter_async_context(open_simulator(host=host, port=port, allow_remote=True))
-        except OSError as error:
-            raise CommandFailed(f"cannot listen on {host} port {port}: {error.strerror or error}") from None
-        await terminal.output.write(_usage(simulator.base_url))
-        if verbose:
-            await _list_requests(simulator, terminal.output.write)
-        await trio.sleep_forever()
-
-
-def _usage(base_url: str) -> str:
-    return (
-        f"{base_url}\n"
-        "A simulated Responses server over WebSocket and HTTP. It lets any key in, and calculates or echoes.\n"
-        f'Try: OPENAI_API_KEY=any python -m engine ask --base-url {base_url} "What is 2+2?"\n'
-        "End it with Ctrl-C.\n"
-    )
-
-
-async def _list_requests(simulator: Simulator, write: Callable[[str], Awaitable[None]]) -> None:
-    """Write a line for each request that has ended, and for each refused upgrade, for ever."""
-    waiting: dict[int, RequestRecord] = {}
-    newest = -1
-    seen = 0
-    while True:
-        for connection in simulator.connections[seen:]:
-            if connection.closed_at is None and connection.handshake_status is None:
-                break  # it has not said yet what it wants
-            seen += 1
-            if connection.handshake_status not in {None, 101}:
-                await write(_refused(connection))
-        for request in simulator.requests:
-            if request.number > newest:
-                newest = request.number
-                waiting[newest] = request
-        for number, request in list(waiting.items()):
-            if request.status not in {"received", "running"}:
-                del waiting[number]
-                await write(_ended(request))
-        await trio.sleep(_WATCH_SECONDS)
-
-
-def _refused(connection: ConnectionRecord) -> str:
-    return f"connection {connection.id}: upgrade refused with {connection.handshake_status}\n"
-
-
-def _ended(request: RequestRecord) -> str:
-    model = request.body.get("model")
-    parts = [
-        f"request {request.number} on connection {request.connection_id}",
-        request.transport,
-        one_line(model, 60) if isinstance(model, str) else "no model",
-        f"{request.size} bytes",
-        request.status if request.error_code is None else f"{request.status} ({request.error_code})",
-    ]
-    if request.finished_at is not None:
-        parts.append(f"{request.finished_at - request.received_at:.3f} s")
-    return ", ".join(parts) + "\n"

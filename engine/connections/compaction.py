@@ -16,7 +16,7 @@ from engine.protocol.compaction import compacted
 from engine.protocol.failures import Broken, Closed, Failure, to_error
 from engine.settings.timeouts import Phase, ResolvedTimeouts
 from engine.transport.http import HttpClient, Post, whole_answer
-from engine.values.choices import Delivery
+from engine.values.choices import Delivery, Transport
 from engine.values.errors import TurnError
 from engine.values.messages import Context
 from engine.values.reports import PhaseSeconds, TurnReport
@@ -84,7 +84,7 @@ class Compaction:
         error.delivery = self._delivery
         sent = error.delivery is not Delivery.NOT_SENT
         error.report = TurnReport(
-            transport="http" if sent else None,
+            transport=Transport.SSE if sent else None,
             attempts=int(sent),
             bytes_sent=self._size if sent else 0,
             bytes_full=self._size,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Final, TypeAlias
+from typing import Any, Final, Unpack
 
 import attrs
 import trio
@@ -12,30 +12,29 @@ import trio
 from engine.conversation.errands import waits_for_caller
 from engine.conversation.line import Line, Place
 from engine.conversation.loop_settings import LoopSettings
+from engine.conversation.prompts import Prompt, messages_of
 from engine.conversation.rounds import Progress, Round
-from engine.conversation.tool_loop import OpenTurn, ToolLoop
+from engine.conversation.tool_loop import OpenTurn, ToolLoop, server_conversation
 from engine.conversation.toolbox import Toolbox
-from engine.settings.timeouts import ResolvedTimeouts
+from engine.settings.fields import TurnFields, options_with, settings_with, spelled_out
+from engine.settings.levels import Settings
 from engine.settings.turn_options import TurnOptions
+from engine.turns.texts import Texts
 from engine.turns.turn import Turn
 from engine.values.messages import (
     AssistantMessage,
     Context,
-    DeveloperMessage,
     Message,
     ToolCall,
     ToolResult,
-    UserMessage,
 )
 from engine.values.problems import ConfigurationError
+from engine.values.reports import TurnReport
 from engine.values.turn_events import TurnDone, TurnEvent
 
-__all__ = ["Conversation", "Prompt", "Reply"]
-
-Prompt: TypeAlias = str | Message | Iterable[Message]
+__all__ = ["Conversation", "Reply"]
 
 _NOTHING: Final = Progress()
-_MESSAGES: Final = (UserMessage, DeveloperMessage, AssistantMessage, ToolResult)
 
 
 class Conversation:
@@ -53,20 +52,21 @@ class Conversation:
         context: Context,
         toolbox: Toolbox,
         options: TurnOptions,
-        settings: LoopSettings,
-        timeouts: ResolvedTimeouts,
+        settings: Settings,
+        loop_settings: LoopSettings,
     ) -> None:
         self._open_turn = open_turn
         self._context = attrs.evolve(context, tools=toolbox.offered)
         self._toolbox = toolbox
         self._options = options
         self._settings = settings
-        self._timeouts = timeouts
+        self._loop_settings = loop_settings
         self._rounds: list[Round] = []
         self._line = Line()
         self._loop: ToolLoop | None = None
         self._waiting: tuple[Message, ...] = ()  # what joins the transcript with the results that the caller owes
         self._left = _NOTHING
+        self._kept: tuple[Any, int] = (None, 0)  # a conversation of the server's, and how many messages it holds
 
     def __repr__(self) -> str:
         return f"<Conversation of {len(self.messages)} messages>"
@@ -100,7 +100,10 @@ class Conversation:
         """
         return self._left if self._loop is None and self._left else None
 
-    async def send(self, prompt: Prompt, options: TurnOptions | None = None) -> AssistantMessage:
+    @spelled_out
+    async def send(
+        self, prompt: Prompt, options: TurnOptions | None = None, **fields: Unpack[TurnFields]
+    ) -> AssistantMessage:
         """Say something and return the answer, having run the tools that the model called on the way.
 
         A response that calls a tool without a function is returned as it is, with none of its calls run, and joins the
@@ -108,9 +111,10 @@ class Conversation:
         answered for it, by outputs that say so.
 
         Args:
-            prompt: A text, a message, or messages. No messages at all: go on, with the prompt that was interrupted or
-                from the transcript as it is, for example after a round that failed.
+            prompt: A text, a message, messages, or a context that has nothing else. No messages at all: go on, with
+                the prompt that was interrupted or from the transcript as it is, for example after a round that failed.
             options: What to ask of the model, in place of the conversation's options.
+            fields: Single fields of the options, and settings of the turns, over the conversation's.
 
         Raises:
             ConfigurationError: something given is wrong; nothing was sent.
@@ -123,15 +127,16 @@ class Conversation:
         If cancelled while it waits for an earlier prompt, nothing happens. If cancelled later, the turn is abandoned or
         the tools are cancelled, whichever is under way; complete rounds stay in the transcript.
         """
-        given, chosen = self._checked(prompt, options)
-        async with self._place():
-            loop = self._begin(given, chosen)
+        given, chosen, settings = self._checked(prompt, options, fields, "send")
+        async with self._place(settings):
+            loop = self._begin(given, chosen, settings)
             try:
                 return await loop.run()
             finally:
                 self._end(loop)
 
-    def stream(self, prompt: Prompt, options: TurnOptions | None = None) -> Reply:
+    @spelled_out
+    def stream(self, prompt: Prompt, options: TurnOptions | None = None, **fields: Unpack[TurnFields]) -> Reply:
         """Prepare a prompt whose answer is read as it comes: ``async with chat.stream(...) as reply``, then iterate.
 
         Takes the arguments of `send`, with the same meaning.
@@ -139,22 +144,25 @@ class Conversation:
         Raises:
             ConfigurationError: something given is wrong.
         """
-        return Reply(self, *self._checked(prompt, options))
+        return Reply(self, *self._checked(prompt, options, fields, "stream"))
 
-    def _checked(self, prompt: Prompt, options: TurnOptions | None) -> tuple[tuple[Message, ...], TurnOptions]:
-        if options is not None and not isinstance(options, TurnOptions):
-            raise ConfigurationError("options", f"is a {type(options).__name__}, not TurnOptions")
-        return _messages(prompt), self._options if options is None else options
+    def _checked(
+        self, prompt: Prompt, options: TurnOptions | None, fields: Mapping[str, Any], call: str
+    ) -> tuple[tuple[Message, ...], TurnOptions, Settings]:
+        if isinstance(prompt, Context) and (prompt.instructions is not None or prompt.tools):
+            raise ConfigurationError("prompt", "has instructions or tools, and the conversation has its own")
+        chosen = options_with(self._options if options is None else options, fields, call)
+        return messages_of(prompt), chosen, settings_with(self._settings, fields)
 
-    def _place(self) -> Place:
+    def _place(self, settings: Settings) -> Place:
         if waits_for_caller(self):
             raise RuntimeError(
                 "the conversation waits for the function (a tool, approve, on_round, prepare, the journal) that sends "
                 "to it: let the function return first, or send to a conversation of its own"
             )
-        return self._line.place(self._timeouts)
+        return self._line.place(settings.timeouts)
 
-    def _begin(self, given: tuple[Message, ...], options: TurnOptions) -> ToolLoop:
+    def _begin(self, given: tuple[Message, ...], options: TurnOptions, settings: Settings) -> ToolLoop:
         progress = self._left
         if given or not progress:
             answered = {message.call_id for message in given if isinstance(message, ToolResult)}
@@ -167,13 +175,18 @@ class Conversation:
         messages = (*self.messages, *progress.prompt)
         if not messages:
             raise ConfigurationError("prompt", "is empty, and so is the conversation")
+        name, kept = self._kept
+        if name != server_conversation(options):
+            kept = 0
         self._loop = ToolLoop(
             self._open_turn,
             attrs.evolve(self._context, messages=messages),
             self._toolbox,
             options,
-            self._settings,
+            settings,
+            self._loop_settings,
             progress=progress,
+            kept=min(kept, len(messages) if progress.response is not None else len(self.messages) + len(self._waiting)),
             keep=self._keep,
             owner=self,
         )
@@ -183,6 +196,7 @@ class Conversation:
     def _end(self, loop: ToolLoop) -> None:
         """A loop runs no more: what it has begun is what the next prompt finds."""
         self._loop, self._left = None, loop.progress
+        self._kept = (server_conversation(loop.options), loop.kept)
 
     def _keep(self, done: Round, new: tuple[Message, ...], waits: bool) -> None:
         self._rounds.append(done)
@@ -200,10 +214,13 @@ class Reply:
     rounds stay in the transcript.
     """
 
-    def __init__(self, chat: Conversation, given: tuple[Message, ...], options: TurnOptions) -> None:
+    def __init__(
+        self, chat: Conversation, given: tuple[Message, ...], options: TurnOptions, settings: Settings
+    ) -> None:
         self._chat = chat
         self._given = given
         self._options = options
+        self._settings = settings
         self._entered = False
         self._left = False
         self._busy = False
@@ -225,6 +242,25 @@ class Reply:
             raise RuntimeError("the answer is not complete")
         return self._message
 
+    @property
+    def partial(self) -> AssistantMessage:
+        """What has arrived of the response that is being read, else the last response; empty when nothing has."""
+        if self._turn is not None:
+            return self._turn.partial
+        last = self._loop.message if self._loop is not None else None
+        return last or AssistantMessage()
+
+    @property
+    def report(self) -> TurnReport:
+        """What is known at this moment of the last request."""
+        if self._turn is not None:
+            return self._turn.report
+        return self._loop.report if self._loop is not None else TurnReport()
+
+    def texts(self) -> Texts:
+        """The answer's words as they come: ``async for text in reply.texts()``. Tools run as when events are read."""
+        return Texts(self)
+
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Reply:
         """Wait until earlier prompts of the conversation are answered. Sends nothing yet.
@@ -239,10 +275,10 @@ class Reply:
         if self._entered:
             raise RuntimeError("a reply can be entered only once")
         self._entered = True
-        place = self._chat._place()
+        place = self._chat._place(self._settings)
         await place.__aenter__()
         try:
-            self._loop = self._chat._begin(self._given, self._options)
+            self._loop = self._chat._begin(self._given, self._options, self._settings)
         except BaseException:
             place.leave()
             raise
@@ -352,20 +388,6 @@ class Reply:
                 self._message = loop.message
             if loop.rounds == before and self._error is None:
                 self._error = RuntimeError("the answer was cut short while its tools ran")
-
-
-def _messages(prompt: Prompt) -> tuple[Message, ...]:
-    if isinstance(prompt, str):
-        return (UserMessage(prompt),)
-    if isinstance(prompt, _MESSAGES):
-        return (prompt,)
-    if isinstance(prompt, (bytes, Mapping)) or not isinstance(prompt, Iterable):
-        raise ConfigurationError("prompt", f"is a {type(prompt).__name__}, not a string or messages")
-    messages = tuple(prompt)
-    for number, each in enumerate(messages):
-        if not isinstance(each, _MESSAGES):
-            raise ConfigurationError(f"prompt[{number}]", f"is a {type(each).__name__}, not a message")
-    return messages
 
 
 def _unanswered(messages: Iterable[Message]) -> tuple[ToolCall, ...]:

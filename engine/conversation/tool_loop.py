@@ -21,6 +21,7 @@ from engine.conversation.loop_settings import LoopSettings
 from engine.conversation.rounds import Progress, Round
 from engine.conversation.tool_runner import ToolRunner
 from engine.conversation.toolbox import Toolbox
+from engine.settings.levels import Settings
 from engine.settings.turn_options import TurnOptions
 from engine.turns.turn import Turn
 from engine.values.choices import Delivery
@@ -29,9 +30,9 @@ from engine.values.messages import AssistantMessage, Context, Message, ToolResul
 from engine.values.problems import ConfigurationError
 from engine.values.reports import TurnReport
 
-__all__ = ["OpenTurn", "ToolLoop"]
+__all__ = ["OpenTurn", "ToolLoop", "server_conversation"]
 
-OpenTurn: TypeAlias = Callable[[Context, TurnOptions, bool], Turn]
+OpenTurn: TypeAlias = Callable[[Context, TurnOptions, Settings, bool], Turn]
 """Prepares a turn for a context; the flag tells whether its events are wanted."""
 
 Keep: TypeAlias = Callable[[Round, tuple[Message, ...], bool], None]
@@ -43,12 +44,15 @@ class ToolLoop:
     """The rounds that answer one prompt.
 
     Attributes:
+        options: What to ask of the model.
         context: What the next request tells the model, before ``prepare`` has its say.
         progress: What has been begun and is not in ``context`` yet, but for its prompt.
         message: The last response; None before the first.
         report: How the last request went.
         finished: Whether the last response calls nothing that the loop could run.
         rounds: How many rounds are complete.
+        kept: How many messages of ``context``, from its beginning, the conversation holds that the server keeps by the
+            id in the options. A request that names it brings only what is new.
 
     Args:
         open_turn: Prepares a turn.
@@ -56,8 +60,10 @@ class ToolLoop:
         toolbox: What the model may call.
         options: What to ask of the model. A ``tool_choice`` that demands a call holds for the first round only: the
             loop would never end otherwise.
-        settings: What holds for the loop.
+        settings: What holds for each turn.
+        loop_settings: What holds for the loop.
         progress: The prompt, and what there is already of its first round.
+        kept: How many messages the server's own conversation holds at the beginning.
         keep: Given each complete round, with the messages that are new since the one before, and whether its calls wait
             for the caller's results.
         owner: What waits for the functions that the loop calls; the loop itself where nothing else does.
@@ -69,9 +75,11 @@ class ToolLoop:
         context: Context,
         toolbox: Toolbox,
         options: TurnOptions,
-        settings: LoopSettings,
+        settings: Settings,
+        loop_settings: LoopSettings,
         *,
         progress: Progress = _NOTHING,
+        kept: int = 0,
         keep: Keep | None = None,
         owner: object = None,
     ) -> None:
@@ -81,16 +89,18 @@ class ToolLoop:
         self.report: TurnReport = TurnReport()
         self.finished: bool = False
         self.rounds: int = 0
+        self.kept: int = kept
         self._open_turn = open_turn
         self._toolbox = toolbox
-        self._options = options
-        self._settings = settings
+        self.options: TurnOptions = options
+        self._turn_settings = settings
+        self._settings = loop_settings
         self._keep = keep
         self._room = math.inf
         self._left = False
         self._scope: trio.CancelScope | None = None
         self._owner = self if owner is None else owner
-        self._runner = ToolRunner(self._owner, toolbox.functions, settings)
+        self._runner = ToolRunner(self._owner, toolbox.functions, loop_settings)
 
     async def run(self) -> AssistantMessage:
         """Ask and run tools until a response calls nothing that the loop could run, and return that response.
@@ -117,7 +127,9 @@ class ToolLoop:
 
         If cancelled, so is ``prepare`` or the journal.
         """
-        options, context = self._options, self.context
+        options, context = self.options, self.context
+        if server_conversation(options) is not None:
+            context = attrs.evolve(context, messages=context.messages[self.kept :])
         if self.rounds:
             options = attrs.evolve(options, tool_choice=_relaxed(options.tool_choice))
         with self._errands(), errand(self._owner):
@@ -129,7 +141,7 @@ class ToolLoop:
             if self._settings.journal is not None:
                 await self._settings.journal.sending(self.progress.prompt, context)
         self._check_inside()
-        return self._open_turn(context, options, buffered)
+        return self._open_turn(context, options, self._turn_settings, buffered)
 
     async def answered(self, turn: Turn) -> None:
         """Take the response of a turn.
@@ -143,6 +155,7 @@ class ToolLoop:
             self._check_inside()
         self.message, self.report, self._room = message, report, room
         self.progress = attrs.evolve(self.progress, response=message, results={})
+        self.kept = len(self.context.messages) + 1
 
     async def complete(self) -> None:
         """Run what the response calls, as far as there is no output yet, and close the round.
@@ -208,6 +221,11 @@ class ToolLoop:
         self.rounds += 1
         if self._keep is not None:
             self._keep(done, (*fresh, *new), waits)
+
+
+def server_conversation(options: TurnOptions) -> Any:
+    """The conversation that the server keeps and a request belongs to; None where the caller's transcript is all."""
+    return getattr(options, "conversation", None) or options.extra.get("conversation")
 
 
 def _relaxed(choice: str | Mapping[str, Any] | None) -> str | Mapping[str, Any] | None:

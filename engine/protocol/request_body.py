@@ -47,6 +47,8 @@ _PLAIN_FIELDS: Final = {
     "prompt_cache_key": "prompt_cache_key",
     "safety_identifier": "safety_identifier",
     "context_management": "context_management",
+    "conversation": "conversation",
+    "previous_response_id": "previous_response_id",
 }
 
 # Option → (request field, key inside it), for those that share one.

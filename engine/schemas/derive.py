@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from copy import deepcopy
 from enum import Enum
 from typing import Any, Final, Literal, TypeAlias, get_args, get_origin
@@ -133,6 +133,8 @@ class _Derivation:
         if len(options) > 1:
             return _any_of([self._type(each, where) for each in options])
         kind = bare(kind)
+        if not isinstance(kind, Hashable):
+            raise ConfigurationError(where, f"is a {type(kind).__name__}, not a type")
         origin: Any = get_origin(kind) or kind
         arguments: tuple[Any, ...] = get_args(kind)
         if kind is Any:

@@ -71,6 +71,8 @@ class TurnFields(TypedDict, total=False):
     prompt_cache_key: str | None
     safety_identifier: str | None
     context_management: Sequence[Mapping[str, Any]] | None
+    conversation: str | Mapping[str, Any] | None
+    previous_response_id: str | None
     warm_up: bool
     extra: Mapping[str, Any]
     payload_hook: PayloadHook | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, Final
 
 from attrs import field, frozen
@@ -37,6 +38,9 @@ class Limits:
             None keeps it. Default 300.
         ping_interval: Seconds of silence before the peer is pinged; None never pings. Default 30.
         ping_timeout: Seconds to wait for any byte after a ping before the connection is given up. Default 20.
+        max_connections: Connections a session may have at a time, where its server takes one request at a time on each.
+            Default 4.
+        session_idle: Seconds without a turn after which an engine releases a session. Default None: it never does.
     """
 
     _section: ClassVar[str] = "limits"
@@ -50,6 +54,8 @@ class Limits:
     idle_lifetime: Seconds = field(default=UNSET, validator=_SPAN)
     ping_interval: Seconds = field(default=UNSET, validator=_SPAN)
     ping_timeout: Seconds = field(default=UNSET, validator=_SPAN)
+    max_connections: int | Unset = field(default=UNSET, validator=_COUNT)
+    session_idle: Seconds = field(default=UNSET, validator=_SPAN)
 
 
 @frozen(kw_only=True)
@@ -65,6 +71,8 @@ class ResolvedLimits:
     idle_lifetime: float
     ping_interval: float
     ping_timeout: float
+    max_connections: int
+    session_idle: float
 
 
 _MIB: Final = 1024 * 1024
@@ -79,4 +87,6 @@ DEFAULT_LIMITS: Final = ResolvedLimits(
     idle_lifetime=300.0,
     ping_interval=30.0,
     ping_timeout=20.0,
+    max_connections=4,
+    session_idle=math.inf,
 )

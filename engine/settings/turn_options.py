@@ -30,7 +30,7 @@ PayloadHook: TypeAlias = Callable[[dict[str, Any]], dict[str, Any] | Awaitable[d
 _OWN_FIELDS: Final = frozenset({"type", "stream_id", "input", "model", "previous_response_id", "stream", "generate"})
 
 
-def _tool_choice(instance: object, attribute: Attribute[Any], value: object) -> None:
+def _reference(instance: object, attribute: Attribute[Any], value: object) -> None:
     if isinstance(value, Mapping):
         mapping(instance, attribute, value)
     elif isinstance(value, str):
@@ -70,6 +70,9 @@ class TurnOptions:
         prompt_cache_key: Helps the server's prompt cache find its entry.
         safety_identifier: A stable, opaque id of the end user.
         context_management: The wire's own list, for example to let the server compact the context.
+        conversation: The id of a conversation that the server keeps (or the wire's own object): the request continues
+            it, and only what is new is sent.
+        previous_response_id: A response that the server keeps and this request continues; only what is new is sent.
         warm_up: Whether a fresh connection is first told model, instructions and tools, so that the server can
             prepare. Once per connection; a failure is ignored and costs the turn `Timeouts.warm_up` at most.
         extra: Any other request field, under its wire name; passed through as given.
@@ -83,7 +86,7 @@ class TurnOptions:
     temperature: float | None = field(default=None, validator=optional(number))
     top_p: float | None = field(default=None, validator=optional(number))
     max_output_tokens: int | None = field(default=None, validator=optional(whole(0)))
-    tool_choice: str | Mapping[str, Any] | None = field(default=None, validator=optional(_tool_choice), repr=False)
+    tool_choice: str | Mapping[str, Any] | None = field(default=None, validator=optional(_reference), repr=False)
     parallel_tool_calls: bool | None = field(default=None, validator=optional(flag))
     reasoning_effort: str | None = field(default=None, validator=optional(name))
     reasoning_summary: str | None = field(default=None, validator=optional(name))
@@ -99,11 +102,15 @@ class TurnOptions:
     context_management: Sequence[Mapping[str, Any]] | None = field(
         default=None, validator=optional(sequence_of(Mapping, "mapping")), repr=False
     )
+    conversation: str | Mapping[str, Any] | None = field(default=None, validator=optional(_reference), repr=False)
+    previous_response_id: str | None = field(default=None, validator=optional(name))
     warm_up: bool = field(default=False, validator=flag)
     extra: Mapping[str, Any] = field(factory=dict, validator=mapping, repr=False)
     payload_hook: PayloadHook | None = field(default=None, validator=optional(function), repr=False)
 
     def __attrs_post_init__(self) -> None:
+        if self.conversation is not None and self.previous_response_id is not None:
+            raise ConfigurationError("options.conversation", "excludes previous_response_id")
         for key in self.extra:
             if key in _OWN_FIELDS:
                 raise ConfigurationError(f"options.extra[{key!r}]", "is set by the library or by another option")

@@ -52,6 +52,7 @@ class Door:
         self.websocket: WebSocket | None = None
         self._world = world
         self._record = record
+        self._stream: ServerStream | None = None
 
     async def serve(self, accepted: trio.abc.Stream) -> None:
         """Serve until either side ends the connection; the caller closes the stream. Nothing a client does raises."""
@@ -65,7 +66,8 @@ class Door:
                     )
                     with trio.fail_after(_TLS_SECONDS):
                         await stream.do_handshake()
-                await self._serve_requests(ServerStream(stream, record))
+                self._stream = ServerStream(stream, record)
+                await self._serve_requests(self._stream)
             if self.scope.cancelled_caught:
                 record.closed_by = "server"
         except* _EXPECTED as group:
@@ -73,6 +75,11 @@ class Door:
         except* Exception as group:
             record.errors += [type(error).__name__ for error in _leaves(group)]
             self._world.errors += _leaves(group)
+
+    def prepare_reset(self) -> None:
+        """Make the coming end of the connection discard what the client has not read."""
+        if self._stream is not None:
+            self._stream.prepare_reset()
 
     async def _serve_requests(self, stream: ServerStream) -> None:
         record = self._record
@@ -108,6 +115,9 @@ class Door:
         if record.authorization is None and key is not None:
             record.authorization = f"Bearer {key}"
         record.headers = headers
+        if not record.path.startswith("/__simulator/"):
+            opened = {"method": head.method.decode("ascii"), "path": record.path, "headers": headers}
+            self._world.tell(record, "open", opened | {"upgrade": _wants_upgrade(headers)})
 
     async def _upgrade(self, stream: ServerStream, head: h11.Request, raw: bytes) -> None:
         world, record = self._world, self._record
@@ -115,11 +125,13 @@ class Door:
         step = world.handshakes.popleft() if world.handshakes else world.every_handshake
         if isinstance(step, Reject):
             record.handshake_status = step.status
+            world.tell(record, "answer", {"status": step.status, "headers": dict(step.headers)})
         if await turned_away(stream, record, step, limit=world.max_message_bytes):
             return
         problem = self._check_upgrade(head)
         if problem is not None:
             record.handshake_status = problem.status
+            world.tell(record, "answer", {"status": problem.status, "headers": dict(problem.headers)})
             await refuse(stream, record, problem)
             return
         end = raw.index(b"\r\n\r\n") + 4 if b"\r\n\r\n" in raw else len(raw)

@@ -108,6 +108,13 @@ class HttpExchange:
 
     async def _route(self, body: bytes) -> None:
         method = self._head.method
+        target = self._head.target.decode("ascii", "replace")
+        if self._world.control is not None and target.startswith("/__simulator/"):
+            self._record.control = True
+            headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in self._head.headers}
+            await self._send_json(*await self._world.control(method.decode("ascii"), target, headers, body))
+            return
+        self._world.tell(self._record, "in", body)
         resource = self._resource()
         if resource == "responses":
             if method == b"POST":
@@ -258,6 +265,7 @@ class HttpExchange:
             if self._world.quirks.done_marker:
                 await self._body(self._writer.done())
             await self._send(self._http.send(h11.EndOfMessage()))
+            self._world.tell(self._record, "end", {})
             return
         if stage.rejected:
             return
@@ -276,9 +284,11 @@ class HttpExchange:
             return
         self._started = True
         headers = self._header_fields({"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"})
+        self._world.tell(self._record, "answer", {"status": 200, "headers": dict(headers)})
         await self._send(self._http.send(h11.Response(status_code=200, headers=headers, reason=b"OK")))
 
     async def _body(self, data: bytes) -> None:
+        self._world.tell(self._record, "out", data)
         size = self._world.quirks.slice_bytes or len(data)
         for start in range(0, len(data), size):
             await self._send(self._http.send(h11.Data(data=data[start : start + size])))
@@ -308,13 +318,16 @@ class HttpExchange:
             self._dropped = True
             return
         await self._start_content(status, len(content), headers)
+        self._world.tell(self._record, "out", content)
         await self._send(self._http.send(h11.Data(data=content)))
         await self._send(self._http.send(h11.EndOfMessage()))
+        self._world.tell(self._record, "end", {})
 
     async def _start_content(self, status: int, size: int, headers: Mapping[str, str] | None = None) -> None:
         self._started = True
         given = {"content-type": "application/json", "content-length": str(size)}
         fields = self._header_fields(given, headers or {})
+        self._world.tell(self._record, "answer", {"status": status, "headers": dict(fields)})
         await self._send(
             self._http.send(h11.Response(status_code=status, headers=fields, reason=reason_phrase(status).encode()))
         )

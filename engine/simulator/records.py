@@ -34,6 +34,7 @@ class RequestRecord:
         received_at: `trio.current_time` when it had arrived.
         finished_at: `trio.current_time` when its terminal was handed to the socket.
         successor_of: The response a steered continuation follows; such a record has no bytes of its own.
+        headers: Header fields it came with, or that its WebSocket was opened with: names in lower case, no credentials.
     """
 
     number: int
@@ -51,6 +52,7 @@ class RequestRecord:
     received_at: float = 0.0
     finished_at: float | None = None
     successor_of: str | None = None
+    headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
 
     @property
     def input(self) -> Any:
@@ -88,6 +90,7 @@ class ConnectionRecord:
         bytes_in: Bytes received, all layers above TLS.
         bytes_out: Bytes sent, likewise.
         errors: What went wrong on it, as short texts without payloads.
+        control: Whether it came for the control route.
     """
 
     id: int
@@ -108,6 +111,7 @@ class ConnectionRecord:
     bytes_in: int = 0
     bytes_out: int = 0
     errors: list[str] = attrs.field(factory=list)
+    control: bool = False
 
     @property
     def open(self) -> bool:

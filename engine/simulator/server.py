@@ -87,9 +87,16 @@ class Simulator(World):
     def _chosen(self, connection: ConnectionRecord | None) -> list[Door]:
         return [door for identity, door in self._doors.items() if connection is None or connection.id == identity]
 
-    def abort(self, connection: ConnectionRecord | None = None) -> None:
-        """Drop one connection, or all, without a word; their sockets are gone at the next checkpoints."""
+    def abort(self, connection: ConnectionRecord | None = None, *, reset: bool = False) -> None:
+        """Drop one connection, or all, without a word; their sockets are gone at the next checkpoints.
+
+        Args:
+            connection: The one to drop.
+            reset: Discard what the client has not read.
+        """
         for door in self._chosen(connection):
+            if reset:
+                door.prepare_reset()
             door.scope.cancel(reason="dropped by the test")
 
     def close(self, code: int = 1001, reason: str = "", *, connection: ConnectionRecord | None = None) -> None:

@@ -74,6 +74,7 @@ class WebSocket:
                     self._socket = await proposal.accept(extra_headers=headers)
                 self._stream.release()
                 self.record.handshake_status = 101
+                self.world.tell(self.record, "answer", {"status": 101, "headers": dict(accept.headers)})
                 self.muted = accept.mute
                 nursery.start_soon(self._write)
                 nursery.start_soon(self._expire)
@@ -83,6 +84,8 @@ class WebSocket:
                 nursery.cancel_scope.cancel(reason="the WebSocket has ended")
         finally:
             self._note_close()
+            ended = {"code": self.record.close_code, "reason": self.record.close_reason, "by": self.record.closed_by}
+            self.world.tell(self.record, "end", ended)
             for stage in self.active.values():
                 stage.record.status = "lost"
         if self.record.close_code == 1009:
@@ -131,6 +134,7 @@ class WebSocket:
             async for command in self._outgoing:
                 match command:
                     case Frame(payload):
+                        self.world.tell(self.record, "out", payload)
                         try:
                             await self._socket.send_message(payload)
                         except trio_websocket.ConnectionClosed:
@@ -227,6 +231,7 @@ class WebSocket:
                     reason = self._socket.closed
                     self.record.closed_by = "server" if reason is not None and reason.code == 1009 else "client"
                 return
+            self.world.tell(self.record, "in", message)
             try:
                 await self._take(message)
             except ApiError as error:

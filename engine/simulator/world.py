@@ -7,8 +7,8 @@ import logging
 import ssl
 import time
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import attrs
 import trio
@@ -25,7 +25,16 @@ if TYPE_CHECKING:
     from .requests import Asked
     from .stage import Stage, Step
 
-__all__ = ["Options", "SimulationFailed", "World"]
+__all__ = ["ControlRoute", "Options", "SimulationFailed", "Tap", "TapKind", "World"]
+
+ControlRoute: TypeAlias = Callable[[str, str, Mapping[str, str], bytes], Awaitable[tuple[int, Any]]]
+"""Serves a request for method, target, header fields and body: returns a status, and what is sent as JSON."""
+
+TapKind: TypeAlias = Literal["open", "in", "answer", "out", "end"]
+Tap: TypeAlias = "Callable[[ConnectionRecord, TapKind, str | bytes | Mapping[str, Any]], None]"
+"""Told of a connection, of what kind, and the payload: ``open`` (an upgrade or an HTTP request: method, path, header
+fields), ``in`` (a frame or a body), ``answer`` (status and header fields), ``out`` (a frame, an event's data or a whole
+body), ``end`` (the answer's end, or a WebSocket's with its code)."""
 
 _logger = logging.getLogger(__name__)
 
@@ -91,6 +100,8 @@ class World:
         conversations: Items of the conversations that requests may name.
         errors: What was raised by brains, or by the simulator itself; empty in a sound test.
         library: Stored responses.
+        control: Serves what is asked for under ``/__simulator/``; nothing by default.
+        taps: Told of everything that passes; see `Tap`.
     """
 
     def __init__(self, options: Options) -> None:
@@ -115,6 +126,8 @@ class World:
         self.connection_lifetime: float = options.connection_lifetime
         self.accept_parameters: frozenset[str] = frozenset(options.accept_parameters)
         self.models: frozenset[str] | None = None if options.models is None else frozenset(options.models)
+        self.control: ControlRoute | None = None
+        self.taps: list[Tap] = []
         self._gates: dict[str, trio.Event] = {}
         self._count = 0
         self._executed_before = 0  # requests whose records are gone
@@ -197,6 +210,7 @@ class World:
             size,
             previous_response_id=previous if isinstance(previous, str) else None,
             received_at=trio.current_time(),
+            headers=connection.headers,
         )
         self._count += 1
         self.requests.append(record)
@@ -237,6 +251,20 @@ class World:
         problems = self.problems()
         if problems:
             raise SimulationFailed(problems) from (self.errors[0] if self.errors else None)
+
+    def reset(self) -> None:
+        """Forget every request, stored response, gate and error; connections and the brain stay as they are."""
+        for connection in self.connections:
+            connection.requests.clear()
+        for kept in (self.requests, self.conversations, self.errors, self._gates):
+            kept.clear()
+        self.library = Library(self.options.remembered)
+        self._executed_before = 0
+
+    def tell(self, connection: ConnectionRecord, kind: TapKind, payload: str | bytes | Mapping[str, Any]) -> None:
+        """Tell the taps of what passes."""
+        for tap in self.taps:
+            tap(connection, kind, payload)
 
     def remember(self, stage: Stage, held: Held) -> None:
         """Take a finished response into the library and its conversation."""

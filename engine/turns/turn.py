@@ -17,6 +17,7 @@ from engine.settings.turn_options import TurnOptions
 from engine.turns.lane import Lane
 from engine.turns.states import TURN_TRANSITIONS, TurnState
 from engine.turns.submission import Submission
+from engine.turns.texts import Texts
 from engine.turns.work import Gate, Work
 from engine.values.messages import AssistantMessage
 from engine.values.reports import TurnReport
@@ -121,6 +122,10 @@ class Turn:
         if self._work.error is not None:
             raise self._work.error
         raise StopAsyncIteration
+
+    def texts(self) -> Texts:
+        """The answer's words as they come: ``async for text in turn.texts()``. Everything else is passed over."""
+        return Texts(self)
 
     async def wait(self) -> AssistantMessage:
         """Wait for the whole answer. From here on nothing is buffered, so it cannot overflow.

@@ -186,7 +186,7 @@ class Work:
         usage = arrived.usage if arrived is not None else None
         plan = sent.plan if sent is not None else Plan()
         return TurnReport(
-            transport=sent.transport.value if sent is not None else None,
+            transport=sent.transport if sent is not None else None,
             attempts=self._recovery.dispatches,
             connection_reused=sent is not None and sent.reused,
             continued=plan.previous_response_id is not None,

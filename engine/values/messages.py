@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterable, Mapping
+from os import PathLike
+from os.path import basename
 from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar
 
 from attrs import field, frozen
 from typing_extensions import TypeForm
 
 from engine.values.checks import check_instances, listed, mapping, name, one_of, optional, string, wrong_type
+from engine.values.media import data_url, file_type, image_type, read_bytes
 from engine.values.problems import ConfigurationError
 from engine.values.shown import size_only
 from engine.values.usage import Usage
@@ -152,7 +155,7 @@ class OutputItem:
         item: The item as the server sent it.
     """
 
-    item: Mapping[str, Any] = field(repr=False, validator=mapping)
+    item: Mapping[str, Any] = field(repr=size_only, validator=mapping)
 
     @property
     def type(self) -> str:
@@ -178,6 +181,30 @@ class Image:
         if (self.url is None) == (self.file_id is None):
             raise ConfigurationError("image", "give exactly one of url and file_id")
 
+    @classmethod
+    def from_bytes(cls, data: bytes, media_type: str | None = None, *, detail: str = "auto") -> Image:
+        """Make an image of the bytes of a file.
+
+        Args:
+            data: The file's bytes: PNG, JPEG, GIF or WebP, as far as servers go.
+            media_type: Such as ``"image/png"``; told from the bytes where it is not given.
+            detail: See `Image`.
+
+        Raises:
+            ConfigurationError: there are no bytes, or they are of no kind that is known here.
+        """
+        return cls(data_url(data, media_type or image_type(data, "image"), "image"), detail=detail)
+
+    @classmethod
+    def from_path(cls, path: str | PathLike[str], media_type: str | None = None, *, detail: str = "auto") -> Image:
+        """Make an image of a file, which is read at once and in this thread.
+
+        Raises:
+            ConfigurationError: see `from_bytes`.
+            OSError: the file cannot be read.
+        """
+        return cls.from_bytes(read_bytes(path), media_type, detail=detail)
+
 
 @frozen
 class File:
@@ -198,6 +225,30 @@ class File:
     def __attrs_post_init__(self) -> None:
         if sum(source is not None for source in (self.file_id, self.url, self.data)) != 1:
             raise ConfigurationError("file", "give exactly one of file_id, url and data")
+
+    @classmethod
+    def from_bytes(cls, data: bytes, filename: str, media_type: str | None = None) -> File:
+        """Make a document of the bytes of a file.
+
+        Args:
+            data: The file's bytes.
+            filename: Its name, which servers want; the last part of a path is enough.
+            media_type: Such as ``"application/pdf"``; told from the name where it is not given.
+
+        Raises:
+            ConfigurationError: there are no bytes, or there is no name.
+        """
+        return cls(data=data_url(data, media_type or file_type(filename, "file"), "file"), filename=filename)
+
+    @classmethod
+    def from_path(cls, path: str | PathLike[str], media_type: str | None = None) -> File:
+        """Make a document of a file, which is read at once and in this thread.
+
+        Raises:
+            ConfigurationError: see `from_bytes`.
+            OSError: the file cannot be read.
+        """
+        return cls.from_bytes(read_bytes(path), basename(path), media_type)
 
 
 # Items that a response holds where the server itself ran what a program of the model's called.
@@ -275,6 +326,11 @@ class ToolResult:
 
     def __attrs_post_init__(self) -> None:
         check_instances("tool result content", self.content, (Text, Image, File))
+
+    @property
+    def text(self) -> str:
+        """Its texts, one after the other."""
+        return "".join(block.text for block in self.content if isinstance(block, Text))
 
 
 @frozen

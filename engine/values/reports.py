@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from attrs import frozen
+from collections.abc import Mapping
+from typing import Any
 
-from engine.values.choices import Delivery
+from attrs import field, frozen
+
+from engine.values.choices import Delivery, Transport
+from engine.values.shown import size_only
+from engine.values.usage import Usage
 
 __all__ = ["PhaseSeconds", "TurnReport"]
 
 
-@frozen
+@frozen(kw_only=True)
 class PhaseSeconds:
     """Seconds a turn spent in each phase; None for a phase it never reached the end of.
 
@@ -28,12 +33,16 @@ class PhaseSeconds:
     total: float | None = None
 
 
-@frozen
+@frozen(kw_only=True)
 class TurnReport:
     """What happened to one turn.
 
     Attributes:
-        transport: ``"websocket"`` or ``"sse"``, ``"http"`` for a compaction; None if no connection was reached.
+        transport: What the request went over, `Transport.WEBSOCKET` or `Transport.SSE`, which is any request over
+            HTTP; None if no connection was reached.
+        model: The model that answered, as the server names it; the one that was asked for where it does not say.
+        usage: Tokens, over all responses of the turn; None when the server reported none.
+        lane: The lane's name; None for the session's own.
         attempts: How often the request was handed to a transport: 1, unless it was sent again.
         connection_reused: Whether the connection had served an earlier request.
         continued: Whether only the new input was sent, on top of what the server already held.
@@ -43,11 +52,18 @@ class TurnReport:
         cached_tokens: Input tokens the server took from its cache; None if it did not say.
         fallback_reason: Why the turn went to another transport; None if it did not.
         response_id: The server's id of the response, None before its first event.
+        request_id: The server's id of the request, to tell its makers; None where it named none.
+        headers: What the answer's header said of limits and processing (``x-ratelimit-…``, ``openai-…``), lower-case
+            names; of the upgrade, where it went over a WebSocket.
+        unapplied: Input that was given to a turn under way and came too late for it, as the wire's own items.
         delivery: How far the request got.
         seconds: Time spent, by phase.
     """
 
-    transport: str | None = None
+    transport: Transport | None = None
+    model: str | None = None
+    usage: Usage | None = None
+    lane: str | None = None
     attempts: int = 0
     connection_reused: bool = False
     continued: bool = False
@@ -57,5 +73,8 @@ class TurnReport:
     cached_tokens: int | None = None
     fallback_reason: str | None = None
     response_id: str | None = None
+    request_id: str | None = None
+    headers: Mapping[str, str] = field(factory=dict, hash=False, repr=lambda headers: f"<{len(headers)}>")
+    unapplied: tuple[Mapping[str, Any], ...] = field(default=(), repr=size_only, hash=False)
     delivery: Delivery = Delivery.NOT_SENT
     seconds: PhaseSeconds = PhaseSeconds()

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Final
 
-__all__ = ["size_only", "token"]
+__all__ = ["show_content", "size_only", "token"]
+
+_shown: Final[ContextVar[bool]] = ContextVar("engine.show_content", default=False)
+_VARIABLE: Final = "SESSION_ENGINE_SHOW_CONTENT"
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_.\-]{1,64}\Z")
 
@@ -18,8 +25,25 @@ def token(value: object) -> str:
     return value if isinstance(value, str) and _TOKEN.match(value) else "(not shown)"
 
 
+@contextmanager
+def show_content() -> Iterator[None]:
+    """Let reprs show what messages, events and tools say, inside a block: ``with engine.show_content():``.
+
+    For tests and notebooks, where a comparison that fails should show what differs. It holds for the task that enters
+    the block and for what that task starts. ``SESSION_ENGINE_SHOW_CONTENT=1`` in the environment does it for a whole
+    process. Keys and header values are never shown.
+    """
+    token = _shown.set(True)
+    try:
+        yield
+    finally:
+        _shown.reset(token)
+
+
 def size_only(value: Any) -> str:
-    """Stand in for a value in a repr: how much of it there is, nothing of what it says."""
+    """Stand in for a value in a repr: how much of it there is, nothing of what it says, unless that is wanted."""
     if value is None:
         return "None"
+    if _shown.get() or os.environ.get(_VARIABLE) == "1":
+        return repr(value)
     return f"<{len(value)}>"

@@ -7,7 +7,7 @@ from attrs import frozen
 __all__ = ["ConnectionStatistics", "EngineStatistics", "SessionStatistics"]
 
 
-@frozen
+@frozen(kw_only=True)
 class ConnectionStatistics:
     """One connection at one moment.
 
@@ -36,7 +36,7 @@ class ConnectionStatistics:
     retired_because: str | None
 
 
-@frozen
+@frozen(kw_only=True)
 class SessionStatistics:
     """One session at one moment.
 
@@ -65,7 +65,7 @@ class SessionStatistics:
     connections: tuple[ConnectionStatistics, ...]
 
 
-@frozen
+@frozen(kw_only=True)
 class EngineStatistics:
     """One engine at one moment.
 

@@ -331,7 +331,7 @@ async def test_failures(
     assert type(error) is kind
     assert error.delivery is engine.Delivery(delivery)
     assert error.report is not None
-    assert (error.report.transport, error.report.attempts) == ("http", 1)
+    assert (error.report.transport, error.report.attempts) == ("sse", 1)
     assert error.report.bytes_sent == error.report.bytes_full > 0
     for secret in (PROMPT, KEY, "bad."):
         assert secret not in said(error)

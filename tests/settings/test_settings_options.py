@@ -270,8 +270,10 @@ def test_a_bad_environment(monkeypatch: pytest.MonkeyPatch, variables: dict[str,
 
 # --- budgets and limits
 
-COUNTS = ["max_message_bytes", "max_request_bytes", "max_outbox_bytes", "buffer_events", "buffer_bytes"]
-SPANS = ["connection_lifetime", "idle_lifetime", "ping_interval", "ping_timeout"]
+COUNTS = [
+    "max_message_bytes", "max_request_bytes", "max_outbox_bytes", "buffer_events", "buffer_bytes", "max_connections",
+]  # fmt: skip
+SPANS = ["connection_lifetime", "idle_lifetime", "ping_interval", "ping_timeout", "session_idle"]
 NO_SECONDS = [-1, -0.001, -math.inf, math.nan, True, False, "3", [], {}, 1j, 10**400]
 
 
@@ -294,7 +296,7 @@ def test_bad_counts(name: str, value: Any) -> None:
 
 
 def test_there_are_no_other_limits() -> None:
-    assert list(attrs.fields_dict(Limits)) == [*COUNTS, *SPANS]
+    assert set(attrs.fields_dict(Limits)) == {*COUNTS, *SPANS}
 
 
 def test_what_is_given_becomes_plain_numbers() -> None:
@@ -323,6 +325,7 @@ def test_documented_defaults() -> None:
     assert DEFAULT_LIMITS.max_message_bytes == 64 * 1024**2
     assert (DEFAULT_LIMITS.buffer_events, DEFAULT_LIMITS.buffer_bytes) == (16_384, 32 * 1024**2)
     assert (DEFAULT_LIMITS.connection_lifetime, DEFAULT_LIMITS.idle_lifetime) == (3300, 300)
+    assert (DEFAULT_LIMITS.max_connections, DEFAULT_LIMITS.session_idle) == (4, math.inf)
 
 
 @pytest.mark.parametrize("name", attrs.fields_dict(Timeouts))
@@ -383,7 +386,7 @@ def test_unset_says_so() -> None:
 
 NAMES = [
     "model", "reasoning_effort", "reasoning_summary", "text_verbosity", "service_tier", "truncation",
-    "prompt_cache_key", "safety_identifier",
+    "prompt_cache_key", "safety_identifier", "previous_response_id",
 ]  # fmt: skip
 BAD_OPTIONS: dict[str, list[Any]] = {
     **{name: ["", "  ", 7, b"x", True, ["x"]] for name in NAMES},
@@ -397,6 +400,7 @@ BAD_OPTIONS: dict[str, list[Any]] = {
     "include": ["reasoning.encrypted_content", b"x", {"a": "b"}, {"a"}, 7, ["a", 7], [None]],
     "metadata": ["a=b", [("a", "b")], 7, {"a": 1}, {"a": None}, {1: "a"}],
     "context_management": [{"type": "compaction"}, "compaction", 7, ["compaction"], [None]],
+    "conversation": ["", " ", 7, True, ["conv_1"], {1: "x"}],
     "warm_up": [None, 0, 1, "yes"],
     "extra": [None, "a", [("a", 1)], {1: 2}],
     "payload_hook": [7, "hook", {}],
@@ -408,6 +412,10 @@ def test_bad_turn_options(name: str, value: Any) -> None:
     with pytest.raises(ConfigurationError) as caught:
         TurnOptions(**{name: value})
     assert caught.value.field.partition("[")[0] == f"options.{name}"
+
+
+def test_a_request_continues_one_thing() -> None:
+    refused(TurnOptions, "options.conversation", conversation="conv_1", previous_response_id="resp_1")
 
 
 def test_every_turn_option_is_checked() -> None:
@@ -441,6 +449,7 @@ GOOD_OPTIONS: dict[str, list[Any]] = {
     "include": [[], ["a"], ("a",), None],
     "metadata": [{}, {"a": "b"}, MappingProxyType({"a": "b"}), None],
     "context_management": [[{"type": "compaction"}], (), None],
+    "conversation": ["conv_1", {"id": "conv_1"}, None],
     "warm_up": [True, False],
     "extra": [{}, {"user": None}],
     "payload_hook": [dict, None],

@@ -1,0 +1,160 @@
+"""What every command that serves has in common: how it says that it is ready, and how it is ended.
+
+Without click, so that a test server needs nothing but the library.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+import trio
+
+__all__ = [
+    "PORT_IN_USE",
+    "PROBLEMS",
+    "Parser",
+    "ServingFailed",
+    "add_process_options",
+    "announce",
+    "run_command",
+    "serve",
+    "version",
+]
+
+PORT_IN_USE: Final = 3
+PROBLEMS: Final = 4
+_MISUSED: Final = 2
+
+
+class ServingFailed(Exception):
+    """The command cannot go on.
+
+    Attributes:
+        code: The exit code.
+    """
+
+    def __init__(self, message: str, code: int = _MISUSED) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def version() -> str:
+    """Return the version of the library."""
+    try:
+        return importlib.metadata.version("trio-session-engine")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the arguments."""
+        raise ServingFailed(f"{message}; try {self.prog} --help")
+
+
+def run_command(parser: Parser, arguments: Sequence[str], command: Callable[[argparse.Namespace], int]) -> int:
+    """Run a command on its arguments and return the exit code, having told in one line what cannot be used."""
+    try:
+        return command(parser.parse_args(list(arguments)))
+    except SystemExit:
+        return 0  # help has been shown
+    except (ServingFailed, ValueError) as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return error.code if isinstance(error, ServingFailed) else _MISUSED
+    except OSError as error:
+        print(f"Error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return _MISUSED
+
+
+def add_process_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options by which a program that starts the server finds it, and ends it."""
+    parser.add_argument("--host", default="127.0.0.1", help="where to listen (default: %(default)s)")
+    parser.add_argument("--port", type=_port, default=0, help="the port; 0 picks a free one (default: 0)")
+    parser.add_argument("--allow-remote", action="store_true", help="listen on an address that others can reach")
+    parser.add_argument("--json", action="store_true", help="print JSON, the first line when the server is ready")
+    parser.add_argument("--ready-file", type=Path, metavar="PATH", help="write the ready line into this file too")
+    parser.add_argument("--exit-with-parent", action="store_true", help="end when standard input ends")
+    parser.add_argument("--redact", action="append", default=[], metavar="REGEX", help="what is never written to files")
+
+
+def _port(text: str) -> int:
+    number = int(text)
+    if not 0 <= number <= 65535:
+        raise argparse.ArgumentTypeError("a port is a number from 0 to 65535")
+    return number
+
+
+def announce(arguments: argparse.Namespace, ready: Mapping[str, Any], words: str) -> None:
+    """Say that the server is there: as JSON or in words, and in the ready file, which appears whole or not at all."""
+    line = json.dumps({"event": "ready", "pid": os.getpid(), **ready})
+    print(line if arguments.json else words, flush=True)
+    if arguments.ready_file is not None:
+        path: Path = arguments.ready_file
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=path.name, delete=False) as file:
+            file.write(line + "\n")
+        os.replace(file.name, path)
+
+
+def serve(arguments: argparse.Namespace, program: Callable[[], Awaitable[int]]) -> int:
+    """Run a server until a signal, or the end of standard input, and return the exit code.
+
+    SIGINT ends it from every shell, also one that starts programs in the background with that signal ignored.
+    """
+
+    async def main() -> int:
+        code = 0
+        async with trio.open_nursery() as nursery:
+            await nursery.start(_end_by_signal, nursery.cancel_scope)
+            if arguments.exit_with_parent:
+                nursery.start_soon(_end_with_input, nursery.cancel_scope)
+            code = await program()
+            nursery.cancel_scope.cancel(reason="the server has ended")
+        return code
+
+    error: BaseException
+    try:
+        return trio.run(main)
+    except (OSError, ServingFailed) as one:
+        error = one
+    except BaseExceptionGroup as group:
+        error = _first(group)
+        if not isinstance(error, (OSError, ServingFailed)):
+            raise
+    print(f"Error: {error}", file=sys.stderr)
+    return error.code if isinstance(error, ServingFailed) else 1
+
+
+def _first(group: BaseExceptionGroup[Any]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+async def _end_by_signal(
+    scope: trio.CancelScope, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        task_status.started()
+        await anext(signals)
+    scope.cancel(reason="a signal")
+
+
+async def _end_with_input(scope: trio.CancelScope) -> None:
+    def read() -> bytes:
+        return os.read(sys.stdin.fileno(), 4096)
+
+    while await trio.to_thread.run_sync(read, abandon_on_cancel=True):
+        pass
+    scope.cancel(reason="standard input has ended")

@@ -1,0 +1,65 @@
+"""What callers say: a text, a message, messages, or a whole context."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final, TypeAlias
+
+import attrs
+
+from engine.conversation.toolbox import Toolbox
+from engine.values.choices import UNSET, Unset
+from engine.values.messages import (
+    AnyTool,
+    AssistantMessage,
+    Context,
+    DeveloperMessage,
+    Message,
+    ToolResult,
+    UserMessage,
+)
+from engine.values.problems import ConfigurationError
+
+__all__ = ["Prompt", "context_of", "messages_of"]
+
+Prompt: TypeAlias = str | Message | Iterable[Message] | Context
+
+_MESSAGES: Final = (UserMessage, DeveloperMessage, AssistantMessage, ToolResult)
+
+
+def messages_of(prompt: Prompt) -> tuple[Message, ...]:
+    """Return the messages of a prompt.
+
+    Raises:
+        ConfigurationError: it is no prompt.
+    """
+    if isinstance(prompt, str):
+        return (UserMessage(prompt),)
+    if isinstance(prompt, Context):
+        return prompt.messages
+    if isinstance(prompt, _MESSAGES):
+        return (prompt,)
+    if isinstance(prompt, (bytes, Mapping)) or not isinstance(prompt, Iterable):
+        raise ConfigurationError("prompt", f"is a {type(prompt).__name__}, not a string, messages or a Context")
+    messages = tuple(prompt)
+    for number, each in enumerate(messages):
+        if not isinstance(each, _MESSAGES):
+            raise ConfigurationError(f"prompt[{number}]", f"is a {type(each).__name__}, not a message")
+    return messages
+
+
+def context_of(prompt: Prompt, instructions: str | Unset | None = UNSET, tools: Iterable[AnyTool] = ()) -> Context:
+    """Return a prompt as a context.
+
+    Args:
+        prompt: What is said.
+        instructions: In place of the context's.
+        tools: In addition to the context's.
+
+    Raises:
+        ConfigurationError: something given is wrong.
+    """
+    context = prompt if isinstance(prompt, Context) else Context(messages_of(prompt))
+    if tools != ():
+        context = attrs.evolve(context, tools=Toolbox(context.tools, tools).offered)
+    return context if instructions is UNSET else attrs.evolve(context, instructions=instructions)
