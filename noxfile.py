@@ -39,12 +39,14 @@ def types(session: nox.Session) -> None:
     """Types of the library, the benchmarks, the tests and the documentation's programs, by mypy and pyright."""
     # Not editable: what is checked for complete types is what users get.
     install(session, ".[cli,otel]", "--group", "dev")
+    session.run("python", "-m", "docs.programs", "build/programs")
     session.run("python", "-m", "mypy")
+    session.run("python", "-m", "mypy", "--strict", "build/programs")
+    session.run("python", "-m", "pyright", "tests/typing", "build/programs")
     # From outside the checkout, so that the installed package is what it finds.
     session.chdir(session.create_tmp())
     session.run("python", "-m", "pyright", "--ignoreexternal", "--verifytypes", "engine")
     session.chdir(pathlib.Path(__file__).parent)
-    session.run("python", "-m", "pyright", "tests/typing")
 
 
 @nox.session

@@ -1,9 +1,11 @@
-"""The programs in the documentation run, on the virtual clock."""
+"""The programs in the documentation run, its pictures and tables are those of the code, its links lead somewhere."""
 
 from __future__ import annotations
 
 import re
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,30 +13,76 @@ import pytest
 import trio
 import trio.testing
 
-DOCS = Path(__file__).parent.parent / "docs"
+from docs import pictures, programs
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+FOUND = programs.found()
 
 
-def programs() -> list[Any]:
-    found = []
-    for page in sorted(DOCS.glob("*.md")):
-        blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-        mains = [block for block in blocks if "async def main()" in block]
-        found += [pytest.param(block, id=f"{page.stem}-{number}") for number, block in enumerate(mains, 1)]
-    return found
+def of_kind(kind: str) -> list[Any]:
+    return [pytest.param(program, id=program.name) for program in FOUND if program.kind == kind]
 
 
-@pytest.mark.parametrize("program", programs())
-def test_the_programs_of_the_documentation_run(program: str) -> None:
+@pytest.mark.parametrize("program", of_kind("trio"))
+def test_programs_run(program: programs.Program) -> None:
+    """On the virtual clock: none of them may need more than its own event loop."""
     namespace: dict[str, Any] = {"__name__": "documentation"}
-    exec(compile(program, "documentation", "exec"), namespace)
+    exec(compile(program.text, str(program.page), "exec"), namespace)
     trio.run(namespace["main"], clock=trio.testing.MockClock(autojump_threshold=0))
 
 
+@pytest.mark.parametrize("program", of_kind("script"))
+def test_scripts_run(program: programs.Program, tmp_path: Path) -> None:
+    """Those that start an event loop of their own, or none, run as a user runs them."""
+    script = tmp_path / "program.py"
+    script.write_text(program.text, encoding="utf-8")
+    subprocess.run([sys.executable, script.name], cwd=tmp_path, check=True, timeout=50)
+
+
+@pytest.mark.parametrize("program", of_kind("test"))
+def test_tests_pass(program: programs.Program, tmp_path: Path) -> None:
+    (tmp_path / "test_mine.py").write_text(program.text, encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_mine.py"]
+    subprocess.run(command, cwd=tmp_path, check=True, timeout=50)
+
+
+@pytest.mark.parametrize("program", of_kind("fragment"))
+def test_fragments_are_python(program: programs.Program) -> None:
+    compile(program.text, str(program.page), "exec", flags=programs.TOP_LEVEL_AWAIT)
+
+
 def test_there_are_programs_in_the_pages_that_promise_them() -> None:
-    assert {parameter.id.rpartition("-")[0] for parameter in programs()} >= {"cancellation"}
+    pages = {program.page.stem for program in FOUND if program.kind != "fragment"}
+    assert pages >= {"cancellation", "conversations", "continuation", "recovery"}
 
 
-def test_the_page_on_failures_says_what_the_tables_say() -> None:
+# --- what is drawn and written from the code's own tables ---
+
+
+def test_the_page_on_recovery_says_what_the_tables_say() -> None:
     """``python docs/recovery_page.py`` writes it anew."""
     made = runpy.run_path(str(DOCS / "recovery_page.py"))
     assert made["PAGE"].read_text(encoding="utf-8") == made["page"]()
+
+
+@pytest.mark.parametrize("name", pictures.DRAWN)
+def test_pictures_show_what_the_code_says(name: str) -> None:
+    """``python -m docs.pictures`` draws them anew."""
+    assert (pictures.PICTURES / name).read_text(encoding="utf-8") == pictures.DRAWN[name]()
+
+
+def test_every_picture_is_in_a_page() -> None:
+    text = "".join(page.read_text(encoding="utf-8") for page in [ROOT / "README.md", *DOCS.rglob("*.md")])
+    assert [name for name in pictures.DRAWN if f"pictures/{name})" not in text] == []
+
+
+# --- links ---
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    documents = [*ROOT.glob("*.md"), ROOT / "changes" / "README.md", *DOCS.rglob("*.md")]
+    assert len(documents) > 10
+    for document in documents:
+        for target in re.findall(r"\]\((?!https?://|#)([^)#\s]+)", document.read_text(encoding="utf-8")):
+            assert (document.parent / target).exists(), (document.name, target)

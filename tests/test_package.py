@@ -260,10 +260,3 @@ def test_the_example_of_the_readme(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert "sim.dialer" in code
     exec(code, {"open_simulator": engine.simulator.open_simulator, "__name__": "example"})
     assert capsys.readouterr().out == "4\n7"
-
-
-def test_links_between_documents_lead_somewhere() -> None:
-    documents = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
-    for document in documents:
-        for target in re.findall(r"\]\((?!https?://|#)([^)#\s]+)", document.read_text()):
-            assert (document.parent / target).exists(), (document.name, target)

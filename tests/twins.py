@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import itertools
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import pairwise
 from typing import Any, Final, Literal, TypeAlias
 
 import trio
@@ -273,4 +273,4 @@ async def _live(happenings: Sequence[Happening], limit: int, cut: bool) -> list[
 def slices(data: bytes, places: Sequence[int]) -> list[bytes]:
     """``data``, torn at these places."""
     edges = [0, *sorted({place for place in places if 0 < place < len(data)}), len(data)]
-    return [data[start:stop] for start, stop in itertools.pairwise(edges)]
+    return [data[start:stop] for start, stop in pairwise(edges)]

@@ -21,6 +21,7 @@ from engine.protocol.exchange import Exchange
 from engine.protocol.failures import Broken, Failure, Rejected
 from engine.protocol.routing import Verdict
 from engine.settings.endpoint import Endpoint
+from engine.settings.limits import ResolvedLimits
 from engine.transport.dial import Dialer
 from engine.transport.http import HttpClient
 from engine.transport.sse import stream_events
@@ -45,11 +46,10 @@ class HttpLink:
     Args:
         endpoint: The server.
         dialer: Opens its streams.
-        max_event_bytes: The largest event that is accepted.
+        limits: Of which ``max_message_bytes`` holds for events, and ``idle_lifetime`` for connections that are kept.
         instruments: What is told of it.
 
     Attributes:
-        client: What sends the requests.
         started: Set when it can carry requests.
     """
 
@@ -57,11 +57,12 @@ class HttpLink:
     number = 0
     warming: trio.Event | None = None
 
-    def __init__(self, endpoint: Endpoint, dialer: Dialer, *, max_event_bytes: int, instruments: Instruments) -> None:
+    def __init__(self, endpoint: Endpoint, dialer: Dialer, *, limits: ResolvedLimits, instruments: Instruments) -> None:
         self.endpoint: Endpoint = endpoint
-        self.client: HttpClient = HttpClient(endpoint, dialer)
+        self._dialer = dialer
+        self._limits = limits
+        self._client: HttpClient | None = None
         self.started: trio.Event = trio.Event()
-        self._max_event_bytes = max_event_bytes
         self._instruments = instruments
         self._nursery: trio.Nursery | None = None
         self._exchanges: dict[Attempt, _HttpExchange] = {}
@@ -85,12 +86,24 @@ class HttpLink:
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
+                self._client = HttpClient(
+                    self.endpoint, self._dialer, nursery=nursery, idle_lifetime=self._limits.idle_lifetime
+                )
                 self.started.set()
-                await self._unused.wait()
+                try:
+                    await self._unused.wait()
+                finally:
+                    self._nursery = None
+                    await self._client.aclose()
+                nursery.cancel_scope.cancel(reason="the link is not used any more")
         finally:
-            self._nursery = None
             self.started.set()
-            await self.client.aclose()
+
+    @property
+    def client(self) -> HttpClient:
+        """What sends the requests."""
+        assert self._client is not None
+        return self._client
 
     def start(self, task: Callable[[], Awaitable[None]]) -> None:
         """Run a task that uses `client`. It must not raise an `Exception`."""
@@ -138,7 +151,7 @@ class HttpLink:
     async def _run(self, exchange: _HttpExchange) -> None:
         attempt = exchange.attempt
         try:
-            await exchange.run(max_event_bytes=self._max_event_bytes)
+            await exchange.run(max_event_bytes=self._limits.max_message_bytes)
         except Exception as error:
             attempt.fail(Broken(error))
         finally:
@@ -162,6 +175,8 @@ class HttpLink:
     def retire(self, reason: str) -> None:
         """Take no new turns, and end once those in progress have ended. Idempotent, and returns at once."""
         self._retired = True
+        if self._client is not None:
+            self._client.retire()
         self._end_if_unused()
 
     def _end_if_unused(self) -> None:
@@ -197,7 +212,9 @@ class _HttpExchange(Receiver):
     async def run(self, *, max_event_bytes: int) -> None:
         """Send the request and read the answer to the end."""
         with self._scope:
-            failure = await stream_events(self._post, self._on_events, max_event_bytes=max_event_bytes)
+            failure = await stream_events(
+                self._post, self._on_events, max_event_bytes=max_event_bytes, on_comment=self._on_comment
+            )
             if failure is not None:
                 self._fail(failure)
 
@@ -211,7 +228,11 @@ class _HttpExchange(Receiver):
             exchange.refused()
         self.attempt.fail(failure)
 
+    def _on_comment(self) -> None:
+        self.attempt.kept_alive(trio.current_time())
+
     def _sending(self) -> None:
+        self.attempt.reused = self._post.reused
         self.attempt.exchange.dispatched()
         self.attempt.sending()
         self.attempt.dispatched()

@@ -129,10 +129,7 @@ class Pool:
             return self._tasks.ending
         if self._http is None:
             self._http = HttpLink(
-                self._endpoint,
-                self._dialer,
-                max_event_bytes=self._settings.limits.max_message_bytes,
-                instruments=self._instruments,
+                self._endpoint, self._dialer, limits=self._settings.limits, instruments=self._instruments
             )
             self._tasks.start(self._http.run)
         link = self._http

@@ -33,6 +33,7 @@ from .injector import Cut, FaultInjector, Faults, Injected, InjectedStream, Rand
 from .memory import MemoryDialer, MemoryStream, SimulatorDialer, TcpDialer, memory_stream_pair
 from .moments import (
     Abandon,
+    AwaitOutputs,
     CallDelta,
     Completed,
     Created,
@@ -67,6 +68,7 @@ __all__ = [
     "AnyBrain",
     "ApiError",
     "Asked",
+    "AwaitOutputs",
     "Binary",
     "Brain",
     "Calculator",

@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 
 import h11
 import trio
-import trio_websocket
 
 from .errors import reason_phrase
 from .http import HttpExchange
@@ -33,8 +32,6 @@ _EXPECTED: Final = (
     trio.ClosedResourceError,
     trio.BusyResourceError,
     trio.TooSlowError,
-    trio_websocket.ConnectionClosed,
-    trio_websocket.HandshakeError,
     h11.ProtocolError,
 )
 
@@ -135,10 +132,9 @@ class Door:
             await refuse(stream, record, problem)
             return
         end = raw.index(b"\r\n\r\n") + 4 if b"\r\n\r\n" in raw else len(raw)
-        stream.replay(raw[:end], raw[end:])
         self.websocket = WebSocket(world, stream, record)
         try:
-            await self.websocket.serve(step if isinstance(step, Accept) else Accept())
+            await self.websocket.serve(step if isinstance(step, Accept) else Accept(), raw[end:])
         finally:
             self.websocket = None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
@@ -21,6 +20,7 @@ from .requests import Shelf, read_request, text_of
 from .stage import Stage
 from .streams import ServerStream, drain
 from .wire import ApiError, Item
+from .writer import Writer
 
 if TYPE_CHECKING:
     from .records import ConnectionRecord
@@ -52,6 +52,7 @@ class HttpExchange:
         self._http = connection
         self._head = head
         self._writer = EventWriter(world.quirks)
+        self._out = Writer(stream, batch=world.options.events_per_write)
         self._writing = trio.Lock()
         self._headers: Mapping[str, str] = {}
         self._streams = False
@@ -187,7 +188,7 @@ class HttpExchange:
             if step.close_code is not None:
                 self._record.refusals.append(200)
                 self._record.closed_by = "server"
-                await self._start_stream()
+                await self._send(self._stream_head())
                 self._dropped = True
                 return
         try:
@@ -216,6 +217,7 @@ class HttpExchange:
             async with trio.open_nursery() as nursery:
                 self._scope = nursery.cancel_scope
                 nursery.start_soon(self._watch)
+                nursery.start_soon(self._out.run)
                 if self._streams and world.quirks.keepalive is not None:
                     nursery.start_soon(self._keep_alive, stage, world.quirks.keepalive)
                 try:
@@ -264,7 +266,8 @@ class HttpExchange:
             await self._start_stream()
             if self._world.quirks.done_marker:
                 await self._body(self._writer.done())
-            await self._send(self._http.send(h11.EndOfMessage()))
+            await self._put(self._http.send(h11.EndOfMessage()))
+            await self._out.drained()
             self._world.tell(self._record, "end", {})
             return
         if stage.rejected:
@@ -280,18 +283,29 @@ class HttpExchange:
         await self._send_json(200, final)
 
     async def _start_stream(self) -> None:
-        if self._started:
-            return
+        if not self._started:
+            await self._put(self._stream_head())
+
+    def _stream_head(self) -> bytes | None:
         self._started = True
         headers = self._header_fields({"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"})
         self._world.tell(self._record, "answer", {"status": 200, "headers": dict(headers)})
-        await self._send(self._http.send(h11.Response(status_code=200, headers=headers, reason=b"OK")))
+        return self._http.send(h11.Response(status_code=200, headers=headers, reason=b"OK"))
 
     async def _body(self, data: bytes) -> None:
         self._world.tell(self._record, "out", data)
-        size = self._world.quirks.slice_bytes or len(data)
+        size = self._world.quirks.slice_bytes
+        if not size:
+            await self._put(self._http.send(h11.Data(data=data)))
+            return
         for start in range(0, len(data), size):
-            await self._send(self._http.send(h11.Data(data=data[start : start + size])))
+            await self._put(self._http.send(h11.Data(data=data[start : start + size])))
+            await self._out.drained()
+
+    async def _put(self, data: bytes | None) -> None:
+        """Send within a stream; what is ready leaves in one write."""
+        if data:
+            await self._out.put(data)
 
     async def _send(self, data: bytes | None) -> None:
         if data:
@@ -325,6 +339,7 @@ class HttpExchange:
 
     async def _start_content(self, status: int, size: int, headers: Mapping[str, str] | None = None) -> None:
         self._started = True
+        await self._out.drained()
         given = {"content-type": "application/json", "content-length": str(size)}
         fields = self._header_fields(given, headers or {})
         self._world.tell(self._record, "answer", {"status": status, "headers": dict(fields)})
@@ -363,6 +378,10 @@ class HttpExchange:
     async def _payload(self, data: bytes) -> None:
         if self._muted:
             await trio.lowlevel.checkpoint()
+            return
+        if not self._world.quirks.slice_bytes:
+            await self._start_stream()
+            await self._body(data)
             return
         # Keepalives come from another task, and must not get between the slices of an event.
         async with self._writing:
@@ -405,6 +424,7 @@ class HttpExchange:
 
     async def abort(self, *, reset: bool) -> None:
         """Drop the connection."""
+        await self._out.drained()
         self._record.closed_by = "server"
         if reset:
             self._stream.prepare_reset()
@@ -476,10 +496,9 @@ def _flat(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def _parse(raw: bytes) -> dict[str, Any]:
-    try:
-        body = json.loads(raw)
-    except (ValueError, RecursionError):
-        raise ApiError(400, None, "The body is not valid JSON.") from None
+    body = wire.loads(raw)
+    if body is wire.NOT_JSON:
+        raise ApiError(400, None, "The body is not valid JSON.")
     if not isinstance(body, dict):
         raise ApiError(400, None, "The body is a JSON object.")
     return body

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import attrs
 import trio
 
 from . import wire
-from .commands import Abort, Close, Cut, Frame, Ping
 from .history import Held
 from .requests import Asked, normalise_input, read_request
-from .stage import Stage
-from .steering import STUBS, Pending, stub
+from .stage import Pending, Stage
+from .steering import pending_event, returned_event
 from .wire import ApiError
 
 if TYPE_CHECKING:
-    from .records import RequestRecord
-    from .websocket import WebSocket
+    from .records import ConnectionRecord, RequestRecord
+    from .requests import Shelf
+    from .world import World
 
-__all__ = ["Job", "Lane"]
+__all__ = ["Job", "Lane", "Line"]
 
 _QUEUE: Final = 1024
 
@@ -34,10 +34,62 @@ class Job:
     size: int
 
 
+class Line(Protocol):
+    """What a lane asks of its connection."""
+
+    world: World
+    record: ConnectionRecord
+    active: dict[str, Stage]
+    muted: bool
+
+    @property
+    def slots(self) -> trio.Semaphore:
+        """The places for running responses."""
+
+    def shelf(self) -> Shelf:
+        """Return what a request on this connection may refer to."""
+
+    def keep(self, lane: str | None, stage: Stage, held: Held | None) -> None:
+        """Remember a finished response, or after a failure forget its parent."""
+
+    def evict(self, lane: str | None, body: Mapping[str, Any]) -> None:
+        """Forget the parent of a continuation that failed on the parent's own lane."""
+
+    def taken(self, size: int) -> None:
+        """Count a request as no longer queued."""
+
+    async def send_json(self, value: object) -> None:
+        """Send JSON in a frame."""
+
+    async def send(self, payload: str | bytes) -> None:
+        """Send a frame."""
+
+    async def cut(self, payload: str, fraction: float) -> None:
+        """Send the beginning of a frame, then end the connection."""
+
+    async def close(self, code: int, reason: str) -> None:
+        """Close the connection."""
+
+    async def abort(self, *, reset: bool) -> None:
+        """Drop the connection."""
+
+    async def ping(self) -> None:
+        """Send a protocol ping."""
+
+    async def mute(self, *, frozen: bool) -> None:
+        """Send nothing more."""
+
+    def deafen(self) -> None:
+        """Read no more."""
+
+    def later(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+        """Run ``work`` after a while."""
+
+
 class Lane:
     """One stream of requests, answered strictly in order; the outlet of its responses."""
 
-    def __init__(self, connection: WebSocket, name: str | None) -> None:
+    def __init__(self, connection: Line, name: str | None) -> None:
         self._connection = connection
         self._name = name
         self.inbox: trio.MemorySendChannel[Job]
@@ -68,7 +120,7 @@ class Lane:
         world = self._connection.world
         return read_request(
             job.body,
-            self._connection.shelf(self._name),
+            self._connection.shelf(),
             transport="websocket",
             also_accept=world.accept_parameters,
             models=world.models,
@@ -127,35 +179,12 @@ class Lane:
             return None
         if stage.record.status in {"error", "failed", "rejected", "abandoned"}:
             for pending in stage.steers:
-                await self.event(
-                    {
-                        "type": "response.steer.failed",
-                        "sequence_number": stage.number(),
-                        "steer": {
-                            "id": pending.steer_id,
-                            "previous_response_id": stage.response_id,
-                            "input": pending.raw,
-                        },
-                        "error": {
-                            "type": "invalid_request_error",
-                            "code": "successor_creation_failed",
-                            "message": "The response ended before the input could be used.",
-                        },
-                    }
-                )
+                await self.event(returned_event(stage, pending))
             return None
         if stage.waits_for_client:
             self._steers[stage.response_id] = stage.steers
             for pending in stage.steers:
-                await self.event(
-                    {
-                        "type": "response.steer.pending",
-                        "sequence_number": stage.number(),
-                        "steer": {"id": pending.steer_id, "previous_response_id": stage.response_id},
-                        "reason": "waiting_for_required_input",
-                        "required_input": [stub(item) for item in stage.output if item["type"] in STUBS],
-                    }
-                )
+                await self.event(pending_event(stage, pending))
             return None
         body = dict(job.body)
         body["previous_response_id"] = stage.response_id
@@ -185,12 +214,12 @@ class Lane:
                 if len(self._batch) >= quirks.chunks:
                     await self._flush()
             else:
-                await self._connection.send(Frame(self._connection.encode(shaped)))
+                await self._connection.send_json(shaped)
 
     async def _flush(self) -> None:
         if self._batch:
             batch, self._batch = self._batch, []
-            await self._connection.send(Frame(self._connection.encode({"chunks": batch})))
+            await self._connection.send_json({"chunks": batch})
 
     async def reject(self, error: ApiError) -> None:
         """Send the error in place of a response."""
@@ -200,25 +229,22 @@ class Lane:
     async def frame(self, payload: str | bytes) -> None:
         """Send a payload as it is."""
         await self._flush()
-        await self._connection.send(Frame(payload))
+        await self._connection.send(payload)
 
     async def cut(self, payload: str, fraction: float) -> None:
         """Send part of a frame and drop the connection."""
         await self._flush()
-        await self._connection.send(Cut(payload, fraction))
-        await trio.sleep_forever()
+        await self._connection.cut(payload, fraction)
 
     async def close(self, code: int, reason: str) -> None:
         """Close the connection."""
         await self._flush()
-        await self._connection.send(Abort(reset=False) if code == 1006 else Close(code, reason))
-        await trio.sleep_forever()
+        await self._connection.close(code, reason)
 
     async def abort(self, *, reset: bool) -> None:
         """Drop the connection."""
         await self._flush()
-        await self._connection.send(Abort(reset=reset))
-        await trio.sleep_forever()
+        await self._connection.abort(reset=reset)
 
     async def comment(self, text: str) -> None:
         """Do nothing: WebSockets have no comments."""
@@ -226,7 +252,7 @@ class Lane:
 
     async def ping(self) -> None:
         """Send a ping."""
-        await self._connection.send(Ping())
+        await self._connection.ping()
 
     async def mute(self, *, frozen: bool) -> None:
         """Silence the connection."""

@@ -16,6 +16,7 @@ from .stage import Stage, Step
 
 __all__ = [
     "Abandon",
+    "AwaitOutputs",
     "CallDelta",
     "Completed",
     "Created",
@@ -106,6 +107,8 @@ class Completed(Step):
         fields: Members of the Response in place of the server's own.
     """
 
+    ends_response = True
+
     usage: Mapping[str, Any]
     fields: Mapping[str, Any]
 
@@ -122,6 +125,8 @@ class Completed(Step):
 class Incomplete(Step):
     """``response.incomplete``."""
 
+    ends_response = True
+
     reason: str = attrs.field(default="max_output_tokens", validator=a_text)
 
     async def perform(self, stage: Stage) -> None:
@@ -132,6 +137,8 @@ class Incomplete(Step):
 @attrs.frozen
 class Failed(Step):
     """``response.failed``."""
+
+    ends_response = True
 
     code: str = attrs.field(default="server_error", validator=a_text)
     message: str = attrs.field(default="The simulated model failed.", validator=a_text)
@@ -258,6 +265,15 @@ class With(Step):
         if self.pace is not None:
             stage.pace = self.pace
         await trio.lowlevel.checkpoint()
+
+
+@attrs.frozen
+class AwaitOutputs(Step):
+    """Nothing until the client has answered every call so far by ``response.inject`` (or the connection ends)."""
+
+    async def perform(self, stage: Stage) -> None:
+        """Wait."""
+        await stage.outputs()
 
 
 @attrs.frozen

@@ -87,6 +87,7 @@ class ConnectionRecord:
         lanes: Named lanes in order of first use.
         requests: Its requests in order of arrival.
         steers: Every ``response.steer`` that arrived.
+        injects: Every ``response.inject`` that arrived.
         bytes_in: Bytes received, all layers above TLS.
         bytes_out: Bytes sent, likewise.
         errors: What went wrong on it, as short texts without payloads.
@@ -108,6 +109,7 @@ class ConnectionRecord:
     lanes: list[str] = attrs.field(factory=list)
     requests: list[RequestRecord] = attrs.field(factory=list, repr=False)
     steers: list[Mapping[str, Any]] = attrs.field(factory=list, repr=False)
+    injects: list[Mapping[str, Any]] = attrs.field(factory=list, repr=False)
     bytes_in: int = 0
     bytes_out: int = 0
     errors: list[str] = attrs.field(factory=list)

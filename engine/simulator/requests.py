@@ -12,6 +12,7 @@ from .history import Held
 from .items import check_tool_choice, check_tools
 from .parameters import COMMON, WEBSOCKET_ONLY
 from .shapes import missing_parameter, unknown_parameter
+from .waiting import OUTPUT_KINDS, answered_call, call_key, is_clients, unanswered
 from .wire import ApiError, Item, tokens_of
 
 __all__ = ["Asked", "Shelf", "check_stream_id", "normalise_input", "read_request"]
@@ -90,7 +91,7 @@ class Asked:
         """The tool outputs at the end of the conversation, after which no message has come."""
         found: list[Item] = []
         for item in reversed(self.items):
-            if item.get("type") not in {"function_call_output", "custom_tool_call_output"}:
+            if item.get("type") not in OUTPUT_KINDS:
                 break
             found.append(item)
         return found[::-1]
@@ -284,24 +285,21 @@ def _check_reasoning(items: Sequence[Item], shelf: Shelf) -> None:
             )  # fmt: skip
 
 
-_PAIRS: Final = {"function_call_output": "function_call", "custom_tool_call_output": "custom_tool_call"}
-_PAIR_NAMES: Final = {"function_call": "function call", "custom_tool_call": "custom tool call"}
-
-
-def _check_pairs(items: Iterable[Item]) -> None:
-    calls: dict[tuple[str, str], bool] = {}
+def _check_pairs(items: Sequence[Item]) -> None:
+    seen: set[tuple[str, str]] = set()
     for item in items:
-        kind = item["type"]
-        if kind in _PAIR_NAMES and item.get("status") in {None, "completed"}:
-            calls[kind, item["call_id"]] = False
-        elif kind in _PAIRS:
-            key = (_PAIRS[kind], item["call_id"])
-            if key not in calls:
-                raise ApiError(
-                    400, None,
-                    f"No tool call found for {_PAIR_NAMES[key[0]]} output with call_id {item['call_id']}.", "input",
-                )  # fmt: skip
-            calls[key] = True
-    for (kind, call_id), answered in calls.items():
-        if not answered:
-            raise ApiError(400, None, f"No tool output found for {_PAIR_NAMES[kind]} {call_id}.", "input")
+        if is_clients(item):
+            seen.add(call_key(item))
+            continue
+        answered = answered_call(item)
+        if answered is not None and answered not in seen:
+            raise ApiError(
+                400, None, f"No tool call found for {_words(answered[0])} output with call_id {answered[1]}.", "input"
+            )
+    for item in unanswered(items):
+        kind, call_id = call_key(item)
+        raise ApiError(400, None, f"No tool output found for {_words(kind)} {call_id}.", "input")
+
+
+def _words(kind: str) -> str:
+    return kind.replace("_", " ")

@@ -31,6 +31,7 @@ from .faults import (
 )
 from .moments import (
     Abandon,
+    AwaitOutputs,
     CallDelta,
     Completed,
     Created,
@@ -282,6 +283,7 @@ STEPS: Final[Mapping[str, Form | Reader]] = {
     "wait_ms": Form(Delay, "seconds", {"seconds": milliseconds}, open=True),
     "gate": Form(Gate, "event", {"event": text}, open=True),
     "stall": Form(Stall),
+    "await_outputs": Form(AwaitOutputs),
     "abandon": Form(Abandon),
     "mute": Form(Mute),
     "deaf": Form(Deaf),

@@ -181,6 +181,9 @@ class open_simulator:  # noqa: N801 - used like a function
         max_http_bytes: A longer HTTP body is answered with 413.
         max_active: Responses that run at the same time on one WebSocket; more wait.
         max_lanes: Lane names a WebSocket may use in its life.
+        compress: Whether to agree to permessage-deflate with clients that offer it.
+        events_per_write: After how many events that are ready at once a response makes room for others; they leave in
+            one write.
         ssl_context: Serve TLS.
         handshake: How upgrades are answered: one `Handshake` for all of them, or several, each used once and
             followed by plain acceptance.
@@ -215,6 +218,8 @@ class open_simulator:  # noqa: N801 - used like a function
         max_http_bytes: int = 64 * 1024 * 1024,
         max_active: int = 16,
         max_lanes: int = 32,
+        compress: bool = True,
+        events_per_write: int = 32,
         ssl_context: ssl.SSLContext | None = None,
         handshake: Handshake | Iterable[Handshake] | None = None,
         post: Handshake | Iterable[Handshake] | None = None,
@@ -244,6 +249,8 @@ class open_simulator:  # noqa: N801 - used like a function
             max_http_bytes=max_http_bytes,
             max_active=max_active,
             max_lanes=max_lanes,
+            compress=compress,
+            events_per_write=events_per_write,
             ssl_context=ssl_context,
             handshakes=handshakes,
             every_handshake=every_handshake,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import attrs
 import trio
@@ -11,7 +11,7 @@ import trio
 from . import wire
 from .history import Held
 from .pace import Pace
-from .steering import STUBS, Pending
+from .waiting import unanswered
 from .wire import ApiError, Ids, Item
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .records import RequestRecord
     from .requests import Asked
 
-__all__ = ["Stage", "Step", "Surroundings"]
+__all__ = ["Pending", "Stage", "Step", "Surroundings"]
 
 
 class Surroundings(Protocol):
@@ -37,10 +37,22 @@ class Surroundings(Protocol):
         """Return the gate of this name."""
 
 
+@attrs.define(eq=False)
+class Pending:
+    """A steering submission that the server owns and has not committed yet."""
+
+    steer_id: str
+    items: list[Item]
+    raw: Any
+
+
 class Step:
     """Something a response does: content, an event of its life, a pause, a fault. Derive your own from it."""
 
     __slots__ = ()
+
+    ends_response: ClassVar[bool] = False
+    """Whether it is a terminal event."""
 
     async def perform(self, stage: Stage) -> None:
         """Do it."""
@@ -88,6 +100,7 @@ class Stage:
         output: Finished items.
         finished: Whether a terminal has been sent.
         steers: Steering that waits for the next boundary between items.
+        injected: Outputs that the client has injected.
         pace: How fast text comes where a step names no pause.
         world: The server it runs in.
     """
@@ -114,6 +127,8 @@ class Stage:
         self.finished: bool = False
         self.rejected: bool = False
         self.steers: list[Pending] = []
+        self.injected: list[Item] = []
+        self._on_injected = trio.lowlevel.ParkingLot()
         self.pace: Pace = world.pace
         self._created_at = int(world.now())
         self._keep = keep
@@ -407,6 +422,18 @@ class Stage:
         if limit is not None and self._spent >= limit and not self.finished:
             raise _OutOfTokensError
 
+    # --- outputs that come while it runs ---
+
+    def inject(self, items: Iterable[Item]) -> None:
+        """Take outputs of the client's calls; steps that wait for them go on."""
+        self.injected += items
+        self._on_injected.unpark_all()
+
+    async def outputs(self) -> None:
+        """Wait until every call of the client's so far has been answered."""
+        while self.waits_for_client:
+            await self._on_injected.park()
+
     # --- the end ---
 
     def usage(self) -> dict[str, Any]:
@@ -435,7 +462,7 @@ class Stage:
         response |= self._overrides
         held = Held(
             self.response_id,
-            (*self.asked.items, *(dict(item) for item in self.output)),
+            (*self.asked.items, *(dict(item) for item in self.output), *self.injected),
             response,
             self.asked.store,
             self.asked.new_input,
@@ -473,17 +500,24 @@ class Stage:
     @property
     def waits_for_client(self) -> bool:
         """Whether some call in the output is the client's to run."""
-        return any(item["type"] in STUBS for item in self.output)
+        return bool(unanswered([*self.output, *self.injected]))
+
+    @property
+    def _interrupted(self) -> bool:
+        return bool(self.steers) and self._open is None and self.begun and not (self.finished or self.waits_for_client)
 
     async def perform(self, steps: Iterable[Step]) -> None:
         """Do the steps in order, within the token budget, and stop at an item boundary when steered."""
         self.record.executed = True
         try:
-            for step in steps:
+            following = [*steps]
+            for number, step in enumerate(following, 1):
                 if self._cut_short:
                     break
                 await step.perform(self)
-                if self.steers and self._open is None and self.begun and not (self.finished or self.waits_for_client):
+                # A script that says itself how its response ends is not cut short before it does.
+                ends = number < len(following) and following[number].ends_response
+                if self._interrupted and not ends:
                     await self.finish("incomplete", incomplete="steered")
                     break
             if not self.finished:

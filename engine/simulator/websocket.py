@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
-import trio_websocket
 
 from . import wire
-from .commands import Abort, Close, Command, Cut, Frame, Freeze, Ping, text_frame
+from .frames import Ended, Frames, Pinged, text_frame
 from .history import Cache, Held
 from .lane import Job, Lane
 from .quirks import Accept
 from .requests import Shelf, check_stream_id
 from .stage import Stage
-from .steering import Pending, SteerError, steer_items
+from .steering import InjectError, answer_inject, answer_steer
 from .streams import ServerStream, drain
 from .wire import ApiError, Item
+from .writer import Writer
 
 if TYPE_CHECKING:
     from .records import ConnectionRecord
@@ -28,11 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["WebSocket"]
 
-_HANDSHAKE: Final = 10.0
 _CLOSE: Final = 2.0
-_OUTBOX: Final = 64
 _QUEUED_BYTES: Final = 256 * 1024 * 1024
-_PENDING_STEERS: Final = 32
 _REMEMBERED: Final = 1024
 
 
@@ -46,33 +41,35 @@ class WebSocket:
         self.active: dict[str, Stage] = {}
         self.muted: bool = False
         self._stream = stream
-        self._socket: trio_websocket.WebSocketConnection | None = None
+        self._frames = Frames(
+            world.max_message_bytes,
+            record.headers.get("sec-websocket-extensions", ""),
+            compress=world.options.compress,
+        )
+        self._writer = Writer(stream, batch=world.options.events_per_write)
         self._nursery: trio.Nursery | None = None
-        self._outbox, self._outgoing = trio.open_memory_channel[Command](_OUTBOX)
         self._lanes: dict[str | None, Lane] = {}
         self._slots = trio.Semaphore(world.max_active)
         self._finished: OrderedDict[str, str | None] = OrderedDict()  # response id -> lane
         self._queued_bytes = 0
         self._closing = False
+        self._peer_closed = trio.Event()
 
     # --- life ---
 
-    async def serve(self, accept: Accept) -> None:
-        """Upgrade and serve; returns when the connection has ended. Cancellation drops it."""
+    async def serve(self, accept: Accept, received: bytes) -> None:
+        """Upgrade and serve; returns when the connection has ended. Cancellation drops it.
+
+        Args:
+            accept: How to upgrade.
+            received: What came behind the upgrade request.
+        """
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                with trio.fail_after(_HANDSHAKE):
-                    proposal = await trio_websocket.wrap_server_stream(
-                        nursery,
-                        self._stream,
-                        message_queue_size=16,
-                        max_message_size=self.world.max_message_bytes,
-                        receive_buffer_size=65536,
-                    )
-                    headers = [(name.encode(), value.encode()) for name, value in accept.headers.items()]
-                    self._socket = await proposal.accept(extra_headers=headers)
-                self._stream.release()
+                await self._stream.send_all(
+                    self._frames.upgrade(self.record.headers["sec-websocket-key"], accept.headers)
+                )
                 self.record.handshake_status = 101
                 self.world.tell(self.record, "answer", {"status": 101, "headers": dict(accept.headers)})
                 self.muted = accept.mute
@@ -80,10 +77,11 @@ class WebSocket:
                 nursery.start_soon(self._expire)
                 if accept.close_code is not None:
                     self.finish(accept.close_code)
-                await self._read()
+                await self._read(received)
                 nursery.cancel_scope.cancel(reason="the WebSocket has ended")
         finally:
-            self._note_close()
+            if self.record.close_code is None:
+                self.record.close_code = 1006
             ended = {"code": self.record.close_code, "reason": self.record.close_reason, "by": self.record.closed_by}
             self.world.tell(self.record, "end", ended)
             for stage in self.active.values():
@@ -91,29 +89,26 @@ class WebSocket:
         if self.record.close_code == 1009:
             await drain(self._stream, seconds=_CLOSE, limit=4 * self.world.max_message_bytes)
 
-    def _note_close(self) -> None:
-        if self.record.close_code is None:
-            reason = None if self._socket is None else self._socket.closed
-            self.record.close_code = 1006 if reason is None else int(reason.code)
-            self.record.close_reason = None if reason is None else reason.reason
-
     def finish(self, code: int, reason: str = "") -> None:
         """End the connection after what is already on its way; 1006 drops it."""
-        command = Abort(reset=False) if code == 1006 else Close(code, reason)
-        try:
-            self._outbox.send_nowait(command)
-        except trio.WouldBlock:
-            self._abort(reset=False)
-        except trio.BrokenResourceError:
-            pass
+
+        async def end() -> None:
+            if code == 1006:
+                self._drop()
+            else:
+                await self._say_goodbye(code, reason)
+
+        if not self._writer.put_nowait(end):
+            self._drop()
 
     def push(self, event: Mapping[str, Any]) -> bool:
         """Send an event that belongs to no response; False when the connection takes no more."""
-        try:
-            self._outbox.send_nowait(Frame(wire.dumps(event)))
-        except (trio.WouldBlock, trio.BrokenResourceError):
-            return False
-        return True
+        payload = wire.dumps(event)
+        return self._frames.open and self.record.handshake_status == 101 and self._put_now(payload)
+
+    def _put_now(self, payload: str) -> bool:
+        self.world.tell(self.record, "out", payload)
+        return self._writer.put_nowait(self._frames.message(payload))
 
     async def _expire(self) -> None:
         await trio.sleep(self.world.connection_lifetime)
@@ -124,51 +119,34 @@ class WebSocket:
             omit_param=True,
         )  # fmt: skip
         await self.send_event(wire.error_event(error))
-        await self._outbox.send(Close(1000, "connection limit reached"))
+        await self.close(1000, "connection limit reached")
 
-    # --- writing: one task, in the order of the outbox ---
+    # --- writing: one task, in order ---
 
     async def _write(self) -> None:
-        assert self._socket is not None
-        with self._outgoing:
-            async for command in self._outgoing:
-                match command:
-                    case Frame(payload):
-                        self.world.tell(self.record, "out", payload)
-                        try:
-                            await self._socket.send_message(payload)
-                        except trio_websocket.ConnectionClosed:
-                            # The reader learns of it as well and ends the connection.
-                            await trio.sleep_forever()
-                    case Ping():
-                        self._spawn(self._ping)
-                    case Freeze():
-                        self._stream.frozen = True
-                    case Cut(payload, fraction):
-                        frame = text_frame(payload)
-                        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-                            await self._stream.send_all(frame[: max(1, int(len(frame) * fraction))])
-                        self._abort(reset=False)
-                    case Abort(reset):
-                        self._abort(reset=reset)
-                    case Close(code, reason):
-                        self._closing = True
-                        self._by_server(code, reason)
-                        with trio.move_on_after(_CLOSE):
-                            await self._socket.aclose(code, reason or None)
-                        self._end("closed by the simulator")
-
-    async def _ping(self) -> None:
-        assert self._socket is not None
-        with contextlib.suppress(trio_websocket.ConnectionClosed):
-            await self._socket.ping()
+        try:
+            await self._writer.run()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            if self._stream.deaf:
+                self._end("the peer is gone")
+            # The reader learns of it as well, after what the peer sent before it went.
+            await trio.sleep_forever()
 
     def _by_server(self, code: int, reason: str = "") -> None:
         self.record.closed_by = "server"
         self.record.close_code = code
         self.record.close_reason = reason or None
 
-    def _abort(self, *, reset: bool) -> None:
+    async def _say_goodbye(self, code: int, reason: str = "") -> None:
+        """Close; runs in the writer's task."""
+        self._closing = True
+        self._by_server(code, reason)
+        with trio.move_on_after(_CLOSE):
+            await self._stream.send_all(self._frames.close(code, reason))
+            await self._peer_closed.wait()
+        self._end("closed by the simulator")
+
+    def _drop(self, *, reset: bool = False) -> None:
         self._by_server(1006)
         if reset:
             self._stream.prepare_reset()
@@ -184,25 +162,55 @@ class WebSocket:
 
     async def send_event(self, event: dict[str, Any]) -> None:
         """Send one event that belongs to no lane."""
-        if not self.muted:
-            for shaped in self.world.quirks.shape(event):
-                await self._outbox.send(Frame(self.encode(shaped)))
+        for shaped in self.world.quirks.shape(event):
+            await self.send_json(shaped)
 
-    def encode(self, value: object) -> str | bytes:
-        """Return a frame's payload: JSON text, or its bytes where the server sends binary frames."""
+    async def send_json(self, value: object) -> None:
+        """Send JSON, in a text frame or whatever the server uses."""
         text = wire.dumps(value)
-        return text.encode() if self.world.quirks.binary else text
+        await self.send(text.encode() if self.world.quirks.binary else text)
 
-    async def send(self, command: Command) -> None:
-        """Queue a command for the writer, waiting while the peer is slow."""
-        if not (self.muted and isinstance(command, Frame)):
-            await self._outbox.send(command)
+    async def send(self, payload: str | bytes) -> None:
+        """Send a frame, waiting while the peer is slow."""
+        if not self.muted:
+            self.world.tell(self.record, "out", payload)
+            await self._writer.put(self._frames.message(payload))
+
+    async def cut(self, payload: str, fraction: float) -> None:
+        """Send the beginning of a text frame, then drop the connection; does not return."""
+        frame = text_frame(payload)
+        await self._writer.put(frame[: max(1, int(len(frame) * fraction))])
+        await self.abort(reset=False)
+
+    async def close(self, code: int, reason: str) -> None:
+        """Close with a Close frame; 1006 drops the connection. Does not return."""
+        if code == 1006:
+            await self.abort(reset=False)
+        await self._writer.put(lambda: self._say_goodbye(code, reason))
+        await trio.sleep_forever()
+
+    async def abort(self, *, reset: bool) -> None:
+        """Drop the connection after what is on its way; does not return."""
+
+        async def drop() -> None:
+            self._drop(reset=reset)
+
+        await self._writer.put(drop)
+        await trio.sleep_forever()
+
+    async def ping(self) -> None:
+        """Send a protocol ping."""
+        await self._writer.put(self._frames.ping())
 
     async def mute(self, *, frozen: bool) -> None:
         """Send no more frames; frozen, no bytes at all."""
         self.muted = True
+
+        async def freeze() -> None:
+            self._stream.frozen = True
+
         if frozen:
-            await self._outbox.send(Freeze())
+            await self._writer.put(freeze)
 
     def deafen(self) -> None:
         """Read no more."""
@@ -219,35 +227,53 @@ class WebSocket:
 
     # --- reading ---
 
-    async def _read(self) -> None:
-        assert self._socket is not None
+    async def _read(self, data: bytes) -> None:
         while True:
+            for received in self._frames.receive(data) if data else ():
+                match received:
+                    case Ended():
+                        await self._take_end(received)
+                        return
+                    case Pinged(payload):
+                        self._writer.first(self._frames.pong(payload))
+                    case _:
+                        try:
+                            await self._take(received)
+                        except ApiError as error:
+                            await self.send_event(wire.error_event(error))
             try:
-                message = await self._socket.get_message()
-            except trio_websocket.ConnectionClosed:
-                if self._closing:
-                    await trio.sleep_forever()  # the writer is waiting for the peer's Close frame
+                data = await self._stream.receive_some(65536)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                data = b""
+            if not data:
                 if self.record.closed_by is None:
-                    reason = self._socket.closed
-                    self.record.closed_by = "server" if reason is not None and reason.code == 1009 else "client"
+                    self.record.closed_by = "client"
                 return
-            self.world.tell(self.record, "in", message)
-            try:
-                await self._take(message)
-            except ApiError as error:
-                await self.send_event(wire.error_event(error))
+
+    async def _take_end(self, end: Ended) -> None:
+        """Answer the peer's Close frame, or tell it what was wrong with what it sent."""
+        self._peer_closed.set()
+        if self._closing:
+            return  # ours is out already
+        record = self.record
+        record.close_code, record.close_reason = end.code, end.reason or None
+        record.closed_by = "client" if end.by_peer else "server"
+        self._writer.drop()
+        self._writer.first(self._frames.close(end.code, end.reason))
+        with trio.move_on_after(_CLOSE):
+            await self._writer.drained()
 
     async def _take(self, message: str | bytes) -> None:
+        self.world.tell(self.record, "in", message)
         if isinstance(message, bytes):
             raise ApiError(400, "invalid_message", "Events are sent as text frames.")
         size = len(message) if message.isascii() else len(message.encode("utf-8", "surrogatepass"))
         if size > self.world.max_message_bytes:
             self.finish(1009, "message too big")
             return
-        try:
-            event = json.loads(message)
-        except (ValueError, RecursionError):
-            raise ApiError(400, "invalid_json", "The message is not valid JSON.") from None
+        event = wire.loads(message)
+        if event is wire.NOT_JSON:
+            raise ApiError(400, "invalid_json", "The message is not valid JSON.")
         if not isinstance(event, dict):
             raise ApiError(400, "invalid_json", "An event is a JSON object.")
         match event.get("type"):
@@ -255,6 +281,8 @@ class WebSocket:
                 await self._take_create(event, size)
             case "response.steer":
                 await self._take_steer(event)
+            case "response.inject" if self._multi_agent:
+                await self._take_inject(event)
             case None:
                 raise ApiError(400, "missing_required_parameter", "'type' is required.", "type")
             case kind:
@@ -309,47 +337,41 @@ class WebSocket:
 
     # --- steering ---
 
+    @property
+    def _multi_agent(self) -> bool:
+        return "responses_multi_agent=v1" in self.record.headers.get("openai-beta", "")
+
     async def _take_steer(self, event: dict[str, Any]) -> None:
         self.record.steers.append(event)
         target = event.get("previous_response_id")
-        stage = self.active.get(target) if isinstance(target, str) else None
+        name = target if isinstance(target, str) else ""
+        stage = self.active.get(name)
+        answer = answer_steer(event, stage, ended=name in self._finished)
+        lane = self._finished.get(name) if stage is None else stage.asked.stream_id
+        if lane is not None:
+            answer["stream_id"] = lane
+        await self.send_event(answer)
+
+    async def _take_inject(self, event: dict[str, Any]) -> None:
+        self.record.injects.append(event)
+        target = event.get("response_id")
+        name = target if isinstance(target, str) else ""
+        stage = self.active.get(name)
         try:
-            items = steer_items(event)
-            if stage is None:
-                if isinstance(target, str) and target in self._finished:
-                    raise SteerError("response_already_completed", "The response has already ended.")
-                raise SteerError("response_not_found", "There is no such response on this connection.")
-            if not stage.asked.model.startswith(self.world.quirks.steerable) or stage.asked.body.get("conversation"):
-                raise SteerError("steering_not_supported", "This response cannot be steered.")
-            if len(stage.steers) >= _PENDING_STEERS:
-                raise SteerError("too_many_pending_steers", "Too much steering input is waiting.")
-        except SteerError as error:
-            steer = {"previous_response_id": target if isinstance(target, str) else "", "input": event.get("input")}
-            answer: dict[str, Any] = {
-                "type": "response.steer.failed",
-                "sequence_number": 0 if stage is None else stage.number(),
-                "steer": steer,
-                "error": {"type": "invalid_request_error", "code": error.code, "message": error.message},
-            }
-            lane = self._finished.get(target) if isinstance(target, str) else None
-            lane = lane if stage is None else stage.asked.stream_id
-        else:
-            assert stage is not None
-            pending = Pending(self.world.ids.new("steer"), items, event["input"])
-            stage.steers.append(pending)
-            answer = {
-                "type": "response.steer.accepted",
-                "sequence_number": stage.number(),
-                "steer": {"id": pending.steer_id, "previous_response_id": stage.response_id},
-            }
-            lane = stage.asked.stream_id
+            answer = answer_inject(event, stage, ended=name in self._finished)
+        except InjectError as error:
+            # What the schema does not allow ends the connection, unlike what the rules do not.
+            await self.send_event(wire.error_event(ApiError(400, "invalid_value", str(error), error.param)))
+            self.finish(1008, "invalid event")
+            return
+        lane = self._finished.get(name) if stage is None else stage.asked.stream_id
         if lane is not None:
             answer["stream_id"] = lane
         await self.send_event(answer)
 
     # --- what lanes ask of their connection ---
 
-    def shelf(self, lane: str | None) -> Shelf:
+    def shelf(self) -> Shelf:
         """Return what a request on this connection may refer to."""
         library = self.world.library
 

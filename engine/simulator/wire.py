@@ -12,6 +12,7 @@ from typing import Any, Final, TypeAlias
 import attrs
 
 __all__ = [
+    "NOT_JSON",
     "ApiError",
     "Ids",
     "Item",
@@ -19,6 +20,7 @@ __all__ = [
     "dumps",
     "error_event",
     "finished_logprob",
+    "loads",
     "logprobs",
     "pieces",
     "response_object",
@@ -32,9 +34,42 @@ Item: TypeAlias = dict[str, Any]
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
+_ASCII_ENCODER: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+_LONE_SURROGATE: Final = re.compile("\\\\u[dD][89a-fA-F]")
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(constant)  # NaN and the infinities are no JSON, though Python reads them
+
+
+_DECODER: Final = json.JSONDecoder(parse_constant=_refuse)
+
+NOT_JSON: Final = object()
+"""What `loads` returns for text that no strict reader takes."""
+
+
 def dumps(value: object) -> str:
-    """Return compact JSON text."""
-    return _ENCODER.encode(value)
+    """Return compact JSON text; half a surrogate pair, which a script may ask for, is escaped."""
+    text = _ENCODER.encode(value)
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return _ASCII_ENCODER.encode(value)
+    return text
+
+
+def loads(text: str | bytes) -> Any:
+    """Return the value of JSON text, or `NOT_JSON`: for broken text, and for text with half a surrogate pair in it."""
+    try:
+        if isinstance(text, bytes):
+            text = text.decode()
+        value = _DECODER.decode(text)
+        if _LONE_SURROGATE.search(text):
+            _ENCODER.encode(value).encode()
+    except (ValueError, RecursionError):
+        return NOT_JSON
+    return value
 
 
 class Ids:

@@ -71,6 +71,8 @@ class Options:
     max_http_bytes: int
     max_active: int
     max_lanes: int
+    compress: bool
+    events_per_write: int
     ssl_context: ssl.SSLContext | None
     handshakes: tuple[Handshake, ...]
     every_handshake: Handshake

@@ -5,24 +5,34 @@ from __future__ import annotations
 import functools
 import socket
 import ssl
+from collections.abc import Callable
 from typing import Any, Final, Protocol
+from urllib.parse import SplitResult
 
 import trio
+from attrs import frozen
 
 from engine.protocol.failures import Unreachable
+from engine.settings.endpoint import Endpoint
 from engine.values.problems import ConfigurationError
 
 __all__ = [
     "Dialer",
     "ProxyFailed",
+    "Target",
     "TcpDialer",
     "close_at_once",
     "default_ssl_context",
+    "open_stream",
     "refused_by_tls",
     "tls_problem",
     "too_slow",
     "undialled",
 ]
+
+
+_TLS_PORT: Final = 443
+_PLAIN_PORT: Final = 80
 
 
 class Dialer(Protocol):
@@ -97,6 +107,71 @@ async def close_at_once(stream: trio.abc.Stream) -> None:
 def default_ssl_context() -> ssl.SSLContext:
     """The verifying context that connections share: making one takes tens of milliseconds and blocks the loop."""
     return ssl.create_default_context()
+
+
+@frozen
+class Target:
+    """A server: where a URL leads.
+
+    Attributes:
+        host: Its name or address.
+        port: Its port.
+        tls: Whether it is reached under TLS.
+        shown: Host, and port where that is not the default, as in a Host field and in texts.
+        resource: Path and query of the URL.
+    """
+
+    host: str
+    port: int
+    tls: bool
+    shown: str
+    resource: str
+
+    @classmethod
+    def of(cls, url: SplitResult) -> Target:
+        """The target of an ``http``, ``https``, ``ws`` or ``wss`` URL."""
+        host = url.hostname or ""
+        tls = url.scheme in {"https", "wss"}
+        default = _TLS_PORT if tls else _PLAIN_PORT
+        port = url.port or default
+        named = f"[{host}]" if ":" in host else host
+        return cls(
+            host=host,
+            port=port,
+            tls=tls,
+            shown=named if port == default else f"{named}:{port}",
+            resource=(url.path or "/") + (f"?{url.query}" if url.query else ""),
+        )
+
+
+async def open_stream(
+    dialer: Dialer, target: Target, endpoint: Endpoint, on_stage: Callable[[str], None]
+) -> trio.abc.Stream:
+    """Open a stream to a server, with TLS where its URL says so.
+
+    Args:
+        dialer: Opens it.
+        target: The server.
+        endpoint: Whose TLS context and server name are used.
+        on_stage: Told of each step before it is taken: ``"tcp"``, ``"tls"``.
+
+    Raises whatever the dialer does. If cancelled or failed, nothing stays open.
+    """
+    context = None
+    if target.tls:
+        on_stage("tls")
+        context = endpoint.ssl_context or default_ssl_context()
+    on_stage("tcp")
+    stream = await dialer.open_tcp(target.host, target.port)
+    if context is None:
+        return stream
+    on_stage("tls")
+    try:
+        name = endpoint.server_hostname or target.host
+        return await dialer.start_tls(stream, ssl_context=context, server_hostname=name)
+    except BaseException:  # an interrupt can come before the dialer's first instruction
+        await close_at_once(stream)
+        raise
 
 
 # --- what can go wrong on the way to a server ------------------------------------------------------------------------

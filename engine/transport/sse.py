@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-import httpx
-import trio
-
 from engine.protocol.failures import Failure, Lost, Rejected, Violated
 from engine.protocol.refusals import refusal
-from engine.transport.http import Post, read_body, read_refusal
+from engine.transport.http import Answer, Post, read_body, read_refusal
 from engine.wire.codec import MalformedFrame, encode, parse_object
 from engine.wire.sse import OversizedEvent, SseDecoder, SseEvent
 
@@ -20,8 +17,16 @@ _DONE: Final = "[DONE]"
 _TERMINALS: Final = {"completed": "response.completed", "incomplete": "response.incomplete"}
 
 
+def _nothing() -> None:
+    pass
+
+
 async def stream_events(
-    post: Post, take: Callable[[Sequence[SseEvent]], bool], *, max_event_bytes: int
+    post: Post,
+    take: Callable[[Sequence[SseEvent]], bool],
+    *,
+    max_event_bytes: int,
+    on_comment: Callable[[], None] = _nothing,
 ) -> Failure | None:
     """Send the request and hand on the events of its answer until the last.
 
@@ -29,6 +34,8 @@ async def stream_events(
         post: The request.
         take: Is given the events that came in one piece, and returns whether that was the last of the response.
         max_event_bytes: The largest event that is accepted.
+        on_comment: Called when comments came, before `take`. They are progress: servers write them while they have
+            nothing to say, because nothing else shows that they live.
 
     Returns:
         None once ``take`` has said that it was the last; or why there will be none. A redirection is a refusal.
@@ -36,52 +43,45 @@ async def stream_events(
     If cancelled, the connection is closed at once.
     """
     try:
-        async with post as response:
-            if not response.is_success:
-                return refusal(response.status_code, response.headers.multi_items(), await read_refusal(response))
-            if _media_type(response) not in {"", "text/event-stream"}:
-                return await _whole(response, take, max_event_bytes)
-            return await _events(response, take, max_event_bytes)
+        async with post as answer:
+            if not answer.succeeds:
+                return refusal(answer.status, answer.headers, await read_refusal(answer))
+            if _media_type(answer) not in {"", "text/event-stream"}:
+                return await _whole(answer, take, max_event_bytes)
+            return await _events(answer, take, max_event_bytes, on_comment)
     except Exception as error:
         return post.failure(error)
 
 
-def _media_type(response: httpx.Response) -> str:
-    value: str = response.headers.get("content-type", "")
-    return value.partition(";")[0].strip().lower()
+def _media_type(answer: Answer) -> str:
+    return answer.field("content-type").partition(";")[0].strip().lower()
 
 
-# An interrupt inside the loop would leave the generators that httpx reads through half-read.
-@trio.lowlevel.enable_ki_protection
-async def _events(response: httpx.Response, take: Callable[[Sequence[SseEvent]], bool], limit: int) -> Failure | None:
+async def _events(
+    answer: Answer, take: Callable[[Sequence[SseEvent]], bool], limit: int, on_comment: Callable[[], None]
+) -> Failure | None:
     decoder = SseDecoder(limit)
-    over = False
-    failure: Failure | None = None
-    with trio.CancelScope() as scope:
-        async for chunk in response.aiter_raw():
-            if over:
-                continue  # the next read raises
-            try:
-                events = decoder.feed(chunk)
-            except OversizedEvent as oversized:
-                over = take(oversized.before)
-                failure = None if over else Violated(f"the server sent an event over {limit} bytes")
-                over = True
-            else:
-                marked = next((place for place, event in enumerate(events) if event.data.startswith(_DONE)), None)
-                over = take(events[:marked])
-                if marked is not None and not over:
-                    failure, over = Lost("the server ended the stream before the response had ended"), True
-            if over:
-                scope.cancel(reason="the response has ended")
-    if over:
-        return failure
+    comments = 0
+    while data := await answer.read():
+        try:
+            events = decoder.feed(data)
+        except OversizedEvent as oversized:
+            return None if take(oversized.before) else Violated(f"the server sent an event over {limit} bytes")
+        if decoder.comments != comments:
+            comments = decoder.comments
+            on_comment()
+        marked = next((place for place, event in enumerate(events) if event.data.startswith(_DONE)), None)
+        if take(events[:marked]):
+            answer.release()
+            return None
+        if marked is not None:
+            break
     return Lost("the server ended the stream before the response had ended")
 
 
-async def _whole(response: httpx.Response, take: Callable[[Sequence[SseEvent]], bool], limit: int) -> Failure | None:
+async def _whole(answer: Answer, take: Callable[[Sequence[SseEvent]], bool], limit: int) -> Failure | None:
     """Read an answer that is no stream: some servers answer in one piece whatever they are asked for."""
-    body, complete = await read_body(response, limit)
+    body, complete = await read_body(answer, limit)
     if not complete:
         return Violated(f"the server sent an answer over {limit} bytes")
     try:
@@ -90,7 +90,7 @@ async def _whole(response: httpx.Response, take: Callable[[Sequence[SseEvent]], 
         return Violated("the server answered with something else than a stream of events")
     event = _as_event(raw)
     if event is None:
-        said = refusal(response.status_code, response.headers.multi_items(), body)
+        said = refusal(answer.status, answer.headers, body)
         return Rejected(None, said.code, said.type, said.param, said.message, said.retry_after)
     if take([SseEvent("", event)]):
         return None

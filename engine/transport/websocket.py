@@ -13,13 +13,13 @@ from time import perf_counter
 from typing import Any, Final, cast
 
 import trio
-from attrs import evolve, frozen
+from attrs import evolve
 from trio_websocket import CloseReason, ConnectionClosed, WebSocketConnection, wrap_client_stream
 
 from engine.protocol.failures import Broken, Failure, Lost, Unreachable, Violated
 from engine.settings.endpoint import Endpoint
-from engine.transport.credentials import request_headers, resolve_key
-from engine.transport.dial import Dialer, close_at_once, default_ssl_context, too_slow, undialled
+from engine.transport.credentials import request_headers, resolve
+from engine.transport.dial import Dialer, Target, close_at_once, open_stream, too_slow, undialled
 from engine.transport.fairness import meter as run_meter
 from engine.transport.proxy import proxy_on_the_way
 from engine.transport.socket import Bounds, Callbacks, Traffic
@@ -31,31 +31,6 @@ _RECEIVE_BYTES: Final = 65536
 _QUEUED_MESSAGES: Final = 64
 _MESSAGES_AT_ONCE: Final = 64
 _FEW_MESSAGES: Final = 8  # so few are handed on at once, however much others bring
-_DEFAULT_PORTS: Final = {"ws": 80, "wss": 443}
-
-
-@frozen
-class _Target:
-    host: str
-    port: int
-    tls: bool
-    host_header: str
-    resource: str
-
-    @classmethod
-    def of(cls, endpoint: Endpoint) -> _Target:
-        url = endpoint.websocket
-        host = url.hostname or ""
-        default = _DEFAULT_PORTS[url.scheme]
-        port = url.port or default
-        shown = f"[{host}]" if ":" in host else host
-        return cls(
-            host=host,
-            port=port,
-            tls=url.scheme == "wss",
-            host_header=shown if port == default else f"{shown}:{port}",
-            resource=url.path + (f"?{url.query}" if url.query else ""),
-        )
 
 
 def _nothing() -> None:
@@ -70,7 +45,7 @@ class WebSocket:
 
     def __init__(self, endpoint: Endpoint, dialer: Dialer, bounds: Bounds, callbacks: Callbacks) -> None:
         self._endpoint = endpoint
-        self._target = _Target.of(endpoint)
+        self._target = Target.of(endpoint.websocket)
         self._dialer = dialer
         self._bounds = bounds
         self._callbacks = callbacks
@@ -123,7 +98,7 @@ class WebSocket:
     def too_slow(self, seconds: float) -> Unreachable:
         """Say what is taking too long: the step that connecting has come to."""
         proxy = proxy_on_the_way(self._dialer, self._endpoint.websocket)
-        return too_slow(self._stage, self._target.host_header, seconds, proxy=proxy)
+        return too_slow(self._stage, self._target.shown, seconds, proxy=proxy)
 
     def close(self) -> None:
         """Begin the closing handshake, or abort where there is nobody to shake hands with. Idempotent."""
@@ -201,29 +176,17 @@ class WebSocket:
         if self._tap is not None:
             self._tap.forget()
 
+    def _reach(self, stage: str) -> None:
+        self._stage = stage
+
     async def _dial(self, deadline: float) -> trio.abc.Stream | None:
-        target = self._target
         try:
             self._dialling.deadline = deadline
             with self._dialling:
-                self._key = await resolve_key(self._endpoint)
-                context = None
-                if target.tls:
-                    self._stage = "tls"
-                    context = self._endpoint.ssl_context or default_ssl_context()
-                self._stage = "tcp"
-                stream = await self._dialer.open_tcp(target.host, target.port)
-                if context is not None:
-                    self._stage = "tls"
-                    try:
-                        name = self._endpoint.server_hostname or target.host
-                        stream = await self._dialer.start_tls(stream, ssl_context=context, server_hostname=name)
-                    except BaseException:  # an interrupt can come before the dialer's first instruction
-                        await close_at_once(stream)
-                        raise
-                return stream
+                self._credentials = await resolve(self._endpoint)
+                return await open_stream(self._dialer, self._target, self._endpoint, self._reach)
         except Exception as error:
-            self._report(undialled(self._stage, target.host_header, error))
+            self._report(undialled(self._stage, self._target.shown, error))
         else:
             if self._dialling.cancelled_caught:
                 self._report(self.too_slow(self._bounds.connect))
@@ -286,9 +249,9 @@ class WebSocket:
             ws = await wrap_client_stream(
                 nursery,
                 cast("Any", tap),  # annotated as a socket or TLS stream, documented for any stream
-                self._target.host_header,
+                self._target.shown,
                 self._target.resource,
-                extra_headers=request_headers(self._endpoint, self._key),
+                extra_headers=request_headers(self._endpoint, self._credentials),
                 message_queue_size=_QUEUED_MESSAGES,
                 max_message_size=self._bounds.max_message_bytes,
                 receive_buffer_size=_RECEIVE_BYTES,

@@ -53,6 +53,9 @@ class SseDecoder:
     Args:
         max_event_bytes: How many bytes the lines of one event may have, line ends not counted. No line, comments
             included, may be longer. What the decoder holds is bounded by it, however the bytes come.
+
+    Attributes:
+        comments: How many comments there were. Servers that have nothing to say write them to show that they live.
     """
 
     def __init__(self, max_event_bytes: int) -> None:
@@ -64,6 +67,7 @@ class SseDecoder:
         self._after_cr = False
         self._at_start = True
         self._failed = False
+        self.comments: int = 0
 
     def feed(self, data: bytes) -> list[SseEvent]:
         """Take the next bytes and return the events they complete.
@@ -130,6 +134,8 @@ class SseDecoder:
                     data.append(b"")
                 elif line == b"event":
                     name = b""
+                elif line.startswith(b":"):
+                    self.comments += 1
         finally:
             self._name, self._held = name, held
         return events, True

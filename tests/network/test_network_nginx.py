@@ -390,7 +390,7 @@ async def test_an_upgrade_that_nginx_refuses(status: int, tmp_path: Path) -> Non
         assert error.body.startswith(b"<html>") or status == 426
         before = at.dialer.dials
         answered(await tried(session, transport=SSE), "sse")
-        assert at.dialer.dials - before == 1
+        assert at.dialer.dials == before  # the connection of the turn before serves again
         assert {each.transport for each in at.sim.connections} == {"http"}
         if sticky:
             at.proxy.configure(forwarded(at.sim.port))

@@ -367,7 +367,7 @@ async def test_a_jitter_that_raises_ends_the_turn(autojump_clock: MockClock, tra
             await session.ask("hello")
         assert isinstance(caught.value.__cause__, ZeroDivisionError)
         assert (await session.ask("next")).text == "next"
-        assert len(sim.connections) == (2 if transport is SSE else 1)
+        assert len(sim.connections) <= (2 if transport is SSE else 1)
 
 
 @pytest.mark.parametrize(

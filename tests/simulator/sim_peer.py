@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, get_args
 
@@ -19,12 +19,12 @@ TERMINALS = {"response.completed", "response.incomplete", "response.failed", "re
 KEY = b"Bearer sk-simulator"
 
 
-def _classes(union: Any) -> dict[str, Any]:
+def classes_of(union: Any) -> dict[str, Any]:
     return {get_args(member.model_fields["type"].annotation)[0]: member for member in get_args(get_args(union)[0])}
 
 
-WEBSOCKET_CLASSES = _classes(ResponsesServerEvent)
-STREAM_CLASSES = _classes(ResponseStreamEvent)
+WEBSOCKET_CLASSES = classes_of(ResponsesServerEvent)
+STREAM_CLASSES = classes_of(ResponseStreamEvent)
 
 
 def check_event(event: Mapping[str, Any], *, websocket: bool = True) -> None:
@@ -84,14 +84,20 @@ class Peer:
 
 @asynccontextmanager
 async def connect(
-    sim: Simulator, *, path: str = "/v1/responses", key: bytes | None = KEY, check: bool = True, size: int = 1 << 26
+    sim: Simulator,
+    *,
+    path: str = "/v1/responses",
+    key: bytes | None = KEY,
+    check: bool = True,
+    size: int = 1 << 26,
+    headers: Sequence[tuple[bytes, bytes]] = (),
 ) -> AsyncIterator[Peer]:
     stream = await sim.dialer.open_tcp(sim.host, sim.port)
     try:
         async with trio.open_nursery() as nursery:
-            headers = [] if key is None else [(b"Authorization", key)]
+            fields = [*headers, *([] if key is None else [(b"Authorization", key)])]
             socket = await trio_websocket.wrap_client_stream(
-                nursery, stream, "simulator", path, extra_headers=headers, max_message_size=size
+                nursery, stream, "simulator", path, extra_headers=fields, max_message_size=size
             )
             yield Peer(socket, check=check)
             with trio.move_on_after(1):

@@ -443,7 +443,7 @@ async def test_other_ends_of_a_handshake(autojump_clock: MockClock) -> None:
 
 
 async def test_a_handshake_without_extension_or_protocol_in_its_answer(autojump_clock: MockClock) -> None:
-    async with open_simulator(in_memory=True) as sim:
+    async with open_simulator(in_memory=True, compress=False) as sim:
         answer = (await _upgrade(sim)).lower()
         assert b"sec-websocket-extensions" not in answer
         assert b"sec-websocket-protocol" not in answer

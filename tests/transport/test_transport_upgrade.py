@@ -489,7 +489,7 @@ async def test_a_missing_default_context_leaves_no_stream_open(
     def broken() -> ssl.SSLContext:
         raise FileNotFoundError("no certificates here")
 
-    monkeypatch.setattr("engine.transport.websocket.default_ssl_context", broken)
+    monkeypatch.setattr("engine.transport.dial.default_ssl_context", broken)
     async with contained(within=0) as held:
         attempt = line(held, silent, url="wss://peer.test/")
         await attempt.run()
@@ -562,12 +562,8 @@ async def returns_bytes() -> Any:
     return KEY.encode()
 
 
-def is_not_async() -> Any:
-    return KEY
-
-
 @pytest.mark.parametrize(
-    "key", [raises, raises_like_a_network, raises_a_group, returns_crlf, returns_nothing, returns_bytes, is_not_async]
+    "key", [raises, raises_like_a_network, raises_a_group, returns_crlf, returns_nothing, returns_bytes]
 )
 async def test_a_key_that_cannot_be_had_fails_the_dial_and_shows_nowhere(
     autojump_clock: MockClock, key: Any, caplog: pytest.LogCaptureFixture

@@ -1,0 +1,1 @@
+"""The documentation, and what draws and checks it."""

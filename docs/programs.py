@@ -1,0 +1,73 @@
+"""The programs in these pages, and what kind of program each is.
+
+``python -m docs.programs build/programs`` writes them to files, for type checkers.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from pathlib import Path
+from typing import Final, Literal
+
+from attrs import frozen
+
+__all__ = ["TOP_LEVEL_AWAIT", "Program", "found"]
+
+ROOT: Final = Path(__file__).parent.parent
+TOP_LEVEL_AWAIT: Final = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+
+Kind = Literal["trio", "script", "test", "fragment"]
+
+
+@frozen
+class Program:
+    """A block of Python in a page.
+
+    Attributes:
+        page: The page.
+        number: Which block of the page it is, from 1.
+        text: The block.
+        kind: ``trio`` for a program with an async ``main`` that the caller runs, ``script`` for one that runs itself,
+            ``test`` for tests, ``fragment`` for what shows a piece only.
+    """
+
+    page: Path
+    number: int
+    text: str
+    kind: Kind
+
+    @property
+    def name(self) -> str:
+        """A name for it, fit for a file."""
+        return f"{self.page.stem.lower().replace('-', '_')}_{self.number}"
+
+
+def _kind(text: str) -> Kind:
+    if re.search(r"^(async )?def test_", text, re.MULTILINE):
+        return "test"
+    if re.search(r"^(asyncio\.run\(|with |if __name__)", text, re.MULTILINE) and "import" in text:
+        return "script"
+    return "trio" if "async def main(" in text else "fragment"
+
+
+def found() -> list[Program]:
+    """Every block of Python in the pages and in the examples' page, in order."""
+    programs = []
+    for page in sorted((ROOT / "docs").rglob("*.md")):
+        blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+        programs += [Program(page, number, block, _kind(block)) for number, block in enumerate(blocks, 1)]
+    return programs
+
+
+def main(directory: Path) -> None:
+    """Write the programs that are whole into a directory."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for program in found():
+        if program.kind != "fragment":
+            (directory / f"{program.name}.py").write_text(program.text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
