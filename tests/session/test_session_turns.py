@@ -230,7 +230,7 @@ async def test_waiting_gives_the_message_without_buffering(autojump_clock: MockC
 
 
 async def test_a_consumer_that_falls_behind_loses_its_turn_and_nobody_elses(autojump_clock: MockClock) -> None:
-    script = Script([[*(SayDelta("abc") for _ in range(50))], Answer("fine")])
+    script = Script([[step for _ in range(50) for step in (SayDelta("abc"), Delay(0.001))], Answer("fine")])
     async with session_to(script, limits=engine.Limits(buffer_events=10)) as (session, _):
         async with session.turn("hi") as turn:
             await trio.sleep(1)
@@ -255,7 +255,7 @@ async def test_what_comes_at_once_is_not_held_against_a_consumer(autojump_clock:
 
 async def test_the_buffer_is_bounded_in_bytes_too(autojump_clock: MockClock) -> None:
     async with session_to(
-        Script([[SayDelta("x" * 600), SayDelta("y" * 600), SayDelta("z"), Stall()]]),
+        Script([[SayDelta("x" * 600), Delay(0.1), SayDelta("y" * 600), Delay(0.1), SayDelta("z"), Stall()]]),
         limits=engine.Limits(buffer_bytes=1000),
     ) as (session, _):
         async with session.turn("hi") as turn:
