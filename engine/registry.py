@@ -13,7 +13,9 @@ from typing import Any, Literal
 import trio
 
 from engine.connections.breakers import Breakers
+from engine.conversation.snapshot import Snapshot, session_from
 from engine.instruments import Instrument, Instruments
+from engine.protocol.chain import Held
 from engine.session import Session
 from engine.settings.endpoint import Endpoint
 from engine.settings.levels import Settings, defaults_for
@@ -72,13 +74,26 @@ class Engine:
         retry: RetryPolicy | None = None,
         on_cancel: OnCancel | None = None,
         transport: Transport | None = None,
+        resume: Snapshot | None = None,
     ) -> Session:
         """Return the session of that id, starting it if there is none. It lives until released.
 
         No connection is made before the first turn.
 
+        Args:
+            session_id: What to call it in this engine.
+            model: The model of requests that name none.
+            timeouts: Budgets, field by field over the engine's.
+            limits: Limits, field by field over the engine's.
+            retry: How often to try again, field by field over the engine's.
+            on_cancel: What becomes of a connection whose turn was left early.
+            transport: How requests travel.
+            resume: A session to go on with, as its `engine.Session.snapshot` wrote it, under this or another id. Its
+                settings hold where none are given.
+
         Raises:
-            ConfigurationError: the id is empty, or the session lives with other options than the ones given.
+            ConfigurationError: the id is empty, or the session lives with other options than the ones given, or lives
+                and should be resumed. ``resume.…`` is a part of the snapshot that cannot be used.
             SessionClosed: the engine was left.
 
         If cancelled, a session that was being started stays registered.
@@ -95,11 +110,17 @@ class Engine:
             "on_cancel": on_cancel,
             "transport": transport,
         }
-        settings = self._settings.over(**given)
+        resumed: dict[str, Any] = {}
+        held: dict[str, Held] = {}
+        if resume is not None:
+            resumed, held = session_from(resume, self._endpoint.websocket.hostname or "")
+        settings = self._settings.over(**resumed).over(**given)
         core = self._cores.get(session_id)
         if core is not None and core.failure is not None:
             self._retire(core)  # it broke; its successor starts afresh
             core = None
+        if core is not None and resume is not None:
+            raise ConfigurationError(f"session {session_id!r}", "lives, and cannot be resumed; release it first")
         if core is None:
             core = self._cores[session_id] = SessionCore(
                 session_id,
@@ -109,6 +130,7 @@ class Engine:
                 breaker=self.breakers.of(self._endpoint),
                 instruments=self._instruments,
             )
+            core.stored = held.get("")
             self._nursery.start_soon(self._host, core)
         elif settings != core.settings and any(value is not None for value in given.values()):
             raise ConfigurationError(f"session {session_id!r}", "lives with other options; release it first")

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TypeVar, Unpack
 
 import trio
+from attrs import evolve
 from typing_extensions import TypeForm
 
 from engine.connections.compaction import Compaction
@@ -14,6 +15,7 @@ from engine.conversation.journal import Journal
 from engine.conversation.loop_settings import Approve, LoopSettings, OnRound, Prepare
 from engine.conversation.prompts import Prompt, context_of
 from engine.conversation.rounds import Progress
+from engine.conversation.snapshot import ConversationState, Memory, Snapshot, conversation_from, session_snapshot
 from engine.conversation.tool_loop import ToolLoop
 from engine.conversation.toolbox import Toolbox
 from engine.protocol.compaction import compaction_body
@@ -28,6 +30,7 @@ from engine.turns.turn import Turn
 from engine.values.choices import UNSET, Delivery, Transport, Unset
 from engine.values.errors import ResponseFailed
 from engine.values.messages import AnyTool, AssistantMessage, Context, Message
+from engine.values.problems import ConfigurationError
 from engine.values.reports import TurnReport
 from engine.values.statistics import SessionStatistics
 
@@ -231,9 +234,10 @@ class Calls:
         on_round: OnRound | None = None,
         prepare: Prepare | None = None,
         journal: Journal | None = None,
+        resume: Snapshot | None = None,
         **fields: Unpack[TurnFields],
     ) -> Conversation:
-        """Begin a conversation, which keeps its transcript and runs tools. Sends nothing.
+        """Begin a conversation, which keeps its transcript and runs tools, or go on with one. Sends nothing.
 
         Args:
             instructions: What holds for the whole conversation.
@@ -247,16 +251,29 @@ class Calls:
             on_round: See `run`. When it is told of a round, the transcript holds it.
             prepare: See `run`. The transcript stays as it is.
             journal: See `run`. When it is told of a round, the transcript does not hold it yet.
+            resume: A conversation to go on with, as its `engine.Conversation.snapshot` wrote it. It has the messages;
+                instructions and options are its own where none are given. Tools are given anew, and have to be those
+                that it had, or more.
             fields: See `run`.
 
         Raises:
-            ConfigurationError: something given is wrong; ``field`` names it.
+            ConfigurationError: something given is wrong; ``field`` names it. ``resume.…`` is a part of the snapshot:
+                a tool that is missing or has another schema, another server, a later version of the library.
         """
+        toolbox = Toolbox((), tools)
+        state = ConversationState(messages=Context(messages).messages)
+        if resume is not None:
+            if state.messages:
+                raise ConfigurationError("messages", "are given, and resume has its own")
+            state = conversation_from(resume, self._memory().server)
+            toolbox.check(state.tools)
+            if state.memory is not None:
+                self._actor.stored = state.memory.held
+        chosen = options_with(state.options if options is None else options, fields, "conversation")
+        said = state.instructions if instructions is None else instructions
         return Conversation(
             self._open_turn,
-            Context(messages, instructions=instructions),
-            Toolbox((), tools),
-            options_with(options, fields, "conversation"),
+            toolbox,
             settings_with(self._settings, fields),
             LoopSettings(
                 max_rounds=max_rounds,
@@ -267,7 +284,13 @@ class Calls:
                 prepare=prepare,
                 journal=journal,
             ),
+            state=evolve(state, options=chosen, instructions=said),
+            memory=self._memory,
         )
+
+    def _memory(self) -> Memory:
+        """What the server keeps beyond a connection."""
+        return Memory(server=self._actor.endpoint.websocket.hostname or "", held=self._actor.stored)
 
     @property
     def _settings(self) -> Settings:
@@ -364,6 +387,18 @@ class Session(Calls):
             max_bytes=settings.limits.max_message_bytes,
         )
         return await compaction.compact(self._core.pool)
+
+    def snapshot(self) -> Snapshot:
+        """Return the session as plain, JSON-able data, at any time: ``engine.session(id, resume=...)`` goes on with it.
+
+        It holds the model, the settings, the server's host, and which responses the server stores, by lane. Transcripts
+        are their conversations' to tell. There is no key, header or function in it.
+
+        Raises:
+            ConfigurationError: something in it has no JSON form.
+        """
+        memory = self._memory()
+        return session_snapshot(self._settings, memory.server, {"": memory.held})
 
     def statistics(self) -> SessionStatistics:
         """Counters at this moment."""
