@@ -130,7 +130,7 @@ class Engine:
                 breaker=self.breakers.of(self._endpoint),
                 instruments=self._instruments,
             )
-            core.stored = held.get("")
+            core.lane().stored = held.get("")
             self._nursery.start_soon(self._host, core)
         elif settings != core.settings and any(value is not None for value in given.values()):
             raise ConfigurationError(f"session {session_id!r}", "lives with other options; release it first")

@@ -268,7 +268,7 @@ class Calls:
             state = conversation_from(resume, self._memory().server)
             toolbox.check(state.tools)
             if state.memory is not None:
-                self._actor.stored = state.memory.held
+                self._core.lane().stored = state.memory.held
         chosen = options_with(state.options if options is None else options, fields, "conversation")
         said = state.instructions if instructions is None else instructions
         return Conversation(
@@ -290,7 +290,7 @@ class Calls:
 
     def _memory(self) -> Memory:
         """What the server keeps beyond a connection."""
-        return Memory(server=self._actor.endpoint.websocket.hostname or "", held=self._actor.stored)
+        return Memory(server=self._core.pool.endpoint.websocket.hostname or "", held=self._core.lane().stored)
 
     @property
     def _settings(self) -> Settings:
