@@ -6,7 +6,7 @@ checkpoint, never between two statements of which the second must follow the fir
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Literal, Unpack
@@ -16,14 +16,16 @@ from attrs import field, frozen
 
 from engine.connections.breakers import Breakers
 from engine.connections.home import Home
+from engine.conversation.snapshot import Snapshot, session_from
 from engine.instruments import Instrument, Instruments
+from engine.protocol.chain import Held
 from engine.session import Session
 from engine.settings.endpoint import Endpoint
 from engine.settings.fields import SessionFields, check_names, spelled_out
 from engine.settings.levels import Settings, defaults_for
 from engine.transport.dial import Dialer
 from engine.transport.proxy import dialer_to
-from engine.turns.core import Actor
+from engine.turns.core import SessionCore
 from engine.values.errors import SessionClosed
 from engine.values.problems import ConfigurationError
 from engine.values.statistics import EngineStatistics
@@ -35,7 +37,7 @@ __all__ = ["Engine", "open_engine", "open_session"]
 class _Entry:
     """A session: what works, and what callers hold."""
 
-    core: Actor = field(repr=False)
+    core: SessionCore = field(repr=False)
     session: Session
 
 
@@ -70,61 +72,75 @@ class Engine:
         self.breakers: Breakers = Breakers(settings.retry)
         self.breakers.of(endpoint)
         self._entries: dict[str, _Entry] = {}
-        self._closing: dict[str, list[Actor]] = {}
+        self._closing: dict[str, list[SessionCore]] = {}
         self._shut_because: str | None = None
 
     @trio.lowlevel.enable_ki_protection
     @spelled_out
-    async def session(self, session_id: str, **fields: Unpack[SessionFields]) -> Session:
+    async def session(
+        self, session_id: str, *, resume: Snapshot | None = None, **fields: Unpack[SessionFields]
+    ) -> Session:
         """Return the session of that id, starting it if there is none. It lives until released.
 
         The same id gives the same object, as long as the session lives. No connection is made before the first turn.
 
         Args:
             session_id: Any string that is not empty.
+            resume: A session to go on with, as its `engine.Session.snapshot` wrote it, under this or another id. Its
+                settings hold where none are given.
             fields: What holds for its turns, field by field over the engine's; see `engine.SessionFields`.
 
         Raises:
             ConfigurationError: the id is empty, a field is wrong, or the session lives with other options than the ones
-                given.
+                given, or lives and should be resumed. ``resume.…`` is a part of the snapshot that cannot be used.
             SessionClosed: the engine was left, or is being drained.
 
         If cancelled, a session that was being started stays registered.
         """
-        settings = self._checked("session", session_id, fields)
+        settings, held = self._checked("session", session_id, resume, fields)
         entry = self._living(session_id)
         if entry is None:
-            entry = self._start(session_id, settings)
+            entry = self._start(session_id, settings, held)
+        elif resume is not None:
+            raise ConfigurationError(f"session {session_id!r}", "lives, and cannot be resumed; release it first")
         elif settings != entry.core.settings and any(value is not None for value in fields.values()):
             raise ConfigurationError(f"session {session_id!r}", "lives with other options; release it first")
         await entry.core.started.wait()
         return entry.session
 
     @spelled_out
-    def open_session(self, session_id: str, **fields: Unpack[SessionFields]) -> AbstractAsyncContextManager[Session]:
+    def open_session(
+        self, session_id: str, *, resume: Snapshot | None = None, **fields: Unpack[SessionFields]
+    ) -> AbstractAsyncContextManager[Session]:
         """Start a session for a block: ``async with engine.open_session("user-43") as session``.
 
         When the block is left it is released, as `release` does it, and its sockets are gone.
 
         Args:
             session_id: Any string that is not empty, of no session that lives.
+            resume: See `session`.
             fields: See `session`.
 
         Raises:
-            ConfigurationError: the id is empty, or a field is wrong; or, on entering the block, a session of that id
-                lives already.
+            ConfigurationError: the id, a field or the snapshot is wrong; or, on entering the block, a session of that
+                id lives already.
             SessionClosed: on entering the block: the engine was left, or is being drained.
         """
-        self._checked("open_session", session_id, fields)
-        return _OpenedSession(self, session_id, fields)
+        return _OpenedSession(self, session_id, *self._checked("open_session", session_id, resume, fields))
 
-    def _checked(self, call: str, session_id: str, fields: SessionFields) -> Settings:
-        """Return what would hold for a session, if nothing is wrong with what is asked for."""
+    def _checked(
+        self, call: str, session_id: str, resume: Snapshot | None, fields: SessionFields
+    ) -> tuple[Settings, Mapping[str, Held]]:
+        """Return what would hold for a session, and what the server stores for it, if nothing asked for is wrong."""
         self._home.check()
         if not isinstance(session_id, str) or not session_id:
             raise ConfigurationError("session id", "must be a string that is not empty")
         check_names(call, fields, SessionFields.__annotations__)
-        return self._settings.over(**fields)
+        resumed: dict[str, Any] = {}
+        held: Mapping[str, Held] = {}
+        if resume is not None:
+            resumed, held = session_from(resume, self._endpoint.websocket.hostname or "")
+        return self._settings.over(**resumed).over(**fields), held
 
     def _living(self, session_id: str) -> _Entry | None:
         if self._shut_because is not None:
@@ -135,8 +151,8 @@ class Engine:
             return None
         return entry
 
-    def _start(self, session_id: str, settings: Settings) -> _Entry:
-        core = Actor(
+    def _start(self, session_id: str, settings: Settings, held: Mapping[str, Held]) -> _Entry:
+        core = SessionCore(
             session_id,
             endpoint=self._endpoint,
             dialer=self._dialer,
@@ -144,6 +160,7 @@ class Engine:
             breaker=self.breakers.of(self._endpoint),
             instruments=self._instruments,
         )
+        core.lane().stored = held.get("")
         entry = self._entries[session_id] = _Entry(core, Session(core))
         self._nursery.start_soon(self._host, core)
         return entry
@@ -208,20 +225,20 @@ class Engine:
             await each.finished.wait()
         return True
 
-    def _close(self, core: Actor) -> None:
+    def _close(self, core: SessionCore) -> None:
         """Begin to close a session, which is none of the registry's from now on."""
         entry = self._entries.get(core.id)
         if entry is not None and entry.core is core:
             self._retire(core)
         core.close("the session was released")
 
-    def _retire(self, core: Actor) -> None:
+    def _retire(self, core: SessionCore) -> None:
         """Take a session out of the registry; until its sockets are gone it counts as closing."""
         del self._entries[core.id]
         if not core.finished.is_set():
             self._closing.setdefault(core.id, []).append(core)
 
-    async def _host(self, core: Actor) -> None:
+    async def _host(self, core: SessionCore) -> None:
         try:
             await core.run()
         finally:
@@ -247,11 +264,12 @@ class Engine:
 class _OpenedSession(AbstractAsyncContextManager[Session]):
     """A session for a block: ``async with engine.open_session("user-43") as session``."""
 
-    def __init__(self, engine: Engine, session_id: str, fields: SessionFields) -> None:
+    def __init__(self, engine: Engine, session_id: str, settings: Settings, held: Mapping[str, Held]) -> None:
         self._engine = engine
         self._id = session_id
-        self._fields = fields
-        self._core: Actor | None = None
+        self._settings = settings
+        self._held = held
+        self._core: SessionCore | None = None
 
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Session:
@@ -264,12 +282,12 @@ class _OpenedSession(AbstractAsyncContextManager[Session]):
         If cancelled, there is no session.
         """
         engine = self._engine
-        settings = engine._checked("open_session", self._id, self._fields)
+        engine._home.check()
         if self._core is not None:
             raise RuntimeError("a session can be opened only once: call engine.open_session again")
         if engine._living(self._id) is not None:
             raise ConfigurationError(f"session {self._id!r}", "lives already: engine.session returns it")
-        entry = engine._start(self._id, settings)
+        entry = engine._start(self._id, self._settings, self._held)
         self._core = entry.core
         try:
             await entry.core.started.wait()
