@@ -13,7 +13,9 @@ from typing import Any, Literal
 import trio
 
 from engine.connections.breakers import Breakers
+from engine.conversation.snapshot import Snapshot, session_from
 from engine.instruments import Instrument, Instruments
+from engine.protocol.chain import Held
 from engine.session import Session
 from engine.settings.endpoint import Endpoint
 from engine.settings.levels import Settings, defaults_for
@@ -22,7 +24,7 @@ from engine.settings.retry import RetryPolicy
 from engine.settings.timeouts import Timeouts
 from engine.transport.dial import Dialer
 from engine.transport.proxy import dialer_to
-from engine.turns.core import Actor
+from engine.turns.core import SessionCore
 from engine.values.choices import OnCancel, Transport
 from engine.values.errors import SessionClosed
 from engine.values.problems import ConfigurationError
@@ -57,8 +59,8 @@ class Engine:
         self._instruments = instruments
         self.breakers: Breakers = Breakers(settings.retry)
         self.breakers.of(endpoint)
-        self._actors: dict[str, Actor] = {}
-        self._closing: dict[str, list[Actor]] = {}
+        self._cores: dict[str, SessionCore] = {}
+        self._closing: dict[str, list[SessionCore]] = {}
         self._left = False
 
     @trio.lowlevel.enable_ki_protection
@@ -72,13 +74,26 @@ class Engine:
         retry: RetryPolicy | None = None,
         on_cancel: OnCancel | None = None,
         transport: Transport | None = None,
+        resume: Snapshot | None = None,
     ) -> Session:
         """Return the session of that id, starting it if there is none. It lives until released.
 
         No connection is made before the first turn.
 
+        Args:
+            session_id: What to call it in this engine.
+            model: The model of requests that name none.
+            timeouts: Budgets, field by field over the engine's.
+            limits: Limits, field by field over the engine's.
+            retry: How often to try again, field by field over the engine's.
+            on_cancel: What becomes of a connection whose turn was left early.
+            transport: How requests travel.
+            resume: A session to go on with, as its `engine.Session.snapshot` wrote it, under this or another id. Its
+                settings hold where none are given.
+
         Raises:
-            ConfigurationError: the id is empty, or the session lives with other options than the ones given.
+            ConfigurationError: the id is empty, or the session lives with other options than the ones given, or lives
+                and should be resumed. ``resume.…`` is a part of the snapshot that cannot be used.
             SessionClosed: the engine was left.
 
         If cancelled, a session that was being started stays registered.
@@ -95,13 +110,19 @@ class Engine:
             "on_cancel": on_cancel,
             "transport": transport,
         }
-        settings = self._settings.over(**given)
-        actor = self._actors.get(session_id)
-        if actor is not None and actor.failure is not None:
-            self._retire(actor)  # it broke; its successor starts afresh
-            actor = None
-        if actor is None:
-            actor = self._actors[session_id] = Actor(
+        resumed: dict[str, Any] = {}
+        held: dict[str, Held] = {}
+        if resume is not None:
+            resumed, held = session_from(resume, self._endpoint.websocket.hostname or "")
+        settings = self._settings.over(**resumed).over(**given)
+        core = self._cores.get(session_id)
+        if core is not None and core.failure is not None:
+            self._retire(core)  # it broke; its successor starts afresh
+            core = None
+        if core is not None and resume is not None:
+            raise ConfigurationError(f"session {session_id!r}", "lives, and cannot be resumed; release it first")
+        if core is None:
+            core = self._cores[session_id] = SessionCore(
                 session_id,
                 endpoint=self._endpoint,
                 dialer=self._dialer,
@@ -109,11 +130,12 @@ class Engine:
                 breaker=self.breakers.of(self._endpoint),
                 instruments=self._instruments,
             )
-            self._nursery.start_soon(self._host, actor)
-        elif settings != actor.settings and any(value is not None for value in given.values()):
+            core.lane().stored = held.get("")
+            self._nursery.start_soon(self._host, core)
+        elif settings != core.settings and any(value is not None for value in given.values()):
             raise ConfigurationError(f"session {session_id!r}", "lives with other options; release it first")
-        await actor.started.wait()
-        return Session(actor)
+        await core.started.wait()
+        return Session(core)
 
     @property
     def endpoint(self) -> Endpoint:
@@ -135,22 +157,22 @@ class Engine:
         self._dialer = dialer_to(endpoint, self._opener)
         self._endpoint = endpoint
         breaker = self.breakers.of(endpoint)
-        for actor in self._actors.values():
-            actor.change_endpoint(endpoint, self._dialer, breaker)
+        for core in self._cores.values():
+            core.change_endpoint(endpoint, self._dialer, breaker)
 
     def has_session(self, session_id: str) -> bool:
         """Whether ``session_id`` is registered, works, and has an open connection at this moment."""
-        actor = self._actors.get(session_id)
-        return actor is not None and actor.connected
+        core = self._cores.get(session_id)
+        return core is not None and core.connected
 
     def __contains__(self, session_id: object) -> bool:
-        return session_id in self._actors
+        return session_id in self._cores
 
     def __iter__(self) -> Iterator[str]:
-        return iter(tuple(self._actors))
+        return iter(tuple(self._cores))
 
     def __len__(self) -> int:
-        return len(self._actors)
+        return len(self._cores)
 
     @trio.lowlevel.enable_ki_protection
     async def release(self, session_id: str) -> bool:
@@ -162,10 +184,10 @@ class Engine:
         The entry is gone at once: asking for the same id meanwhile starts a fresh session. Takes
         `Timeouts.close` and half a second at most. Cancelling stops waiting; the closing goes on.
         """
-        actor = self._actors.get(session_id)
-        if actor is not None:
-            self._retire(actor)
-            actor.close("the session was released")
+        core = self._cores.get(session_id)
+        if core is not None:
+            self._retire(core)
+            core.close("the session was released")
         closing = list(self._closing.get(session_id, ()))
         if not closing:
             await trio.lowlevel.checkpoint()
@@ -174,32 +196,32 @@ class Engine:
             await each.finished.wait()
         return True
 
-    def _retire(self, actor: Actor) -> None:
-        """Take an actor out of the registry; until its sockets are gone it counts as closing."""
-        del self._actors[actor.id]
-        if not actor.finished.is_set():
-            self._closing.setdefault(actor.id, []).append(actor)
+    def _retire(self, core: SessionCore) -> None:
+        """Take a core out of the registry; until its sockets are gone it counts as closing."""
+        del self._cores[core.id]
+        if not core.finished.is_set():
+            self._closing.setdefault(core.id, []).append(core)
 
-    async def _host(self, actor: Actor) -> None:
+    async def _host(self, core: SessionCore) -> None:
         try:
-            await actor.run()
+            await core.run()
         finally:
-            remaining = self._closing.get(actor.id, [])
-            if actor in remaining:
-                remaining.remove(actor)
+            remaining = self._closing.get(core.id, [])
+            if core in remaining:
+                remaining.remove(core)
             if not remaining:
-                self._closing.pop(actor.id, None)
+                self._closing.pop(core.id, None)
 
     def _leave(self) -> None:
         self._left = True
-        for actor in self._actors.values():
-            actor.close("the engine was left")
+        for core in self._cores.values():
+            core.close("the engine was left")
 
     def statistics(self) -> EngineStatistics:
         """Counters at this moment."""
         return EngineStatistics(
-            sessions={session_id: actor.statistics() for session_id, actor in self._actors.items()},
-            closing=sum(len(actors) for actors in self._closing.values()),
+            sessions={session_id: core.statistics() for session_id, core in self._cores.items()},
+            closing=sum(len(cores) for cores in self._closing.values()),
         )
 
 

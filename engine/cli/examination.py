@@ -22,7 +22,7 @@ from attrs import frozen
 
 from engine import Endpoint, RetryPolicy, Session, Timeouts, Transport, TurnReport, open_session
 from engine.cli.errors import describe, one_line, redact
-from engine.transport.credentials import request_headers, resolve_key
+from engine.transport.credentials import request_headers, resolve
 from engine.transport.dial import Dialer, ProxyFailed, close_at_once, default_ssl_context, tls_problem
 from engine.transport.proxy import dialer_to, proxy_on_the_way
 from engine.values.errors import (
@@ -274,12 +274,12 @@ class Examination:
     async def _upgrade(self) -> Verdict:
         assert self._stream is not None
         try:
-            key = await resolve_key(self._endpoint)
+            credentials = await resolve(self._endpoint)
         except Exception as error:  # the caller's function may raise anything
-            raise Trouble(f"the api_key function failed ({type(error).__name__})") from None
-        self._secret = key or self._secret
+            raise Trouble(f"the function for the key or the header fields failed ({type(error).__name__})") from None
+        self._secret = credentials.key or self._secret
         try:
-            answer = await _ask_for_websocket(self._stream, self._url, request_headers(self._endpoint, key))
+            answer = await _ask_for_websocket(self._stream, self._url, request_headers(self._endpoint, credentials))
         finally:
             await self._drop()
         status = answer.status_code

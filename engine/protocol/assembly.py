@@ -1,31 +1,38 @@
 """Wire events of one response → the caller's turn events and the final `AssistantMessage`.
 
 What is authoritative (Responses API): the item of ``output_item.done`` over the deltas before it, and the terminal
-event's ``output`` for items that were never reported done. Deltas are still shown as they come. Servers leave out
-set-up events and some leave ``output`` empty, so a block begins at whatever first speaks of it.
+event's ``output`` for items that were never reported done. Deltas are still shown as they come. Which item an event is
+about is said in `slots`; within an item, parts begin where the server says so or with the first delta, and are matched
+by order: their positions are hints. What only one of several words on an item has is kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
+from secrets import token_hex
 from typing import Any, Final, Literal, TypeAlias
 
-from attrs import define, evolve, field
+from attrs import evolve
 
 from engine.protocol.blocks import (
     SECTION_BREAK,
+    Call,
     annotations_of,
     call_block,
+    call_id_of,
+    call_text,
     extra_of,
-    filled,
-    is_nameable,
+    fuller,
+    fuller_block,
     is_replayable,
     logprobs_of,
-    refusal_block,
-    section_text,
-    text_block,
+    reasoning_texts,
+    spoken_blocks,
     thinking_block,
 )
+from engine.protocol.draft import Draft, Section, delta, ended, started
+from engine.protocol.slots import Slot, Slots, position
 from engine.values.messages import (
     AssistantBlock,
     AssistantMessage,
@@ -34,65 +41,34 @@ from engine.values.messages import (
     StopReason,
     Text,
     Thinking,
-    ToolCall,
 )
-from engine.values.turn_events import (
-    TextDelta,
-    TextEnded,
-    TextStarted,
-    ThinkingDelta,
-    ThinkingEnded,
-    ThinkingStarted,
-    ToolCallDelta,
-    ToolCallEnded,
-    ToolCallStarted,
-    TurnEvent,
-)
+from engine.values.turn_events import TurnEvent
 from engine.values.usage import Usage
 from engine.wire import events as wire
-from engine.wire.items import CallItem, CustomToolCallItem, FunctionCallItem, Item, MessageItem, ReasoningItem
-from engine.wire.parts import OutputText, PlainText, ReasoningText, RefusalPart, SummaryText
+from engine.wire.codec import SERVER_EVENT_CLASSES
+from engine.wire.items import (
+    CustomToolCallItem,
+    FunctionCallItem,
+    Item,
+    MessageItem,
+    ReasoningItem,
+    structure_item,
+)
+from engine.wire.parts import InputText, OutputText, PlainText, ReasoningText, RefusalPart, SummaryText
 from engine.wire.response import ResponseObject
+from engine.wire.text import well_formed, well_formed_value
 from engine.wire.usage import usage_from
 
 __all__ = ["Assembly"]
 
-Kind: TypeAlias = Literal["text", "refusal", "thinking", "call"]
-_Key: TypeAlias = tuple[int, Kind, int]
-_Section: TypeAlias = tuple[Literal["summary", "content"], int]
+Oddity: TypeAlias = Literal["repeated", "contradicted", "repaired", "unreadable"]
+_Spoken: TypeAlias = Literal["text", "refusal"]
+
+_CALLS: Final = (FunctionCallItem, CustomToolCallItem)
 
 
-@define(eq=False)
-class _Growing:
-    """A block that is still being written.
-
-    Attributes:
-        index: Its place in the message.
-        kind: What it is, and so which deltas it has.
-        block: What is known of it apart from the text; the whole block once it has ended.
-        pieces: The text so far.
-        ended: Whether it is complete.
-        section: Of reasoning: which part of the item is being written.
-        section_start: Of reasoning: how many pieces belong to earlier sections.
-    """
-
-    index: int
-    kind: Kind
-    block: AssistantBlock
-    pieces: list[str] = field(factory=list)
-    ended: bool = False
-    section: _Section | None = None
-    section_start: int = 0
-
-    @property
-    def written(self) -> str:
-        return "".join(self.pieces)
-
-    def snapshot(self) -> AssistantBlock:
-        """The block with what has been written so far."""
-        if self.ended:
-            return self.block
-        return filled(self.block, self.written)
+def _made_call_id() -> str:
+    return f"call_{token_hex(12)}"
 
 
 class Assembly:
@@ -100,31 +76,40 @@ class Assembly:
 
     Blocks stand in the order in which the response first spoke of them, which is the order of its items unless a
     server writes several at once. A block ends with its item: until then its phase and citations may change.
+
+    Args:
+        made_call_id: Makes the id of a call that has none of its own.
+
+    Attributes:
+        oddities: How much was odd about the response, by kind: told again, told otherwise, in a shape that was
+            repaired, or in one that nothing could be made of.
+        as_held: Whether the message says what the server holds. A call whose id was made is not found there.
     """
 
-    def __init__(self) -> None:
-        self._blocks: list[_Growing] = []
-        self._by_key: dict[_Key, _Growing] = {}
-        self._items: dict[int, Item] = {}
-        self._ids: dict[int, str] = {}
-        self._done: set[int] = set()
+    def __init__(self, *, made_call_id: Callable[[], str] = _made_call_id) -> None:
+        self._made_call_id = made_call_id
+        self._slots = Slots()
+        self._drafts: list[Draft] = []  # what was shown, in order
+        self._call_ids: set[str] = set()
         self._events: list[TurnEvent] = []
         self._response_id: str | None = None
         self._model: str | None = None
         self._stored: bool | None = None
         self._usage: Usage | None = None
         self._cut = False
+        self.oddities: Final[Counter[Oddity]] = Counter()
+        self.as_held = True
 
     # --- what is known so far ---
 
     @property
     def item_ids(self) -> frozenset[str]:
         """The ids of the items seen."""
-        return frozenset(self._ids.values())
+        return frozenset(self._slots.ids)
 
     def partial(self) -> AssistantMessage | None:
         """What has arrived of the answer, None when nothing has."""
-        if not self._blocks:
+        if not self._drafts:
             return None
         return self._message(None)
 
@@ -135,7 +120,7 @@ class Assembly:
 
     def _message(self, reason: StopReason | None) -> AssistantMessage:
         return AssistantMessage(
-            tuple(growing.snapshot() for growing in self._blocks),
+            tuple(draft.snapshot() for draft in self._drafts),
             stop_reason=reason,
             usage=self._usage,
             model=self._model,
@@ -149,6 +134,8 @@ class Assembly:
         """Take one event that is not a terminal and return what the caller should see of it, often nothing."""
         handler = _HANDLERS.get(event.__class__)
         if handler is None:
+            if event.__class__ is wire.UnknownEvent and event.type in SERVER_EVENT_CLASSES:
+                self.oddities["unreadable"] += 1
             return []
         self._events = []
         handler(self, event)
@@ -166,48 +153,43 @@ class Assembly:
             self._learn(response)
             incomplete = incomplete or response.status == "incomplete"
             self._cut = incomplete and response.incomplete_reason not in _HANDED_ON
-            self._settle(response.output or ())
-        for growing in self._blocks:
-            self._end(growing)
+            self._settle([_whole(item) for item in response.output or ()])
+        for slot in list(self._slots):
+            if not slot.done:
+                self._leave(slot)
+        if response is not None:
+            self._take_aside(response)
         return self._events
 
-    def _settle(self, output: Iterable[Item]) -> None:
+    def _settle(self, output: list[Item]) -> None:
         """Finish the items that the terminal event lists and that are not finished yet."""
-        unmatched = sorted({*self._items, *(key[0] for key in self._by_key)})
-        listed: set[str] = set()
-        for position, item in enumerate(output):
-            if item.id is not None and item.id in listed:
-                continue
-            listed.update({item.id} if item.id is not None else ())
-            known = self._place_of(item, position, unmatched)
-            if known is not None:
-                unmatched.remove(known)
-            if known not in self._done:
-                self._finish_item(self._unused() if known is None else known, item)
+        for item, slot in zip(output, self._slots.matched(output), strict=True):
+            if slot is None:
+                self._finish_item(self._slots.open(item.type, item.id, None), item)
+            elif slot.done:
+                self._enrich(slot, item)
+            else:
+                self._finish_item(slot, item)
 
-    def _place_of(self, item: Item, position: int, unmatched: list[int]) -> int | None:
-        """Where an item of the terminal's list was seen before: ids tell, else its type and its place in the list."""
-        if item.id is not None:
-            for index in unmatched:
-                if self._ids.get(index) == item.id:
-                    return index
-        alike = [index for index in unmatched if self._may_be(index, item)]
-        return position if position in alike else next(iter(alike), None)
+    def _leave(self, slot: Slot) -> None:
+        """End an item of which the server never said that it is finished, with what it said of it."""
+        item = slot.item
+        if item is None:
+            if self._show(slot, whole=True):
+                for draft in slot.drafts:
+                    self._end(draft)
+            return
+        self._finish_item(slot, item, left=True)
 
-    def _may_be(self, index: int, item: Item) -> bool:
-        """Whether ``item`` can be what was seen at ``index``."""
-        known = self._items.get(index)
-        if item.id is not None and index in self._ids:
-            return self._ids[index] == item.id
-        if isinstance(item, CallItem) and isinstance(known, CallItem):
-            return known.call_id == item.call_id
-        if known is not None:
-            return known.type == item.type
-        return any(key[0] == index and item.type == _ITEM_TYPES.get(key[1]) for key in self._by_key)
-
-    def _unused(self) -> int:
-        """An index that no event will speak of."""
-        return min((0, *self._items, *(key[0] for key in self._by_key))) - 1
+    def _take_aside(self, response: ResponseObject) -> None:
+        """Take the text from beside the items, where a server has it there alone."""
+        text = response.raw.get("output_text")
+        if not isinstance(text, str) or not text or any(draft.kind != "item" for draft in self._drafts):
+            return
+        self.oddities["repaired"] += 1
+        draft = Draft("text", Text(""))
+        self._begin(draft)
+        self._complete(draft, Text(well_formed(text)), well_formed(text))
 
     def _learn(self, response: ResponseObject) -> None:
         self._response_id = response.id or self._response_id
@@ -219,53 +201,57 @@ class Assembly:
         self._learn(event.response)
 
     def _item_added(self, event: wire.OutputItemAdded) -> None:
-        item = event.item
-        if item is None or event.output_index in self._done:
+        if event.item is None:
             return
-        self._seen(event.output_index, item)
-        self._call(event.output_index)
+        item, index = _whole(event.item), position(event.raw, "output_index")
+        slot = self._slots.of_announcement(item, index)
+        if slot is None:
+            slot = self._slots.open(item.type, item.id, index, announced=True)
+        slot.announced = True
+        slot.item = _joined(slot.item, item)
+        self._slots.name(slot, item.id)
+        if isinstance(item, _CALLS):
+            if not slot.drafts:
+                slot.drafts.append(Draft("call", OutputItem({})))
+            self._show(slot)
 
     def _item_done(self, event: wire.OutputItemDone) -> None:
-        index, item = event.output_index, event.item
-        if item is None:
+        if event.item is None:
             return
-        if index not in self._done:
-            self._finish_item(index, item)
-        elif not any(self._may_be(each, item) for each in self._done):
-            self._finish_item(self._unused(), item)  # a server that counts wrongly: another item at the same index
+        item, index = _whole(event.item), position(event.raw, "output_index")
+        slot = self._slots.of_finished(item, index) or self._slots.open(item.type, item.id, index)
+        self._finish_item(slot, item, index)
+
+    # --- parts of messages ---
 
     def _part_added(self, event: wire.ContentPartAdded) -> None:
         match event.part:
-            case OutputText() | PlainText():
-                self._spoken(event, "text", event.content_index)
+            case OutputText() | PlainText() | InputText():
+                self._open_part(event, "text")
             case RefusalPart():
-                self._spoken(event, "refusal", event.content_index)
+                self._open_part(event, "refusal")
+            case ReasoningText():
+                self._section_added(event, "content")
 
     def _part_done(self, event: wire.ContentPartDone) -> None:
         match event.part:
             case OutputText() as part:
-                growing = self._say_all(event, "text", part.text)
-                if growing is not None and isinstance(growing.block, Text):
-                    growing.block = evolve(growing.block, annotations=annotations_of(part), logprobs=logprobs_of(part))
-            case PlainText() as part:
+                draft = self._say_all(event, "text", part.text)
+                if draft is not None and isinstance(draft.block, Text):
+                    whole = evolve(draft.block, annotations=annotations_of(part), logprobs=logprobs_of(part))
+                    draft.block = fuller_block(draft.block, whole)
+            case PlainText() | InputText() as part:
                 self._say_all(event, "text", part.text)
             case RefusalPart() as part:
                 self._say_all(event, "refusal", part.refusal)
             case ReasoningText() as part:
-                self._think(event, ("content", event.content_index), part.text, whole=True)
+                self._think(event, "content", part.text, whole=True)
 
     def _text_delta(self, event: wire.OutputTextDelta) -> None:
-        growing = self._by_key.get((event.output_index, "text", event.content_index))
-        if growing is None:
-            growing = self._spoken(event, "text", event.content_index)
-        if growing is not None and not growing.ended:
-            growing.pieces.append(event.delta)
-            self._events.append(TextDelta(growing.index, event.delta))
+        self._say(event, "text", event.delta)
 
     def _refusal_delta(self, event: wire.RefusalDelta) -> None:
-        growing = self._spoken(event, "refusal", event.content_index)
-        if growing is not None:
-            self._write(growing, event.delta)
+        self._say(event, "refusal", event.delta)
 
     def _text_done(self, event: wire.OutputTextDone) -> None:
         self._say_all(event, "text", event.text)
@@ -275,218 +261,411 @@ class Assembly:
 
     def _annotated(self, event: wire.OutputTextAnnotationAdded) -> None:
         annotation = event.annotation
-        growing = self._spoken(event, "text", event.content_index) if annotation is not None else None
-        if annotation is not None and growing is not None and isinstance(growing.block, Text):
-            growing.block = evolve(growing.block, annotations=(*growing.block.annotations, annotation.raw))
+        if annotation is None:
+            return
+        slot = self._slot(event, "message")
+        hint = position(event.raw, "content_index")
+        texts = [draft for draft in slot.drafts if draft.kind == "text"]
+        draft = next((each for each in texts if each.hint == hint), texts[-1] if texts else None)
+        if draft is None and not slot.done:
+            draft = self._new_part(slot, "text", hint)
+            self._show(slot)
+        if draft is not None and isinstance(draft.block, Text) and annotation.raw not in draft.block.annotations:
+            draft.block = evolve(draft.block, annotations=(*draft.block.annotations, annotation.raw))
+
+    def _slot(self, event: wire.OutputEvent, kind: str, *, grows: bool = False) -> Slot:
+        """The item that an event speaks of."""
+        item_id, index = event.item_id or None, position(event.raw, "output_index")
+        slot = self._slots.of_part(kind, item_id, index, grows=grows)
+        return slot if slot is not None else self._slots.open(kind, item_id, index)
+
+    def _open_part(self, event: wire.ContentEvent, kind: _Spoken) -> None:
+        slot = self._slot(event, "message")
+        if slot.done:
+            return
+        hint = position(event.raw, "content_index")
+        last = slot.drafts[-1] if slot.drafts else None
+        again = last is not None and last.kind == kind and not last.closed and hint in {None, last.hint}
+        if not again:
+            self._new_part(slot, kind, hint)
+        if last is None:  # a later part is shown with its first text: it may be one that the server only counts anew
+            self._show(slot)
+
+    def _new_part(self, slot: Slot, kind: _Spoken, hint: int | None) -> Draft:
+        item_id = (slot.item.id if slot.item is not None else None) or next(iter(slot.ids), None)
+        extra = extra_of(slot.item)
+        block = Text("", slot.phase, item_id, extra=extra)
+        draft = Draft(kind, block if kind == "text" else Refusal("", item_id, slot.phase, extra=extra), hint=hint)
+        slot.drafts.append(draft)
+        return draft
+
+    def _say(self, event: wire.ContentEvent, kind: _Spoken, text: str) -> None:
+        slot = self._slot(event, "message", grows=True)
+        if slot.done:
+            return
+        drafts, hint = slot.drafts, position(event.raw, "content_index")
+        draft = drafts[-1] if drafts else None
+        if draft is None or draft.closed or draft.kind != kind or (draft.hint != hint and len(drafts) > 1):
+            opened = [each for each in drafts if each.kind == kind and not each.closed]
+            draft = next((each for each in opened if each.hint == hint), opened[-1] if opened else None)
+            if draft is None:
+                if any(each.kind == kind and each.hint == hint for each in drafts):
+                    return  # more of a part whose whole text was told
+                draft = self._new_part(slot, kind, hint)
+        self._write(slot, draft, text)
+
+    def _say_all(self, event: wire.ContentEvent, kind: _Spoken, text: str) -> Draft | None:
+        """Take the whole text of a part, and return its block."""
+        slot, hint, text = self._slot(event, "message"), position(event.raw, "content_index"), well_formed(text)
+        parts = [each for each in slot.drafts if each.kind == kind]
+        opened = [each for each in parts if not each.closed]
+        draft = next((each for each in opened if each.hint == hint), None)
+        draft = draft or next((each for each in opened if text.startswith(each.written)), None)
+        draft = draft or (opened[-1] if opened else None)
+        if draft is None:
+            known = [each for each in parts if each.hint == hint or each.written == text]
+            if known or slot.done:
+                return known[0] if known else None
+            draft = self._new_part(slot, kind, hint)
+        if not draft.ended:
+            self._catch_up(slot, draft, text)
+            draft.closed = True
+        return draft
+
+    # --- reasoning ---
+
+    def _summary_added(self, event: wire.ReasoningSummaryPartAdded) -> None:
+        self._section_added(event, "summary")
 
     def _summary_delta(self, event: wire.ReasoningSummaryTextDelta) -> None:
-        self._think(event, ("summary", event.summary_index), event.delta)
+        self._think(event, "summary", event.delta)
 
     def _summary_done(self, event: wire.ReasoningSummaryTextDone) -> None:
-        self._think(event, ("summary", event.summary_index), event.text, whole=True)
+        self._think(event, "summary", event.text, whole=True)
 
     def _summary_part_done(self, event: wire.ReasoningSummaryPartDone) -> None:
-        if isinstance(event.part, SummaryText):
-            self._think(event, ("summary", event.summary_index), event.part.text, whole=True)
+        if isinstance(event.part, SummaryText | PlainText):
+            self._think(event, "summary", event.part.text, whole=True)
 
     def _reasoning_delta(self, event: wire.ReasoningTextDelta) -> None:
-        self._think(event, ("content", event.content_index), event.delta)
+        self._think(event, "content", event.delta)
 
     def _reasoning_done(self, event: wire.ReasoningTextDone) -> None:
-        self._think(event, ("content", event.content_index), event.text, whole=True)
+        self._think(event, "content", event.text, whole=True)
+
+    def _section_added(self, event: wire.OutputEvent, section: Section) -> None:
+        slot = self._slot(event, "reasoning")
+        draft = slot.drafts[0] if slot.drafts else None
+        hint = position(event.raw, _SECTION_INDEX[section])
+        if draft is not None and draft.section == section and (draft.closed or draft.hint != hint):
+            draft.hint, draft.closed, draft.announced = hint, False, True
+
+    def _think(self, event: wire.OutputEvent, section: Section, text: str, *, whole: bool = False) -> None:
+        """Show reasoning. Where a server sends both a summary and the text itself, the first to come is shown."""
+        slot = self._slot(event, "reasoning", grows=not whole)
+        if slot.done or not text:
+            return
+        hint = position(event.raw, _SECTION_INDEX[section])
+        if not slot.drafts:
+            draft = Draft("thinking", Thinking("", extra=extra_of(slot.item)), section=section, hint=hint)
+            slot.drafts.append(draft)
+        draft = slot.drafts[0]
+        if draft.section != section:
+            return
+        if whole:
+            self._close_section(slot, draft, well_formed(text), hint)
+            return
+        if draft.closed and draft.hint == hint:
+            return  # more of a section whose whole text was told
+        if draft.closed or (draft.steady and draft.hint != hint):
+            draft.hint, draft.announced, draft.closed = hint, True, False
+        elif draft.hint == hint and draft.present:
+            draft.steady = True
+        self._go_on(slot, draft)
+        self._write(slot, draft, text)
+
+    def _go_on(self, slot: Slot, draft: Draft) -> None:
+        """Put the break before a section that was announced and is about to be written."""
+        if draft.announced:
+            draft.announced = False
+            if draft.begin_section():
+                self._tell(slot, draft, SECTION_BREAK)
+
+    def _close_section(self, slot: Slot, draft: Draft, text: str, hint: int | None) -> None:
+        if draft.closed or draft.announced:
+            earlier = draft.hint == hint if draft.closed else False
+            if earlier or text == draft.present or text in draft.written.split(SECTION_BREAK):
+                return
+            draft.hint, draft.announced = hint, True
+            self._go_on(slot, draft)
+        rest = draft.rewrite_section(text)
+        if rest:
+            self._tell(slot, draft, rest)
+        draft.closed = text == draft.present
+
+    # --- calls ---
 
     def _call_delta(self, event: wire.FunctionCallArgumentsDelta | wire.CustomToolCallInputDelta) -> None:
-        growing = self._call(event.output_index)
-        if growing is not None and not growing.ended:
-            self._write(growing, event.delta)
+        slot = self._call_slot(event, custom=isinstance(event, wire.CustomToolCallInputDelta), grows=True)
+        if not slot.done:
+            self._write(slot, slot.drafts[0], event.delta)
 
     def _arguments_done(self, event: wire.FunctionCallArgumentsDone) -> None:
-        self._catch_up(self._call(event.output_index), event.arguments)
+        self._call_told(event, event.arguments, custom=False)
 
     def _input_done(self, event: wire.CustomToolCallInputDone) -> None:
-        self._catch_up(self._call(event.output_index), event.input)
+        self._call_told(event, event.input, custom=True)
+
+    def _call_slot(self, event: wire.OutputEvent, *, custom: bool, grows: bool = False) -> Slot:
+        slot = self._slot(event, "custom_tool_call" if custom else "function_call", grows=grows)
+        if not slot.drafts:
+            slot.drafts.append(Draft("call", OutputItem({})))
+        return slot
+
+    def _call_told(self, event: wire.OutputEvent, text: str, *, custom: bool) -> None:
+        slot = self._call_slot(event, custom=custom)
+        if not slot.done and text.strip():
+            self._catch_up(slot, slot.drafts[0], well_formed(text))
+            slot.drafts[0].closed = True
+
+    def _named_call(self, slot: Slot, item: Call) -> str:
+        """The id by which a call's result will find it: once told it stays, and no other call has it."""
+        if not slot.call_id:
+            given = call_id_of(item)
+            slot.call_id = given if given and given not in self._call_ids else self._made_call_id()
+            self._call_ids.add(slot.call_id)
+            if slot.call_id != item.call_id:
+                self.oddities["repaired"] += 1
+                self.as_held = False
+        return slot.call_id
 
     # --- blocks ---
 
-    def _seen(self, index: int, item: Item) -> None:
-        self._items[index] = item
-        if item.id is not None:
-            self._ids[index] = item.id
+    def _is_shown(self, slot: Slot) -> bool:
+        return any(draft.index is not None for draft in slot.drafts)
 
-    def _begin(self, key: _Key, block: AssistantBlock) -> _Growing:
-        growing = _Growing(len(self._blocks), key[1], block)
-        self._blocks.append(growing)
-        self._by_key[key] = growing
-        match block:
-            case Text() | Refusal():
-                self._events.append(TextStarted(growing.index, block))
-            case Thinking():
-                self._events.append(ThinkingStarted(growing.index, block))
-            case ToolCall():
-                self._events.append(ToolCallStarted(growing.index, block))
-        return growing
+    def _show(self, slot: Slot, *, whole: bool = False) -> bool:
+        """Show what was written of an item, unless it may still turn out to be an earlier one told again.
 
-    def _spoken(self, event: wire.OutputEvent, kind: Literal["text", "refusal"], part: int) -> _Growing | None:
-        """The text or refusal an event speaks of; None where its item is finished."""
-        if event.output_index in self._done:
-            return None
-        key: _Key = (event.output_index, kind, part)
-        growing = self._by_key.get(key)
-        if growing is None:
-            if event.item_id is not None:
-                self._ids.setdefault(event.output_index, event.item_id)
-            growing = self._begin_spoken(key)
-        return growing
+        Args:
+            slot: The item.
+            whole: Whether no more will come of it.
+        """
+        if not self._is_shown(slot) and self._waits(slot, whole=whole):
+            return False
+        last = max((number for number, draft in enumerate(slot.drafts) if draft.written), default=0)
+        for draft in slot.drafts[: last + 1]:
+            if draft.index is None:
+                self._begin(draft)
+        return True
 
-    def _begin_spoken(self, key: _Key) -> _Growing:
-        item = self._items.get(key[0])
-        item_id = self._ids.get(key[0])
-        phase = item.phase if isinstance(item, MessageItem) else None
-        extra = extra_of(item)
-        if key[1] == "text":
-            return self._begin(key, Text("", phase, item_id, extra=extra))
-        return self._begin(key, Refusal("", item_id, phase, extra=extra))
-
-    def _call(self, output_index: int) -> _Growing | None:
-        key: _Key = (output_index, "call", 0)
-        growing = self._by_key.get(key)
-        if growing is not None:
-            return growing
-        item = self._items.get(output_index)
-        if not isinstance(item, FunctionCallItem | CustomToolCallItem) or not is_nameable(item):
-            return None  # arguments of a call that is not introduced yet: the finished item has them all
-        return self._begin(key, call_block(item))
-
-    def _write(self, growing: _Growing, text: str) -> None:
-        growing.pieces.append(text)
-        self._events.append(_DELTAS[growing.kind](growing.index, text))
-
-    def _say_all(self, event: wire.ContentEvent, kind: Literal["text", "refusal"], text: str) -> _Growing | None:
-        growing = self._spoken(event, kind, event.content_index)
-        self._catch_up(growing, text)
-        return growing
-
-    def _catch_up(self, growing: _Growing | None, text: str) -> None:
-        """Take a block's whole text and show what its deltas left out."""
-        if growing is None or growing.ended:
-            return
-        written = growing.written
-        if not text.startswith(written):
-            growing.pieces = [text]  # the whole text counts; what was shown cannot be taken back
-        elif len(text) > len(written):
-            self._write(growing, text[len(written) :])
-
-    def _think(self, event: wire.OutputEvent, section: _Section, text: str, *, whole: bool = False) -> None:
-        """Show reasoning. Where a server sends both a summary and the text itself, the first to come is shown."""
-        key: _Key = (event.output_index, "thinking", 0)
-        growing = self._by_key.get(key)
-        if growing is None:
-            if not text or event.output_index in self._done:
-                return
-            if event.item_id is not None:
-                self._ids.setdefault(event.output_index, event.item_id)
-            growing = self._begin(key, Thinking("", extra=extra_of(self._items.get(event.output_index))))
-        if growing.ended or (growing.section is not None and growing.section[0] != section[0]):
-            return
-        if growing.section != section:
-            if whole and growing.section is not None and section < growing.section:
-                return  # the end of a section after the next has begun
-            growing.section, growing.section_start = section, len(growing.pieces)
+    def _waits(self, slot: Slot, *, whole: bool) -> bool:
+        if slot.drafts and slot.drafts[0].kind == "call":
+            item = slot.item
+            if not isinstance(item, _CALLS) or not item.name:
+                return True  # a call that is not introduced yet
+            given = call_id_of(item)
+            if not whole and (not given or given in self._call_ids):
+                return True
+            slot.drafts[0].block = call_block(item, self._named_call(slot, item))
+            return False
+        said = slot.written
+        fitting = (
+            each for each in self._slots.like(slot) if None in (each.phase, slot.phase) or each.phase == slot.phase
+        )
         if whole:
-            written = "".join(growing.pieces[growing.section_start :])
-            text = text[len(written) :] if text.startswith(written) else ""
-        if not text:
-            return
-        if 0 < growing.section_start == len(growing.pieces):
-            growing.section_start += 1
-            self._write(growing, SECTION_BREAK)
-        self._write(growing, text)
+            return bool(said) and any(each.written == said for each in fitting)
+        return any(each.written.startswith(said) for each in fitting)
 
-    def _complete(self, growing: _Growing, block: AssistantBlock, text: str) -> None:
+    def _begin(self, draft: Draft) -> None:
+        draft.index = len(self._drafts)
+        self._drafts.append(draft)
+        self._events.append(started(draft))
+        if draft.written:
+            self._events.append(delta(draft, draft.written))
+
+    def _write(self, slot: Slot, draft: Draft, text: str) -> None:
+        text = draft.write(text)
+        if text or draft.index is None:
+            self._tell(slot, draft, text)
+
+    def _tell(self, slot: Slot, draft: Draft, text: str) -> None:
+        """Tell the caller of text that was written, and of all that was held back with it."""
+        if draft.index is None:
+            self._show(slot)
+        elif text:
+            self._events.append(delta(draft, text))
+
+    def _catch_up(self, slot: Slot, draft: Draft, text: str) -> None:
+        """Take a block's whole text and show what its deltas left out."""
+        self._tell(slot, draft, draft.rewrite(text))
+
+    def _complete(self, draft: Draft, block: AssistantBlock, text: str) -> None:
         """Give a block its authoritative content, show what its deltas left out, and end it."""
-        self._catch_up(growing, text)
-        self._end(growing, block)
+        rest = draft.rewrite(text)
+        if rest:
+            self._events.append(delta(draft, rest))
+        self._end(draft, block)
 
-    def _end(self, growing: _Growing, whole: AssistantBlock | None = None) -> None:
-        if growing.ended:
+    def _end(self, draft: Draft, whole: AssistantBlock | None = None) -> None:
+        if draft.ended or draft.index is None:
             return
-        growing.block = whole or growing.snapshot()
-        growing.ended = True
-        match growing.block:
-            case Text() | Refusal() as block:
-                self._events.append(TextEnded(growing.index, block))
-            case Thinking() as block:
-                self._events.append(ThinkingEnded(growing.index, block))
-            case ToolCall() as block:
-                self._events.append(ToolCallEnded(growing.index, block))
+        if whole is None:
+            rest = draft.rest()
+            if rest:
+                self._events.append(delta(draft, rest))
+        draft.block = fuller_block(draft.block, whole) if whole is not None else draft.snapshot()
+        draft.ended = True
+        self._events.append(ended(draft))
 
     # --- finished items ---
 
-    def _finish_item(self, index: int, item: Item) -> None:
-        self._seen(index, item)
+    def _finish_item(self, slot: Slot, item: Item, index: int | None = None, *, left: bool = False) -> None:
+        """Take an item as it is in the end.
+
+        Args:
+            slot: The item as it was told so far.
+            item: The last word on it.
+            index: The position in that word; None where it has none.
+            left: Whether the server never said that it is finished: what it said of it at first is the last word.
+        """
+        item = _joined(slot.item, item) if not left else item
+        slot.item = item
+        same = None if self._is_shown(slot) else self._slots.repeated(item, slot, index)
+        if same is not None:
+            self.oddities["repeated"] += 1
+            slot.repeat = True
+            self._enrich(same, item)
+            self._slots.close(slot, item, index)
+            return
         match item:
             case MessageItem():
-                self._finish_message(index, item)
+                self._finish_message(slot, item)
             case ReasoningItem():
-                self._finish_reasoning(index, item)
-            case FunctionCallItem() | CustomToolCallItem() if is_nameable(item):
-                growing = self._call(index)
-                assert growing is not None
-                raw = item.arguments if isinstance(item, FunctionCallItem) else item.input
-                raw = raw or growing.written
-                self._complete(growing, call_block(item, raw), raw)
-        begun = [growing for key, growing in self._by_key.items() if key[0] == index]
-        for growing in begun:
-            self._end(growing)
-        if not begun and is_replayable(item):
-            self._blocks.append(_Growing(len(self._blocks), "text", OutputItem(item.raw), ended=True))
-        self._done.add(index)
+                self._finish_reasoning(slot, item, left=left)
+            case FunctionCallItem() | CustomToolCallItem():
+                self._finish_call(slot, item)
+        for draft in slot.drafts:
+            self._end(draft)
+        if not self._is_shown(slot):
+            if left or not is_replayable(item):
+                self.oddities["unreadable"] += item.type in _CALL_TYPES
+            else:
+                kept = Draft("item", OutputItem(item.raw), index=len(self._drafts), ended=True)
+                slot.drafts = [kept]
+                self._drafts.append(kept)
+        self._slots.close(slot, item, index)
 
-    def _finish_message(self, index: int, item: MessageItem) -> None:
-        content = item.content
-        if isinstance(content, str):
-            if content:
-                self._finish_text(index, 0, text_block(item, content))
-            return
-        for number, part in enumerate(content):
-            match part:
-                case OutputText() | PlainText():
-                    self._finish_text(index, number, text_block(item, part))
-                case RefusalPart():
-                    key: _Key = (index, "refusal", number)
-                    growing = self._by_key.get(key) or self._begin_spoken(key)
-                    self._complete(growing, refusal_block(item, part), part.refusal)
+    def _finish_message(self, slot: Slot, item: MessageItem) -> None:
+        blocks = spoken_blocks(item)
+        if not isinstance(item.content, str) and len(blocks) < len(item.content) and blocks:
+            self.oddities["unreadable"] += len(item.content) - len(blocks)
+        kinds: dict[type[AssistantBlock], _Spoken] = {Text: "text", Refusal: "refusal"}
+        drafts = {kind: [each for each in slot.drafts if each.kind == kind] for kind in kinds.values()}
+        beyond = ""  # text that was shown with a part and belongs to those after it
+        for block in blocks:
+            text = block.text if isinstance(block, Text) else block.refusal
+            known = drafts[kinds[type(block)]]
+            draft = known.pop(0) if known else self._new_part(slot, kinds[type(block)], None)
+            if draft.index is None:
+                self._begin(draft)
+            written = draft.written
+            if beyond and not written:
+                shown = beyond if text.startswith(beyond) else text if beyond.startswith(text) else ""
+                draft.write(shown)
+                beyond = beyond[len(shown) :] if shown else ""
+            elif not known and len(written) > len(text) and written.startswith(text):
+                beyond = written[len(text) :]
+            self._complete(draft, block, text)
+        said = "".join(block.text if isinstance(block, Text) else block.refusal for block in blocks)
+        for draft in (each for rest in drafts.values() for each in rest):
+            if draft.written and draft.written in said:
+                draft.rewrite("")  # a finished part has it
+            elif draft.written and draft.index is None:
+                self._begin(draft)
 
-    def _finish_text(self, index: int, number: int, block: Text) -> None:
-        key: _Key = (index, "text", number)
-        self._complete(self._by_key.get(key) or self._begin_spoken(key), block, block.text)
-
-    def _finish_reasoning(self, index: int, item: ReasoningItem) -> None:
-        key: _Key = (index, "thinking", 0)
-        growing = self._by_key.get(key)
-        shown = growing.section[0] if growing is not None and growing.section is not None else None
-        summary, content = section_text(item.summary), section_text(item.content)
+    def _finish_reasoning(self, slot: Slot, item: ReasoningItem, *, left: bool) -> None:
+        summary, content = reasoning_texts(item)
+        draft = slot.drafts[0] if slot.drafts else None
+        shown = draft.section if draft is not None else None
         text = (content or summary) if shown == "content" else (summary or content)
-        if growing is None:
-            if not text:
-                return
-            growing = self._begin(key, Thinking("", extra=extra_of(item)))
-        text = text or growing.written
-        self._complete(growing, thinking_block(item, text), text)
+        text = text or (draft.written if draft is not None else "")
+        if not text:
+            return
+        if draft is None:
+            draft = Draft("thinking", Thinking("", extra=extra_of(item)))
+            slot.drafts.append(draft)
+        if draft.index is None:
+            self._begin(draft)
+        # Only the finished item has all that a replay needs.
+        self._complete(draft, Thinking(text, extra=extra_of(item)) if left else thinking_block(item, text), text)
 
+    def _finish_call(self, slot: Slot, item: Call) -> None:
+        if not item.name:
+            return
+        if not slot.drafts:
+            slot.drafts.append(Draft("call", OutputItem({})))
+        draft = slot.drafts[0]
+        self._show(slot, whole=True)
+        text = call_text(item)
+        if not text.strip() and (draft.written or isinstance(item, FunctionCallItem)):
+            text = draft.written or "{}"
+        if not isinstance(item.raw.get("arguments", item.raw.get("input")), str):
+            self.oddities["repaired"] += 1
+        self._complete(draft, call_block(item, self._named_call(slot, item), text), text)
+
+    def _enrich(self, slot: Slot, item: Item) -> None:
+        """Add to a finished item what only another word on it has."""
+        if slot.disagrees(item):
+            self.oddities["contradicted"] += 1
+            return
+        known = slot.item
+        if known is None:
+            return
+        whole = fuller(item.raw, known.raw)
+        if isinstance(item, MessageItem):
+            for kind in (Text, Refusal):
+                ours = [draft for draft in slot.drafts if isinstance(draft.block, kind)]
+                theirs = [block for block in spoken_blocks(item) if isinstance(block, kind)]
+                for draft, block in zip(ours, theirs, strict=False):
+                    draft.block = fuller_block(block, draft.block)
+        elif whole is not known.raw:
+            for draft in slot.drafts:
+                if isinstance(draft.block, OutputItem):
+                    draft.block = OutputItem(whole)
+                elif isinstance(draft.block, Thinking) and isinstance(known, ReasoningItem):
+                    draft.block = thinking_block(_as_reasoning(whole), draft.block.text)
+
+
+def _as_reasoning(raw: dict[str, Any]) -> ReasoningItem:
+    item = structure_item(raw)
+    assert isinstance(item, ReasoningItem)
+    return item
+
+
+def _whole(item: Item) -> Item:
+    """The item with all its text well-formed."""
+    raw = well_formed_value(item.raw)
+    return item if raw is item.raw else structure_item(raw)
+
+
+def _joined(early: Item | None, late: Item) -> Item:
+    """The item as it is now, with what only an earlier word of it has."""
+    if early is None or early.type != late.type:
+        return late
+    raw = fuller(early.raw, late.raw, without=_UNFINISHED)
+    return late if raw is late.raw else structure_item(raw)
+
+
+# Members of an item that say nothing before it is finished.
+_UNFINISHED: Final = frozenset({"status", "encrypted_content"})
+
+_CALL_TYPES: Final = frozenset({"function_call", "custom_tool_call"})
+
+_SECTION_INDEX: Final[Mapping[Section, str]] = {"summary": "summary_index", "content": "content_index"}
 
 # Reasons of an incomplete response that hand over to a successor instead of cutting the answer short.
 _HANDED_ON: Final = frozenset({"steered", "interrupted"})
-
-# What kind of item a block seen only through its deltas belongs to.
-_ITEM_TYPES: Final[Mapping[Kind, str]] = {"text": "message", "refusal": "message", "thinking": "reasoning"}
-
-_DELTAS: Final[Mapping[Kind, Callable[[int, str], TurnEvent]]] = {
-    "text": TextDelta,
-    "refusal": TextDelta,
-    "thinking": ThinkingDelta,
-    "call": ToolCallDelta,
-}
 
 _HANDLERS: Final[Mapping[type[wire.ServerEvent], Callable[[Assembly, Any], None]]] = {
     wire.ResponseCreated: Assembly._opened,
@@ -501,6 +680,7 @@ _HANDLERS: Final[Mapping[type[wire.ServerEvent], Callable[[Assembly, Any], None]
     wire.OutputTextAnnotationAdded: Assembly._annotated,
     wire.RefusalDelta: Assembly._refusal_delta,
     wire.RefusalDone: Assembly._refusal_done,
+    wire.ReasoningSummaryPartAdded: Assembly._summary_added,
     wire.ReasoningSummaryTextDelta: Assembly._summary_delta,
     wire.ReasoningSummaryTextDone: Assembly._summary_done,
     wire.ReasoningSummaryPartDone: Assembly._summary_part_done,

@@ -1,33 +1,43 @@
-"""Items of a response → the blocks of a message, with all that a replay needs of them."""
+"""Items of a response → the blocks of a message, with all that a replay needs of them.
+
+Known items in odd shapes are repaired here: text in place of a list of parts, an object in place of its JSON text, a
+call without a usable id.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, Final, Literal, TypeAlias
 
 from attrs import evolve
 
 from engine.values.messages import AssistantBlock, OutputItem, Refusal, Text, Thinking, ToolCall
 from engine.wire.items import CustomToolCallItem, FunctionCallItem, Item, MessageItem, ReasoningItem
-from engine.wire.parts import ContentPart, OutputText, PlainText, RefusalPart
+from engine.wire.parts import ContentPart, InputText, OutputText, PlainText, RefusalPart
+from engine.wire.text import well_formed_value
 
 __all__ = [
     "SECTION_BREAK",
+    "Call",
     "annotations_of",
     "call_block",
+    "call_id_of",
+    "call_text",
+    "content_key",
     "extra_of",
     "filled",
-    "is_nameable",
+    "fuller",
+    "fuller_block",
     "is_replayable",
     "logprobs_of",
-    "refusal_block",
-    "section_text",
-    "text_block",
+    "reasoning_texts",
+    "spoken_blocks",
     "thinking_block",
 ]
 
-_Call: TypeAlias = FunctionCallItem | CustomToolCallItem
+Call: TypeAlias = FunctionCallItem | CustomToolCallItem
+"""A call that the caller's own code answers."""
 
 SECTION_BREAK: Final = "\n\n"
 """What stands between the sections of reasoning."""
@@ -67,22 +77,22 @@ def filled(block: AssistantBlock, text: str) -> AssistantBlock:
 # --- messages
 
 
-def text_block(item: MessageItem, part: OutputText | PlainText | str) -> Text:
-    """A text of a message; one whose content is a string has that alone."""
-    extra = extra_of(item)
-    match part:
-        case str():
-            return Text(part, item.phase, item.id, extra=extra)
-        case PlainText():
-            return Text(part.text, item.phase, item.id, extra=extra)
-        case OutputText():
-            weighed = logprobs_of(part)
-            return Text(part.text, item.phase, item.id, annotations_of(part), logprobs=weighed, extra=extra)
-
-
-def refusal_block(item: MessageItem, part: RefusalPart) -> Refusal:
-    """A refusal in a message."""
-    return Refusal(part.refusal, item.id, item.phase, extra=extra_of(item))
+def spoken_blocks(item: MessageItem) -> list[Text | Refusal]:
+    """The texts and refusals of a message, in order; parts of any other kind give none."""
+    content, extra = item.content, extra_of(item)
+    if isinstance(content, str):
+        return [Text(content, item.phase, item.id, extra=extra)] if content else []
+    blocks: list[Text | Refusal] = []
+    for part in content:
+        match part:
+            case OutputText():
+                weighed = logprobs_of(part)
+                blocks.append(Text(part.text, item.phase, item.id, annotations_of(part), logprobs=weighed, extra=extra))
+            case PlainText() | InputText():
+                blocks.append(Text(part.text, item.phase, item.id, extra=extra))
+            case RefusalPart():
+                blocks.append(Refusal(part.refusal, item.id, item.phase, extra=extra))
+    return blocks
 
 
 def annotations_of(part: OutputText) -> tuple[Mapping[str, Any], ...]:
@@ -110,8 +120,14 @@ def thinking_block(item: ReasoningItem, text: str) -> Thinking:
     return Thinking(text, json.dumps(kept, ensure_ascii=False, separators=(",", ":")), extra=extra_of(item))
 
 
-def section_text(parts: Iterable[ContentPart]) -> str:
-    """The sections of a summary or of reasoning text, as one text."""
+def reasoning_texts(item: ReasoningItem) -> tuple[str, str]:
+    """The summary and the reasoning text, the sections of each as one text."""
+    return _section_text(item.raw.get("summary"), item.summary), _section_text(item.raw.get("content"), item.content)
+
+
+def _section_text(given: Any, parts: Iterable[ContentPart]) -> str:
+    if isinstance(given, str):
+        return given
     texts = (part.raw.get("text") for part in parts)
     return SECTION_BREAK.join(text for text in texts if isinstance(text, str) and text)
 
@@ -119,11 +135,27 @@ def section_text(parts: Iterable[ContentPart]) -> str:
 # --- calls
 
 
-def call_block(item: _Call, raw: str = "") -> ToolCall:
+def call_block(item: Call, call_id: str, text: str = "") -> ToolCall:
     """A call, with its arguments as the model wrote them."""
     kind: Literal["function", "custom"] = "function" if isinstance(item, FunctionCallItem) else "custom"
-    identity = f"{item.call_id}|{item.id}" if item.id else item.call_id
-    return ToolCall(identity, item.name, _arguments(kind, raw), raw, kind, extra=extra_of(item))
+    identity = f"{call_id}|{item.id}" if item.id else call_id
+    return ToolCall(identity, item.name, _arguments(kind, text), text, kind, extra=extra_of(item))
+
+
+def call_text(item: Call) -> str:
+    """The arguments or the input of a call; ``""`` where the item does not say."""
+    return item.arguments if isinstance(item, FunctionCallItem) else item.input
+
+
+def call_id_of(item: Call) -> str:
+    """What pairs the call with its output: its call id, else its item's; ``""`` where neither can be used.
+
+    A stroke cannot stand in it: `ToolCall.id` has one between the two ids.
+    """
+    for each in (item.call_id, item.id or ""):
+        if each.strip() and "|" not in each:
+            return each
+    return ""
 
 
 def _arguments(kind: str, raw: str) -> Mapping[str, Any]:
@@ -133,12 +165,10 @@ def _arguments(kind: str, raw: str) -> Mapping[str, Any]:
             arguments = json.loads(raw)
         except (ValueError, RecursionError):
             arguments = None  # the raw text tells the caller what the model wrote
-    return arguments if isinstance(arguments, dict) else {}
+    return well_formed_value(arguments) if isinstance(arguments, dict) else {}
 
 
-def is_nameable(item: _Call) -> bool:
-    """Whether a call says what is called, and how its result will find it."""
-    return bool(item.name and item.call_id.partition("|")[0].strip())
+# --- one item, told several times
 
 
 def is_replayable(item: Item) -> bool:
@@ -146,3 +176,65 @@ def is_replayable(item: Item) -> bool:
     if isinstance(item, MessageItem):
         return bool(item.content)
     return item.type not in {"function_call", "custom_tool_call"}
+
+
+def content_key(item: Item) -> Hashable:
+    """What an item says, apart from its id, its status, and what servers add here and leave out there."""
+    match item:
+        case MessageItem():
+            said = ((type(each), each.text if isinstance(each, Text) else each.refusal) for each in spoken_blocks(item))
+            return ("message", item.agent_name, *said)
+        case FunctionCallItem() | CustomToolCallItem():
+            return (item.type, item.call_id, item.name, _canonical_text(call_text(item)))
+        case ReasoningItem():
+            return ("reasoning", item.agent_name, *reasoning_texts(item), item.encrypted_content)
+    rest = {name: value for name, value in item.raw.items() if name not in {"id", "status"}}
+    return (item.type, _canonical(rest))
+
+
+def _canonical_text(text: str) -> str:
+    try:
+        return _canonical(json.loads(text))
+    except (ValueError, RecursionError):
+        return text
+
+
+def _canonical(value: Any) -> str:
+    try:
+        return json.dumps(value, sort_keys=True, separators=(",", ":"))
+    except RecursionError:
+        return ""
+
+
+def fuller(early: Mapping[str, Any], late: dict[str, Any], *, without: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """What is known of an item told twice: the later word counts, where it says anything.
+
+    Args:
+        early: The item as it was told first.
+        late: The item as it was told last.
+        without: Members of ``early`` that count for nothing.
+    """
+    kept = {
+        name: value
+        for name, value in early.items()
+        if name not in without and value not in _NOTHING and late.get(name) in _NOTHING
+    }
+    return {**late, **kept} if kept else late
+
+
+def fuller_block(early: AssistantBlock, late: AssistantBlock) -> AssistantBlock:
+    """The later of two words on one block, with what only the earlier one has beside the text."""
+    match early, late:
+        case Text(), Text():
+            return evolve(
+                late,
+                phase=late.phase or early.phase,
+                annotations=late.annotations or early.annotations,
+                logprobs=late.logprobs or early.logprobs,
+            )
+        case Refusal(), Refusal():
+            return evolve(late, phase=late.phase or early.phase)
+    return late
+
+
+_NOTHING: Final[tuple[Any, ...]] = (None, "", [], {})

@@ -12,7 +12,6 @@ from engine.protocol.exchange_states import DELIVERIES, TRANSITIONS, ExchangeSta
 from engine.protocol.failures import Failed, Failure, Mismatched, Violated
 from engine.protocol.faults import Fault
 from engine.protocol.refusals import rejection, wait_asked_for, wait_in_words
-from engine.schemas.answer_format import parse
 from engine.values.choices import Delivery
 from engine.values.messages import AssistantMessage
 from engine.values.turn_events import TurnDone, TurnEvent, TurnStarted
@@ -67,7 +66,7 @@ class Exchange:
         "state",
     )
 
-    def __init__(self, lane: LaneName = None, *, text_format: Mapping[str, Any] | type | None = None) -> None:
+    def __init__(self, lane: LaneName = None, *, text_format: Any = None) -> None:
         self._text_format = text_format
         self.lane: LaneName = lane
         self.state: ExchangeState = ExchangeState.NOT_SENT
@@ -192,13 +191,13 @@ class Exchange:
         text_format = self._text_format
         if text_format is not None and message.stop_reason == "stop" and not message.refusal:
             try:
-                message = evolve(message, parsed=parse(text_format, message.text))
+                message = evolve(message, parsed=message.parsed_as(text_format))
             except ValueError as mismatch:
                 self._end(Mismatched(mismatch, self.response_id))
                 return self._shown(events)
         self._end(message)
         cut = isinstance(event, ResponseIncomplete) or event.response.status == "incomplete"
-        self.continuable = not cut or event.response.incomplete_reason == "steered"
+        self.continuable = self._assembly.as_held and (not cut or event.response.incomplete_reason == "steered")
         events.append(TurnDone(message.stop_reason or "stop", message))
         return self._shown(events)
 

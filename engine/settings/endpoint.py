@@ -15,12 +15,14 @@ from attrs.validators import optional
 
 from engine.settings.profiles import Profile, profile_of
 from engine.settings.proxies import parse_proxy
+from engine.values.checks import wrong_type
 from engine.values.choices import UNSET, Unset
 from engine.values.problems import ConfigurationError
 
-__all__ = ["ApiKey", "Endpoint", "check_header", "check_key"]
+__all__ = ["ApiKey", "Endpoint", "Headers", "check_header", "check_headers", "check_key"]
 
-ApiKey: TypeAlias = str | Callable[[], Awaitable[str]] | None
+ApiKey: TypeAlias = str | Callable[[], str | Awaitable[str]] | None
+Headers: TypeAlias = Mapping[str, str] | Callable[[], Mapping[str, str] | Awaitable[Mapping[str, str]]]
 
 _HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\Z")
 _TOKEN_CHARACTERS = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
@@ -56,6 +58,9 @@ def check_key(key: object) -> str:
     return key
 
 
+_ROUTES = ("/responses", "/chat/completions")
+
+
 def _check_url(instance: object, attribute: Attribute[Any], value: str) -> None:
     where = attribute.name
     if not isinstance(value, str):
@@ -76,6 +81,11 @@ def _check_url(instance: object, attribute: Attribute[Any], value: str) -> None:
         raise ConfigurationError(where, "holds a user name or password; credentials do not belong in a URL")
     if parts.fragment:
         raise ConfigurationError(where, "holds a fragment")
+    if where == "base_url":
+        path = parts.path.rstrip("/")
+        added = next((route for route in _ROUTES if path.endswith(route)), None)
+        if added is not None:
+            raise ConfigurationError(where, f"ends in {added}: leave that off, the route is added for each request")
 
 
 def _shown_url(url: str | None) -> str:
@@ -93,7 +103,10 @@ def _check_proxy(instance: object, attribute: Attribute[Any], value: str | Unset
 
 def _shown_proxy(url: str | Unset | None) -> str:
     """Stand in for a proxy's URL in a repr: credentials may be in it."""
-    return repr(f"{urlsplit(url).scheme}://{parse_proxy(url, where='proxy')}") if isinstance(url, str) else repr(url)
+    if not isinstance(url, str):
+        return repr(url)
+    proxy = parse_proxy(url, where="proxy")
+    return repr(f"{proxy.scheme}://{proxy}")
 
 
 def _check_server_name(instance: object, attribute: Attribute[Any], value: str) -> None:
@@ -107,18 +120,20 @@ def _check_server_name(instance: object, attribute: Attribute[Any], value: str) 
             raise ConfigurationError(where, "is not the name of a host, nor an address") from None
 
 
-def _own_headers(given: Mapping[str, str]) -> Mapping[str, str]:
+def check_headers(given: object) -> dict[str, str]:
+    """Return header fields if they can stand in a request, else raise `ConfigurationError`."""
     if not isinstance(given, Mapping):
-        raise ConfigurationError("headers", f"is a {type(given).__name__}, not a mapping")
-    return dict(given)
-
-
-def _check_headers(instance: object, attribute: Attribute[Any], value: Mapping[str, str]) -> None:
-    for name, content in value.items():
+        raise wrong_type("headers", given, "a mapping")
+    for name, content in given.items():
         where = f"headers[{name!r}]" if _is_token(name) else "headers"
         check_header(name, content, where=where)
         if name.lower() in _RESERVED_HEADERS or name.lower().startswith("sec-websocket-"):
             raise ConfigurationError(where, "is set by the library itself")
+    return dict(given)
+
+
+def _own_headers(given: Headers) -> Headers:
+    return given if callable(given) else check_headers(given)
 
 
 @frozen
@@ -127,10 +142,11 @@ class Endpoint:
 
     Attributes:
         base_url: Up to but not including ``/responses``, for example ``https://api.openai.com/v1``; http(s) or ws(s).
-        api_key: A key, an async function that returns one (called for every new connection, within the connect
-            budget), or None to send no Authorization header.
+        api_key: A key, or a function that returns one, or None to send no Authorization header. A function is called
+            for every new connection, within the connect budget; a sync one in a worker thread.
         websocket_url: The whole WebSocket URL where it is not ``base_url`` + ``/responses``.
-        headers: Further headers for every handshake and request. Values never appear in reprs or errors.
+        headers: Further headers for every handshake and request: a mapping, or a function that returns one, called as
+            that of ``api_key`` is. Values never appear in reprs or errors.
         organization: Sent as ``OpenAI-Organization``.
         project: Sent as ``OpenAI-Project``.
         ssl_context: Used instead of the default one, which verifies certificates and host names; the only way to
@@ -150,13 +166,12 @@ class Endpoint:
     base_url: str = field(default="https://api.openai.com/v1", validator=_check_url, repr=_shown_url)
     api_key: ApiKey = field(default=None, repr=lambda key: "None" if key is None else "<hidden>")
     websocket_url: str | None = field(default=None, kw_only=True, validator=optional(_check_url), repr=_shown_url)
-    headers: Mapping[str, str] = field(
+    headers: Headers = field(
         factory=dict,
         kw_only=True,
         converter=_own_headers,
-        validator=_check_headers,
         hash=False,  # a mapping has none, and equal endpoints have equal hashes without it
-        repr=lambda headers: f"<{len(headers)}>",
+        repr=lambda headers: "<hidden>" if callable(headers) else f"<{len(headers)}>",
     )
     organization: str | None = field(default=None, kw_only=True)
     project: str | None = field(default=None, kw_only=True)

@@ -22,11 +22,11 @@ from urllib.parse import urlsplit
 import httpx
 import trio
 
-from engine.protocol.failures import Broken, Failure, Unreachable, Violated
+from engine.protocol.failures import Broken, Failure, Lost, Unreachable, Violated
 from engine.protocol.refusals import refusal
 from engine.settings.endpoint import Endpoint
 from engine.transport.content_coding import unpacker
-from engine.transport.credentials import request_headers, resolve_key
+from engine.transport.credentials import Credentials, request_headers, resolve
 from engine.transport.dial import Dialer, Target, too_slow, undialled
 from engine.transport.http_connection import HttpConnection, HttpFailed
 from engine.transport.http_streams import Carriage, HttpStreams
@@ -173,6 +173,8 @@ class Answer:
         while True:
             packed = b"" if self._unpacker.has_more else await self._connection.read()
             if not packed and not self._unpacker.has_more:
+                if not self._unpacker.complete:
+                    raise HttpFailed(Lost("the server ended its compressed answer before the end"))
                 return b""
             try:
                 data = self._unpacker.unpack(packed)
@@ -255,14 +257,14 @@ class Post:
         self._connecting.deadline = trio.current_time() + self._connect
         with self._connecting:
             try:
-                key = await resolve_key(client.endpoint)
+                credentials = await resolve(client.endpoint)
             except Exception as error:
                 raise HttpFailed(undialled(self._stage, client.server, error)) from None
             self._stage = "tcp"
             request = client.httpx.build_request(
                 "POST",
                 client.endpoint.http_url(self._path),
-                headers=self._headers(key),
+                headers=self._headers(credentials),
                 content=self._text.encode(),
                 extensions={"carriage": self._carriage},
             )
@@ -290,13 +292,13 @@ class Post:
         else:
             await self._client.streams.close(connection)
 
-    def _headers(self, key: str | None) -> list[tuple[bytes, bytes]]:
+    def _headers(self, credentials: Credentials) -> list[tuple[bytes, bytes]]:
         own = {
             b"content-type": b"application/json",
             b"accept": self._accept.encode("ascii"),
             b"accept-encoding": b"identity",  # a small answer that unpacks to a large one would pass every limit
         }
-        given = request_headers(self._client.endpoint, key)
+        given = request_headers(self._client.endpoint, credentials)
         return [*own.items(), *((name, value) for name, value in given if name.lower() not in own)]
 
     def _reach(self, stage: str) -> None:

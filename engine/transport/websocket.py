@@ -18,7 +18,7 @@ from trio_websocket import CloseReason, ConnectionClosed, WebSocketConnection, w
 
 from engine.protocol.failures import Broken, Failure, Lost, Unreachable, Violated
 from engine.settings.endpoint import Endpoint
-from engine.transport.credentials import request_headers, resolve_key
+from engine.transport.credentials import request_headers, resolve
 from engine.transport.dial import Dialer, Target, close_at_once, open_stream, too_slow, undialled
 from engine.transport.fairness import meter as run_meter
 from engine.transport.proxy import proxy_on_the_way
@@ -183,7 +183,7 @@ class WebSocket:
         try:
             self._dialling.deadline = deadline
             with self._dialling:
-                self._key = await resolve_key(self._endpoint)
+                self._credentials = await resolve(self._endpoint)
                 return await open_stream(self._dialer, self._target, self._endpoint, self._reach)
         except Exception as error:
             self._report(undialled(self._stage, self._target.shown, error))
@@ -251,7 +251,7 @@ class WebSocket:
                 cast("Any", tap),  # annotated as a socket or TLS stream, documented for any stream
                 self._target.shown,
                 self._target.resource,
-                extra_headers=request_headers(self._endpoint, self._key),
+                extra_headers=request_headers(self._endpoint, self._credentials),
                 message_queue_size=_QUEUED_MESSAGES,
                 max_message_size=self._bounds.max_message_bytes,
                 receive_buffer_size=_RECEIVE_BYTES,

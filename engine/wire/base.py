@@ -6,6 +6,7 @@ and structuring costs little more than the parse.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Final, Generic, Self, TypeAlias, TypeVar, get_type_hints, overload
 
@@ -19,7 +20,10 @@ __all__ = [
     "JsonObject",
     "StructureTable",
     "WireField",
+    "WireIndex",
     "WireObject",
+    "WireText",
+    "as_text",
     "attach",
     "converter",
     "header_fields",
@@ -97,6 +101,44 @@ class WireField(Generic[T]):
             return self
         value = instance.raw.get(self._name)
         return value if value.__class__ is self._kind else None
+
+
+class WireText:
+    """A text member that servers leave out or send as null all the same: ``""`` then, and for any other JSON type."""
+
+    __slots__ = ("_name",)
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, instance: WireObject, owner: type) -> str: ...
+    def __get__(self, instance: WireObject | None, owner: type) -> str | Self:
+        if instance is None:
+            return self
+        value = instance.raw.get(self._name)
+        return value if value.__class__ is str else ""
+
+
+class WireIndex:
+    """A position that servers leave out or send as null all the same: 0 then, and for any other JSON type."""
+
+    __slots__ = ("_name",)
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, instance: WireObject, owner: type) -> int: ...
+    def __get__(self, instance: WireObject | None, owner: type) -> int | Self:
+        if instance is None:
+            return self
+        value = instance.raw.get(self._name)
+        return value if value.__class__ is int else 0
 
 
 def _strict(kind: type[T]) -> Callable[[Any, Any], T]:
@@ -204,6 +246,16 @@ def member(raw: JsonObject, name: str, key: str) -> str | None:
     value = raw.get(name)
     value = value.get(key) if isinstance(value, dict) else None
     return value if isinstance(value, str) else None
+
+
+def as_text(value: Any) -> str:
+    """Read text that some servers send as the value whose JSON text it would be; ``""`` for null and what is absent."""
+    if value is None or value.__class__ is str:
+        return value or ""
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    except RecursionError:
+        return ""
 
 
 def header_fields(holder: Mapping[str, Any]) -> dict[str, str]:

@@ -7,7 +7,6 @@ number too large for a double still reads as an infinity, and an object that hol
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Final, Literal, NoReturn, TypeAlias
@@ -25,6 +24,7 @@ from engine.wire.requests import (
     UnknownClientEvent,
     structure_client_event,
 )
+from engine.wire.text import well_formed
 from engine.wire.tool_events import TOOL_EVENT_CLASSES
 
 __all__ = [
@@ -183,7 +183,6 @@ def _plain(value: Any) -> Any:
 
 
 _encoder: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_plain)
-_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 def encode_create(body: Mapping[str, Any]) -> CreateText:
@@ -205,17 +204,11 @@ def encode_create(body: Mapping[str, Any]) -> CreateText:
 def encode(value: WireObject | ClientEvent | Mapping[str, Any]) -> str:
     """Write an event, an item, a part, a request or a plain mapping as compact JSON.
 
-    What was decoded is written with every member it came with, known or not. The text can always be sent as UTF-8:
-    halves of surrogate pairs, which JSON text can smuggle in, are written as escapes.
+    What was decoded is written with every member it came with, known or not. The text can always be sent as UTF-8, and
+    is JSON to strict parsers too: half a character is written as U+FFFD.
 
     Raises:
         TypeError: Something in it has no JSON form.
         ValueError: Something in it is not finite, or contains itself.
     """
-    text = _encoder.encode(value)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        # Inside a JSON text they can only stand in strings, where an escape says the same.
-        return _SURROGATE.sub(lambda half: f"\\u{ord(half.group()):04x}", text)
-    return text
+    return well_formed(_encoder.encode(value))

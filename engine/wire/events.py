@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Final
 
 from attrs import field, frozen
 
-from engine.wire.base import JsonObject, WireField, WireObject
+from engine.wire.base import JsonObject, WireField, WireIndex, WireObject, as_text
 from engine.wire.items import Item
 from engine.wire.parts import Annotation, ContentPart, structure_annotation
 from engine.wire.response import ResponseObject, structure_response
@@ -163,11 +163,11 @@ class OutputEvent(ServerEvent):
     """Something about one output item.
 
     Attributes:
-        output_index: The item's position in the response's output.
+        output_index: The item's position in the response's output; 0 where the event has none.
         item_id: The item's id, where the event has it.
     """
 
-    output_index: int
+    output_index: ClassVar[WireIndex] = WireIndex()
     item_id: ClassVar[WireField[str]] = WireField(str)
 
 
@@ -198,10 +198,10 @@ class ContentEvent(OutputEvent):
     """Something about one content part of an item.
 
     Attributes:
-        content_index: The part's position in the item's content.
+        content_index: The part's position in the item's content; 0 where the event has none.
     """
 
-    content_index: int
+    content_index: ClassVar[WireIndex] = WireIndex()
 
 
 @frozen(repr=False, eq=False)
@@ -284,10 +284,10 @@ class SummaryEvent(OutputEvent):
     """Something about one section of a reasoning summary.
 
     Attributes:
-        summary_index: The section's position in the item's summary.
+        summary_index: The section's position in the item's summary; 0 where the event has none.
     """
 
-    summary_index: int
+    summary_index: ClassVar[WireIndex] = WireIndex()
 
 
 @frozen(repr=False, eq=False)
@@ -328,9 +328,12 @@ class FunctionCallArgumentsDelta(OutputEvent):
 
 @frozen(repr=False, eq=False)
 class FunctionCallArgumentsDone(OutputEvent):
-    """A call's whole arguments as JSON text. Neither name nor call id: those are on the item."""
+    """A call's whole arguments. Neither name nor call id: those are on the item."""
 
-    arguments: str
+    @property
+    def arguments(self) -> str:
+        """The arguments as JSON text, that of an object which some servers send in its place included."""
+        return as_text(self.raw.get("arguments"))
 
 
 @frozen(repr=False, eq=False)
@@ -344,7 +347,10 @@ class CustomToolCallInputDelta(OutputEvent):
 class CustomToolCallInputDone(OutputEvent):
     """A custom tool's whole input."""
 
-    input: str
+    @property
+    def input(self) -> str:
+        """The text the model passes."""
+        return as_text(self.raw.get("input"))
 
 
 @frozen(repr=False, eq=False)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Final
 
 from attrs import frozen
 
-from engine.wire.base import JsonObject, StructureTable, WireField, WireObject, converter
+from engine.wire.base import JsonObject, StructureTable, WireField, WireObject, WireText, as_text, converter
 from engine.wire.parts import ContentPart, InputText, OutputText, PlainText, structure_parts
 
 __all__ = [
@@ -95,14 +95,16 @@ class MessageItem(Item):
         phase: ``"commentary"`` or ``"final_answer"`` on assistant messages; replay it unchanged.
     """
 
-    role: str
+    role: ClassVar[WireText] = WireText()
     phase: ClassVar[WireField[str]] = WireField(str)
 
     @property
     def content(self) -> str | tuple[ContentPart, ...]:
         """The content: plain text where the message was written that way, else its parts in order."""
         content = self.raw.get("content")
-        return content if isinstance(content, str) else structure_parts(content)
+        if isinstance(content, str):
+            return content
+        return structure_parts([content] if content.__class__ is dict else content)
 
     @property
     def text(self) -> str:
@@ -142,11 +144,11 @@ class CallItem(Item):
     """Something that is paired with its counterpart by ``call_id``.
 
     Attributes:
-        call_id: Pairs a call with its output.
+        call_id: Pairs a call with its output; ``""`` where the server gave none.
         created_by: Who made it, where the server says so.
     """
 
-    call_id: str
+    call_id: ClassVar[WireText] = WireText()
     created_by: ClassVar[WireField[str]] = WireField(str)
 
     @property
@@ -161,20 +163,19 @@ class FunctionCallItem(CallItem):
     """The model calls a function.
 
     Attributes:
-        name: The function's name.
+        name: The function's name; ``""`` where the server gave none.
         namespace: The namespace it is in.
         asynchronous: Whether the model goes on without the output (``async`` on the wire).
     """
 
-    name: str
+    name: ClassVar[WireText] = WireText()
     namespace: ClassVar[WireField[str]] = WireField(str)
     asynchronous: ClassVar[WireField[bool]] = WireField(bool, "async")
 
     @property
     def arguments(self) -> str:
-        """The arguments as JSON text; ``""`` until they are complete."""
-        arguments = self.raw.get("arguments")
-        return arguments if isinstance(arguments, str) else ""
+        """The arguments as JSON text, that of an object included; ``""`` until they are complete."""
+        return as_text(self.raw.get("arguments"))
 
 
 @frozen(repr=False, eq=False)
@@ -182,20 +183,19 @@ class CustomToolCallItem(CallItem):
     """The model calls a tool that takes free text.
 
     Attributes:
-        name: The tool's name.
+        name: The tool's name; ``""`` where the server gave none.
         namespace: The namespace it is in.
         asynchronous: Whether the model goes on without the output (``async`` on the wire).
     """
 
-    name: str
+    name: ClassVar[WireText] = WireText()
     namespace: ClassVar[WireField[str]] = WireField(str)
     asynchronous: ClassVar[WireField[bool]] = WireField(bool, "async")
 
     @property
     def input(self) -> str:
         """The text the model passes; ``""`` until it is complete."""
-        value = self.raw.get("input")
-        return value if isinstance(value, str) else ""
+        return as_text(self.raw.get("input"))
 
 
 def _output(raw: JsonObject) -> str | tuple[ContentPart, ...]:

@@ -227,13 +227,17 @@ _parts: Final = StructureTable(PART_CLASSES, UnknownPart)
 
 
 def structure_part(raw: JsonObject) -> ContentPart:
-    """Give a content part its class."""
-    return _parts(raw, raw.get("type"))
+    """Give a content part its class; text without a ``type`` is plain text."""
+    wire_type = raw.get("type")
+    return _parts(raw, "text" if wire_type is None and "text" in raw else wire_type)
 
 
 def structure_parts(value: Any) -> tuple[ContentPart, ...]:
-    """Structure a list of parts; whatever is not a list of objects contributes nothing."""
-    return tuple(structure_part(raw) for raw in _objects(value))
+    """Structure a list of parts; strings in it are plain text, and what is neither contributes nothing."""
+    if value.__class__ is not list:
+        return ()
+    parts = ({"type": "text", "text": raw} if raw.__class__ is str else raw for raw in value)
+    return tuple(structure_part(raw) for raw in parts if raw.__class__ is dict)
 
 
 def _objects(value: Any) -> list[JsonObject]:

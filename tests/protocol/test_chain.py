@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import fields
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -64,7 +65,7 @@ def test_every_option_is_a_field_that_was_thought_about() -> None:
     breaking = {"model", "store", "truncation", "context_management"}
     joined = {"reasoning_effort", "reasoning_summary", "text_verbosity", "text_format"}
     not_fields = {"extra", "payload_hook", "warm_up"}
-    options = set(TurnOptions.__slots__) - {"__weakref__"}
+    options = {each.name for each in fields(TurnOptions)}
     assert options - breaking - joined - not_fields <= NEUTRAL_FIELDS
 
 

@@ -11,7 +11,7 @@ import engine
 from engine.protocol.chain import Chain, Held, Plan
 from engine.settings.profiles import AZURE, GENERIC, HTTP_ONLY, OPENAI, XAI, Profile, profile_of
 from engine.simulator import Echo, Error, Quirks, Script, open_simulator
-from engine.transport.credentials import request_headers
+from engine.transport.credentials import Credentials, request_headers
 from engine.values.problems import ConfigurationError
 
 
@@ -55,7 +55,8 @@ def test_what_is_known_of_each() -> None:
 
 def fields(**options: Any) -> dict[str, str]:
     endpoint = engine.Endpoint("http://host/v1", **options)
-    return {name.decode(): value.decode() for name, value in request_headers(endpoint, "sk-1")}
+    given = request_headers(endpoint, Credentials("sk-1", options.get("headers", {})))
+    return {name.decode(): value.decode() for name, value in given}
 
 
 def test_header_fields_of_a_profile_and_the_endpoints_own() -> None:

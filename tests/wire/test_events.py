@@ -13,6 +13,7 @@ from engine.wire.events import (
     LIFECYCLE,
     TERMINALS,
     Chunks,
+    FunctionCallArgumentsDone,
     LifecycleEvent,
     OutputItemAdded,
     OutputTextAnnotationAdded,
@@ -89,9 +90,6 @@ def test_lane_and_number_may_be_missing(wire_type: str) -> None:
     [
         ("response.output_text.delta", "delta", None),
         ("response.output_text.delta", "delta", 3),
-        ("response.output_text.delta", "output_index", "2"),
-        ("response.output_text.delta", "output_index", True),
-        ("response.output_text.delta", "content_index", 1.0),
         ("response.shell_call_output_content.delta", "delta", "text"),
         ("response.completed", "response", None),
         ("response.completed", "response", [["id", "resp_1"]]),
@@ -108,7 +106,23 @@ def test_drift_is_unknown_and_never_converted(wire_type: str, member: str, value
 
 
 def test_a_missing_required_member_is_drift() -> None:
-    assert type(decode_object({"type": "response.output_text.delta", "delta": "x"})) is UnknownEvent
+    assert type(decode_object({"type": "response.output_text.delta", "output_index": 0})) is UnknownEvent
+
+
+@pytest.mark.parametrize("place", ["2", True, 1.0, None, [0]])
+def test_a_position_that_is_none_is_the_first(place: Any) -> None:
+    event = make("response.output_text.delta", output_index=place, content_index=place)
+    assert isinstance(event, OutputTextDelta)
+    assert (event.output_index, event.content_index) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("given", "read"), [('{"a":1}', '{"a":1}'), ({"a": 1}, '{"a":1}'), (None, ""), ("", ""), (["x"], '["x"]')]
+)
+def test_the_arguments_of_a_call_may_come_as_an_object(given: Any, read: str) -> None:
+    event = make("response.function_call_arguments.done", arguments=given)
+    assert isinstance(event, FunctionCallArgumentsDone)
+    assert event.arguments == read
 
 
 def test_unknown_types_are_not_remembered() -> None:
@@ -217,7 +231,7 @@ def test_a_null_item_is_no_item() -> None:
 
 
 def test_an_unknown_item_does_not_spoil_its_event() -> None:
-    event = make("response.output_item.added", item={"type": "function_call", "call_id": None})
+    event = make("response.output_item.added", item={"type": "shell_call", "action": None})
     assert isinstance(event, OutputItemAdded)
     assert type(event.item) is UnknownItem
 

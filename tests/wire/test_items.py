@@ -63,11 +63,6 @@ def test_every_item_type(wire_type: str) -> None:
         {"type": ["message"]},
         {"type": 3, "role": "user"},
         {},
-        {"type": "message"},
-        {"type": "message", "role": None},
-        {"type": "function_call", "call_id": "c"},
-        {"type": "function_call", "call_id": None, "name": "n"},
-        {"type": "function_call", "call_id": 3, "name": "n"},
         {"type": "shell_call", "call_id": "c", "action": "ls"},
         {"id": "x", "call_id": "c"},
     ],
@@ -76,6 +71,27 @@ def test_what_is_not_known_is_kept(raw: dict[str, Any]) -> None:
     item = structure_item(raw)
     assert type(item) is UnknownItem
     assert json.loads(encode(item)) == raw
+
+
+@pytest.mark.parametrize(
+    ("raw", "call_id", "name"),
+    [
+        ({"type": "function_call", "call_id": "c"}, "c", ""),
+        ({"type": "function_call", "call_id": None, "name": "n"}, "", "n"),
+        ({"type": "custom_tool_call", "call_id": 3, "name": "n"}, "", "n"),
+    ],
+)
+def test_a_call_may_lack_its_names(raw: dict[str, Any], call_id: str, name: str) -> None:
+    item = structure_item(raw)
+    assert isinstance(item, FunctionCallItem | CustomToolCallItem)
+    assert (item.call_id, item.name) == (call_id, name)
+
+
+@pytest.mark.parametrize("role", [None, 3, {}])
+def test_a_message_may_lack_its_role(role: Any) -> None:
+    item = structure_item({"type": "message", "role": role, "content": "hi"})
+    assert isinstance(item, MessageItem)
+    assert (item.role, item.text) == ("", "hi")
 
 
 def test_types_may_be_left_out_of_messages_and_references() -> None:
@@ -98,21 +114,25 @@ def test_a_message_of_parts() -> None:
                 {"type": "input_text", "text": "b"},
                 {"type": "novelty", "text": "?"},
                 "odd",
+                {"text": "bare"},
+                7,
             ],
         }
     )
     assert isinstance(message, MessageItem)
     assert message.phase == "commentary"
-    assert message.text == "ab"
+    assert message.text == "aboddbare"
     assert [type(part) for part in message.content] == [
         parts.OutputText,
         parts.RefusalPart,
         parts.InputText,
         parts.UnknownPart,
+        parts.PlainText,
+        parts.PlainText,
     ]
 
 
-@pytest.mark.parametrize("content", [None, 3, {}, []])
+@pytest.mark.parametrize("content", [None, 3, [], [3]])
 def test_content_that_is_no_content(content: Any) -> None:
     message = structure_item({"type": "message", "role": "assistant", "content": content})
     assert isinstance(message, MessageItem)
