@@ -10,7 +10,6 @@ from attrs import evolve
 from typing_extensions import TypeForm
 
 from engine.connections.compaction import Compaction
-from engine.connections.websocket_link import Connection
 from engine.conversation.conversation import Conversation
 from engine.conversation.journal import Journal
 from engine.conversation.loop_settings import Approve, LoopSettings, OnRound, Prepare
@@ -20,14 +19,15 @@ from engine.conversation.snapshot import ConversationState, Memory, Snapshot, co
 from engine.conversation.tool_loop import ToolLoop
 from engine.conversation.toolbox import Toolbox
 from engine.protocol.compaction import compaction_body
-from engine.protocol.failures import Failure, TooLarge, to_error
+from engine.protocol.failures import TooLarge, to_error
 from engine.protocol.request_body import create_body
 from engine.settings.fields import TurnFields, options_with, settings_with, spelled_out
 from engine.settings.levels import Settings
 from engine.settings.turn_options import TurnOptions
-from engine.turns.core import Actor
+from engine.turns.core import SessionCore
 from engine.turns.submission import create_text, hooked
 from engine.turns.turn import Turn
+from engine.turns.work import Gate
 from engine.values.choices import UNSET, Delivery, Transport, Unset
 from engine.values.errors import ResponseFailed
 from engine.values.messages import AnyTool, AssistantMessage, Context, Message
@@ -49,8 +49,13 @@ class Calls:
     ``on_cancel`` and ``transport``, laid over the session's field by field.
     """
 
-    def __init__(self, actor: Actor) -> None:
-        self._actor = actor
+    def __init__(self, core: SessionCore, *, gate: Gate | None = None) -> None:
+        self._core = core
+        self._gate = gate
+
+    def _gated(self, gate: Gate) -> Calls:
+        """The same calls, with what is awaited before each dispatch of their turns."""
+        return Calls(self._core, gate=gate)
 
     @spelled_out
     def turn(
@@ -269,7 +274,7 @@ class Calls:
             state = conversation_from(resume, self._memory().server)
             toolbox.check(state.tools)
             if state.memory is not None:
-                self._actor.stored = state.memory.held
+                self._core.lane().stored = state.memory.held
         chosen = options_with(state.options if options is None else options, fields, "conversation")
         said = state.instructions if instructions is None else instructions
         return Conversation(
@@ -291,18 +296,18 @@ class Calls:
 
     def _memory(self) -> Memory:
         """What the server keeps beyond a connection."""
-        return Memory(server=self._actor.endpoint.websocket.hostname or "", held=self._actor.stored)
+        return Memory(server=self._core.pool.endpoint.websocket.hostname or "", held=self._core.lane().stored)
 
     @property
     def _settings(self) -> Settings:
-        return self._actor.settings
+        return self._core.settings
 
     def _open_turn(self, context: Context, options: TurnOptions, settings: Settings, buffered: bool) -> Turn:
         return self._turn(context, options, settings, buffered=buffered)
 
     def _turn(self, context: Context, options: TurnOptions, settings: Settings, *, buffered: bool) -> Turn:
         body = create_body(context, options, model=settings.model)
-        return Turn(self._actor, body, options, settings, buffered=buffered)
+        return Turn(self._core.lane(), body, options, settings, buffered=buffered, gate=self._gate)
 
     @spelled_out
     async def warm_up(
@@ -337,17 +342,10 @@ class Calls:
         size, limit = len(text.frame(generate=False).encode()), settings.limits.max_request_bytes
         if size > limit:
             raise to_error(TooLarge(size, limit))
-        connection: Connection | Failure | None = None
-        if settings.transport is not Transport.SSE:
-            with trio.move_on_after(settings.timeouts.connect):
-                cautious = settings.transport is Transport.AUTO
-                connection = await self._actor.acquire(settings.timeouts, cautious=cautious)
-        if connection is None or isinstance(connection, Failure) or not connection.fresh:
+        if settings.transport is Transport.SSE:
             await trio.lowlevel.checkpoint()
             return False
-        warm_up = self._actor.warm_up(connection, body, text, settings.timeouts.warm_up)
-        await warm_up.finished.wait()
-        return warm_up.exchange.continuable
+        return await self._core.warm_up(body, text, settings)
 
 
 class Session(Calls):
@@ -362,12 +360,12 @@ class Session(Calls):
     @property
     def id(self) -> str:
         """The session's id in its engine."""
-        return self._actor.id
+        return self._core.id
 
     @property
     def connected(self) -> bool:
         """Whether a turn started now would find an open connection, as far as can be told."""
-        return self._actor.connected
+        return self._core.connected
 
     @spelled_out
     async def compact(
@@ -394,7 +392,7 @@ class Session(Calls):
             timeouts=settings.timeouts,
             max_bytes=settings.limits.max_message_bytes,
         )
-        return await compaction.compact(self._actor)
+        return await compaction.compact(self._core.pool)
 
     def snapshot(self) -> Snapshot:
         """Return the session as plain, JSON-able data, at any time: ``engine.session(id, resume=...)`` goes on with it.
@@ -410,7 +408,7 @@ class Session(Calls):
 
     def statistics(self) -> SessionStatistics:
         """Counters at this moment."""
-        return self._actor.statistics()
+        return self._core.statistics()
 
 
 def _without_value(why: str, code: str, message: AssistantMessage, report: TurnReport) -> ResponseFailed:
