@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import ipaddress
 import json
 import os
 import signal
@@ -25,6 +26,7 @@ __all__ = [
     "ServingFailed",
     "add_process_options",
     "announce",
+    "check_host",
     "run_command",
     "serve",
     "version",
@@ -93,6 +95,22 @@ def _port(text: str) -> int:
     if not 0 <= number <= 65535:
         raise argparse.ArgumentTypeError("a port is a number from 0 to 65535")
     return number
+
+
+def check_host(given: argparse.Namespace) -> None:
+    """Refuse to listen where others can reach it, unless that is wanted.
+
+    Raises:
+        ServingFailed: it is not.
+    """
+    if given.allow_remote or given.host == "localhost":
+        return
+    try:
+        if ipaddress.ip_address(given.host).is_loopback:
+            return
+    except ValueError:
+        pass
+    raise ServingFailed("it listens on loopback addresses only, unless --allow-remote is given")
 
 
 def announce(arguments: argparse.Namespace, ready: Mapping[str, Any], words: str) -> None:

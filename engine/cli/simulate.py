@@ -24,6 +24,7 @@ from engine.cli.serving import (
     ServingFailed,
     add_process_options,
     announce,
+    check_host,
     run_command,
     serve,
     version,
@@ -55,6 +56,13 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _run(given: argparse.Namespace) -> int:
+    if given.replay is not None:
+        from engine.cli.replay import load, replay  # what does not replay need not load it
+
+        check_host(given)
+        cassette = load(given)
+        code = serve(given, lambda: replay(given, cassette))
+        return code or getattr(given, "verdict", 0)
     script = ScriptFile(name="") if given.script is None else load_script(given.script)
     options = _options(given, script)
     code = serve(given, lambda: _simulate(given, script, options))
@@ -83,6 +91,13 @@ def _parser() -> Parser:
     parser.add_argument("--tls", action="store_true", help="serve TLS, with a certificate made on the spot")
     parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="serve TLS with this certificate chain (PEM)")
     parser.add_argument("--tls-key", type=Path, metavar="FILE", help="and this key")
+    parser.add_argument("--replay", type=Path, metavar="FILE", help="answer as a cassette did")
+    parser.add_argument(
+        "--match", choices=["strict", "order"], default="strict", help="replay by equal requests, or by order alone"
+    )
+    parser.add_argument(
+        "--speed", type=float, default=0.0, metavar="FACTOR", help="of a replay: 1 as it came, 0 at once"
+    )
     return parser
 
 
