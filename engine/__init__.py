@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from engine.conversation.prompts import Prompt as Prompt
     from engine.conversation.rounds import Progress as Progress
     from engine.conversation.rounds import Round as Round
+    from engine.conversation.snapshot import Snapshot as Snapshot
     from engine.instruments import Instrument as Instrument
     from engine.registry import Engine as Engine
     from engine.registry import open_engine as open_engine
@@ -170,6 +171,7 @@ __all__ = [
     "SessionClosed",
     "SessionFields",
     "SessionStatistics",
+    "Snapshot",
     "StopReason",
     "Text",
     "TextDelta",
@@ -215,6 +217,7 @@ _HOMES = {
     "engine.conversation.conversation": "Conversation Reply",
     "engine.conversation.prompts": "Prompt",
     "engine.conversation.rounds": "Progress Round",
+    "engine.conversation.snapshot": "Snapshot",
     "engine.conversation.loop_settings": "Approve OnRound Prepare",
     "engine.conversation.journal": "Journal",
     "engine.connections.breakers": "Breaker BreakerState Breakers",

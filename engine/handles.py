@@ -211,6 +211,13 @@ class ConversationFacts(Handle[engine.Conversation]):
         """Every complete round of every prompt, oldest first."""
         return self._portal.read(lambda: self._inner.rounds)
 
+    snapshot = reading(engine.Conversation.snapshot)
+
+    @property
+    def usage(self) -> engine.Usage:
+        """Tokens of all responses that came."""
+        return self._portal.read(lambda: self._inner.usage)
+
     @property
     def interrupted(self) -> Progress | None:
         """A prompt that was begun and has not been answered; see `engine.Conversation.interrupted`."""
@@ -235,6 +242,7 @@ class SessionFacts(Handle[engine.Session]):
         """Whether a turn started now would find an open connection, as far as can be told."""
         return self._portal.read(lambda: self._inner.connected)
 
+    snapshot = reading(engine.Session.snapshot)
     statistics = reading(engine.Session.statistics)
 
 

@@ -6,29 +6,32 @@ from collections.abc import Iterable
 from typing import TypeVar, Unpack
 
 import trio
+from attrs import evolve
 from typing_extensions import TypeForm
 
 from engine.connections.compaction import Compaction
-from engine.connections.websocket_link import Connection
 from engine.conversation.conversation import Conversation
 from engine.conversation.journal import Journal
 from engine.conversation.loop_settings import Approve, LoopSettings, OnRound, Prepare
 from engine.conversation.prompts import Prompt, context_of
 from engine.conversation.rounds import Progress
+from engine.conversation.snapshot import ConversationState, Memory, Snapshot, conversation_from, session_snapshot
 from engine.conversation.tool_loop import ToolLoop
 from engine.conversation.toolbox import Toolbox
 from engine.protocol.compaction import compaction_body
-from engine.protocol.failures import Failure, TooLarge, to_error
+from engine.protocol.failures import TooLarge, to_error
 from engine.protocol.request_body import create_body
 from engine.settings.fields import TurnFields, options_with, settings_with, spelled_out
 from engine.settings.levels import Settings
 from engine.settings.turn_options import TurnOptions
-from engine.turns.core import Actor
+from engine.turns.core import SessionCore
 from engine.turns.submission import create_text, hooked
 from engine.turns.turn import Turn
+from engine.turns.work import Gate
 from engine.values.choices import UNSET, Delivery, Transport, Unset
 from engine.values.errors import ResponseFailed
 from engine.values.messages import AnyTool, AssistantMessage, Context, Message
+from engine.values.problems import ConfigurationError
 from engine.values.reports import TurnReport
 from engine.values.statistics import SessionStatistics
 
@@ -46,8 +49,13 @@ class Calls:
     ``on_cancel`` and ``transport``, laid over the session's field by field.
     """
 
-    def __init__(self, actor: Actor) -> None:
-        self._actor = actor
+    def __init__(self, core: SessionCore, *, gate: Gate | None = None) -> None:
+        self._core = core
+        self._gate = gate
+
+    def _gated(self, gate: Gate) -> Calls:
+        """The same calls, with what is awaited before each dispatch of their turns."""
+        return Calls(self._core, gate=gate)
 
     @spelled_out
     def turn(
@@ -232,9 +240,10 @@ class Calls:
         on_round: OnRound | None = None,
         prepare: Prepare | None = None,
         journal: Journal | None = None,
+        resume: Snapshot | None = None,
         **fields: Unpack[TurnFields],
     ) -> Conversation:
-        """Begin a conversation, which keeps its transcript and runs tools. Sends nothing.
+        """Begin a conversation, which keeps its transcript and runs tools, or go on with one. Sends nothing.
 
         Args:
             instructions: What holds for the whole conversation.
@@ -248,16 +257,29 @@ class Calls:
             on_round: See `run`. When it is told of a round, the transcript holds it.
             prepare: See `run`. The transcript stays as it is.
             journal: See `run`. When it is told of a round, the transcript does not hold it yet.
+            resume: A conversation to go on with, as its `engine.Conversation.snapshot` wrote it. It has the messages;
+                instructions and options are its own where none are given. Tools are given anew, and have to be those
+                that it had, or more.
             fields: See `run`.
 
         Raises:
-            ConfigurationError: something given is wrong; ``field`` names it.
+            ConfigurationError: something given is wrong; ``field`` names it. ``resume.…`` is a part of the snapshot:
+                a tool that is missing or has another schema, another server, a later version of the library.
         """
+        toolbox = Toolbox((), tools)
+        state = ConversationState(messages=Context(messages).messages)
+        if resume is not None:
+            if state.messages:
+                raise ConfigurationError("messages", "are given, and resume has its own")
+            state = conversation_from(resume, self._memory().server)
+            toolbox.check(state.tools)
+            if state.memory is not None:
+                self._core.lane().stored = state.memory.held
+        chosen = options_with(state.options if options is None else options, fields, "conversation")
+        said = state.instructions if instructions is None else instructions
         return Conversation(
             self._open_turn,
-            Context(messages, instructions=instructions),
-            Toolbox((), tools),
-            options_with(options, fields, "conversation"),
+            toolbox,
             settings_with(self._settings, fields),
             LoopSettings(
                 max_rounds=max_rounds,
@@ -268,18 +290,24 @@ class Calls:
                 prepare=prepare,
                 journal=journal,
             ),
+            state=evolve(state, options=chosen, instructions=said),
+            memory=self._memory,
         )
+
+    def _memory(self) -> Memory:
+        """What the server keeps beyond a connection."""
+        return Memory(server=self._core.pool.endpoint.websocket.hostname or "", held=self._core.lane().stored)
 
     @property
     def _settings(self) -> Settings:
-        return self._actor.settings
+        return self._core.settings
 
     def _open_turn(self, context: Context, options: TurnOptions, settings: Settings, buffered: bool) -> Turn:
         return self._turn(context, options, settings, buffered=buffered)
 
     def _turn(self, context: Context, options: TurnOptions, settings: Settings, *, buffered: bool) -> Turn:
         body = create_body(context, options, model=settings.model)
-        return Turn(self._actor, body, options, settings, buffered=buffered)
+        return Turn(self._core.lane(), body, options, settings, buffered=buffered, gate=self._gate)
 
     @spelled_out
     async def warm_up(
@@ -314,17 +342,10 @@ class Calls:
         size, limit = len(text.frame(generate=False).encode()), settings.limits.max_request_bytes
         if size > limit:
             raise to_error(TooLarge(size, limit))
-        connection: Connection | Failure | None = None
-        if settings.transport is not Transport.SSE:
-            with trio.move_on_after(settings.timeouts.connect):
-                cautious = settings.transport is Transport.AUTO
-                connection = await self._actor.acquire(settings.timeouts, cautious=cautious)
-        if connection is None or isinstance(connection, Failure) or not connection.fresh:
+        if settings.transport is Transport.SSE:
             await trio.lowlevel.checkpoint()
             return False
-        warm_up = self._actor.warm_up(connection, body, text, settings.timeouts.warm_up)
-        await warm_up.finished.wait()
-        return warm_up.exchange.continuable
+        return await self._core.warm_up(body, text, settings)
 
 
 class Session(Calls):
@@ -339,12 +360,12 @@ class Session(Calls):
     @property
     def id(self) -> str:
         """The session's id in its engine."""
-        return self._actor.id
+        return self._core.id
 
     @property
     def connected(self) -> bool:
         """Whether a turn started now would find an open connection, as far as can be told."""
-        return self._actor.connected
+        return self._core.connected
 
     @spelled_out
     async def compact(
@@ -371,11 +392,23 @@ class Session(Calls):
             timeouts=settings.timeouts,
             max_bytes=settings.limits.max_message_bytes,
         )
-        return await compaction.compact(self._actor)
+        return await compaction.compact(self._core.pool)
+
+    def snapshot(self) -> Snapshot:
+        """Return the session as plain, JSON-able data, at any time: ``engine.session(id, resume=...)`` goes on with it.
+
+        It holds the model, the settings, the server's host, and which responses the server stores, by lane. Transcripts
+        are their conversations' to tell. There is no key, header or function in it.
+
+        Raises:
+            ConfigurationError: something in it has no JSON form.
+        """
+        memory = self._memory()
+        return session_snapshot(self._settings, memory.server, {"": memory.held})
 
     def statistics(self) -> SessionStatistics:
         """Counters at this moment."""
-        return self._actor.statistics()
+        return self._core.statistics()
 
 
 def _without_value(why: str, code: str, message: AssistantMessage, report: TurnReport) -> ResponseFailed:

@@ -85,7 +85,7 @@ def test_what_is_exported_is_written_alike_for_readers_checkers_and_python() -> 
     assert set(engine.__all__) == {*imported, "__version__"}
 
 
-ALIASES = {"AnyTool", "Approve", "Message", "OnRound", "Prepare", "Prompt", "StopReason", "TurnEvent"}
+ALIASES = {"AnyTool", "Approve", "Message", "OnRound", "Prepare", "Prompt", "Snapshot", "StopReason", "TurnEvent"}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -5,26 +5,26 @@ It runs in a task of the session's. Whoever asked for it only waits, and takes i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import functools
+from typing import Final
 
 import trio
 
+from engine.connections.pool import Pool
 from engine.protocol.budgets import Budgets
 from engine.protocol.compaction import compacted
 from engine.protocol.failures import Broken, Closed, Failure, to_error
-from engine.settings.timeouts import ResolvedTimeouts
+from engine.settings.timeouts import Phase, ResolvedTimeouts
 from engine.transport.http import HttpClient, Post, whole_answer
 from engine.values.choices import Delivery, Transport
 from engine.values.errors import TurnError
 from engine.values.messages import Context
 from engine.values.reports import PhaseSeconds, TurnReport
 
-if TYPE_CHECKING:
-    from engine.turns.core import Actor
-
 __all__ = ["Compaction"]
 
-_PATH = "/responses/compact"
+_PATH: Final = "/responses/compact"
+_PHASES: Final[tuple[Phase, ...]] = ("turn", "start")
 
 
 class Compaction:
@@ -53,8 +53,8 @@ class Compaction:
     # --- the caller's side ---
 
     @trio.lowlevel.enable_ki_protection
-    async def compact(self, actor: Actor) -> Context:
-        """Have it done by a session, and wait for it.
+    async def compact(self, pool: Pool) -> Context:
+        """Have it done over a session's links, and wait for it.
 
         Raises:
             TurnError: it failed.
@@ -62,14 +62,18 @@ class Compaction:
         If cancelled, the request is given up and its connection closed, at once.
         """
         self._began = trio.current_time()
-        for phase in ("turn", "start"):
+        for phase in _PHASES:
             self._budgets.start(phase, self._began)
         self._scope.deadline = self._budgets.deadline
-        actor.compact(self)
         try:
-            await self._finished.wait()
+            link = await pool.http()
+            if isinstance(link, Failure):
+                self._settle(link)
+            else:
+                link.start(functools.partial(self._run, link.client))
+                await self._finished.wait()
         finally:
-            self._scope.cancel(reason="whoever asked for the compaction has left")
+            self._scope.cancel(reason="the caller that asked for the compaction has left")
         if isinstance(self._outcome, Context):
             return self._outcome
         assert self._outcome is not None
@@ -100,7 +104,7 @@ class Compaction:
 
     # --- the session's side ---
 
-    async def run(self, client: HttpClient) -> None:
+    async def _run(self, client: HttpClient) -> None:
         """Send the request and read the answer. Raises no `Exception`; cancelling it closes the connection at once."""
         try:
             with self._scope:
@@ -113,10 +117,6 @@ class Compaction:
             self._settle(Broken(error))
         finally:
             self._settle(Closed("the session ended"))  # nothing, where it has an outcome
-
-    def fail(self, failure: Failure) -> None:
-        """Take note that it will not be run."""
-        self._settle(failure)
 
     def _settle(self, outcome: Context | Failure) -> None:
         if self._outcome is None:

@@ -1,33 +1,32 @@
 """A warm-up: an exchange that makes the server prepare and generates nothing.
 
-It runs in a task of its own and is never anybody's turn: what it brings is thrown away, and a connection whose
-warm-up stays unanswered is given up, so its late answer cannot be read as a turn's.
+It runs in a task of its own and is never a turn: what it brings is thrown away, and a connection whose warm-up stays
+unanswered is given up, so its late answer cannot be read as a turn's.
 """
 
 from __future__ import annotations
 
-import contextvars
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import trio
+from attrs import evolve
 
-from engine.connections.websocket_link import Connection
-from engine.protocol.chain import Held
-from engine.protocol.exchange import Exchange
-from engine.protocol.failures import Failure
-from engine.values.turn_events import TurnEvent
+from engine.connections.attempt import Attempt, Origin
+from engine.connections.link import Link
+from engine.protocol.chain import Plan
+from engine.values.choices import OnCancel
 from engine.wire.requests import CreateText
 
 __all__ = ["WarmUp"]
 
 
 class WarmUp:
-    """One connection's warm-up.
+    """One lane's warm-up on one connection.
 
     Args:
-        connection: Where it goes.
+        link: Where it goes.
+        origin: Whose it is.
         body: The body of the request it prepares for; its input is left out.
         text: The same as JSON text.
         seconds: How long it may take.
@@ -36,50 +35,26 @@ class WarmUp:
         finished: Set when it is over, answered or not.
     """
 
-    def __init__(self, connection: Connection, body: Mapping[str, Any], text: CreateText, seconds: float) -> None:
-        self._connection = connection
-        self._body = body
-        self._text = text
+    def __init__(self, link: Link, origin: Origin, body: Mapping[str, Any], text: CreateText, seconds: float) -> None:
+        self._link = link
         self._seconds = seconds
-        self._over = trio.Event()
+        frame = link.write(origin.lane, text, Plan(), generate=False)
+        self._attempt = Attempt(evolve(origin, turn=0), 1, frame, Plan(), body={**body, "input": []})
         self.finished: trio.Event = trio.Event()
-        self.exchange: Exchange = Exchange()
-        self.idle: float = math.inf
-        self.last_progress: float | None = None
-        self.context: contextvars.Context = contextvars.copy_context()
+
+    @property
+    def answered(self) -> bool:
+        """Whether the server is prepared."""
+        return self._attempt.exchange.continuable
 
     async def run(self) -> None:
         """Send it and wait for its end. Never raises; cancelling it gives the connection up."""
-        connection = self._connection
+        link, attempt = self._link, self._attempt
         try:
             with trio.move_on_after(self._seconds):
-                if await connection.dispatch(self, self._text.frame(stream_id=connection.lane, generate=False)):
-                    await self._over.wait()
+                if await link.carry(attempt):
+                    await attempt.done.wait()
         finally:
-            if connection.abandon(self):
-                connection.retire("its warm-up was not answered in time")
-            connection.warmed_up()
+            link.abandon(attempt, OnCancel.CLOSE, wanted=False)
+            link.end_warm_up()
             self.finished.set()
-
-    def passed(self, now: float) -> None:
-        """Nothing waits for this."""
-
-    def received(self, events: Sequence[TurnEvent], now: float) -> None:
-        """Nobody is shown what a warm-up brings."""
-        self.last_progress = now
-
-    def wake(self) -> None:
-        """Nobody reads its events."""
-
-    def ended(self) -> None:
-        """It was answered, well or not: either way the connection can be used."""
-        if self.exchange.continuable and self.exchange.response_id is not None:
-            self._connection.chain.arm(Held.after(self.exchange.response_id, {**self._body, "input": []}, ()))
-        self._over.set()
-
-    def fail(self, failure: Failure) -> None:
-        """The connection failed; the turn that waits for it will see to that."""
-        self._over.set()
-
-    def drained(self) -> None:
-        """Nothing waits for this."""

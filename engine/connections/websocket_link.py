@@ -1,187 +1,112 @@
-"""One connection of a session: DIALLING → OPEN → RETIRING → CLOSED.
+"""One connection of a session: one socket, and what is in progress on it.
 
-It knows what is in flight on it, hands every event to the turn it belongs to, and watches the time. What the server
-remembers of the conversation lives and dies with it.
+It hands every event to the attempt it belongs to, and watches the time. What the server remembers of the conversation
+lives and dies with it.
 """
 
 from __future__ import annotations
 
-import contextvars
-import functools
 import logging
-import math
-from collections.abc import Sequence
-from enum import Enum
-from typing import Final, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import trio
 
+from engine.connections.attempt import Attempt
+from engine.connections.channels import Channels
+from engine.connections.clock import Alarms, Clock
+from engine.connections.link_states import OVER, TRANSITIONS, LinkState
+from engine.connections.receiver import Receiver
 from engine.instruments import Instruments
-from engine.protocol.chain import Chain
+from engine.protocol.aftermath import Aftermath, aftermath
+from engine.protocol.chain import Held, Plan
 from engine.protocol.exchange import Exchange
-from engine.protocol.failures import Expired, Failure, Lost
+from engine.protocol.failures import Failure, Lost
 from engine.protocol.refusals import rejection
-from engine.protocol.routing import Router, Verdict
+from engine.protocol.routing import Verdict
+from engine.protocol.states import move
 from engine.settings.endpoint import Endpoint
 from engine.settings.limits import ResolvedLimits
 from engine.settings.timeouts import ResolvedTimeouts
 from engine.transport.dial import Dialer
 from engine.transport.socket import Bounds, Callbacks, SocketFactory
-from engine.transport.websocket import WebSocket
+from engine.values.choices import OnCancel, Transport
 from engine.values.statistics import ConnectionStatistics
-from engine.values.turn_events import TurnEvent
 from engine.wire.account_events import KeepAlive
-from engine.wire.codec import MalformedFrame, decode
 from engine.wire.control_events import ErrorEvent
-from engine.wire.events import Chunks, ServerEvent
+from engine.wire.events import ServerEvent
+from engine.wire.requests import CreateText
 
-__all__ = ["Connection", "Owner", "Rider", "State"]
+__all__ = ["WebSocketLink"]
 
 _logger = logging.getLogger("engine.connection")
 
-# The last part of a connection's lifetime, in which its replacement is dialled: 5 of 55 minutes.
-_REPLACED_BEFORE: Final = 1 / 11
 
+class WebSocketLink(Receiver):
+    """A link over a WebSocket.
 
-class State(Enum):
-    """A connection's life, in order."""
-
-    DIALLING = "dialling"
-    OPEN = "open"
-    RETIRING = "retiring"
-    CLOSED = "closed"
-
-
-class Rider(Protocol):
-    """Who sent a request and waits for its answer: a turn's attempt, or a warm-up."""
-
-    exchange: Exchange
-    idle: float
-    last_progress: float | None
-    context: contextvars.Context
-
-    def passed(self, now: float) -> None:
-        """The request's last byte was passed on."""
-        ...
-
-    def received(self, events: Sequence[TurnEvent], now: float) -> None:
-        """An event of its response arrived, with what the consumer should see of it; this is progress."""
-        ...
-
-    def wake(self) -> None:
-        """Nothing more follows at once: let whoever reads its events have them."""
-        ...
-
-    def ended(self) -> None:
-        """Its exchange has an outcome."""
-        ...
-
-    def fail(self, failure: Failure) -> None:
-        """There will be no answer."""
-        ...
-
-    def drained(self) -> None:
-        """Nothing of its response can come any more, after it was abandoned."""
-        ...
-
-
-class Owner(Protocol):
-    """The session, as its connections see it."""
-
-    def opened(self, connection: Connection) -> None:
-        """The connection can be used."""
-        ...
-
-    def unopened(self, connection: Connection, failure: Failure | None) -> None:
-        """The connection never came about; without a failure because nobody waits for it any more."""
-        ...
-
-    def ageing(self, connection: Connection) -> None:
-        """The connection will soon have reached its lifetime: time to have another one ready."""
-        ...
-
-    def unusable(self, connection: Connection) -> None:
-        """The connection takes no new turns."""
-        ...
-
-    def aged(self, connection: Connection) -> None:
-        """The connection has reached its lifetime, and no turn is on it."""
-        ...
-
-    def closed(self, connection: Connection) -> None:
-        """Its socket is gone."""
-        ...
-
-
-class Connection:
-    """One socket and what is in flight on it.
+    Args:
+        number: Counts the session's connections.
+        session: The session's id.
+        endpoint: The server.
+        dialer: Opens its stream.
+        make_socket: Makes its socket.
+        timeouts: Of which ``connect`` and ``close`` count.
+        limits: What it may hold, and how long it may live.
+        instruments: What is told of it.
+        on_change: Called when its state has changed, with the state before.
+        on_ageing: Called when it will soon have reached its lifetime.
+        on_aged: Called when it has reached its lifetime, and no turn is on it.
 
     Attributes:
-        number: Counts the session's connections.
         started_at: When dialling began, on Trio's clock.
         patience: Seconds its dial may take.
         failure: Why it failed, None while it did not.
-        broke_unused: Whether it failed, having been open, with no turn on it.
-        called_off: Whether it was given up before it was open.
-        settled: Set when it is open, or will never be.
-        down: Set when it has failed or is closed.
+        dial_done: Set when it is open, or will never be.
+        ended: Set when nothing is in progress on it any more, and nothing will be.
         requests: Requests handed to it.
-        standing_by: Whether it waits to replace another: until then it is not idle, however long that takes.
+        broke_unused: Whether it failed, having been open, with no turn on it.
         warming: Set when its warm-up is over; None while none is under way.
-        lane: The lane that requests go over; None for the default lane.
-        chain: What the server holds on that lane.
     """
+
+    transport = Transport.WEBSOCKET
 
     def __init__(
         self,
         number: int,
         *,
         session: str,
-        owner: Owner,
         endpoint: Endpoint,
         dialer: Dialer,
+        make_socket: SocketFactory,
         timeouts: ResolvedTimeouts,
         limits: ResolvedLimits,
         instruments: Instruments,
-        make_socket: SocketFactory = WebSocket,
+        on_change: Callable[[WebSocketLink, LinkState], None],
+        on_ageing: Callable[[WebSocketLink], None],
+        on_aged: Callable[[WebSocketLink], None],
     ) -> None:
-        self.number = number
+        super().__init__(instruments)
+        self.number: int = number
+        self.endpoint: Endpoint = endpoint
         self.patience: float = timeouts.connect
         self.started_at: float = trio.current_time()
         self.failure: Failure | None = None
-        self.broke_unused: bool = False
-        self.called_off: bool = False
-        self.settled: trio.Event = trio.Event()
-        self.down: trio.Event = trio.Event()
+        self.dial_done: trio.Event = trio.Event()
+        self.ended: trio.Event = trio.Event()
         self.requests: int = 0
-        self.standing_by: bool = False
+        self.broke_unused: bool = False
         self.warming: trio.Event | None = None
-        self.lane: str | None = None
-        self.chain: Chain = Chain()
         self._session = session
-        self._owner = owner
-        self._limits = limits
-        self._dialling = True
-        self._ageing_told = False
-        self._instruments = instruments
-        self._observed = instruments.wants("event_received")
-        self._router = Router()
-        self._unwoken: Rider | None = None
-        self._riders: dict[Exchange, Rider] = {}
-        self._abandoned: dict[Exchange, Rider] = {}
-        self._queueing: set[Exchange] = set()
         self._server = endpoint.server
-        self._lanes_used = 0
-        self._state = State.DIALLING
+        self._limits = limits
+        self._on_change = on_change
+        self._on_ageing = on_ageing
+        self._on_aged = on_aged
+        self._state = LinkState.DIALLING
         self._retired_because: str | None = None
-        self._opened_at = math.inf
-        self._idle_since = math.inf
-        self._last_decoded = -math.inf
-        self._ping: tuple[float, int] | None = None
-        self._last_ping = -math.inf
-        self._events = 0
-        self._dropped = 0
-        self._malformed = 0
+        self._abandoned: dict[Exchange, Attempt] = {}
+        self._channels = Channels(self._server.max_lanes if self._server.multiplexing else 0)
         self._socket = make_socket(
             endpoint,
             dialer,
@@ -191,20 +116,31 @@ class Connection:
                 max_message_bytes=limits.max_message_bytes,
                 max_outbox_bytes=limits.max_outbox_bytes,
             ),
-            Callbacks(self._opened, self._received, self._failed, self._due),
+            Callbacks(
+                on_opened=self._on_opened, on_texts=self._on_texts, on_failed=self._on_failed, on_due=self._on_due
+            ),
         )
+        self._clock = Clock(limits, self._socket.traffic)
 
-    # --- what the session asks ---
+    # --- its state ---
 
     @property
-    def state(self) -> State:
+    def state(self) -> LinkState:
         """Where in its life it is."""
         return self._state
+
+    def _become(self, state: LinkState) -> None:
+        before, self._state = self._state, move(TRANSITIONS, self._state, state)
+        self._on_change(self, before)
+        if state is not LinkState.RETIRING:
+            self.dial_done.set()
+        if state in OVER:
+            self.ended.set()
 
     @property
     def usable(self) -> bool:
         """Whether a turn may be dispatched on it: open, not retiring, and unbroken as far as known."""
-        return self._state is State.OPEN and self._socket.usable
+        return self._state is LinkState.OPEN and self._socket.usable
 
     @property
     def ending(self) -> Failure:
@@ -215,129 +151,160 @@ class Connection:
         """Say what keeps it from being open after so many seconds."""
         return self._socket.too_slow(seconds)
 
+    @property
+    def bytes_received(self) -> int:
+        """Bytes received so far, framing included."""
+        return self._socket.traffic.bytes_received
+
     def age(self, now: float) -> float:
         """Seconds since it was opened."""
-        return now - self._opened_at
+        return now - self._clock.opened_at
 
     @property
     def idle_since(self) -> float:
         """Since when nothing is in progress on it; infinite while something is, or it is not open."""
-        return math.inf if self._router.in_flight else self._idle_since
+        return float("inf") if self._router.in_flight else self._clock.idle_since
+
+    def stand_by(self) -> None:
+        """Wait to replace another link."""
+        self._clock.standing_by = True
 
     def take_over(self, idle_since: float) -> None:
-        """Stand in for a connection that was idle since then."""
-        self.standing_by = False
-        self._idle_since = min(idle_since, trio.current_time())
-        self._socket.wake_by(self._idle_since + self._limits.idle_lifetime)
+        """Stand in for a link that was idle since then."""
+        self._clock.standing_by = False
+        self._clock.idle_since = min(idle_since, trio.current_time())
+        self._socket.wake_by(self._clock.unused_at)
 
-    @property
-    def fresh(self) -> bool:
-        """Whether nothing was ever sent on it."""
-        return self.requests == 0 and self.warming is None and not self._router.in_flight
+    # --- requests ---
 
-    async def dispatch(self, rider: Rider, frame: str) -> bool:
-        """Send a request; False if the socket turned out to be gone and no byte of it was queued.
+    def fresh(self, lane: str | None) -> bool:
+        """Whether a warm-up could help a lane: nothing was ever sent for it."""
+        return self._channels.of(lane).requests == 0 and self.warming is None and not self._router.in_flight
+
+    def plan(self, lane: str | None, body: Mapping[str, Any], *, stored: Held | None = None) -> Plan:
+        """Say how a lane's request would be sent."""
+        return self._channels.of(lane).chain.plan(body, server=self._server, stored=stored)
+
+    def write(self, lane: str | None, text: CreateText, plan: Plan, *, generate: bool | None = None) -> str:
+        """Give a lane's request its form on the wire."""
+        return text.frame(
+            stream_id=self._channels.of(lane).name,
+            previous_response_id=plan.previous_response_id,
+            skip=plan.skip,
+            generate=generate,
+        )
+
+    async def carry(self, attempt: Attempt) -> bool:
+        """Send an attempt on its way; False if the socket turned out to be gone and no byte of it was queued.
 
         Cancellation cannot interrupt it.
-
-        Args:
-            rider: Who waits for the answer.
-            frame: The request, made for this connection's `lane`.
         """
-        exchange = rider.exchange
-        exchange.lane = self.lane
+        exchange = attempt.exchange
+        channel = self._channels.of(attempt.origin.lane)
+        channel.chain.use_up()
+        exchange.lane = channel.name
+        attempt.transport, attempt.reused = self.transport, self.requests > 0
         self._router.begin(exchange)
-        self._riders[exchange] = rider  # an error may arrive while the frame is being queued
+        self._attempts[exchange] = attempt  # an error may arrive while the frame is being queued
         # The turn may end while it is, and the frame leaves all the same: it must not say that nothing was sent.
         exchange.dispatched()
-        self._queueing.add(exchange)
-        queued = await self._socket.send(frame, on_passed=functools.partial(self._passed, rider))
-        self._queueing.remove(exchange)
+        attempt.sending()
+        queued = await self._socket.send(attempt.frame, on_passed=attempt.sent)
         if not queued or self.failure is not None:  # what is queued on a failed socket goes nowhere
             exchange.withdrawn()
-            self._riders.pop(exchange, None)
+            self._attempts.pop(exchange, None)
+            self._abandoned.pop(exchange, None)
             self._router.end(exchange)
+            attempt.fail(self.ending)
             return False
         self.requests += 1
+        channel.requests += 1
+        attempt.dispatched()
         return True
 
-    def abandon(self, rider: Rider) -> bool:
-        """Forget who waited for an answer that is still to come; what comes of it is dropped.
-
-        Returns:
-            Whether there was one to come: a connection that failed has told its turns already.
-        """
-        if self._riders.pop(rider.exchange, None) is None:
-            return False
-        rider.exchange.abandoned = True
-        self._idle_since = trio.current_time()
-        self._abandoned[rider.exchange] = rider
-        return True
+    def abandon(self, attempt: Attempt, policy: OnCancel, *, wanted: bool) -> Aftermath:
+        """Give an attempt up; what is still to come of its response is dropped."""
+        exchange = attempt.exchange
+        if self._attempts.pop(exchange, None) is None:
+            return Aftermath.NOTHING  # it has ended, or failed with the link
+        exchange.abandon()
+        self._clock.idle_since = trio.current_time()
+        self._abandoned[exchange] = attempt
+        sound = attempt.sent_at is not None and self.usable
+        chosen = aftermath(policy, wanted=wanted, sound=sound, fresh_lane=self._offers_lane)
+        match chosen:
+            case Aftermath.NEW_LANE:
+                self._channels.renew(attempt.origin.lane)
+            case Aftermath.RETIRE:
+                self.retire("a turn was left before its response had ended")
+        return chosen
 
     @property
-    def offers_lane(self) -> bool:
+    def _offers_lane(self) -> bool:
         """Whether another response may be in progress beside the ones that are, on a lane of its own."""
         return (
-            self._state is State.OPEN
-            and self._server.multiplexing
-            and self._lanes_used < self._server.max_lanes
+            self._state is LinkState.OPEN
+            and self._channels.names_left > 0
             and self._router.in_flight < self._server.max_active
         )
 
-    def take_lane(self) -> None:
-        """Send what follows on a lane that was never used."""
-        self._lanes_used += 1
-        self.lane = f"lane-{self._lanes_used}"
-        self.chain = Chain()
+    def settle(self, attempt: Attempt) -> None:
+        """Wait no longer for the rest of an abandoned response."""
+        if not attempt.drained.is_set():
+            attempt.drained.set()
+            self.retire("the rest of an abandoned response took too long")
 
     def begin_warm_up(self) -> None:
-        """Hold turns back until `warmed_up`."""
+        """Hold turns back until `end_warm_up`."""
         self.warming = trio.Event()
 
-    def warmed_up(self) -> None:
+    def end_warm_up(self) -> None:
         """Let turns through, whatever came of the warm-up."""
         warming, self.warming = self.warming, None
         if warming is not None:
             warming.set()
 
+    # --- its end ---
+
+    def avoid(self) -> None:
+        """A request that failed on it is sent again, over another connection."""
+        self.retire("a request that failed on it is sent over another")
+
     def retire(self, reason: str) -> None:
-        """Take no new turns, and close once those in flight have ended. Idempotent, and returns at once."""
-        if self._state is State.DIALLING or self._state is State.OPEN:
-            self.called_off = self._state is State.DIALLING
-            self._state = State.RETIRING
+        """Take no new turns, and close once those in progress have ended. Idempotent, and returns at once."""
+        if self._state is LinkState.DIALLING or self._state is LinkState.OPEN:
             self._retired_because = reason
-            self._owner.unusable(self)
-            self.settled.set()  # whoever waits for its dial goes on to another
+            self._become(LinkState.RETIRING if self._state is LinkState.OPEN else LinkState.CALLED_OFF)
         self._close_if_done()
 
+    def _close_if_done(self) -> None:
+        if not self._attempts and self._state in {LinkState.RETIRING, LinkState.CALLED_OFF}:
+            self._socket.close()
+
     def close(self) -> None:
-        """Begin to close, whatever is in flight. Idempotent, and returns at once."""
+        """Begin to close, whatever is in progress. Idempotent, and returns at once."""
         self._socket.close()
 
     def abort(self, reason: str) -> None:
         """Give the socket up without a closing handshake."""
         self._socket.fail(Lost(reason))
 
-    def _close_if_done(self) -> None:
-        if self._state is State.RETIRING and not self._riders:
-            self._socket.close()
-
     async def run(self) -> None:
-        """The connection's task: from dialling to the closed socket.
+        """Live: from dialling to the closed socket.
 
         Cancelling it ends the dial; an open socket is shielded, and closes within bounds after `close`.
         """
         try:
             await self._socket.run()
         finally:
-            self._retired_because = self._retired_because or "the session was closed"
-            self._down(Lost("the connection was closed"))
-            self._state = State.CLOSED
-            self._owner.closed(self)
-            _logger.debug("connection %d of a session closed", self.number)
-            self._instruments.emit(
-                "connection_closed", self._session, self.number, self._retired_because or "the session was closed"
-            )
+            self.retire("the session was closed")
+            if self._attempts:
+                self._fail(Lost("the connection was closed"))
+            else:
+                self._drop_abandoned()
+            self._become(LinkState.CLOSED)
+            _logger.debug("%s closed", self._name)
+            self._instruments.emit("connection_closed", self._session, self.number, self._retired_because)
 
     def statistics(self) -> ConnectionStatistics:
         """Counters at this moment."""
@@ -355,126 +322,76 @@ class Connection:
             retired_because=self._retired_because,
         )
 
-    # --- what the socket tells ---
+    # --- what its socket tells ---
 
-    def _opened(self) -> None:
+    @property
+    def _name(self) -> str:
+        return f"connection {self.number} of a session"
+
+    def _on_opened(self) -> None:
         now = trio.current_time()
-        self._opened_at = self._idle_since = self._last_decoded = now
-        self._dialling = False
-        if self._state is State.DIALLING:
-            self._state = State.OPEN
-        self.settled.set()
-        self._owner.opened(self)
-        _logger.debug("connection %d of a session open", self.number)
-        self._instruments.emit("connection_opened", self._session, self.number, now - self.started_at)
+        self._clock.open(now)
+        if self._state is LinkState.DIALLING:
+            self._become(LinkState.OPEN)
+            _logger.debug("%s open", self._name)
+            self._instruments.emit("connection_opened", self._session, self.number, now - self.started_at)
 
-    def _failed(self, failure: Failure) -> None:
-        _logger.info("connection %d of a session failed: %s", self.number, type(failure).__name__)
-        self.broke_unused = self._state is State.OPEN and not self._riders
-        self._down(failure)
+    def _on_failed(self, failure: Failure) -> None:
+        _logger.info("%s failed: %s", self._name, type(failure).__name__)
+        self.broke_unused = self._state is LinkState.OPEN and not self._attempts
+        self._fail(failure)
 
-    def _down(self, failure: Failure) -> None:
-        """Fail everything in flight."""
-        if self._dialling:
-            self._dialling = False
-            self._owner.unopened(self, failure if self._state is State.DIALLING else None)
-        if self.failure is None:
-            self.failure = failure
-        if self._state is not State.CLOSED:
+    def _fail(self, failure: Failure) -> None:
+        """Fail everything in progress."""
+        self._receiving = False
+        self.failure = self.failure or failure
+        if self._state not in OVER:
             self._retired_because = self._retired_because or type(failure).__name__.lower()
-            self._state = State.RETIRING
-            self._owner.unusable(self)
-        self.settled.set()
-        self.down.set()
-        riders, self._riders = self._riders, {}
-        for exchange, rider in riders.items():
-            if exchange in self._queueing:
-                continue  # its dispatch will notice, and its turn go elsewhere
-            self._router.end(exchange)
-            rider.fail(failure)
-        abandoned, self._abandoned = self._abandoned, {}
-        for rider in abandoned.values():
-            rider.drained()
-
-    def _passed(self, rider: Rider) -> None:
-        rider.passed(trio.current_time())
-
-    def _received(self, texts: Sequence[str]) -> None:
-        now = self._last_decoded = trio.current_time()
-        for text in texts:
-            if self.failure is not None:
-                break  # one of those before it ended the connection
-            self._events += 1
-            try:
-                event = decode(text)
-            except MalformedFrame as malformed:
-                # Reported and dropped, the connection kept: one garbled frame must not cost the others their answers.
-                self._malformed += 1
-                if self._malformed == 1:
-                    _logger.warning("connection %d of a session: frame dropped, %s", self.number, malformed.reason)
-                continue
-            if event.__class__ is Chunks:
-                for each in event.events:
-                    self._take(each, now)
-            else:
-                self._take(event, now)
-        # Waking a reader costs as much as handing it an event: once is enough for all of them.
-        unwoken, self._unwoken = self._unwoken, None
-        if unwoken is not None:
-            unwoken.wake()
-
-    def _take(self, event: ServerEvent, now: float) -> None:
-        target = self._router.route(event)
-        rider = self._riders.get(target)  # type: ignore[arg-type]
-        if rider is None:
-            self._unclaimed(target, event, now)
-            return
-        exchange = rider.exchange
-        if self._observed:
-            self._instruments.emit("event_received", self._session, event, context=rider.context)
-        if rider is not self._unwoken:
-            if self._unwoken is not None:
-                self._unwoken.wake()
-            self._unwoken = rider
-        first = rider.last_progress is None
-        rider.received(exchange.receive(event), now)
-        if exchange.outcome is not None:
-            # The consumer's overflow may have failed it meanwhile, and then it is no longer ours to end.
-            if self._riders.pop(exchange, None) is not None:
+            self._become(LinkState.FAILED)
+        for exchange, attempt in list(self._attempts.items()):
+            if attempt.queued:  # of one that is not, `carry` will notice
+                del self._attempts[exchange]
                 self._router.end(exchange)
-                rider.ended()
-            self._idle_since = now
-            self._close_if_done()
-        elif first:
-            self._socket.wake_by(now + rider.idle)
+                attempt.fail(failure)
+        self._drop_abandoned()
+
+    def _drop_abandoned(self) -> None:
+        abandoned, self._abandoned = self._abandoned, {}
+        for attempt in abandoned.values():
+            attempt.drained.set()
+
+    def _on_texts(self, texts: Sequence[str]) -> None:
+        now = self._clock.last_decoded = trio.current_time()
+        self._receive(texts, now)
+
+    def _ended(self, attempt: Attempt, now: float) -> None:
+        self._clock.idle_since = now
+        if attempt.exchange.continuable:
+            self._channels.of(attempt.origin.lane).chain.arm(attempt.held)
+        self._close_if_done()
 
     def _unclaimed(self, target: Exchange | Verdict, event: ServerEvent, now: float) -> None:
-        """Nobody waits for the event."""
         if isinstance(target, Verdict):
             self._unrouted(target, event, now)
             return
         self._dropped += 1  # its turn was left
         target.receive(event)
         if target.outcome is not None:
-            self._tail_ended(target)
-
-    def _tail_ended(self, exchange: Exchange) -> None:
-        self._router.end(exchange)
-        self._idle_since = trio.current_time()
-        rider = self._abandoned.pop(exchange, None)
-        if rider is not None:
-            rider.drained()
+            self._router.end(target)
+            self._clock.idle_since = now
+            attempt = self._abandoned.pop(target, None)
+            if attempt is not None:
+                attempt.drained.set()
 
     def _unrouted(self, verdict: Verdict, event: ServerEvent, now: float) -> None:
         match verdict:
             case Verdict.CONNECTION:
                 if isinstance(event, KeepAlive):
-                    for rider in self._riders.values():
-                        if rider.last_progress is not None:
-                            rider.last_progress = now
+                    for attempt in self._attempts.values():
+                        attempt.kept_alive(now)
             case Verdict.LIMIT:
                 assert isinstance(event, ErrorEvent)
-                for exchange in self._riders:
+                for exchange in self._attempts:
                     exchange.refused()
                 self._socket.fail(rejection(event))
             case Verdict.DROPPED:
@@ -488,70 +405,25 @@ class Connection:
 
     # --- time ---
 
-    def _due(self, now: float) -> float:
-        """Do what is due, and say when to look again. Readers only note the time."""
-        return min(
-            self._check_idle_turns(now),
-            self._check_ping(now),
-            self._check_idle_close(now),
-            self._check_age(now),
+    def _on_due(self, now: float) -> float:
+        alarms = Alarms(
+            ping=self._socket.ping,
+            on_silence=self._on_silence,
+            on_unused=self._on_unused,
+            on_ageing=self._on_age,
+            on_aged=self._on_end_of_life,
         )
+        return self._clock.due(now, alarms, busy=self._router.in_flight > 0)
 
-    def _check_idle_turns(self, now: float) -> float:
-        due = math.inf
-        for rider in list(self._riders.values()):
-            if rider.last_progress is None:
-                continue
-            end = rider.last_progress + rider.idle
-            if end <= now:
-                rider.fail(Expired("idle", rider.idle))
-            else:
-                due = min(due, end)
-        return due
+    def _on_silence(self, seconds: float) -> None:
+        self._socket.fail(Lost(f"the server did not answer a ping within {seconds:g} s"))
 
-    def _check_ping(self, now: float) -> float:
-        traffic = self._socket.traffic
-        interval = self._limits.ping_interval
-        allowed = self._limits.ping_timeout
-        if self._ping is not None:
-            sent_at, received_then = self._ping
-            if traffic.bytes_received != received_then:
-                self._ping = None  # any byte shows that the peer lives
-            elif sent_at + allowed <= now:
-                self._socket.fail(Lost(f"the server did not answer a ping within {allowed:g} s"))
-                return math.inf
-            else:
-                return min(sent_at + allowed, now + interval)
-        due = max(self._last_decoded, self._last_ping) + interval
-        if due > now:
-            return due
-        if traffic.outbox_bytes:
-            return now + interval  # the peer is still taking in a request: its silence means nothing
-        self._ping = (now, traffic.bytes_received)
-        self._last_ping = now
-        self._socket.ping(allowed)
-        return now + min(allowed, interval)  # nobody tells when it is answered, and then the next is due
+    def _on_unused(self) -> None:
+        self.retire("no turn used it for a while")
 
-    def _check_idle_close(self, now: float) -> float:
-        if self._router.in_flight or self.standing_by:
-            return now + self._limits.idle_lifetime
-        due = self._idle_since + self._limits.idle_lifetime
-        if due <= now:
-            self.retire("no turn used it for a while")
-            return math.inf
-        return due
+    def _on_age(self) -> None:
+        self._on_ageing(self)
 
-    def _check_age(self, now: float) -> float:
-        lifetime = self._limits.connection_lifetime
-        told = self._opened_at + lifetime * (1 - _REPLACED_BEFORE)
-        if now < told:
-            return told
-        if not self._ageing_told:
-            self._ageing_told = True
-            self._owner.ageing(self)
-        end = self._opened_at + lifetime
-        if now < end:
-            return end
-        if not self._riders:
-            self._owner.aged(self)
-        return math.inf  # where a turn is running, at the next dispatch
+    def _on_end_of_life(self) -> None:
+        if not self._attempts:
+            self._on_aged(self)

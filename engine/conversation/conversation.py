@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Any, Final, Unpack
+from typing import Any, Unpack
 
 import attrs
 import trio
@@ -14,6 +14,7 @@ from engine.conversation.line import Line, Place
 from engine.conversation.loop_settings import LoopSettings
 from engine.conversation.prompts import Prompt, messages_of
 from engine.conversation.rounds import Progress, Round
+from engine.conversation.snapshot import ConversationState, Memory, Snapshot, conversation_snapshot
 from engine.conversation.tool_loop import OpenTurn, ToolLoop, server_conversation
 from engine.conversation.toolbox import Toolbox
 from engine.settings.fields import TurnFields, options_with, settings_with, spelled_out
@@ -31,10 +32,9 @@ from engine.values.messages import (
 from engine.values.problems import ConfigurationError
 from engine.values.reports import TurnReport
 from engine.values.turn_events import TurnDone, TurnEvent
+from engine.values.usage import Usage
 
 __all__ = ["Conversation", "Reply"]
-
-_NOTHING: Final = Progress()
 
 
 class Conversation:
@@ -49,24 +49,31 @@ class Conversation:
     def __init__(
         self,
         open_turn: OpenTurn,
-        context: Context,
         toolbox: Toolbox,
-        options: TurnOptions,
         settings: Settings,
         loop_settings: LoopSettings,
+        *,
+        state: ConversationState,
+        memory: Callable[[], Memory],
     ) -> None:
         self._open_turn = open_turn
-        self._context = attrs.evolve(context, tools=toolbox.offered)
+        self._context = Context(state.messages, instructions=state.instructions, tools=toolbox.offered)
         self._toolbox = toolbox
-        self._options = options
+        self._options = state.options
         self._settings = settings
         self._loop_settings = loop_settings
         self._rounds: list[Round] = []
         self._line = Line()
         self._loop: ToolLoop | None = None
-        self._waiting: tuple[Message, ...] = ()  # what joins the transcript with the results that the caller owes
-        self._left = _NOTHING
-        self._kept: tuple[Any, int] = (None, 0)  # a conversation of the server's, and how many messages it holds
+        self._waiting = state.pending  # what joins the transcript with the results that the caller owes
+        self._left = state.interrupted
+        self._kept = state.kept  # a conversation of the server's, and how many messages it holds
+        self._usage = state.usage
+        self._memory = memory
+
+    def _take_up(self, *, waiting: tuple[Message, ...], progress: Progress) -> None:
+        """Begin where another process stopped: with calls that the caller still owes results for, or inside a round."""
+        self._waiting, self._left = waiting, progress
 
     def __repr__(self) -> str:
         return f"<Conversation of {len(self.messages)} messages>"
@@ -90,6 +97,36 @@ class Conversation:
     def unanswered(self) -> tuple[ToolCall, ...]:
         """The calls of the last response that wait for the caller's results."""
         return _unanswered((*self.messages, *self._waiting))
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens of all responses that came, those of rounds that failed afterwards included."""
+        return self._usage if self._loop is None else self._usage + self._loop.usage
+
+    def snapshot(self) -> Snapshot:
+        """Return the conversation as plain, JSON-able data, at any time: ``session.conversation(resume=...)`` goes on.
+
+        It holds the transcript, the options, what is under way, a mark for each tool, and, where the server stores the
+        last response, what is needed to continue that elsewhere. What it cannot hold, its ``lost`` says. There is no
+        key, header or function in it.
+
+        Raises:
+            ConfigurationError: something in the conversation has no JSON form.
+        """
+        running = self._loop
+        return conversation_snapshot(
+            ConversationState(
+                instructions=self._context.instructions,
+                messages=self.messages,
+                pending=self._waiting,
+                interrupted=self._left if running is None else running.progress,
+                options=self._options,
+                tools=self._toolbox.marks(),
+                usage=self.usage,
+                kept=self._kept if running is None else (server_conversation(running.options), running.kept),
+                memory=self._memory(),
+            )
+        )
 
     @property
     def interrupted(self) -> Progress | None:
@@ -197,6 +234,7 @@ class Conversation:
         """A loop runs no more: what it has begun is what the next prompt finds."""
         self._loop, self._left = None, loop.progress
         self._kept = (server_conversation(loop.options), loop.kept)
+        self._usage += loop.usage
 
     def _keep(self, done: Round, new: tuple[Message, ...], waits: bool) -> None:
         self._rounds.append(done)

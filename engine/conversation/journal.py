@@ -13,12 +13,12 @@ __all__ = ["Journal"]
 class Journal(Protocol):
     """Writes down what a tool loop does, while it does it.
 
-    Each method is awaited at its point, and the loop goes on when it returns: what the loop holds in memory, the
-    journal was told of before. What a method raises ends the loop, and comes out as it is. A cancelled loop cancels the
-    method that it awaits.
+    Each method is awaited at its point, and the loop goes on when it returns. What a method raises ends the loop, and
+    comes out as it is; a cancelled loop cancels the method that it awaits. Either way that step never was.
 
-    A conversation that begins with what a journal was told (see `engine.Session.conversation`, ``resume``) goes on at
-    that point. Only tools whose output was not told of run again; ``call.call_id`` tells them that it is the same call.
+    `engine.Conversation.snapshot` at any of these points holds the step itself: a conversation that is resumed from it
+    goes on there. Only tools whose output it does not hold run again; ``call.call_id`` tells them that the call is the
+    same.
     """
 
     async def sending(self, prompt: tuple[Message, ...], context: Context) -> None:

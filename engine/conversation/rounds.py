@@ -48,3 +48,7 @@ class Progress:
     def with_result(self, result: ToolResult) -> Progress:
         """The same, one output later."""
         return evolve(self, results={**self.results, result.call_id: result})
+
+    def without_result(self, call_id: str) -> Progress:
+        """The same, without that output."""
+        return evolve(self, results={name: each for name, each in self.results.items() if name != call_id})

@@ -26,9 +26,10 @@ from engine.settings.turn_options import TurnOptions
 from engine.turns.turn import Turn
 from engine.values.choices import Delivery
 from engine.values.errors import ResponseFailed
-from engine.values.messages import AssistantMessage, Context, Message, ToolResult
+from engine.values.messages import AssistantMessage, Context, Message, ToolCall, ToolResult
 from engine.values.problems import ConfigurationError
 from engine.values.reports import TurnReport
+from engine.values.usage import Usage
 
 __all__ = ["OpenTurn", "ToolLoop", "server_conversation"]
 
@@ -51,6 +52,7 @@ class ToolLoop:
         report: How the last request went.
         finished: Whether the last response calls nothing that the loop could run.
         rounds: How many rounds are complete.
+        usage: Tokens of the responses that came.
         kept: How many messages of ``context``, from its beginning, the conversation holds that the server keeps by the
             id in the options. A request that names it brings only what is new.
 
@@ -89,6 +91,7 @@ class ToolLoop:
         self.report: TurnReport = TurnReport()
         self.finished: bool = False
         self.rounds: int = 0
+        self.usage: Usage = Usage()
         self.kept: int = kept
         self._open_turn = open_turn
         self._toolbox = toolbox
@@ -148,14 +151,20 @@ class ToolLoop:
 
         If cancelled while the journal is told of it, the response never was.
         """
-        message, report, room = turn.message, turn.report, turn.room
-        if self._settings.journal is not None:
-            with self._errands(), errand(self._owner):
-                await self._settings.journal.answered(message)
-            self._check_inside()
-        self.message, self.report, self._room = message, report, room
-        self.progress = attrs.evolve(self.progress, response=message, results={})
+        before, message = self.progress, turn.message
+        self.progress = attrs.evolve(before, response=message, results={})
+        self.message, self.report, self._room = message, turn.report, turn.room
         self.kept = len(self.context.messages) + 1
+        if message.usage is not None:
+            self.usage += message.usage
+        if self._settings.journal is not None:
+            try:
+                with self._errands(), errand(self._owner):
+                    await self._settings.journal.answered(message)
+                self._check_inside()
+            except BaseException:
+                self.progress = before
+                raise
 
     async def complete(self) -> None:
         """Run what the response calls, as far as there is no output yet, and close the round.
@@ -205,8 +214,16 @@ class ToolLoop:
         if self._left:
             raise RuntimeError("the reply's block was left")
 
-    def _note(self, result: ToolResult) -> None:
-        self.progress = self.progress.with_result(result)
+    async def _note(self, call: ToolCall, output: ToolResult) -> None:
+        """Take the output of a call. If the journal does not take it, or is cancelled, there is none."""
+        self.progress = self.progress.with_result(output)
+        if self._settings.journal is not None:
+            try:
+                with errand(self._owner):
+                    await self._settings.journal.tool_done(call, output)
+            except BaseException:
+                self.progress = self.progress.without_result(output.call_id)
+                raise
 
     @trio.lowlevel.enable_ki_protection
     def _close(self, done: Round, finished: bool) -> None:

@@ -6,7 +6,7 @@ import inspect
 import json
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import attrs
@@ -38,8 +38,8 @@ class ToolRunner:
         self._functions = functions
         self._settings = settings
 
-    async def run(self, calls: Sequence[ToolCall], note: Callable[[ToolResult], None]) -> None:
-        """Run calls, and give each output to ``note`` when it is there and the journal was told of it.
+    async def run(self, calls: Sequence[ToolCall], take: Callable[[ToolCall, ToolResult], Awaitable[None]]) -> None:
+        """Run calls, and hand each output to ``take`` when it is there, in the tool's own task.
 
         If cancelled, so are the tools, and their outputs never are.
         """
@@ -49,12 +49,12 @@ class ToolRunner:
             if refusal is None:
                 waiting.append(call)
             else:
-                await self._done(call, _failure(call, refusal), note)
+                await take(call, _failure(call, refusal))
 
         async def work() -> None:
             while waiting:
                 call = waiting.popleft()
-                await self._done(call, await self._output(call), note)
+                await take(call, await self._output(call))
 
         fatal: BaseException | None = None
         try:
@@ -67,12 +67,6 @@ class ToolRunner:
         if fatal is not None:
             raise fatal
         await trio.lowlevel.checkpoint()  # a tool may have made an exception of its own of a cancellation
-
-    async def _done(self, call: ToolCall, output: ToolResult, note: Callable[[ToolResult], None]) -> None:
-        if self._settings.journal is not None:
-            with errand(self._owner):
-                await self._settings.journal.tool_done(call, output)
-        note(output)
 
     async def _refusal(self, call: ToolCall) -> str | None:
         """Why a call is not run; None if it is."""

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
+from engine.protocol.chain import canonical
+from engine.protocol.request_tools import wire_tools
 from engine.schemas.function_tool import FunctionTool, as_tool
 from engine.values.messages import AnyTool, AssistantMessage, Tool, ToolCall
 from engine.values.problems import ConfigurationError
+from engine.values.shown import token
 
 __all__ = ["Toolbox"]
+
+
+_MAY_CHANGE: Final = frozenset({"authorization", "description", "headers", "server_description", "strict"})
 
 
 class Toolbox:
@@ -45,6 +52,34 @@ class Toolbox:
         schemas += [function.tool for name, function in self.functions.items() if name not in names]
         self.offered: tuple[Tool | Mapping[str, Any], ...] = tuple(schemas)
         self._callers_own = names - self.functions.keys()
+
+    def marks(self) -> dict[str, str]:
+        """A mark of each tool by its name, or by its kind where it has none: a hash of what calls of it look like.
+
+        What describes a tool may change, and what lets it in (``headers``, ``authorization``) does.
+        """
+        found: dict[str, str] = {}
+        for tool in wire_tools(self.offered):
+            name = str(tool.get("name") or tool.get("server_label") or tool.get("type") or "")
+            said = {member: value for member, value in tool.items() if member not in _MAY_CHANGE}
+            found[name] = hashlib.sha256(canonical(said).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+        return found
+
+    def check(self, marks: Mapping[str, str]) -> None:
+        """Compare the tools with those of a snapshot; there may be more of them now.
+
+        Raises:
+            ConfigurationError: one is missing, or takes other arguments now.
+        """
+        if not marks:
+            return
+        found = self.marks()
+        for name, mark in marks.items():
+            where = f"resume.tools.{token(name)}"
+            if name not in found:
+                raise ConfigurationError(where, "is not among the tools, and was when the snapshot was made")
+            if found[name] != mark:
+                raise ConfigurationError(where, "has another schema than when the snapshot was made")
 
     def is_callers(self, call: ToolCall) -> bool:
         """Whether a call is the caller's to answer: its tool was declared without a function."""

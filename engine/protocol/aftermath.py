@@ -12,6 +12,8 @@ __all__ = ["Aftermath", "aftermath"]
 class Aftermath(Enum):
     """What is done with the connection."""
 
+    NOTHING = "nothing"
+    """There is nothing left of the response, or it had a connection to itself that is closed."""
     RETIRE = "retire"
     """It takes no new turn, and closes when those of other lanes have ended."""
     DRAIN = "drain"

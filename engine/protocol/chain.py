@@ -7,6 +7,7 @@ elsewhere (Responses API, WebSocket mode). A chain is used up by each request an
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -15,7 +16,7 @@ from attrs import field, frozen
 
 from engine.settings.profiles import GENERIC, Profile
 
-__all__ = ["NEUTRAL_FIELDS", "Chain", "Held", "Plan", "canonical"]
+__all__ = ["NEUTRAL_FIELDS", "Chain", "Held", "Mark", "Plan", "canonical"]
 
 NEUTRAL_FIELDS: Final = frozenset(
     {
@@ -90,18 +91,38 @@ def _without(value: Any, extras: frozenset[str]) -> Any:
     return {name: member for name, member in value.items() if member is not None and name not in extras}
 
 
+class Mark(str):
+    """Stands for an item that is not here: a hash of its canonical form."""
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, item: Mapping[str, Any] | Mark) -> Mark:
+        """The mark of an item; a mark is its own."""
+        if isinstance(item, Mark):
+            return item
+        return cls(hashlib.blake2b(canonical(item).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest())
+
+
+def _is_same(held: Mapping[str, Any] | Mark, given: Any) -> bool:
+    if isinstance(held, Mark):
+        return Mark.of(given) == held
+    return bool(given == held) or canonical(given) == canonical(held)
+
+
 @frozen
 class Held:
     """What the server holds.
 
     Attributes:
         response_id: The response that a request may continue.
-        items: The conversation up to its end, in input form: everything that led to it, and what it put out.
+        items: The conversation up to its end, in input form: everything that led to it, and what it put out. Marks
+            stand for what another process knows.
         fields: The fields of its request that must not change.
     """
 
     response_id: str
-    items: tuple[Mapping[str, Any], ...] = field(repr=False)
+    items: tuple[Mapping[str, Any] | Mark, ...] = field(repr=False)
     fields: Mapping[str, Any] = field(repr=False)
 
     @classmethod
@@ -157,7 +178,7 @@ def plan(held: Held, body: Mapping[str, Any], server: Profile = GENERIC) -> Plan
     for number, item in enumerate(held.items):
         if number >= len(given):
             return Plan(full_because=f"input[{number}] is missing")
-        if given[number] != item and canonical(given[number]) != canonical(item):
+        if not _is_same(item, given[number]):
             return Plan(full_because=f"input[{number}]")
     return Plan(held.response_id, len(held.items))
 

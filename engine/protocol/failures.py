@@ -78,6 +78,7 @@ class Refused:
     status: int
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     body: bytes = field(default=b"", repr=False)
+    said: Rejected | None = field(default=None, repr=False)  # its words, as far as the body has any
 
 
 @frozen
@@ -107,6 +108,7 @@ class Rejected:
     param: str | None = field(repr=_shown)
     message: str = field(default="", repr=False)
     retry_after: float | None = None
+    request_id: str | None = field(default=None, repr=_shown)
 
     @property
     def fault(self) -> Fault | None:
@@ -203,7 +205,7 @@ def to_error(failure: Failure) -> TurnError:
             error = ConnectFailed(failure.detail, stage=failure.stage)
             error.__cause__ = failure.cause
         case Refused(status=401):
-            error = AuthenticationFailed("the server answered the WebSocket upgrade with status 401", status=401)
+            error = _rejection(failure.said or Rejected(401, None, None, None), "refused the WebSocket upgrade")
         case Refused():
             error = ConnectFailed(
                 f"the server answered the WebSocket upgrade with status {failure.status}",
@@ -258,7 +260,7 @@ def to_error(failure: Failure) -> TurnError:
     return error
 
 
-def _rejection(failure: Rejected) -> RequestRejected:
+def _rejection(failure: Rejected, did: str = "rejected the request") -> RequestRejected:
     fault = failure.fault
     if fault is Fault.CREDENTIALS:
         kind: type[RequestRejected] = AuthenticationFailed
@@ -277,12 +279,13 @@ def _rejection(failure: Rejected) -> RequestRejected:
         if value is not None
     ]
     error = kind(
-        f"the server rejected the request ({', '.join(said) or 'without saying why'})",
+        f"the server {did} ({', '.join(said) or 'without saying why'})",
         status=failure.status,
         code=failure.code,
         type=failure.type,
         param=failure.param,
         message=failure.message,
+        request_id=failure.request_id,
     )
     if isinstance(error, RateLimited):
         error.retry_after = failure.retry_after

@@ -64,7 +64,7 @@ class Setback:
 
     Attributes:
         failure: What happened.
-        over: The transport of the attempt, `Transport.WEBSOCKET` or `Transport.SSE`.
+        transport: The transport of the attempt, `Transport.WEBSOCKET` or `Transport.SSE`.
         delivery: How far its request got.
         output_seen: Whether the turn has shown any of an answer.
         continued: Whether the request named a response to continue.
@@ -72,7 +72,7 @@ class Setback:
     """
 
     failure: Failure
-    over: Transport = Transport.WEBSOCKET
+    transport: Transport = Transport.WEBSOCKET
     delivery: Delivery = Delivery.NOT_SENT
     output_seen: bool = False
     continued: bool = False
@@ -125,7 +125,7 @@ def _refused_by_a_broken_server(setback: Setback) -> bool:
 
 
 def _unreachable_over(transport: Transport) -> Callable[[Setback], bool]:
-    return lambda setback: isinstance(setback.failure, Unreachable) and setback.over is transport
+    return lambda setback: isinstance(setback.failure, Unreachable) and setback.transport is transport
 
 
 def _without_a_key(setback: Setback) -> bool:
@@ -151,7 +151,7 @@ def _failed_server(setback: Setback) -> bool:
 
 
 def _refused_credentials_over_http(setback: Setback) -> bool:
-    return setback.fault is Fault.CREDENTIALS and setback.over is Transport.SSE
+    return setback.fault is Fault.CREDENTIALS and setback.transport is Transport.SSE
 
 
 def _lost(setback: Setback) -> bool:
@@ -252,21 +252,21 @@ class Recovery:
     Args:
         transport: How the turn may travel.
         policy: A merged policy.
-        keyed: Whether a fresh key can be had: `engine.Endpoint.api_key` is a function.
+        renewable_key: Whether a fresh key can be had: `engine.Endpoint.api_key` is a function.
 
     Attributes:
-        over: The transport of the next attempt, `Transport.WEBSOCKET` or `Transport.SSE`.
+        transport: The transport of the next attempt, `Transport.WEBSOCKET` or `Transport.SSE`.
         fallback_reason: Why it went over to HTTP; None while it did not.
         dispatches: How often the request was sent.
     """
 
-    def __init__(self, transport: Transport, policy: ResolvedRetry, *, keyed: bool) -> None:
-        self.over: Transport = Transport.SSE if transport is Transport.SSE else Transport.WEBSOCKET
+    def __init__(self, transport: Transport, policy: ResolvedRetry, *, renewable_key: bool) -> None:
+        self.transport: Transport = Transport.SSE if transport is Transport.SSE else Transport.WEBSOCKET
         self.fallback_reason: str | None = None
         self.dispatches: int = 0
         self._transport = transport
         self._policy = policy
-        self._keyed = keyed
+        self._renewable_key = renewable_key
         self._taken: Counter[tuple[str, Remedy]] = Counter()
         self._risked = 0
 
@@ -295,9 +295,9 @@ class Recovery:
         if setback.risky and not self._may_risk:
             return None
         match dose.remedy:
-            case Remedy.FALL_BACK if self.over is Transport.SSE:
+            case Remedy.FALL_BACK if self.transport is Transport.SSE:
                 return None
-            case Remedy.FRESH_KEY if not self._keyed or self._refreshed:
+            case Remedy.FRESH_KEY if not self._renewable_key or self._refreshed:
                 return None
             case Remedy.RETRY_AFTER:
                 return _asked_wait(setback.failure)
@@ -318,7 +318,7 @@ class Recovery:
         self._taken[row.name, dose.remedy] += 1
         self._risked += setback.risky
         if dose.remedy is Remedy.FALL_BACK:
-            self.over = Transport.SSE
+            self.transport = Transport.SSE
             self.fallback_reason = str(to_error(setback.failure))
 
 

@@ -15,7 +15,7 @@ from engine.wire.base import attach
 from engine.wire.codec import MalformedFrame, parse_object
 from engine.wire.control_events import ErrorEvent
 
-__all__ = ["refusal", "rejection", "retry_after", "wait_asked_for", "wait_in_words"]
+__all__ = ["refusal", "rejection", "request_id", "retry_after", "wait_asked_for", "wait_in_words"]
 
 _MAX_WORDS: Final = 2000
 
@@ -29,6 +29,7 @@ def rejection(event: ErrorEvent) -> Rejected:
         param=event.param,
         message=event.message or "",
         retry_after=wait_asked_for(event),
+        request_id=request_id({name.lower(): value for name, value in event.headers.items()}),
     )
 
 
@@ -86,7 +87,15 @@ def refusal(status: int, headers: Iterable[tuple[str, str]], body: bytes) -> Rej
             said = evolve(said, type=raw["type"])  # beside its code and its message, where nothing is nested
     if said.retry_after is None:
         said = evolve(said, retry_after=retry_after(fields))
-    return evolve(said, status=status)
+    return evolve(said, status=status, request_id=request_id(fields))
+
+
+def request_id(headers: Mapping[str, str]) -> str | None:
+    """Read the server's id of a request, from header fields with lower-case names."""
+    return next((headers[name] for name in _REQUEST_IDS if headers.get(name)), None)
+
+
+_REQUEST_IDS: Final = ("x-request-id", "request-id", "apim-request-id", "x-ms-request-id")
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

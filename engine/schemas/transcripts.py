@@ -33,7 +33,7 @@ from engine.values.problems import ConfigurationError
 from engine.values.shown import token
 from engine.values.usage import Usage
 
-__all__ = ["from_json", "to_json"]
+__all__ = ["from_json", "misread", "read_as", "to_json", "written"]
 
 _VERSION: Final = 1
 _WHERE: Final = "transcript"
@@ -145,10 +145,31 @@ def from_json(text: str) -> Context:
     try:
         return _context(decode(text))
     except Misfit as misfit:
-        path, problem = misfit.problems[0]
-        steps = "".join(f"[{step}]" if isinstance(step, int) else f".{token(step)}" for step in path)
-        said = f": {misfit.said}" if misfit.said else ""
-    raise ConfigurationError(_WHERE + steps, problem + said)
+        problem = misread(misfit, _WHERE)
+    raise problem
+
+
+def misread(misfit: Misfit, where: str) -> ConfigurationError:
+    """Say which part of something written has no sense here; ``where`` is what to call the whole."""
+    path, problem = misfit.problems[0]
+    steps = "".join(f"[{step}]" if isinstance(step, int) else f".{token(step)}" for step in path)
+    said = f": {misfit.said}" if misfit.said else ""
+    return ConfigurationError(where + steps, problem + said)
+
+
+def written(messages: Iterable[Message]) -> list[dict[str, Any]]:
+    """Return messages as plain data, as they stand in the text of `to_json`."""
+    plain: list[dict[str, Any]] = [_WRITER.unstructure(message) for message in messages]
+    return plain
+
+
+def read_as(value: Any, kind: Any) -> Any:
+    """Return plain data as a value of a type that is made of messages and of what JSON has.
+
+    Raises:
+        Misfit: it is none.
+    """
+    return _READER.structure(value, kind)
 
 
 def _context(whole: Any) -> Context:

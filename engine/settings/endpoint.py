@@ -58,6 +58,9 @@ def check_key(key: object) -> str:
     return key
 
 
+_ROUTES = ("/responses", "/chat/completions")
+
+
 def _check_url(instance: object, attribute: Attribute[Any], value: str) -> None:
     where = attribute.name
     if not isinstance(value, str):
@@ -78,6 +81,11 @@ def _check_url(instance: object, attribute: Attribute[Any], value: str) -> None:
         raise ConfigurationError(where, "holds a user name or password; credentials do not belong in a URL")
     if parts.fragment:
         raise ConfigurationError(where, "holds a fragment")
+    if where == "base_url":
+        path = parts.path.rstrip("/")
+        added = next((route for route in _ROUTES if path.endswith(route)), None)
+        if added is not None:
+            raise ConfigurationError(where, f"ends in {added}: leave that off, the route is added for each request")
 
 
 def _shown_url(url: str | None) -> str:
@@ -95,7 +103,10 @@ def _check_proxy(instance: object, attribute: Attribute[Any], value: str | Unset
 
 def _shown_proxy(url: str | Unset | None) -> str:
     """Stand in for a proxy's URL in a repr: credentials may be in it."""
-    return repr(f"{urlsplit(url).scheme}://{parse_proxy(url, where='proxy')}") if isinstance(url, str) else repr(url)
+    if not isinstance(url, str):
+        return repr(url)
+    proxy = parse_proxy(url, where="proxy")
+    return repr(f"{proxy.scheme}://{proxy}")
 
 
 def _check_server_name(instance: object, attribute: Attribute[Any], value: str) -> None:

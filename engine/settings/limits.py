@@ -30,8 +30,7 @@ class Limits:
         max_message_bytes: The largest message accepted from the server. Default 64 MiB.
         max_request_bytes: The largest request sent over WebSocket. Default 16 MiB, where servers were seen to refuse.
         max_outbox_bytes: Bytes waiting for a slow peer before the connection is given up. Default 64 MiB.
-        buffer_events: Events a turn holds for its consumer; up to 128 more for one that is waiting for them, since some
-            come together. Default 16,384.
+        buffer_events: Events that a turn's consumer may leave lying when more arrive. Default 16,384.
         buffer_bytes: Bytes of text those events may hold together. Default 32 MiB.
         connection_lifetime: Seconds after which a connection takes no new turns. Default 3,300 (55 min), since the
             server ends it at 60 min.

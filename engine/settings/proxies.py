@@ -20,7 +20,8 @@ __all__ = ["Proxy", "environment_proxy", "exempts", "parse_proxy"]
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443, "socks4": 1080, "socks4a": 1080, "socks5": 1080, "socks5h": 1080}
 _MAX_SOCKS5_FIELD: Final = 255  # one byte holds the length: RFC 1929 section 2
-_BARE: Final = re.compile(r"[^/?#@]+:[0-9]+\Z")
+_ALIASES: Final = {"socks": "socks5"}  # desktops write it for SOCKS5
+_BARE: Final = re.compile(r"[^/?#]+:[0-9]+\Z")
 
 
 @frozen
@@ -51,7 +52,8 @@ def parse_proxy(url: object, *, where: str) -> Proxy:
 
     Args:
         url: ``scheme://host:port``, with ``user:password@`` before the host where the proxy asks for them; what a URL
-            may not hold is percent-encoded there.
+            may not hold is percent-encoded there. ``host:port`` alone is an HTTP proxy, and ``socks://`` is SOCKS5, as
+            elsewhere.
         where: What to call it in an error: the name of the field or of the variable.
 
     Raises:
@@ -61,6 +63,8 @@ def parse_proxy(url: object, *, where: str) -> Proxy:
         raise ConfigurationError(where, f"is a {type(url).__name__}, not a string")
     if any(character <= " " or character > "~" for character in url):
         raise ConfigurationError(where, "holds spaces, control characters or characters outside ASCII")
+    if _BARE.match(url):
+        url = f"http://{url}"
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
@@ -68,8 +72,11 @@ def parse_proxy(url: object, *, where: str) -> Proxy:
     except ValueError:
         raise ConfigurationError(where, "is not a URL with a valid host and port") from None
     if "://" not in url:
-        raise ConfigurationError(where, "is not a URL: it must start with http://, https://, socks5:// or socks5h://")
-    if parts.scheme not in _DEFAULT_PORTS:
+        raise ConfigurationError(
+            where, "is not a URL: it must start with http://, https://, socks5:// or socks5h://, or be host:port"
+        )
+    scheme = _ALIASES.get(parts.scheme, parts.scheme)
+    if scheme not in _DEFAULT_PORTS:
         raise ConfigurationError(
             where, "is not supported: it must start with http://, https://, socks5://, socks5h:// or socks4://"
         )
@@ -81,8 +88,8 @@ def parse_proxy(url: object, *, where: str) -> Proxy:
         None if given is None else unquote_to_bytes(given).decode("latin-1")
         for given in (parts.username, parts.password)
     )
-    _check_credentials(parts.scheme, username, password, where)
-    return Proxy(parts.scheme, host, port or _DEFAULT_PORTS[parts.scheme], username, password)
+    _check_credentials(scheme, username, password, where)
+    return Proxy(scheme, host, port or _DEFAULT_PORTS[scheme], username, password)
 
 
 def _check_credentials(scheme: str, username: str | None, password: str | None, where: str) -> None:
@@ -114,7 +121,6 @@ def environment_proxy(environ: Mapping[str, str], *, tls: bool, host: str, port:
 
     ``HTTPS_PROXY`` counts for servers behind TLS and ``HTTP_PROXY`` for others, then ``ALL_PROXY``, unless
     ``NO_PROXY`` exempts the server. The lower-case variables go before the others; one that is empty is not set.
-    ``host:port`` stands for ``http://host:port``, as it does elsewhere.
 
     Raises:
         ConfigurationError: a variable names a proxy that cannot be used; ``field`` is the variable's name.
@@ -128,7 +134,7 @@ def environment_proxy(environ: Mapping[str, str], *, tls: bool, host: str, port:
     for name in (*names, "all_proxy", "ALL_PROXY"):
         value = environ.get(name)
         if value:
-            return parse_proxy(f"http://{value}" if _BARE.match(value) else value, where=name)
+            return parse_proxy(value, where=name)
     return None
 
 

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Final, ParamSpec
 
 from engine.portal import Block, Portal
-from engine.simulator import ConnectionRecord, RequestRecord, Simulator, open_simulator
-from engine.simulator.brain import AnyBrain
+from engine.simulator import (
+    AnyAnswer,
+    AnyBrain,
+    ConnectionRecord,
+    Quirks,
+    RequestRecord,
+    Rule,
+    Script,
+    Simulator,
+    open_simulator,
+)
 
 __all__ = ["RunningSimulator", "run_simulator"]
 
@@ -63,6 +72,27 @@ class RunningSimulator:
         self._simulator.brain = value
 
     @property
+    def quirks(self) -> Quirks:
+        """How the wire deviates. May be replaced at any time."""
+        return self._simulator.quirks
+
+    @quirks.setter
+    def quirks(self, value: Quirks) -> None:
+        self._simulator.quirks = value
+
+    def add(self, *answers: AnyAnswer | Rule) -> None:
+        """Answer the next requests so, after what is to be answered already."""
+
+        def add() -> None:
+            brain = self._simulator.brain
+            if isinstance(brain, Script):
+                brain.add(*answers)
+            else:
+                self._simulator.brain = Script(answers)
+
+        self._portal.read(add)
+
+    @property
     def requests(self) -> list[RequestRecord]:
         """Every request so far, in order of arrival."""
         return self._portal.read(lambda: list(self._simulator.requests))
@@ -79,6 +109,60 @@ class RunningSimulator:
                 raise TimeoutError(f"{len(found)} of {count} requests came within {seconds:g} s")
             time.sleep(_WATCH_SECONDS)
         return found
+
+    @property
+    def open_connections(self) -> list[ConnectionRecord]:
+        """Connections whose socket is still there."""
+        return self._portal.read(lambda: self._simulator.open_connections)
+
+    @property
+    def errors(self) -> list[Exception]:
+        """What was raised by brains, or by the simulator itself; empty in a sound test."""
+        return self._portal.read(lambda: list(self._simulator.errors))
+
+    def problems(self) -> list[str]:
+        """Return what a strict simulator complains about: errors of the brain, and turns that were never used."""
+        return self._portal.read(self._simulator.problems)
+
+    def open_gate(self, name: str) -> None:
+        """Let every `engine.simulator.Gate` of this name go on."""
+        self._portal.read(lambda: self._simulator.gate(name).set())
+
+    def history(self, response_id: str) -> list[dict[str, Any]]:
+        """Return the whole conversation up to the end of a response.
+
+        Raises:
+            KeyError: no such response has ended.
+        """
+        return self._portal.read(lambda: self._simulator.history(response_id))
+
+    def response(self, response_id: str) -> dict[str, Any]:
+        """Return the final Response object of any ended response, stored or not.
+
+        Raises:
+            KeyError: no such response has ended.
+        """
+        return self._portal.read(lambda: self._simulator.response(response_id))
+
+    def abort(self, connection: ConnectionRecord | None = None, *, reset: bool = False) -> None:
+        """Drop one connection, or all, without a word; see `engine.simulator.Simulator.abort`."""
+        self._portal.read(lambda: self._simulator.abort(connection, reset=reset))
+
+    def close(self, code: int = 1001, reason: str = "", *, connection: ConnectionRecord | None = None) -> None:
+        """Close one WebSocket, or all, with a Close frame after what is on its way."""
+        self._portal.read(lambda: self._simulator.close(code, reason, connection=connection))
+
+    def forget(self, *, connection: ConnectionRecord | None = None) -> None:
+        """Drop the responses that one WebSocket, or all, keep in memory; stored ones stay."""
+        self._portal.read(lambda: self._simulator.forget(connection=connection))
+
+    def push(self, event: Mapping[str, Any], *, connection: ConnectionRecord | None = None) -> int:
+        """Send an event out of the blue on one WebSocket, or all; return how many took it."""
+        return self._portal.read(lambda: self._simulator.push(event, connection=connection))
+
+    def reset(self) -> None:
+        """Forget every request, stored response, gate and error; connections and the brain stay as they are."""
+        self._portal.read(self._simulator.reset)
 
     @property
     def connections(self) -> list[ConnectionRecord]:

@@ -28,6 +28,11 @@ class Unpacker:
         """Whether there is more to unpack of what was given; ask for it with an empty `unpack`."""
         return bool(self._rest)
 
+    @property
+    def complete(self) -> bool:
+        """Whether what was given so far is whole."""
+        return self._inflating.eof or not self._begun
+
     def unpack(self, data: bytes) -> bytes:
         """Take the next bytes and return what they unpack to, or the first of it.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import socket
 import ssl
@@ -23,6 +24,7 @@ __all__ = [
     "TcpDialer",
     "close_at_once",
     "default_ssl_context",
+    "network_problem",
     "open_stream",
     "refused_by_tls",
     "tls_problem",
@@ -208,7 +210,35 @@ def undialled(stage: str, server: str, error: Exception) -> Unreachable:
         cause = error.__cause__
         return Unreachable(stage, f"{_STEPS[stage]} {server} failed{tls_problem(cause)}", cause)
     problem = "failed" if isinstance(error, (OSError, trio.BrokenResourceError)) else "raised"
-    return Unreachable(stage, f"{_STEPS[stage]} {server} {problem}", error)
+    return Unreachable(stage, f"{_STEPS[stage]} {server} {problem}{network_problem(error)}", error)
+
+
+def network_problem(error: BaseException | None) -> str:
+    """What the system said, as it goes behind "failed"; empty where it said nothing that has a name.
+
+    Where several addresses were tried, the first that has a name counts.
+    """
+    if error is None:
+        return ""
+    if isinstance(error, OSError) and error.errno in _PROBLEMS:
+        return f": {_PROBLEMS[error.errno]}"
+    inner = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+    return next((said for each in (*inner, error.__cause__) if (said := network_problem(each))), "")
+
+
+_PROBLEMS: Final = {
+    errno.ECONNREFUSED: "connection refused",
+    errno.ECONNRESET: "connection reset by the peer",
+    errno.EPIPE: "connection closed by the peer",
+    errno.ETIMEDOUT: "connection timed out",
+    errno.EHOSTUNREACH: "no route to the host",
+    errno.ENETUNREACH: "the network cannot be reached",
+    errno.EADDRNOTAVAIL: "no address to connect from",
+    errno.EACCES: "not permitted",
+    errno.EPERM: "not permitted",
+    errno.EMFILE: "too many open files",
+    errno.ENFILE: "too many open files",
+}
 
 
 def too_slow(stage: str, server: str, seconds: float, *, proxy: str | None = None) -> Unreachable:

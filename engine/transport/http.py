@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import httpx
 import trio
 
-from engine.protocol.failures import Broken, Failure, Unreachable, Violated
+from engine.protocol.failures import Broken, Failure, Lost, Unreachable, Violated
 from engine.protocol.refusals import refusal
 from engine.settings.endpoint import Endpoint
 from engine.transport.content_coding import unpacker
@@ -173,6 +173,8 @@ class Answer:
         while True:
             packed = b"" if self._unpacker.has_more else await self._connection.read()
             if not packed and not self._unpacker.has_more:
+                if not self._unpacker.complete:
+                    raise HttpFailed(Lost("the server ended its compressed answer before the end"))
                 return b""
             try:
                 data = self._unpacker.unpack(packed)

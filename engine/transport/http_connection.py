@@ -12,7 +12,7 @@ import httpx
 import trio
 
 from engine.protocol.failures import Failure, Lost, Unreachable, Violated
-from engine.transport.dial import close_at_once, refused_by_tls
+from engine.transport.dial import close_at_once, network_problem, refused_by_tls
 
 __all__ = ["HttpConnection", "HttpFailed"]
 
@@ -176,7 +176,8 @@ class HttpConnection:
         refused = refused_by_tls(error) if not self._received else None
         if refused is not None:
             return HttpFailed(refused, unread=True)  # such a server has not read any of it
-        lost = Lost("the connection broke before the answer had ended", cause=error)
+        problem = f"the connection broke before the answer had ended{network_problem(error)}"
+        lost = Lost(problem, cause=error)
         # A server may close a connection that it keeps while the next request is on its way; one that it has not had
         # to its end, it will not have begun.
         return HttpFailed(lost, unread=self.requests > 1 and not written and not self._received)

@@ -187,14 +187,15 @@ class HttpStreams(httpx.AsyncBaseTransport):
         assert self._nursery is not None
         kept = _Kept(connection)
         self._watched.add(kept)
-        if connection.ended and connection.reusable:
+        if connection.ended:
             self._kept.append(kept)
         self._nursery.start_soon(self._watch, kept)
 
     def _keeps(self, connection: HttpConnection) -> bool:
         nursery = self._nursery
         able = nursery is not None and not nursery.cancel_scope.cancel_called and not self._closed
-        return able and connection in self._open and self._life(connection) > 0
+        fit = connection.reusable or not connection.ended
+        return able and fit and connection in self._open and self._life(connection) > 0
 
     def _life(self, connection: HttpConnection) -> float:
         return min(self._idle_lifetime, connection.patience - _SOONER)

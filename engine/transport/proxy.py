@@ -23,7 +23,15 @@ from python_socks.async_.trio.v2 import Proxy as Handshake
 
 from engine.settings.endpoint import Endpoint
 from engine.settings.proxies import Proxy, environment_proxy, parse_proxy
-from engine.transport.dial import Dialer, ProxyFailed, TcpDialer, close_at_once, default_ssl_context, tls_problem
+from engine.transport.dial import (
+    Dialer,
+    ProxyFailed,
+    TcpDialer,
+    close_at_once,
+    default_ssl_context,
+    network_problem,
+    tls_problem,
+)
 
 __all__ = ["ProxyDialer", "dialer_to", "proxy_on_the_way"]
 
@@ -140,7 +148,7 @@ class ProxyDialer:
         except (socket.gaierror, UnicodeError) as error:
             raise ProxyFailed(f"the host name of the proxy {proxy} could not be resolved") from error
         except (OSError, trio.BrokenResourceError) as error:
-            raise ProxyFailed(f"the proxy {proxy} could not be reached") from error
+            raise ProxyFailed(f"the proxy {proxy} could not be reached{network_problem(error)}") from error
         if proxy.scheme != "https":
             return stream
         try:

@@ -13,7 +13,7 @@ from typing import Final
 import trio
 
 from engine.protocol.failures import Broken, Failure, Lost, Refused, Unreachable
-from engine.transport.dial import refused_by_tls
+from engine.transport.dial import network_problem, refused_by_tls
 from engine.transport.frames import FrameCutter
 from engine.transport.outbox import Outbox
 from engine.transport.socket import Traffic
@@ -25,6 +25,15 @@ _LAST_WORDS_GRACE: Final = 0.2
 _RECEIVE_BYTES: Final = 65536
 _OPCODE: Final = 0x0F
 _CLOSE: Final = 0x8  # the first of the control opcodes, RFC 6455 section 5.2
+
+
+def _unanswered(error: Exception) -> Unreachable:
+    problem = f"the connection broke before the upgrade was answered{network_problem(error)}"
+    return Unreachable("upgrade", problem, error)
+
+
+async def _drop(texts: list[str]) -> None:
+    await trio.lowlevel.checkpoint()
 
 
 class Tap(trio.abc.Stream):
@@ -118,9 +127,9 @@ class Tap(trio.abc.Stream):
             # A peer that turns away, say from a request too large for it, may have told why: that is still to be read.
             await trio.sleep(_LAST_WORDS_GRACE)
             if self._accepted:
-                self._fail(Lost("the connection broke while sending", cause=error))
+                self._fail(Lost(f"the connection broke while sending{network_problem(error)}", cause=error))
             else:
-                self._fail(Unreachable("upgrade", "the connection broke before the upgrade was answered", error))
+                self._fail(_unanswered(error))
 
     # --- reading ---
 
@@ -153,8 +162,7 @@ class Tap(trio.abc.Stream):
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self.ended = True
             if not self._accepted:
-                broken = Unreachable("upgrade", "the connection broke before the upgrade was answered", error)
-                self._fail(refused_by_tls(error) or broken)
+                self._fail(refused_by_tls(error) or _unanswered(error))
             raise
         except Exception as error:
             self._fail(Broken(error))  # the stream itself is at fault, which must not be told of the peer
@@ -193,7 +201,8 @@ class Tap(trio.abc.Stream):
             return answer.accepted
         if answer.refused is not None:
             self._refusal = RefusalReader(answer.refused)
-            self._fail(await self._refusal.read(self._stream))
+            await self._refusal.read(self._stream)
+            self._fail(self.refusal or Unreachable("upgrade", "the server's answer is not HTTP"))
         else:
             problem = f"the server's answer {answer.nonsense}"
             if answer.nonsense is None:
@@ -207,6 +216,7 @@ class Tap(trio.abc.Stream):
     def forget(self) -> None:
         """Tell nothing more: the real stream is closed."""
         self._fail = lambda failure: None
+        self._take = _drop
         self.outbox.forget()
 
     async def aclose(self) -> None:

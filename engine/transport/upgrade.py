@@ -15,9 +15,9 @@ from typing import Final
 
 import h11
 import trio
-from attrs import evolve
 
-from engine.protocol.failures import Refused, Unreachable
+from engine.protocol.failures import Refused
+from engine.protocol.refusals import refusal
 
 __all__ = ["AnswerHead", "RefusalReader", "objection"]
 
@@ -76,35 +76,39 @@ class RefusalReader:
     Args:
         received: What came so far, from the beginning of the head.
 
-    Attributes:
-        refused: The refusal, as far as it is understood; None before its head is.
     """
 
     def __init__(self, received: bytes) -> None:
         self._received = received
-        self.refused: Refused | None = None
+        self._head: tuple[int, tuple[tuple[str, str], ...]] | None = None
+        self._body = bytearray()
 
-    async def read(self, stream: trio.abc.Stream) -> Refused | Unreachable:
-        """Read what comes promptly of the rest. If cancelled, ``refused`` keeps what came before."""
+    @property
+    def refused(self) -> Refused | None:
+        """The refusal, as far as it is understood; None before its head is, or if that is not HTTP."""
+        if self._head is None:
+            return None
+        status, headers = self._head
+        return Refused(status, headers, bytes(self._body), said=refusal(status, headers, bytes(self._body)))
+
+    async def read(self, stream: trio.abc.Stream) -> None:
+        """Read what comes promptly of the rest. If cancelled, ``refused`` knows what came before."""
         parser = _parser()
         try:
             parser.receive_data(self._received)
             with trio.move_on_after(_BODY_GRACE):
-                while self.refused is None or len(self.refused.body) < _MAX_BODY:
+                while len(self._body) < _MAX_BODY:
                     event = parser.next_event()
                     if event is h11.NEED_DATA:
                         parser.receive_data(bytes(await stream.receive_some(_MAX_BODY)))
                     elif isinstance(event, h11.Response):
-                        self.refused = Refused(event.status_code, tuple(_fields(event.headers)))
+                        self._head = event.status_code, tuple(_fields(event.headers))
                     elif isinstance(event, h11.Data):
-                        assert self.refused is not None
-                        body = self.refused.body + event.data
-                        self.refused = evolve(self.refused, body=bytes(body[:_MAX_BODY]))
+                        self._body += event.data[: _MAX_BODY - len(self._body)]
                     else:
                         break
         except (h11.RemoteProtocolError, trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # what was understood so far is the answer
-        return self.refused or Unreachable("upgrade", "the server's answer is not HTTP")
 
 
 def _parser() -> h11.Connection:

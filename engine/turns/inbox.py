@@ -19,9 +19,6 @@ __all__ = ["Inbox"]
 _DELTAS: Final = (TextDelta, ThinkingDelta, ToolCallDelta)
 _EVENTS_PER_CHECKPOINT: Final = 64
 
-# What may come at once for a reader that waits: it is not behind until it has been woken.
-_AT_ONCE: Final = 128
-
 
 class Inbox:
     """A turn's events, bounded in number and in bytes of text.
@@ -42,7 +39,10 @@ class Inbox:
         self._parked: trio.lowlevel.Task | None = None
         self._reading = False
         self._closed = False
-        self._taken = 0
+        self._in_batch = False
+        self._before_batch = (0, 0)
+        self._at_wait = (0, 0)
+        self._allowance = _EVENTS_PER_CHECKPOINT
         self.held: int = 0
 
     def __len__(self) -> int:
@@ -51,18 +51,26 @@ class Inbox:
     # --- the turn's side ---
 
     def put(self, events: Sequence[TurnEvent]) -> bool:
-        """Keep events for the next `wake`; returns whether they are too many."""
+        """Keep events for the next `wake`; returns whether the reader has fallen too far behind.
+
+        That is judged by what was left from before the batch, whose size is the server's and the network's doing; for a
+        reader that waits, and cannot take anything before it has run, by what it left there when it began to.
+        """
         if not self._keeping or self._closed:
             return False
+        if not self._in_batch:
+            self._in_batch = True
+            self._before_batch = (len(self._events), self.held)
         for event in events:
             self._events.append(event)
             self.held += _weight(event)
-        allowed = self._max_events + (_AT_ONCE if self._reading else 0)
-        return len(self._events) > allowed or self.held > self._max_held
+        number, held = self._at_wait if self._reading else self._before_batch
+        return number > self._max_events or held > self._max_held
 
     @trio.lowlevel.enable_ki_protection
     def wake(self) -> None:
-        """Wake whoever waits for an event, if there is one."""
+        """A batch is complete: wake the reader, if it waits and there is something."""
+        self._in_batch = False
         if self._parked is not None and (self._events or self._closed):
             trio.lowlevel.reschedule(self._parked)
             self._parked = None
@@ -85,16 +93,22 @@ class Inbox:
         if self._reading:
             raise RuntimeError("another task is reading this turn")
 
+    @property
+    def has_something(self) -> bool:
+        """Whether there is an event, or will never be another."""
+        return bool(self._events) or self._closed
+
     def ready(self) -> bool:
         """Whether an event can be taken without waiting; now and then not, so that others get their turn."""
         if self._reading:
             self.check_reader()
-        self._taken += 1
-        return bool(self._events) and self._taken % _EVENTS_PER_CHECKPOINT != 0
+        self._allowance -= 1
+        return bool(self._events) and self._allowance >= 0
 
     async def wait(self) -> None:
         """Wait until there is something to take, or never will be. Cancelling it takes nothing."""
         self._reading = True
+        self._at_wait = (len(self._events), self.held)
         try:
             if self._events or self._closed:
                 await trio.lowlevel.checkpoint()
@@ -102,6 +116,8 @@ class Inbox:
                 await self._park()
         finally:
             self._reading = False
+            # All that is there now may be taken in a row: the reader would never keep up with large batches otherwise.
+            self._allowance = max(len(self._events), _EVENTS_PER_CHECKPOINT) - 1
 
     async def wait_closed(self) -> None:
         """Wait for the end, and keep nothing until then. Cancelling it only stops waiting."""

@@ -12,12 +12,71 @@ from typing import Any
 import trio
 
 from engine.protocol.request_tools import own
-from engine.settings.turn_options import PayloadHook
+from engine.settings.turn_options import PayloadHook, TurnOptions
 from engine.values.problems import ConfigurationError
 from engine.wire.codec import encode, encode_create
 from engine.wire.requests import SOCKET_ONLY, CreateText
 
-__all__ = ["create_text", "hooked"]
+__all__ = ["Submission", "create_text", "hooked"]
+
+
+class Submission:
+    """What a caller submits as one turn.
+
+    Args:
+        body: The request's body.
+        options: What the caller set.
+
+    Attributes:
+        body: The request's body, as the caller's hook left it; empty once the turn is over.
+        size: Bytes of the whole request, as UTF-8; 0 before it is encoded.
+        model: The model that is asked.
+        text_format: What the text of a whole answer has to be; None for any text.
+        warm_up: Whether a fresh connection is to be prepared first.
+    """
+
+    def __init__(self, body: dict[str, Any], options: TurnOptions) -> None:
+        self.body: dict[str, Any] = body
+        self.size: int = 0
+        self.text_format: Mapping[str, Any] | type | None = options.text_format
+        self.warm_up: bool = bool(options.warm_up)
+        self._hook = options.payload_hook
+        self._text: CreateText | None = None
+
+    @property
+    def model(self) -> str | None:
+        """The model that is asked."""
+        model = self.body.get("model")
+        return model if isinstance(model, str) else None
+
+    @property
+    def hooked(self) -> bool:
+        """Whether the caller's hook is still to be asked."""
+        return self._hook is not None
+
+    async def ask_hook(self) -> None:
+        """Let the caller's hook change the body; see `hooked`. Cancelling cancels the hook."""
+        hook, self._hook = self._hook, None
+        self.body = await hooked(self.body, hook)
+
+    def encode(self) -> None:
+        """Encode the body, once.
+
+        Raises:
+            ConfigurationError: a field is the library's own, or cannot be written as JSON.
+        """
+        self._text = create_text(self.body)
+        self.size = len(self._text.frame().encode())
+
+    @property
+    def text(self) -> CreateText:
+        """The body as JSON text."""
+        assert self._text is not None
+        return self._text
+
+    def forget(self) -> None:
+        """Let go of the request: a turn that is kept for its message should not keep it alive."""
+        self.body, self._text = {}, None
 
 
 async def hooked(body: dict[str, Any], hook: PayloadHook | None) -> dict[str, Any]:

@@ -62,7 +62,7 @@ class Timeline:
         self._budgets.stop(*phases)
         self._follow()
 
-    def turn_over(self, ended: Phase, begun: Phase, since: float) -> None:
+    def replace(self, ended: Phase, begun: Phase, since: float) -> None:
         """Let one budget run in place of another."""
         self._budgets.stop(ended)
         self.start(begun, since)

@@ -158,6 +158,7 @@ class RequestRejected(TurnError):
         type: The server's error type, for example ``"invalid_request_error"``.
         param: The request field the server complains of.
         message: The server's own words. They may quote your request: think before you log them.
+        request_id: The server's id of the request, to tell its makers; None where it named none.
     """
 
     status: int | None
@@ -165,6 +166,7 @@ class RequestRejected(TurnError):
     type: str | None
     param: str | None
     message: str
+    request_id: str | None
 
     def __init__(
         self,
@@ -175,6 +177,7 @@ class RequestRejected(TurnError):
         type: str | None = None,  # noqa: A002 - the wire's own name, fixed by the public interface
         param: str | None = None,
         message: str = "",
+        request_id: str | None = None,
     ) -> None:
         super().__init__(text)
         self.status = status
@@ -182,6 +185,7 @@ class RequestRejected(TurnError):
         self.type = type
         self.param = param
         self.message = message
+        self.request_id = request_id
 
 
 class AuthenticationFailed(RequestRejected):

@@ -42,17 +42,23 @@ IN_ANY_TASK = (
 )
 
 STATEFUL = (
-    "/engine.py",
-    "/actor.py",
-    "/lane.py",
-    "/turn.py",
+    "/registry.py",
+    "/tasks.py",
+    "/pool.py",
+    "/websocket_link.py",
+    "/http_link.py",
+    "/receiver.py",
+    "/channels.py",
     "/attempt.py",
+    "/core.py",
+    "/lane.py",
+    "/work.py",
+    "/turn.py",
     "/inbox.py",
-    "/connection.py",
+    "/budgets.py",
     "/websocket.py",
     "/tap.py",
     "/dial.py",
-    "/budgets.py",
 )
 """Where an interrupt can leave something half done; reading and writing messages leaves nothing behind."""
 

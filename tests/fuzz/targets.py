@@ -459,7 +459,7 @@ SEEDS: Final[dict[str, list[bytes]]] = {
 }
 
 
-_INSTRUMENTED: Final = {"engine", "h11", "httpcore", "trio_websocket", "wsproto"}
+_INSTRUMENTED: Final = {"engine", "h11", "trio_websocket", "wsproto"}
 
 
 def main() -> None:

@@ -33,6 +33,11 @@ SECRET = "word-that-nobody-may-see"
         ("http://a:%C3%B6@proxy.test", Proxy("http", "proxy.test", 80, "a", "\xc3\xb6"), "proxy.test:80"),
         ("http://a:@proxy.test", Proxy("http", "proxy.test", 80, "a", ""), "proxy.test:80"),
         ("http://a@proxy.test", Proxy("http", "proxy.test", 80, "a"), "proxy.test:80"),
+        ("socks://proxy.test", Proxy("socks5", "proxy.test", 1080), "proxy.test:1080"),
+        ("SOCKS://me:pw@proxy.test:9", Proxy("socks5", "proxy.test", 9, "me", "pw"), "proxy.test:9"),
+        ("proxy.test:3128", Proxy("http", "proxy.test", 3128), "proxy.test:3128"),
+        ("[::1]:3128", Proxy("http", "::1", 3128), "[::1]:3128"),
+        ("me:p%40w@proxy.test:3128", Proxy("http", "proxy.test", 3128, "me", "p@w"), "proxy.test:3128"),
         (f"socks5://{255 * 'a'}:{255 * 'b'}@p", Proxy("socks5", "p", 1080, 255 * "a", 255 * "b"), "p:1080"),
     ],
 )
@@ -44,10 +49,11 @@ def test_the_url_of_a_proxy(url: str, proxy: Proxy, shown: str) -> None:
 UNUSABLE: list[Any] = [
     "",
     "nonsense",
-    "proxy.test:3128",
     "//proxy.test:3128",
     "ftp://proxy.test",
-    "socks://proxy.test",
+    "proxy.test",
+    "mailto:proxy",
+    "http:/proxy.test:3128",
     "://proxy.test",
     f"{SECRET}://proxy.test",
     "http://",
@@ -96,6 +102,30 @@ def test_an_endpoint_shows_its_proxy_without_credentials() -> None:
     assert "proxy=None" in repr(engine.Endpoint(proxy=None))
     assert engine.Endpoint().proxy is UNSET
     assert attrs.evolve(endpoint, proxy=None) == engine.Endpoint(proxy=None) != endpoint
+
+
+def test_a_proxy_without_a_scheme_is_shown_with_it() -> None:
+    endpoint = engine.Endpoint(proxy=f"user-name:{SECRET}@proxy.test:3128")
+    assert "proxy='http://proxy.test:3128'" in repr(endpoint)
+    assert "proxy='socks5://proxy.test:1080'" in repr(engine.Endpoint(proxy="socks://proxy.test"))
+
+
+@pytest.mark.parametrize(
+    ("url", "route"),
+    [
+        ("https://api.test/v1/responses", "/responses"),
+        ("https://api.test/v1/responses/?api-version=1", "/responses"),
+        ("wss://api.test/responses", "/responses"),
+        ("https://api.test/v1/chat/completions", "/chat/completions"),
+    ],
+)
+def test_a_base_url_that_names_a_route(url: str, route: str) -> None:
+    with pytest.raises(engine.ConfigurationError) as caught:
+        engine.Endpoint(url)
+    assert caught.value.field == "base_url"
+    assert f"ends in {route}" in str(caught.value)
+    assert engine.Endpoint(websocket_url="wss://api.test/v1/responses")
+    assert engine.Endpoint("https://api.test/responses/v1")
 
 
 @pytest.mark.parametrize("name", ["api.test", "127.0.0.1", "::1", "a_b.test", "x", 63 * "a" + ".test"])

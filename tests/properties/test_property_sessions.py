@@ -31,6 +31,8 @@ from trio.testing import MockClock
 from wsproto.utilities import LocalProtocolError
 
 import engine
+from engine.settings.levels import merge
+from engine.settings.timeouts import DEFAULT_TIMEOUTS
 from engine.simulator import (
     Abandon,
     Abort,
@@ -113,7 +115,7 @@ class Ghost:
 
 
 @attrs.frozen
-class Unheard:
+class Unheard(Step):
     """The connection reads no more; where it happened is noted, for its server can no longer tell when it ends."""
 
     connections: set[int]
@@ -778,7 +780,8 @@ class World:
 
     def _check_turn(self, taken: Taken) -> None:
         """What holds for each turn once its caller is done with it."""
-        error, report, budgets = taken.error, taken.report, taken.budgets
+        error, report = taken.error, taken.report
+        budgets = merge(DEFAULT_TIMEOUTS, taken.budgets, "timeouts")
         if error is not None:
             assert type(error).__mro__[1:].count(engine.TurnError) == 1
             assert isinstance(error.delivery, engine.Delivery)
@@ -792,26 +795,26 @@ class World:
         seconds = report.seconds
         assert report.attempts <= 1
         if seconds.queue is not None:
-            assert seconds.queue <= budgets.of("queue") + TICK
+            assert seconds.queue <= budgets.queue + TICK
         if seconds.total is None:  # entered, and cancelled before it was queued
             return
         granted = seconds.queue or 0.0
         connected = granted + (seconds.connect or 0.0)
         sent = connected + (seconds.send or 0.0)
-        assert seconds.total <= budgets.of("turn") + TICK
+        assert seconds.total <= budgets.turn + TICK
         if seconds.first_event is not None:
-            assert sent + seconds.first_event <= granted + budgets.of("start") + TICK
-            limit = granted + budgets.of("start") + taken.take.plan.seconds + budgets.of("idle")
+            assert sent + seconds.first_event <= granted + budgets.start + TICK
+            limit = granted + budgets.start + taken.take.plan.seconds + budgets.idle
             limit = limit if self.scenario.keepalive is None else math.inf
         else:
-            limit = granted + (budgets.of("start") if taken.granted else budgets.of("queue"))
+            limit = granted + (budgets.start if taken.granted else budgets.queue)
         assert seconds.total <= limit + TICK, f"{taken.nonce} took {seconds.total} s, {limit} s are allowed"
         if report.attempts and seconds.send is None:
-            assert seconds.total <= connected + budgets.of("send") + TICK
+            assert seconds.total <= connected + budgets.send + TICK
         elif report.attempts and seconds.first_event is None:
-            assert seconds.total <= sent + budgets.of("first_event") + TICK
+            assert seconds.total <= sent + budgets.first_event + TICK
         if isinstance(error, engine.TurnTimeout):
-            budget = budgets.of(error.phase)
+            budget = getattr(budgets, error.phase)
             assert math.isfinite(budget)
             assert error.seconds == budget
             since = {

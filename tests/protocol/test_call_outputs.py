@@ -134,6 +134,11 @@ def answer(name: str | None, *blocks: Any) -> AssistantMessage:
     return AssistantMessage(blocks or "so", response_id=name)
 
 
+HISTORY: tuple[Message, ...] = (
+    UserMessage("one"), answer("resp_1"), UserMessage("two"), answer("resp_2"), UserMessage("three"),
+)  # fmt: skip
+
+
 def texts(items: list[dict[str, Any]]) -> list[Any]:
     return [item.get("content", item.get("output")) for item in items]
 
@@ -146,8 +151,8 @@ def test_a_conversation_is_told_what_is_new() -> None:
         answer("resp_2"),
         UserMessage("three"),
     ]
-    assert texts(sent(*history, conversation="conv_1")) == ["three"]
-    assert texts(sent(*history, extra={"conversation": {"id": "conv_1"}})) == ["three"]
+    assert texts(sent(*HISTORY, conversation="conv_1")) == ["three"]
+    assert texts(sent(*HISTORY, extra={"conversation": {"id": "conv_1"}})) == ["three"]
     assert texts(sent(UserMessage("one"), conversation="conv_1")) == ["one"]
     by_hand: list[Message] = [UserMessage("one"), AssistantMessage("so"), UserMessage("two")]
     assert len(sent(*by_hand, conversation="conv_1")) == 3
@@ -167,9 +172,9 @@ def test_a_stored_response_is_told_what_came_after_it() -> None:
         answer("resp_2"),
         UserMessage("three"),
     ]
-    assert texts(sent(*history, previous_response_id="resp_2")) == ["three"]
-    assert len(sent(*history, previous_response_id="resp_1")) == 3
-    assert len(sent(*history, previous_response_id="resp_9")) == 5
+    assert texts(sent(*HISTORY, previous_response_id="resp_2")) == ["three"]
+    assert len(sent(*HISTORY, previous_response_id="resp_1")) == 3
+    assert len(sent(*HISTORY, previous_response_id="resp_9")) == 5
 
 
 # --- ids

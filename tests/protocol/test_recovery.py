@@ -68,7 +68,7 @@ ROWS: dict[str, tuple[Setback, dict[Transport, list[Remedy]]]] = {
         {AUTO: [HTTP], WEBSOCKET: [BACK_OFF] * 5, SSE: []},
     ),
     "no HTTP connection came about": (
-        Setback(Unreachable("tcp", "refused"), over=SSE),
+        Setback(Unreachable("tcp", "refused"), transport=SSE),
         {AUTO: [], WEBSOCKET: [], SSE: [BACK_OFF] * 5},
     ),
     "request too large for the WebSocket": (Setback(TooLarge(2, 1)), {AUTO: [HTTP], WEBSOCKET: [], SSE: []}),
@@ -81,7 +81,7 @@ ROWS: dict[str, tuple[Setback, dict[Transport, list[Remedy]]]] = {
         {AUTO: [NEW], WEBSOCKET: [NEW], SSE: []},
     ),
     "401 over HTTP": (
-        Setback(rejected(401, "invalid_api_key"), over=SSE, delivery=REJECTED),
+        Setback(rejected(401, "invalid_api_key"), transport=SSE, delivery=REJECTED),
         {AUTO: [KEY], WEBSOCKET: [], SSE: [KEY]},
     ),
     "quota used up": (
@@ -118,9 +118,9 @@ ROWS: dict[str, tuple[Setback, dict[Transport, list[Remedy]]]] = {
 }
 
 
-def recovery(transport: Transport, *, keyed: bool = True, **numbers: Any) -> Recovery:
+def recovery(transport: Transport, *, renewable_key: bool = True, **numbers: Any) -> Recovery:
     policy = merge(DEFAULT_RETRY, RetryPolicy(**{"jitter": lambda: 1.0, **numbers}), "retry")
-    return Recovery(transport, policy, keyed=keyed)
+    return Recovery(transport, policy, renewable_key=renewable_key)
 
 
 def course(recovery: Recovery, setback: Setback, *, left: float = 1000.0) -> list[Remedy]:
@@ -217,7 +217,7 @@ def test_what_may_be_running_is_sent_again_in_auto_only_and_as_often_as_allowed(
     setback, _ = ROWS[name]
     if (isinstance(setback.failure, Failed) or setback.fault is Fault.CONNECTION_LIMIT) and delivery is ACCEPTED:
         return  # the server said that it is over
-    doubtful = Setback(setback.failure, setback.over, delivery, setback.output_seen, setback.continued)
+    doubtful = Setback(setback.failure, setback.transport, delivery, setback.output_seen, setback.continued)
     assert doubtful.risky
     assert course(recovery(transport, resend_ambiguous=0), doubtful) == []
     assert len(course(recovery(transport, resend_ambiguous=1), doubtful)) <= (transport is AUTO)
@@ -288,23 +288,23 @@ def test_without_a_wait_asked_for_there_is_none() -> None:
 
 
 def test_without_a_function_there_is_no_fresh_key() -> None:
-    assert course(recovery(AUTO, keyed=False), Setback(Refused(401))) == [HTTP]
-    assert course(recovery(WEBSOCKET, keyed=False), Setback(Refused(401))) == []
+    assert course(recovery(AUTO, renewable_key=False), Setback(Refused(401))) == [HTTP]
+    assert course(recovery(WEBSOCKET, renewable_key=False), Setback(Refused(401))) == []
 
 
 def test_a_key_is_refreshed_once_over_all_transports() -> None:
     tried = recovery(AUTO)
     assert course(tried, Setback(Refused(401))) == [KEY, HTTP]
-    assert course(tried, Setback(rejected(401), over=SSE, delivery=REJECTED)) == []
+    assert course(tried, Setback(rejected(401), transport=SSE, delivery=REJECTED)) == []
 
 
 def test_a_turn_that_went_over_http_says_why_and_stays_there() -> None:
     tried = recovery(AUTO)
-    assert (tried.over, tried.fallback_reason) == (WEBSOCKET, None)
+    assert (tried.transport, tried.fallback_reason) == (WEBSOCKET, None)
     tried.decide(Setback(Refused(426)), left=60)
-    assert tried.over is SSE
+    assert tried.transport is SSE
     assert tried.fallback_reason == "the server answered the WebSocket upgrade with status 426"
-    assert course(tried, Setback(rejected(500), over=SSE, delivery=REJECTED)) == [BACK_OFF]
+    assert course(tried, Setback(rejected(500), transport=SSE, delivery=REJECTED)) == [BACK_OFF]
 
 
 def test_nothing_the_server_said_is_in_the_reason() -> None:

@@ -117,7 +117,7 @@ async def test_every_request_is_whole_and_says_so(autojump_clock: MockClock) -> 
         assert turn.report.full_because == "every request over HTTP is whole"
         assert len(sim.requests[1].input) == 3
         assert "previous_response_id" not in sim.requests[1].body
-        assert len(sim.connections) == 2
+        assert len(sim.connections) == 1
         assert turn.report.bytes_sent == sim.requests[1].size
         assert not turn.report.connection_reused
 

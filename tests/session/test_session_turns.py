@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -231,7 +230,7 @@ async def test_waiting_gives_the_message_without_buffering(autojump_clock: MockC
 
 
 async def test_a_consumer_that_falls_behind_loses_its_turn_and_nobody_elses(autojump_clock: MockClock) -> None:
-    script = Script([[*(SayDelta("abc") for _ in range(50))], Answer("fine")])
+    script = Script([[step for _ in range(50) for step in (SayDelta("abc"), Delay(0.001))], Answer("fine")])
     async with session_to(script, limits=engine.Limits(buffer_events=10)) as (session, _):
         async with session.turn("hi") as turn:
             await trio.sleep(1)
@@ -239,27 +238,25 @@ async def test_a_consumer_that_falls_behind_loses_its_turn_and_nobody_elses(auto
             with pytest.raises(engine.BufferOverflow) as caught:
                 async for event in turn:
                     seen.append(event)
-        assert len(seen) == 11
+        assert len(seen) == 12  # eleven had been left lying when the last one came
         assert caught.value.partial is not None
         assert (await session.ask("again")).text == "fine"
 
 
-@pytest.mark.parametrize(("together", "enough"), [(100, True), (400, False)])
-async def test_a_consumer_that_waits_may_be_given_a_few_more_at_once(
-    autojump_clock: MockClock, together: int, enough: bool
-) -> None:
+@pytest.mark.parametrize("together", [100, 400])
+async def test_what_comes_at_once_is_not_held_against_a_consumer(autojump_clock: MockClock, together: int) -> None:
     script = Script([[SayDelta("abc") for _ in range(together)]])
     async with open_simulator(in_memory=True, brain=script, quirks=Quirks(chunks=1000)) as sim:
         limits = engine.Limits(buffer_events=10)
         async with engine.open_session(sim.endpoint, model="m", dialer=sim.dialer, limits=limits) as session:
             async with session.turn("hi") as turn:
-                with nullcontext() if enough else pytest.raises(engine.BufferOverflow):
-                    assert len([event async for event in turn]) > together
+                assert len([event async for event in turn]) > together
 
 
 async def test_the_buffer_is_bounded_in_bytes_too(autojump_clock: MockClock) -> None:
     async with session_to(
-        Script([[SayDelta("x" * 600), SayDelta("y" * 600), Stall()]]), limits=engine.Limits(buffer_bytes=1000)
+        Script([[SayDelta("x" * 600), Delay(0.1), SayDelta("y" * 600), Delay(0.1), SayDelta("z"), Stall()]]),
+        limits=engine.Limits(buffer_bytes=1000),
     ) as (session, _):
         async with session.turn("hi") as turn:
             await trio.sleep(1)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import gzip
 import json
 import logging
 import socket
 import ssl
+import zlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -215,6 +218,66 @@ async def test_an_endless_answer_is_not_held(autojump_clock: MockClock) -> None:
     assert outcome == Violated("the server sent an answer over 300000 bytes")
 
 
+# --- answers that are packed ---
+
+
+def bare(data: bytes) -> bytes:
+    deflating = zlib.compressobj(wbits=-15)
+    return deflating.compress(data) + deflating.flush()
+
+
+PACKINGS: list[tuple[str, Callable[[bytes], bytes]]] = [
+    ("gzip", gzip.compress),
+    ("X-GZip", gzip.compress),
+    ("gzip, identity", lambda data: gzip.compress(data[:3]) + gzip.compress(data[3:])),
+    ("deflate", zlib.compress),
+    ("deflate", bare),
+    ("identity", bytes),
+    ("", bytes),
+]
+
+
+@pytest.mark.parametrize(("coding", "pack"), PACKINGS)
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_packed_answers_are_unpacked(
+    autojump_clock: MockClock, coding: str, pack: Callable[[bytes], bytes], at_once: bool
+) -> None:
+    body = json.dumps({"a": "é" * 500}).encode()
+    whole = answer(pack(body), 200, f"Content-Encoding: {coding}")
+    outcome, _ = await played(answering(*([whole] if at_once else [bytes([each]) for each in whole])))
+    assert outcome == body
+
+
+async def test_a_packed_refusal_keeps_its_words(autojump_clock: MockClock) -> None:
+    packed = answer(gzip.compress(json.dumps(SAYS).encode()), 400, "Content-Encoding: gzip")
+    outcome, _ = await played(answering(packed))
+    assert outcome == Rejected(400, "c", "t", "p", "No.")
+
+
+async def test_a_small_answer_that_unpacks_to_a_large_one_is_not_held(autojump_clock: MockClock) -> None:
+    packed = answer(gzip.compress(bytes(200 << 20), 9), 200, "Content-Encoding: gzip")
+    outcome, _ = await played(answering(packed), max_bytes=1 << 20)
+    assert outcome == Violated(f"the server sent an answer over {1 << 20} bytes")
+
+
+@pytest.mark.parametrize(
+    ("coding", "body", "words"),
+    [
+        ("br", b"x", "with the content coding br, which was not asked for"),
+        ("zstd, gzip", b"x", "with the content coding zstd, which was not asked for"),
+        ("an evil\ttext", b"x", "with the content coding (not shown), which was not asked for"),
+        ("gzip", b"not gzip at all", "the server sent a compressed answer that cannot be unpacked"),
+        ("gzip", gzip.compress(b"{}", mtime=0)[:-3], "the server ended its compressed answer before the end"),
+    ],
+)
+async def test_what_cannot_be_unpacked_is_named(
+    autojump_clock: MockClock, coding: str, body: bytes, words: str
+) -> None:
+    outcome, _ = await played(answering(answer(body, 200, f"Content-Encoding: {coding}")))
+    assert isinstance(outcome, Violated | Lost)
+    assert words in outcome.detail
+
+
 # --- refusals ---
 
 
@@ -365,11 +428,21 @@ class Failing:
         raise NotImplementedError
 
 
+def several() -> OSError:
+    """What trio raises where several addresses were tried."""
+    error = OSError("all attempts to connect failed")
+    tried = OSError("something without a number"), ConnectionRefusedError(errno.ECONNREFUSED, "no")
+    error.__cause__ = ExceptionGroup("several", tried)
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "stage", "detail"),
     [
         (socket.gaierror(-2, "no"), "dns", "the host name of peer.test could not be resolved"),
-        (ConnectionRefusedError(111, "no"), "tcp", "connecting to peer.test failed"),
+        (ConnectionRefusedError(111, "no"), "tcp", "connecting to peer.test failed: connection refused"),
+        (OSError(errno.EHOSTUNREACH, "no"), "tcp", "connecting to peer.test failed: no route to the host"),
+        (several(), "tcp", "connecting to peer.test failed: connection refused"),
         (OSError("all attempts failed"), "tcp", "connecting to peer.test failed"),
         (RuntimeError("a bug"), "tcp", "connecting to peer.test raised"),
     ],
@@ -669,6 +742,7 @@ async def test_nobody_listens(closed_port: int) -> None:
         outcome, _ = await exchange(WatchedTcpDialer(held), endpoint=endpoint)
     assert isinstance(outcome, Unreachable)
     assert outcome.stage == "tcp"
+    assert outcome.detail.endswith("failed: connection refused")
 
 
 async def test_the_endpoints_context_stays_as_it_is(

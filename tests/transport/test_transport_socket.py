@@ -6,16 +6,17 @@ import functools
 import json
 import math
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock
 
 import engine
-from engine.connections.websocket_link import Connection
 from engine.protocol.failures import Failure, Lost, Unreachable
 from engine.transport.dial import Dialer
 from engine.transport.socket import Bounds, Callbacks, Socket, Traffic
+from engine.turns.core import SessionCore
 
 Answer = Callable[["MemorySocket", str], Awaitable[None]]
 
@@ -128,13 +129,13 @@ def sockets(monkeypatch: pytest.MonkeyPatch) -> Callable[[Answer], list[MemorySo
             made.append(MemorySocket(answer, bounds, callbacks))
             return made[-1]
 
-        monkeypatch.setattr("engine.turns.core.Connection", functools.partial(Connection, make_socket=make_socket))
+        monkeypatch.setattr("engine.registry.SessionCore", functools.partial(SessionCore, make_socket=make_socket))
         return made
 
     return install
 
 
-def session(**options: object) -> engine.open_session:
+def session(**options: Any) -> engine.open_session:
     endpoint = engine.Endpoint("http://memory.test/v1", "sk-memory")
     options.setdefault("transport", engine.Transport.WEBSOCKET)
     return engine.open_session(endpoint, model="m", dialer=Nowhere(), **options)

@@ -142,6 +142,21 @@ async def test_a_refusal_is_told_at_once_with_status_headers_and_body(
     assert "sorry" not in str(error) + repr(error)
 
 
+async def test_the_words_of_a_401_are_kept(autojump_clock: MockClock) -> None:
+    async def refuse(peer: Peer) -> None:
+        body = b'{"error": {"message": "Wrong key.", "type": "invalid_request_error", "code": "invalid_api_key"}}'
+        head = b"HTTP/1.1 401 No\r\nX-Request-Id: req_7\r\ncontent-length: %d\r\n\r\n" % len(body)
+        await peer.refuse(head + body)
+        await trio.sleep_forever()
+
+    error = (await fail_to_connect(refuse, within=0)).error
+    assert type(error) is engine.AuthenticationFailed
+    assert (error.status, error.code, error.type) == (401, "invalid_api_key", "invalid_request_error")
+    assert (error.message, error.request_id) == ("Wrong key.", "req_7")
+    assert "invalid_api_key" in str(error)
+    assert "Wrong" not in str(error) + repr(error)
+
+
 @pytest.mark.parametrize(
     ("framing", "body"),
     [

@@ -29,7 +29,7 @@ class Waiter:
     def fail(self, failure: Failure) -> None:
         self.failures.append(failure)
 
-    def cut_short(self) -> bool:
+    def stop_draining(self) -> bool:
         self.asked_to_stop += 1
         return self.draining
 
@@ -103,20 +103,20 @@ async def test_leaving_the_queue() -> None:
     assert second.granted == []
 
 
-async def test_the_first_in_the_queue_may_hurry_a_response_that_nobody_wants() -> None:
+async def test_the_first_in_the_queue_may_end_the_drain_of_a_response_that_nobody_wants() -> None:
     lane = LaneQueue()
     active, first, second = Waiter(), Waiter(), Waiter()
-    lane.hurry(first)
+    lane.claim(first)
     for waiter in (active, first, second):
         lane.enqueue(waiter)
-    lane.hurry(first)
-    lane.hurry(second)
+    lane.claim(first)
+    lane.claim(second)
     assert served(lane) == (active, 2)
     assert active.asked_to_stop == 1
     active.draining = True
-    lane.hurry(second)
+    lane.claim(second)
     assert served(lane) == (active, 2)
-    lane.hurry(first)
+    lane.claim(first)
     assert served(lane) == (first, 1)
     lane.release(active)
     assert served(lane) == (first, 1)

@@ -1,0 +1,101 @@
+"""The link seam: what carries attempts, whatever it speaks.
+
+Nothing above it knows whether it is a WebSocket that stays open between turns, or HTTP with an answer for each request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import trio
+
+from engine.connections.attempt import Attempt
+from engine.protocol.aftermath import Aftermath
+from engine.protocol.chain import Held, Plan
+from engine.settings.endpoint import Endpoint
+from engine.values.choices import OnCancel, Transport
+from engine.wire.requests import CreateText
+
+__all__ = ["Link"]
+
+
+class Link(Protocol):
+    """A way to one server."""
+
+    @property
+    def transport(self) -> Transport:
+        """`Transport.WEBSOCKET` or `Transport.SSE`."""
+        ...
+
+    @property
+    def number(self) -> int:
+        """Counts the session's connections; 0 over HTTP."""
+        ...
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The server."""
+        ...
+
+    @property
+    def bytes_received(self) -> int:
+        """Bytes received so far."""
+        ...
+
+    @property
+    def warming(self) -> trio.Event | None:
+        """Set when its warm-up is over; None while none is under way."""
+        ...
+
+    def begin_warm_up(self) -> None:
+        """Hold turns back until `end_warm_up`."""
+        ...
+
+    def end_warm_up(self) -> None:
+        """Let turns through, whatever came of the warm-up."""
+        ...
+
+    def fresh(self, lane: str | None) -> bool:
+        """Whether a warm-up could help a lane: nothing was ever sent for it."""
+        ...
+
+    def plan(self, lane: str | None, body: Mapping[str, Any], *, stored: Held | None = None) -> Plan:
+        """Say how a lane's request would be sent. ``stored``: a response that can be named on any connection."""
+        ...
+
+    def write(self, lane: str | None, text: CreateText, plan: Plan, *, generate: bool | None = None) -> str:
+        """Give a lane's request its form on the wire."""
+        ...
+
+    async def carry(self, attempt: Attempt) -> bool:
+        """Send an attempt on its way; what comes of it, `Attempt.done` tells.
+
+        Returns:
+            Whether it is on its way; if not, no byte of it left.
+
+        Raises nothing. Cancelling it does not stop what is on its way: `abandon` does.
+        """
+        ...
+
+    def abandon(self, attempt: Attempt, policy: OnCancel, *, wanted: bool) -> Aftermath:
+        """Give an attempt up; what is still to come of its response is dropped. Returns at once.
+
+        Args:
+            attempt: The attempt.
+            policy: What its caller chose.
+            wanted: Whether the choice applies; see `engine.protocol.aftermath`.
+        """
+        ...
+
+    def settle(self, attempt: Attempt) -> None:
+        """Wait no longer for the rest of an abandoned response."""
+        ...
+
+    def avoid(self) -> None:
+        """A request that failed on it is sent again, over another connection."""
+        ...
+
+    def retire(self, reason: str) -> None:
+        """Take no new turns, and close once those in progress have ended. Idempotent, and returns at once."""
+        ...

@@ -1,0 +1,312 @@
+"""The links of one session: the one in use, its replacement, those that still have to close, and the one over HTTP.
+
+It decides what a turn is sent over and learns from what becomes of a dial; it never sees a turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import trio
+from attrs import evolve
+
+from engine.connections.attempt import Origin
+from engine.connections.http_link import HttpLink
+from engine.connections.link import Link
+from engine.connections.link_states import LinkState
+from engine.connections.tasks import Tasks
+from engine.connections.warm_up import WarmUp
+from engine.connections.websocket_link import WebSocketLink
+from engine.instruments import Instruments
+from engine.protocol.breaker import Breaker
+from engine.protocol.chain import Chain, Held
+from engine.protocol.failures import Barred, Failure, Refused, Unreachable
+from engine.protocol.recovery import counts_as_outage, lacks_websocket
+from engine.settings.endpoint import Endpoint
+from engine.settings.levels import Settings
+from engine.transport.dial import Dialer
+from engine.transport.socket import SocketFactory
+from engine.transport.websocket import WebSocket
+from engine.values.choices import Transport
+from engine.values.statistics import ConnectionStatistics
+from engine.wire.requests import CreateText
+
+__all__ = ["Pool"]
+
+_MAX_RETIRING: Final = 4
+_RETIRING: Final = frozenset({LinkState.RETIRING, LinkState.CALLED_OFF, LinkState.FAILED})
+
+
+class Pool:
+    """Links to one server.
+
+    Args:
+        session: The session's id.
+        tasks: Where links live.
+        endpoint: The server.
+        dialer: Opens streams.
+        breaker: What is known of that server.
+        settings: What holds for links.
+        instruments: What is told of them.
+        make_socket: Makes the sockets of links over WebSocket.
+    """
+
+    def __init__(
+        self,
+        session: str,
+        tasks: Tasks,
+        *,
+        endpoint: Endpoint,
+        dialer: Dialer,
+        breaker: Breaker,
+        settings: Settings,
+        instruments: Instruments,
+        make_socket: SocketFactory = WebSocket,
+    ) -> None:
+        self._session = session
+        self._tasks = tasks
+        self._endpoint = endpoint
+        self._dialer = dialer
+        self._breaker = breaker
+        self._settings = settings
+        self._instruments = instruments
+        self._make_socket = make_socket
+        self._current: WebSocketLink | None = None
+        self._next: WebSocketLink | None = None
+        self._links: dict[WebSocketLink, tuple[Breaker, int]] = {}  # and whose try it was
+        self._http: HttpLink | None = None
+        self._reconnected = 0
+        self._dialled = 0
+        self.opened: int = 0
+
+    # --- what turns ask ---
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where requests go."""
+        return self._endpoint
+
+    @property
+    def connected(self) -> bool:
+        """Whether a turn dispatched now would find an open connection, as far as can be told."""
+        return self._current is not None and self._current.usable
+
+    def may_continue(self, lane: str | None, body: Mapping[str, Any], stored: Held | None) -> bool:
+        """Whether the server is known to hold what a request would continue, on the connection there is."""
+        if self._current is not None and self._current.usable:
+            plan = self._current.plan(lane, body, stored=stored)
+        else:
+            plan = Chain().plan(body, server=self._endpoint.server, stored=stored)
+        return plan.previous_response_id is not None
+
+    async def link(
+        self,
+        transport: Transport,
+        *,
+        connect: float,
+        cautious: bool = False,
+        on_joined: Callable[[WebSocketLink], None] | None = None,
+    ) -> Link | Failure:
+        """Return what an attempt can be sent over; or why there is nothing.
+
+        Args:
+            transport: `Transport.WEBSOCKET` or `Transport.SSE`.
+            connect: Seconds for the dial, if one has to be started.
+            cautious: Whether to start none where it would probably fail.
+            on_joined: Called before waiting for a dial.
+
+        Cancelling stops waiting; a dial goes on for the next one that needs it.
+        """
+        if transport is Transport.SSE:
+            return await self.http()
+        return await self.websocket(connect=connect, cautious=cautious, on_joined=on_joined)
+
+    async def http(self) -> HttpLink | Failure:
+        """Return the link over HTTP, made when it is first needed."""
+        if not self._tasks.alive:
+            await trio.lowlevel.checkpoint()
+            return self._tasks.ending
+        if self._http is None:
+            self._http = HttpLink(
+                self._endpoint, self._dialer, limits=self._settings.limits, instruments=self._instruments
+            )
+            self._tasks.start(self._http.run)
+        link = self._http
+        await link.started.wait()
+        return link if link.usable else self._tasks.ending
+
+    async def websocket(
+        self, *, connect: float, cautious: bool, on_joined: Callable[[WebSocketLink], None] | None = None
+    ) -> WebSocketLink | Failure:
+        """Return an open WebSocket, joining the dial under way or starting one; or why there is none. See `link`.
+
+        A connection that ends as soon as it is open is a failure to connect: dialling on would hammer a server that
+        accepts everybody and serves nobody.
+        """
+        self._reconnected = 0
+        waited_for: WebSocketLink | None = None
+        while True:
+            current = self._current
+            if current is not None and current.state is LinkState.OPEN:
+                if current is waited_for and not current.usable:
+                    await current.ended.wait()  # it is about to say why
+                    return current.ending
+                if not current.usable:
+                    current.retire("the socket is gone")
+                elif current.age(trio.current_time()) >= self._settings.limits.connection_lifetime:
+                    self._rotate(current)
+                else:
+                    return current
+                continue
+            if current is None:
+                if not self._tasks.alive:
+                    return self._tasks.ending
+                if cautious and (objection := self._objection()) is not None:
+                    return Barred(objection)
+                current = self._current = self._dial(connect)
+            if on_joined is not None:
+                on_joined(current)
+            await current.dial_done.wait()
+            failure = current.failure
+            if current.state is LinkState.CALLED_OFF:
+                continue  # there may be another, or another place to dial
+            if failure is None:
+                waited_for = current
+            elif not _hasty(failure) or current.patience >= connect:
+                return failure  # else it was begun by a turn with less patience than this one
+
+    def _objection(self) -> str | None:
+        """Why no WebSocket should be tried; None where one may."""
+        return self._breaker.objection if self._endpoint.server.websocket else "this kind of server has no WebSocket"
+
+    def dial_ahead(self) -> None:
+        """Have a connection ready for the next turn, unless one is, or it would probably come to nothing."""
+        transport = self._settings.transport
+        unwise = transport is Transport.SSE or (transport is Transport.AUTO and self._objection() is not None)
+        if self._current is None and self._tasks.alive and not unwise:
+            self._current = self._dial(self._settings.timeouts.connect)
+
+    @trio.lowlevel.enable_ki_protection
+    def warm_up(self, link: Link, origin: Origin, body: Mapping[str, Any], text: CreateText, seconds: float) -> WarmUp:
+        """Prepare a fresh connection, in a task that outlives the turn that asked for it."""
+        warm_up = WarmUp(link, origin, body, text, seconds)
+        link.begin_warm_up()
+        self._tasks.start(warm_up.run)
+        return warm_up
+
+    # --- what the session asks ---
+
+    @trio.lowlevel.enable_ki_protection
+    def change_endpoint(self, endpoint: Endpoint, dialer: Dialer, breaker: Breaker) -> None:
+        """Go elsewhere, or with another key: what is connected serves the turns that are on it, and no other."""
+        self._endpoint, self._dialer, self._breaker = endpoint, dialer, breaker
+        http, self._http = self._http, None
+        for link in (self._next, self._current, http):
+            if link is not None:
+                link.retire("the endpoint was changed")
+
+    def close(self) -> None:
+        """Begin to close every WebSocket, whatever is in progress: a cancellation does not reach them."""
+        for link in tuple(self._links):
+            link.close()
+
+    def statistics(self) -> tuple[ConnectionStatistics, ...]:
+        """Counters of the connections that exist, the current one first."""
+        current = [self._current] if self._current is not None else []
+        return tuple(each.statistics() for each in (*current, *(each for each in self._links if each not in current)))
+
+    # --- dialling ---
+
+    @trio.lowlevel.enable_ki_protection
+    def _dial(self, connect: float) -> WebSocketLink:
+        self._dialled += 1
+        link = WebSocketLink(
+            self._dialled,
+            session=self._session,
+            endpoint=self._endpoint,
+            dialer=self._dialer,
+            make_socket=self._make_socket,
+            timeouts=evolve(self._settings.timeouts, connect=connect),
+            limits=self._settings.limits,
+            instruments=self._instruments,
+            on_change=self._on_change,
+            on_ageing=self._on_ageing,
+            on_aged=self._rotate,
+        )
+        self._links[link] = (self._breaker, self._breaker.begin())
+        self._tasks.start(link.run)
+        return link
+
+    def _rotate(self, link: WebSocketLink) -> None:
+        """Go over to the replacement."""
+        self._instruments.emit("rotation", self._session, link.number, link.age(trio.current_time()))
+        link.retire("it has reached its lifetime")
+
+    def _on_ageing(self, link: WebSocketLink) -> None:
+        """Dial the replacement of a link that will soon have reached its lifetime."""
+        if link is self._current and self._next is None and self._tasks.alive:
+            self._next = self._dial(self._settings.timeouts.connect)
+            self._next.stand_by()
+
+    # --- what links tell ---
+
+    def _on_change(self, link: WebSocketLink, before: LinkState) -> None:
+        if before is LinkState.DIALLING:
+            self._learn(link)
+        match link.state:
+            case LinkState.RETIRING | LinkState.CALLED_OFF | LinkState.FAILED:
+                self._replace(link)
+            case LinkState.CLOSED:
+                self._forget(link)
+
+    def _learn(self, link: WebSocketLink) -> None:
+        """Tell the breaker what became of a dial."""
+        breaker, number = self._links[link]
+        failure = link.failure
+        if link.state is LinkState.OPEN:
+            self.opened += 1
+            breaker.connected()
+        elif failure is not None and counts_as_outage(failure):
+            breaker.failed()
+        elif isinstance(failure, Refused):
+            no_websocket = f"the server has no WebSocket: it answered the upgrade with status {failure.status}"
+            breaker.answered(no_websocket if lacks_websocket(failure) else None)
+        else:
+            breaker.given_up(number)
+
+    def _replace(self, link: WebSocketLink) -> None:
+        """Offer a link no more; too many that will not end are cut short."""
+        if link is self._next:
+            self._next = None
+        if link is self._current:
+            self._current, self._next = self._next, None
+            if self._current is not None:
+                self._current.take_over(link.idle_since)
+        retiring = [each for each in self._links if each.state in _RETIRING]
+        for oldest in retiring[:-_MAX_RETIRING]:
+            oldest.abort("too many connections were waiting to close")
+
+    def _forget(self, link: WebSocketLink) -> None:
+        """A link's socket is gone."""
+        del self._links[link]
+        if link.broke_unused and self._settings.retry.eager_reconnect and self._tasks.alive:
+            self._tasks.start(self._reconnect)
+
+    async def _reconnect(self) -> None:
+        """Replace a link that ended unused: the first time at once, then backing off, until a turn comes."""
+        retry = self._settings.retry
+        while self._current is None and self._reconnected <= len(retry.back_off):
+            number, self._reconnected = self._reconnected, self._reconnected + 1
+            await trio.sleep(retry.wait(number - 1) if number else 0)
+            self.dial_ahead()
+            link = self._current
+            if link is None:
+                return
+            await link.dial_done.wait()
+            if link.failure is None:
+                return
+
+
+def _hasty(failure: Failure) -> bool:
+    return isinstance(failure, Unreachable) and failure.stage == "timeout"

@@ -1,0 +1,107 @@
+"""What comes in: texts are decoded, and each event goes to the attempt whose response it belongs to.
+
+The one receive loop of the engine: a WebSocket and an answer over HTTP differ in where their texts come from, and in
+what is done about an event that belongs to no attempt.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+
+from engine.connections.attempt import Attempt
+from engine.instruments import Instruments
+from engine.protocol.exchange import Exchange
+from engine.protocol.routing import Router, Verdict
+from engine.wire.codec import MalformedFrame, decode
+from engine.wire.events import Chunks, ServerEvent
+
+__all__ = ["Receiver"]
+
+_logger = logging.getLogger("engine.connection")
+
+
+class Receiver(ABC):
+    """One stream of events, and the attempts that are in progress on it."""
+
+    def __init__(self, instruments: Instruments) -> None:
+        self._instruments = instruments
+        self._observed = instruments.wants("event_received")
+        self._router = Router()
+        self._attempts: dict[Exchange, Attempt] = {}
+        self._unwoken: Attempt | None = None
+        self._receiving = True
+        self._events = 0
+        self._dropped = 0
+        self._malformed = 0
+
+    def _receive(self, texts: Iterable[str], now: float) -> None:
+        """Take the texts that came in one piece."""
+        for text in texts:
+            if not self._receiving:
+                break  # one of those before it ended the stream
+            self._events += 1
+            try:
+                event = decode(text)
+            except MalformedFrame as malformed:
+                # Reported and dropped, the connection kept: one garbled frame must not cost the others their answers.
+                self._malformed += 1
+                if self._malformed == 1:
+                    _logger.warning("%s: an event was dropped, %s", self._name, malformed.reason)
+                continue
+            if event.__class__ is Chunks:
+                for each in event.events:
+                    self._take(each, now)
+            else:
+                self._take(event, now)
+        # Waking a reader costs as much as handing it an event: once is enough for all of them.
+        unwoken, self._unwoken = self._unwoken, None
+        if unwoken is not None and unwoken.sink is not None:
+            unwoken.sink.on_batch_end()
+
+    def _take(self, event: ServerEvent, now: float) -> None:
+        target = self._router.route(event)
+        attempt = self._attempts.get(target)  # type: ignore[arg-type]
+        if attempt is None:
+            self._unclaimed(target, event, now)
+        else:
+            self._feed(attempt, event, now)
+
+    def _feed(self, attempt: Attempt, event: ServerEvent, now: float) -> None:
+        if self._observed:
+            attempt.origin.emit("event_received", event)
+        if attempt is not self._unwoken:
+            if self._unwoken is not None and self._unwoken.sink is not None:
+                self._unwoken.sink.on_batch_end()
+            self._unwoken = attempt
+        exchange, sink = attempt.exchange, attempt.sink
+        events = exchange.receive(event)
+        first = attempt.last_progress is None
+        attempt.last_progress = now
+        if sink is not None:
+            if first:
+                sink.on_first_event(attempt, now)
+            if events:
+                sink.on_events(attempt, events)
+        if exchange.outcome is not None:
+            # The consumer's overflow may have ended it meanwhile, and then it is no longer ours to conclude.
+            if self._attempts.pop(exchange, None) is not None:
+                self._router.end(exchange)
+                attempt.conclude()
+            self._ended(attempt, now)
+
+    # --- what differs between the transports ---
+
+    @property
+    @abstractmethod
+    def _name(self) -> str:
+        """What it is called in logs."""
+
+    @abstractmethod
+    def _unclaimed(self, target: Exchange | Verdict, event: ServerEvent, now: float) -> None:
+        """An event came that no attempt waits for."""
+
+    @abstractmethod
+    def _ended(self, attempt: Attempt, now: float) -> None:
+        """The response to an attempt has ended."""

@@ -1,0 +1,60 @@
+"""The tasks of one session: where its links and its running turns live, and why no more of them are started."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from engine.protocol.failures import Broken, Closed, Failure
+
+__all__ = ["Tasks"]
+
+
+class Tasks:
+    """A session's nursery, as what lives in it sees it.
+
+    Attributes:
+        failure: Why the session takes no more work; None while it does.
+    """
+
+    def __init__(self) -> None:
+        self.failure: Failure | None = None
+        self._nursery: trio.Nursery | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether more may be begun."""
+        return self.failure is None and self._nursery is not None and not self._nursery.cancel_scope.cancel_called
+
+    @property
+    def ending(self) -> Failure:
+        """Why nothing more may be begun, once it may not."""
+        return self.failure or Closed("the session is being released")
+
+    def open(self, nursery: trio.Nursery) -> None:
+        """Begin to take tasks."""
+        self._nursery = nursery
+        if self.failure is not None:
+            nursery.cancel_scope.cancel(reason="the session was released before it had started")
+
+    def start(self, task: Callable[[], Awaitable[None]]) -> None:
+        """Run a task; if it breaks, so does the session."""
+        assert self._nursery is not None
+        self._nursery.start_soon(self._guarded, task)
+
+    async def _guarded(self, task: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await task()
+        except Exception as error:
+            self.close(Broken(error), "the session broke")
+
+    def close(self, failure: Failure, reason: str) -> None:
+        """Take no more tasks, and cancel those there are; the first failure counts."""
+        self.failure = self.failure or failure
+        if self._nursery is not None:
+            self._nursery.cancel_scope.cancel(reason=reason)
+
+    def forget(self) -> None:
+        """Let go of the nursery, which is over."""
+        self._nursery = None

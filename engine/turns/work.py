@@ -1,0 +1,561 @@
+"""The work of one turn: gate, link, attempt, and another attempt where the first one fails.
+
+Its task lives in the session's nursery, and its scope carries the turn's budgets, and no other's. It never surrounds
+what is sent or received: the task only waits, for a link or for the end of an attempt. What is done about a failed
+attempt is decided by `engine.protocol.recovery`.
+
+Where the caller's task changes what the session holds, a KeyboardInterrupt has to wait for the next checkpoint: a turn
+that has its lane by half would keep it for ever.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, TypeAlias
+
+import trio
+
+from engine.connections.attempt import Attempt, Origin
+from engine.connections.link import Link
+from engine.connections.websocket_link import WebSocketLink
+from engine.protocol.aftermath import Aftermath
+from engine.protocol.chain import Plan
+from engine.protocol.failures import Broken, Expired, Failure, Overflowed, TooLarge, to_error
+from engine.protocol.recovery import Decision, Recovery, Remedy, Setback
+from engine.protocol.states import move
+from engine.settings.levels import Settings
+from engine.turns.inbox import Inbox
+from engine.turns.lane import Lane
+from engine.turns.states import WORK_TRANSITIONS, WorkState
+from engine.turns.submission import Submission
+from engine.turns.timeline import Timeline
+from engine.values.choices import Delivery, Transport, further
+from engine.values.errors import TurnError
+from engine.values.messages import AssistantMessage
+from engine.values.reports import TurnReport
+from engine.values.turn_events import TurnEvent
+
+__all__ = ["Gate", "Work"]
+
+Gate: TypeAlias = Callable[[], Awaitable[None]]
+"""Awaited before each dispatch of a turn, resends included; what it raises ends the turn, as it is."""
+
+_FORGOTTEN: Final = "the server no longer held the previous response"
+
+# Budgets that end a silence. What has come in and was not read yet, because the process was busy, is no silence.
+_SILENCES: Final = frozenset({"start", "first_event", "idle"})
+_LOOKS: Final = 8
+_QUIET_LOOKS: Final = 2
+
+
+class Work:
+    """What a session does for one turn.
+
+    Args:
+        lane: The lane it takes its turn on.
+        submission: What is asked.
+        settings: What holds for it.
+        buffered: Whether its events will be read.
+        gate: Awaited before each dispatch.
+
+    Attributes:
+        state: Where it is; changed only as `engine.turns.states` allows.
+        inbox: The events that were not read yet.
+        timeline: When what happened, and what may take how long.
+        message: The answer, once it has come.
+        error: What ended it otherwise.
+        context: The context of the caller.
+    """
+
+    def __init__(
+        self, lane: Lane, submission: Submission, settings: Settings, *, buffered: bool, gate: Gate | None = None
+    ) -> None:
+        self._lane = lane
+        self._pool = lane.pool
+        self._submission = submission
+        self._settings = settings
+        self._timeouts = settings.timeouts
+        self._gate = gate
+        self._recovery = Recovery(
+            settings.transport, settings.retry, renewable_key=callable(self._pool.endpoint.api_key)
+        )
+        self.state: WorkState = WorkState.QUEUED
+        self.timeline: Timeline = Timeline(settings.timeouts)
+        self.inbox: Inbox = Inbox(settings.limits, keeping=buffered)
+        self.message: AssistantMessage | None = None
+        self.error: Exception | None = None
+        self.context: contextvars.Context = contextvars.Context()  # its caller's, once the block is entered
+        self._origin: Origin | None = None
+        self._scope: trio.CancelScope | None = None
+        self._admitted = trio.Event()
+        self._link: Link | None = None
+        self._attempt: Attempt | None = None
+        self._sent: Attempt | None = None
+        self._aftermath = Aftermath.NOTHING
+        self._delivered = Delivery.NOT_SENT  # by attempts that were given up
+        self._joined: WebSocketLink | None = None
+        self._full_because: str | None = None
+        self._not_before = 0.0
+        self._last_failure: Failure | None = None
+
+    # --- the caller's side ---
+
+    async def submit(self) -> None:
+        """Queue the request and wait until the lane is granted; see `engine.turns.turn.Turn.__aenter__`."""
+        self.context = contextvars.copy_context()
+        self.timeline.begin("entered", "turn", trio.current_time())
+        await self._prepare()
+        self._lane.submit(self)
+        if self._admitted.is_set():
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._queue()
+        if self.error is not None and not self.timeline.reached("granted"):
+            raise self.error
+
+    async def _prepare(self) -> None:
+        """Let the caller's hook have its say, within the ``turn`` budget, then encode."""
+        submission = self._submission
+        if not submission.hooked:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            with self.timeline.scope() as scope:
+                await submission.ask_hook()
+            if scope.cancelled_caught:
+                raise self._failed(Expired("turn", self._timeouts.turn))
+        submission.encode()
+        if self._settings.transport is Transport.WEBSOCKET and (oversized := self._oversized) is not None:
+            raise self._failed(oversized)
+
+    def _failed(self, failure: Failure) -> Exception:
+        self.fail(failure)
+        assert self.error is not None
+        return self.error
+
+    async def _queue(self) -> None:
+        """Wait for the lane, within the budgets that bound that."""
+        self.timeline.start("queue", trio.current_time())
+        with self.timeline.scope() as scope:
+            await self._admitted.wait()
+        if not scope.cancelled_caught or self._admitted.is_set():
+            return
+        expired = self.timeline.expired(trio.current_time())
+        assert expired is not None
+        if expired.phase == "queue":
+            self.timeline.stop("queue")
+            self._lane.claim(self)
+        if self.state is WorkState.QUEUED:
+            self._lane.remove(self)
+            self.fail(expired)
+
+    @trio.lowlevel.enable_ki_protection
+    def leave(self) -> None:
+        """Abandon it if it has not ended. Synchronous: clean-up is the session's work."""
+        self.inbox.discard()
+        if self.settled:
+            return
+        if self._attempt is not None:
+            self._attempt.exchange.abandon()  # what is still to come counts for nothing
+        self._lane.remove(self)
+        self._settle()
+
+    # --- what is known of it ---
+
+    @property
+    def settled(self) -> bool:
+        """Whether it has ended for its caller."""
+        return self.state is WorkState.ENDED or self.state is WorkState.DRAINING
+
+    @property
+    def arrived(self) -> AssistantMessage | None:
+        """What has come of the answer; None while nothing has."""
+        return self.message or (self._attempt.exchange.partial() if self._attempt is not None else None)
+
+    @property
+    def delivery(self) -> Delivery:
+        """How far the request got, over all attempts."""
+        now = self._attempt.exchange.delivery if self._attempt is not None else Delivery.NOT_SENT
+        return further(self._delivered, now)
+
+    @property
+    def report(self) -> TurnReport:
+        """What is known of the turn at this moment."""
+        arrived, sent = self.arrived, self._sent
+        usage = arrived.usage if arrived is not None else None
+        plan = sent.plan if sent is not None else Plan()
+        return TurnReport(
+            transport=sent.transport if sent is not None else None,
+            attempts=self._recovery.dispatches,
+            connection_reused=sent is not None and sent.reused,
+            continued=plan.previous_response_id is not None,
+            full_because=plan.full_because,
+            bytes_sent=sent.size if sent is not None else 0,
+            bytes_full=self._submission.size,
+            cached_tokens=usage.cached_tokens if usage is not None else None,
+            fallback_reason=self._recovery.fallback_reason,
+            response_id=self._attempt.exchange.response_id if self._attempt is not None else None,
+            delivery=self.delivery,
+            seconds=self.timeline.seconds(),
+        )
+
+    @property
+    def room(self) -> float:
+        """Bytes by which a later request may be larger than this one; infinite where it could go over HTTP."""
+        over_websocket = self._settings.transport is Transport.WEBSOCKET
+        return self._settings.limits.max_request_bytes - self._submission.size if over_websocket else math.inf
+
+    @property
+    def _oversized(self) -> TooLarge | None:
+        """Why the request cannot go over a WebSocket, if what the server holds does not make it shorter."""
+        size, limit = self._submission.size, self._settings.limits.max_request_bytes
+        lane = self._lane
+        if size <= limit or self._pool.may_continue(lane.name, self._submission.body, lane.stored):
+            return None
+        return TooLarge(size, limit)
+
+    # --- the lane's side ---
+
+    def overdue(self, now: float) -> bool:
+        """Whether a budget ran out while it was waiting."""
+        return self.timeline.expired(now) is not None
+
+    def grant(self, now: float) -> None:
+        """The lane is its own: start its task."""
+        self._move(WorkState.RUNNING)
+        lane = self._lane
+        self._origin = Origin(
+            lane.session, lane.name, lane.number(), self._submission.model, self.context, lane.instruments
+        )
+        self.timeline.reach("granted", now)
+        self.timeline.stop("queue")
+        self.timeline.start("start", now)
+        lane.counters.started += 1
+        self._origin.emit("turn_started")
+        lane.start(self.context, self._run)
+        self._admitted.set()
+
+    def _move(self, state: WorkState) -> None:
+        self.state = move(WORK_TRANSITIONS, self.state, state)
+
+    def stop_draining(self) -> bool:
+        """Stop draining, if that is what it does: give the connection up unless the response has ended."""
+        if self.state is not WorkState.DRAINING:
+            return False
+        assert self._link is not None
+        assert self._attempt is not None
+        if not self._attempt.drained.is_set():
+            self._link.settle(self._attempt)
+            self._aftermath = Aftermath.RETIRE
+        self._move(WorkState.ENDED)
+        return True
+
+    # --- its task ---
+
+    async def _run(self) -> None:
+        try:
+            while not self.settled:
+                self._scope = self.timeline.scope()
+                with self._scope as scope:
+                    await self._go_on()
+                if scope.cancelled_caught and not self.settled:
+                    expired = await self._expired()
+                    if expired is not None:
+                        self._setback(expired)
+            await self._drain()
+        except Exception as error:
+            self.fail(Broken(error))
+        finally:
+            self.fail(self._lane.tasks.ending)  # nothing, where it has ended already
+            if self.state is WorkState.DRAINING:
+                self._move(WorkState.ENDED)
+            self._submission.forget()
+            self._lane.release(self)
+            for attempt in (self._attempt, self._sent):
+                if attempt is not None:
+                    attempt.forget()
+            self._link = self._joined = None
+            if self._aftermath is Aftermath.RETIRE:
+                self._pool.dial_ahead()  # here, because the one who leaves a turn should not have to wait for it
+
+    async def _go_on(self) -> None:
+        """Make an attempt, or wait for the end of the one there is."""
+        if self._attempt is None:
+            if self._not_before > trio.current_time():
+                await trio.sleep_until(self._not_before)
+            if self._gate is not None:
+                await self._pass(self._gate)
+            if not self.settled:
+                await self._begin()
+        attempt = self._attempt
+        if attempt is None or self.settled:
+            return
+        if not attempt.done.is_set():
+            await attempt.done.wait()
+        result = attempt.result
+        if not self.settled and not isinstance(result, AssistantMessage):
+            assert result is not None
+            self._setback(result)
+
+    async def _pass(self, gate: Gate) -> None:
+        try:
+            await gate()
+        except Exception as error:
+            self._settle(error=error)
+
+    async def _begin(self) -> None:
+        """Send the request over the link that there is, or find out what stands in the way."""
+        transport = self._recovery.transport
+        if transport is Transport.WEBSOCKET and (oversized := self._oversized) is not None:
+            self._setback(oversized)
+            return
+        link = await self._pool.link(
+            transport,
+            connect=self._timeouts.connect,
+            cautious=self._settings.transport is Transport.AUTO,
+            on_joined=self._on_joined,
+        )
+        if self.settled:  # while the link came about, and too late for a cancellation to be delivered
+            return
+        if isinstance(link, Failure):
+            self._setback(link)
+            return
+        self.timeline.stop("connect")
+        if not await self._warmed_up(link):
+            return
+        attempt = self._attempt_over(link)
+        if transport is Transport.WEBSOCKET and attempt.size > self._settings.limits.max_request_bytes:
+            self._setback(TooLarge(attempt.size, self._settings.limits.max_request_bytes))
+            return
+        self._link, self._attempt = link, attempt
+        if not await link.carry(attempt) and attempt is self._attempt:
+            self._attempt = None
+            self.timeline.stop("send")
+            if link is self._joined and not self.settled:
+                assert attempt.failure is not None
+                self._setback(attempt.failure)
+
+    async def _warmed_up(self, link: Link) -> bool:
+        """Have a fresh connection prepared, if that is wanted; False where another look at the links is needed."""
+        if self._submission.warm_up and link.fresh(self._lane.name):
+            assert self._origin is not None
+            self._pool.warm_up(link, self._origin, self._submission.body, self._submission.text, self._timeouts.warm_up)
+            self._submission.warm_up = False  # once per turn: one that kills its connection must not do so again
+        if link.warming is None:
+            return True
+        await link.warming.wait()
+        return False
+
+    def _attempt_over(self, link: Link) -> Attempt:
+        submission, lane = self._submission, self._lane
+        if self._full_because is not None and link.transport is Transport.WEBSOCKET:
+            plan = Plan(full_because=self._full_because)
+        else:
+            plan = link.plan(lane.name, submission.body, stored=lane.stored)
+        assert self._origin is not None
+        return Attempt(
+            self._origin,
+            self._recovery.dispatches + 1,
+            link.write(lane.name, submission.text, plan),
+            plan,
+            body=submission.body,
+            patience=self._timeouts.connect,
+            sink=self,
+            text_format=submission.text_format,
+        )
+
+    def _on_joined(self, link: WebSocketLink) -> None:
+        """It waits for a dial, whose clock may have been running for a while."""
+        self._joined = link
+        self.timeline.start("connect", link.started_at)
+
+    async def _expired(self) -> Expired | None:
+        """Return the budget that ran out; None where none did, or where something had come in and was not read yet."""
+        expired = self._overrun()
+        quiet = 0
+        for _ in range(_LOOKS):
+            if expired is None or expired.phase not in _SILENCES or self._link is None or quiet == _QUIET_LOOKS:
+                break
+            received = self._link.bytes_received
+            with trio.CancelScope(shield=True):
+                await trio.lowlevel.checkpoint()
+            if self.settled:
+                return None
+            expired = self._overrun()
+            quiet = quiet + 1 if self._link.bytes_received == received else 0
+        return expired
+
+    def _overrun(self) -> Expired | None:
+        attempt = self._attempt
+        if attempt is not None and attempt.last_progress is not None:
+            self.timeline.start("idle", attempt.last_progress)
+        if attempt is not None and attempt.done.is_set():
+            return None
+        return self.timeline.expired(trio.current_time())
+
+    async def _drain(self) -> None:
+        """Hold the lane until the rest of the abandoned response has passed, within the ``drain`` budget."""
+        if self.state is not WorkState.DRAINING:
+            return
+        assert self._attempt is not None
+        with trio.CancelScope(deadline=self.timeline.at("ended") + self._timeouts.drain):
+            await self._attempt.drained.wait()
+        self.stop_draining()
+
+    # --- the attempt's side ---
+
+    def on_sending(self, attempt: Attempt, now: float) -> None:
+        """A connection is there, and the first byte of the request is about to leave."""
+        self.timeline.begin("connected", "send", now)
+
+    def on_dispatched(self, attempt: Attempt) -> None:
+        """The request is on its way."""
+        assert self._link is not None
+        self._sent = attempt
+        self._recovery.dispatches += 1
+        attempt.origin.emit("request_sent", self._link.number, attempt.size)
+
+    def on_sent(self, attempt: Attempt, now: float) -> None:
+        """The request's last byte was passed on."""
+        if attempt is not self._attempt:
+            return
+        if attempt.last_progress is None:
+            self.timeline.reach("sent", now)
+            self.timeline.replace("send", "first_event", now)
+        else:
+            self.timeline.stop("send")
+
+    def on_first_event(self, attempt: Attempt, now: float) -> None:
+        """The first event of the response arrived. From now on `_overrun` looks after silence."""
+        self.timeline.reach("first_event", now)
+        if not self.timeline.reached("sent"):
+            self.timeline.reach("sent", now)
+        self.timeline.stop("start", "send", "first_event")
+        self.timeline.start("idle", now)
+
+    def on_events(self, attempt: Attempt, events: Sequence[TurnEvent]) -> None:
+        """The consumer should see these."""
+        # An answer that is whole should not be lost to its last events: nothing more can come.
+        if self.inbox.put(events) and attempt.exchange.outcome is None and not self.settled:
+            self.fail(Overflowed(len(self.inbox), self.inbox.held))
+
+    def on_batch_end(self) -> None:
+        """Nothing more follows at once."""
+        self.inbox.wake()
+
+    def on_answer(self, attempt: Attempt, message: AssistantMessage) -> None:
+        """The response has ended, and this is the answer."""
+        if self.settled or attempt is not self._attempt:
+            return
+        held = attempt.held
+        assert self._link is not None
+        if held is not None and held.stored and self._link.endpoint is self._pool.endpoint:  # no other server has it
+            self._lane.stored = held
+        self._settle(message=message)
+
+    # --- when an attempt fails ---
+
+    def _setback(self, failure: Failure) -> None:
+        """Do about a failure what the table says: try again, or end the turn with it."""
+        if isinstance(failure, Expired) and failure.phase == "connect":
+            assert self._joined is not None
+            failure = self._joined.too_slow(failure.seconds)
+        if not self._lane.tasks.alive:
+            self.fail(failure)
+            return
+        attempt = self._attempt
+        setback = Setback(
+            failure,
+            transport=self._recovery.transport,
+            delivery=attempt.exchange.delivery if attempt is not None else Delivery.NOT_SENT,
+            output_seen=attempt is not None and attempt.exchange.output_seen,
+            continued=attempt is not None and attempt.plan.previous_response_id is not None,
+            untyped=not self._pool.endpoint.server.typed_errors,
+        )
+        decision = self._recovery.decide(setback, left=self.timeline.left_to_start(trio.current_time()))
+        if decision.remedy is None:
+            self.fail(failure)
+        else:
+            self._try_again(decision, failure)
+
+    def _try_again(self, decision: Decision, failure: Failure) -> None:
+        attempt, self._last_failure = self._attempt, failure
+        if attempt is not None:
+            self._delivered = further(self._delivered, attempt.exchange.delivery)
+            if decision.remedy is Remedy.SAME_CONNECTION:
+                self._full_because = _FORGOTTEN
+                self._lane.stored = None
+            elif attempt.exchange.outcome is None:
+                self._abandon(attempt, wanted=False)
+            elif self._link is not None:
+                self._link.avoid()
+            attempt.forget()
+            self._attempt = None
+        self.timeline.begin_again()
+        self._not_before = trio.current_time() + decision.wait
+        self._count(decision)
+
+    def _count(self, decision: Decision) -> None:
+        assert self._origin is not None
+        if decision.remedy is Remedy.FALL_BACK:
+            self._lane.counters.fallbacks += 1
+            self._origin.emit("fallback", self._recovery.fallback_reason)
+        else:
+            self._lane.counters.retries += 1
+            self._origin.emit("retry", decision.row, decision.wait)
+
+    # --- how it ends ---
+
+    def fail(self, failure: Failure) -> None:
+        """End it with an error, unless it has ended."""
+        if self.settled:
+            return
+        wanted = isinstance(failure, Overflowed) or failure == Expired("turn", self._timeouts.turn)
+        error = to_error(failure)
+        if isinstance(failure, Expired) and self._last_failure is not None:
+            error.__cause__ = to_error(self._last_failure)  # what the time was spent on
+        error.delivery = self.delivery
+        error.partial = self.arrived
+        self._settle(error=error, wanted=wanted)
+
+    def _settle(
+        self, *, message: AssistantMessage | None = None, error: Exception | None = None, wanted: bool = True
+    ) -> None:
+        """End it for its caller; ``wanted`` as for `engine.protocol.aftermath.aftermath`."""
+        granted = self.state is WorkState.RUNNING
+        self.message, self.error = message, error
+        self.timeline.reach("ended", trio.current_time())
+        attempt = self._attempt
+        aftermath = self._abandon(attempt, wanted=wanted) if attempt is not None else Aftermath.NOTHING
+        self._move(WorkState.DRAINING if aftermath is Aftermath.DRAIN else WorkState.ENDED)
+        self._admitted.set()
+        self.inbox.close()
+        if isinstance(error, TurnError):
+            error.report = self.report
+        if message is None and self._scope is not None:
+            self._scope.cancel(reason="the turn has ended")  # an answer wakes its task by itself
+        if granted:
+            self._ended(error)
+
+    def _abandon(self, attempt: Attempt, *, wanted: bool) -> Aftermath:
+        """Give up what a link still does for an attempt, by the cancel policy where that is ``wanted``."""
+        if attempt.exchange.outcome is not None or self._link is None:
+            return Aftermath.NOTHING
+        aftermath = self._link.abandon(attempt, self._settings.on_cancel, wanted=wanted)
+        if aftermath is Aftermath.RETIRE:
+            self._aftermath = aftermath
+        return aftermath
+
+    def _ended(self, error: Exception | None) -> None:
+        """Count how it went."""
+        counters = self._lane.counters
+        if self.message is not None:
+            counters.completed += 1
+        elif error is not None:
+            counters.failed += 1
+        else:
+            counters.abandoned += 1
+        if self._lane.instruments.wants("turn_ended"):  # a report is worth making only for somebody
+            assert self._origin is not None
+            self._origin.emit("turn_ended", self.report, error)
