@@ -144,13 +144,6 @@ def texts(items: list[dict[str, Any]]) -> list[Any]:
 
 
 def test_a_conversation_is_told_what_is_new() -> None:
-    history: list[Message] = [
-        UserMessage("one"),
-        answer("resp_1"),
-        UserMessage("two"),
-        answer("resp_2"),
-        UserMessage("three"),
-    ]
     assert texts(sent(*HISTORY, conversation="conv_1")) == ["three"]
     assert texts(sent(*HISTORY, extra={"conversation": {"id": "conv_1"}})) == ["three"]
     assert texts(sent(UserMessage("one"), conversation="conv_1")) == ["one"]
@@ -165,13 +158,6 @@ def test_results_of_calls_that_the_conversation_holds() -> None:
 
 
 def test_a_stored_response_is_told_what_came_after_it() -> None:
-    history: list[Message] = [
-        UserMessage("one"),
-        answer("resp_1"),
-        UserMessage("two"),
-        answer("resp_2"),
-        UserMessage("three"),
-    ]
     assert texts(sent(*HISTORY, previous_response_id="resp_2")) == ["three"]
     assert len(sent(*HISTORY, previous_response_id="resp_1")) == 3
     assert len(sent(*HISTORY, previous_response_id="resp_9")) == 5
