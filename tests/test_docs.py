@@ -28,7 +28,7 @@ def of_kind(kind: str) -> list[Any]:
 def test_programs_run(program: programs.Program) -> None:
     """On the virtual clock: none of them may need more than its own event loop."""
     namespace: dict[str, Any] = {"__name__": "documentation"}
-    exec(compile(program.text, str(program.page), "exec"), namespace)
+    exec(compile(program.text, str(program.page), "exec", dont_inherit=True), namespace)
     trio.run(namespace["main"], clock=trio.testing.MockClock(autojump_threshold=0))
 
 
@@ -54,7 +54,7 @@ def test_fragments_are_python(program: programs.Program) -> None:
 
 def test_there_are_programs_in_the_pages_that_promise_them() -> None:
     pages = {program.page.stem for program in FOUND if program.kind != "fragment"}
-    assert pages >= {"cancellation", "conversations", "continuation", "recovery"}
+    assert pages >= {"cancellation", "conversations", "continuation", "recovery", "snapshots"}
 
 
 # --- what is drawn and written from the code's own tables ---
