@@ -9,25 +9,23 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from engine.cli.serving import (
-    PORT_IN_USE,
     Parser,
     ServingFailed,
     add_process_options,
-    announce,
     check_host,
+    log_header,
+    open_log,
     run_command,
     serve,
-    version,
+    serve_front,
 )
-from engine.cli.simulate import log_header, open_log
 from engine.simulator.frame_log import FrameLog, Redaction
-from engine.simulator.front import serve_backend
 from engine.testing.recorder import Recorder
 
 if TYPE_CHECKING:
-    from engine.simulator.front import Backend
+    pass
 
-__all__ = ["main", "serve_front"]
+__all__ = ["main"]
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -60,18 +58,3 @@ async def _record(given: argparse.Namespace, root: str) -> int:
         words = f"Everything goes to {given.upstream}, and is written to {given.cassette}. End it with Ctrl-C."
         await serve_front(given, recorder, root, words, {"cassette": str(given.cassette), "upstream": given.upstream})
     return 0
-
-
-async def serve_front(given: argparse.Namespace, backend: Backend, root: str, words: str, told: dict[str, str]) -> None:
-    """Serve a backend until cancelled, having said where."""
-
-    def on_listening(port: int) -> None:
-        host = f"[{given.host}]" if ":" in given.host else given.host
-        base_url = f"http://{host}:{port}{root}"
-        ready = {"base_url": base_url, "ws_url": f"ws{base_url.removeprefix('http')}/responses", "version": version()}
-        announce(given, ready | told, f"{base_url}\n{words}")
-
-    try:
-        await serve_backend(backend, host=given.host, port=given.port, ssl_context=None, on_listening=on_listening)
-    except* OSError as group:
-        raise ServingFailed(f"cannot listen on {given.host} port {given.port}", PORT_IN_USE) from group

@@ -8,8 +8,7 @@ import sys
 
 import trio
 
-from engine.cli.record import serve_front
-from engine.cli.serving import PROBLEMS, ServingFailed
+from engine.cli.serving import PROBLEMS, ServingFailed, serve_front
 from engine.simulator.cassette import Cassette, CassetteError, parse_cassette
 from engine.simulator.frame_log import Redaction
 from engine.simulator.player import Player

@@ -9,10 +9,9 @@ import os
 import secrets
 import ssl
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
@@ -25,6 +24,8 @@ from engine.cli.serving import (
     add_process_options,
     announce,
     check_host,
+    log_header,
+    open_log,
     run_command,
     serve,
     version,
@@ -39,7 +40,7 @@ from engine.simulator.script_file import ScriptFile, ScriptFileError, load_scrip
 if TYPE_CHECKING:
     from engine.simulator.world import TapKind
 
-__all__ = ["certificate", "log_header", "main", "open_log"]
+__all__ = ["certificate", "main"]
 
 _WATCH_SECONDS: Final = 0.25
 _REPORT_SECONDS: Final = 0.05
@@ -330,26 +331,3 @@ class _Writer:
             self._log.received(connection.id, payload)
         else:
             self._log.sent(connection.id, payload)
-
-
-@contextlib.contextmanager
-def open_log(path: Path) -> Iterator[IO[str]]:
-    """Open a file for lines, which only its owner may read: bodies are in it.
-
-    Raises:
-        ServingFailed: it cannot be written.
-    """
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    except OSError as error:
-        raise ServingFailed(f"{path}: {error.strerror}") from None
-    with open(descriptor, "w", encoding="utf-8") as file:
-        yield file
-
-
-def log_header() -> dict[str, Any]:
-    """Return what the first line of a log says beside its version."""
-    return {
-        "program": f"trio-session-engine {version()}",
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
