@@ -31,7 +31,7 @@ def test_programs_run(program: programs.Program, monkeypatch: pytest.MonkeyPatch
     """On the virtual clock: none of them may need more than its own event loop."""
     module = types.ModuleType("documentation")
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    exec(compile(program.text, str(program.page), "exec"), vars(module))
+    exec(compile(program.text, str(program.page), "exec", dont_inherit=True), vars(module))
     trio.run(module.main, clock=trio.testing.MockClock(autojump_threshold=0))
 
 

@@ -13,6 +13,7 @@ import click
 from engine.cli.doctor import doctor
 from engine.cli.errors import DONE, INTERRUPTED, MISUSED
 from engine.cli.programs import Wishes, ask, chat, verdict
+from engine.cli.stores import store_commands
 from engine.cli.terminal import Terminal
 from engine.settings.endpoint import Endpoint
 from engine.values.choices import Transport
@@ -162,3 +163,6 @@ def doctor_command(model: str, base_url: str | None, timeout: float, *, as_json:
     """
     terminal = Terminal()
     return verdict(terminal, lambda: doctor(terminal, base_url=base_url, model=model, seconds=timeout, as_json=as_json))
+
+
+commands.add_command(store_commands)

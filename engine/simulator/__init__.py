@@ -51,7 +51,7 @@ from .moments import (
 )
 from .pace import Pace
 from .quirks import Accept, Garbage, Handshake, HangUp, Ignore, Quirks, Reject
-from .records import ConnectionRecord, RequestRecord
+from .records import ConnectionRecord, RequestLog, RequestRecord
 from .requests import Asked
 from .script import Rule, Script, TextMatch, When
 from .server import Simulator, open_simulator
@@ -115,6 +115,7 @@ __all__ = [
     "RawItem",
     "Refuse",
     "Reject",
+    "RequestLog",
     "RequestRecord",
     "Rule",
     "Say",
