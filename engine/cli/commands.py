@@ -18,6 +18,7 @@ from engine.cli.terminal import Terminal
 from engine.settings.endpoint import Endpoint
 from engine.values.choices import Transport
 from engine.values.problems import ConfigurationError
+from engine.wire.json_text import DECODER
 
 __all__ = ["invoke"]
 
@@ -103,7 +104,7 @@ def _turn_options(function: _Function) -> _Function:
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False)
-@click.version_option(_version(), message="trio-session-engine %(version)s")
+@click.version_option(_version(), message=f"trio-session-engine %(version)s, JSON read by {DECODER}")
 def commands() -> None:
     """Talk to the OpenAI Responses API, or a server compatible with it, over one WebSocket.
 
