@@ -118,11 +118,6 @@ class Exchange:
         self._move(ExchangeState.ENDED)
         self.outcome = outcome
 
-    @property
-    def item_ids(self) -> frozenset[str]:
-        """The ids of the items its response has shown."""
-        return self._assembly.item_ids
-
     def partial(self) -> AssistantMessage | None:
         """What has arrived of the answer, None when nothing has."""
         return self._assembly.partial()

@@ -237,7 +237,7 @@ class Router:
             return Verdict.LIMIT
         word = word_of(event)
         if word is Word.NOTHING:
-            return Verdict.CONNECTION
+            return Verdict.CONNECTION if event.stream_id is None else Verdict.DROPPED
         if channel is None or channel.current is None:
             return self._unclaimed(event, word, channel)
         if word is not Word.CONTROL and not channel.opened and channel.last is not None and not channel.output:
