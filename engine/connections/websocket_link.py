@@ -190,6 +190,7 @@ class WebSocketLink(Receiver):
             return True
         if self._offers_lane:
             self._channels.renew(lane)
+            self._channels.of(lane).chain.use_up()  # which says why it has nothing
             return True
         self.retire("more may come of the last response on it")
         return False
