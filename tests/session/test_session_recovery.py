@@ -224,8 +224,8 @@ CASES: Final = [
     ),
     Case(
         "the server failed",
-        (End(engine.ResponseFailed, 2, seconds=1), End(engine.ResponseFailed), End(engine.ResponseFailed)),
-        turns=([Created(), Failed("server_error")],) * 2,
+        (End("websocket", 2, seconds=1), End(engine.ResponseFailed), End(engine.ResponseFailed)),
+        turns=([Created(), Failed("server_error")],),
     ),
     Case(
         "any other refusal or failed response",
