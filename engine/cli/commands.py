@@ -13,10 +13,12 @@ import click
 from engine.cli.doctor import doctor
 from engine.cli.errors import DONE, INTERRUPTED, MISUSED
 from engine.cli.programs import Wishes, ask, chat, verdict
+from engine.cli.stores import store_commands
 from engine.cli.terminal import Terminal
 from engine.settings.endpoint import Endpoint
 from engine.values.choices import Transport
 from engine.values.problems import ConfigurationError
+from engine.wire.json_text import DECODER
 
 __all__ = ["invoke"]
 
@@ -102,7 +104,7 @@ def _turn_options(function: _Function) -> _Function:
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False)
-@click.version_option(_version(), message="trio-session-engine %(version)s")
+@click.version_option(_version(), message=f"trio-session-engine %(version)s, JSON read by {DECODER}")
 def commands() -> None:
     """Talk to the OpenAI Responses API, or a server compatible with it, over one WebSocket.
 
@@ -162,3 +164,6 @@ def doctor_command(model: str, base_url: str | None, timeout: float, *, as_json:
     """
     terminal = Terminal()
     return verdict(terminal, lambda: doctor(terminal, base_url=base_url, model=model, seconds=timeout, as_json=as_json))
+
+
+commands.add_command(store_commands)
