@@ -381,7 +381,8 @@ class World:
 
     def prompt(self, kind: str = "say") -> str:
         """Return a prompt like no other."""
-        return f"{kind} number {next(self._numbers)} and nothing else, one word after the other, and each of them, as it comes, is a step of its own"
+        words = "and nothing else, one word after the other, and each of them, as it comes, is a step of its own"
+        return f"{kind} number {next(self._numbers)} {words}"
 
     def gated(self) -> tuple[str, trio.Event]:
         """Return a prompt whose answer waits for the event."""
