@@ -5,6 +5,7 @@ It decides what a turn is sent over and learns from what becomes of a dial; it n
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -18,7 +19,7 @@ from engine.connections.link_states import LinkState
 from engine.connections.tasks import Tasks
 from engine.connections.warm_up import WarmUp
 from engine.connections.websocket_link import WebSocketLink
-from engine.instruments import Instruments
+from engine.instruments import Instruments, RotationInfo
 from engine.protocol.breaker import Breaker
 from engine.protocol.chain import Chain, Held
 from engine.protocol.failures import Barred, Failure, Refused, Unreachable
@@ -33,6 +34,8 @@ from engine.values.statistics import ConnectionStatistics
 from engine.wire.requests import CreateText
 
 __all__ = ["Pool"]
+
+_logger = logging.getLogger("engine.connection")
 
 _MAX_RETIRING: Final = 4
 _RETIRING: Final = frozenset({LinkState.RETIRING, LinkState.CALLED_OFF, LinkState.FAILED})
@@ -245,7 +248,9 @@ class Pool:
 
     def _rotate(self, link: WebSocketLink) -> None:
         """Go over to the replacement."""
-        self._instruments.emit("rotation", self._session, link.number, link.age(trio.current_time()))
+        age = link.age(trio.current_time())
+        _logger.info("connection %d of a session takes no new turns: it is %.0f s old", link.number, age)
+        self._instruments.emit("rotation", RotationInfo(session=self._session, connection=link.number, seconds=age))
         link.retire("it has reached its lifetime")
 
     def _on_ageing(self, link: WebSocketLink) -> None:
