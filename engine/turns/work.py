@@ -574,6 +574,8 @@ class Work:
         counters = self._lane.counters
         if self.message is not None:
             counters.completed += 1
+            if self.message.usage is not None:
+                counters.usage += self.message.usage
         elif error is not None:
             counters.failed += 1
         else:
