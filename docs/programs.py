@@ -47,7 +47,7 @@ class Program:
 def _kind(text: str) -> Kind:
     if re.search(r"^(async )?def test_", text, re.MULTILINE):
         return "test"
-    if re.search(r"^(asyncio\.run\(|with |if __name__)", text, re.MULTILINE) and "import" in text:
+    if re.search(r"^(asyncio\.run\(|with )", text, re.MULTILINE) and "import" in text:
         return "script"
     return "trio" if "async def main(" in text else "fragment"
 

@@ -25,7 +25,7 @@ _WORDS: Final[Mapping[Remedy, str]] = {
 }
 
 _TEXT: Final = """\
-# When something fails
+# What is tried again
 
 This page is made from the tables in `engine.protocol.recovery` and `engine.protocol.faults`; a test compares them.
 

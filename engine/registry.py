@@ -6,26 +6,26 @@ checkpoint, never between two statements of which the second must follow the fir
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import trio
+from attrs import field, frozen
 
 from engine.connections.breakers import Breakers
+from engine.connections.home import Home
 from engine.conversation.snapshot import Snapshot, session_from
 from engine.instruments import Instrument, Instruments
 from engine.protocol.chain import Held
 from engine.session import Session
 from engine.settings.endpoint import Endpoint
+from engine.settings.fields import SessionFields, check_names, spelled_out
 from engine.settings.levels import Settings, defaults_for
-from engine.settings.limits import Limits
-from engine.settings.retry import RetryPolicy
-from engine.settings.timeouts import Timeouts
 from engine.transport.dial import Dialer
 from engine.transport.proxy import dialer_to
 from engine.turns.core import SessionCore
-from engine.values.choices import OnCancel, Transport
 from engine.values.errors import SessionClosed
 from engine.values.problems import ConfigurationError
 from engine.values.statistics import EngineStatistics
@@ -33,12 +33,23 @@ from engine.values.statistics import EngineStatistics
 __all__ = ["Engine", "open_engine", "open_session"]
 
 
+@frozen
+class _Entry:
+    """A session: what works, and what callers hold."""
+
+    core: SessionCore = field(repr=False)
+    session: Session
+
+
 class Engine:
-    """Sessions by id. Got from `open_engine`; not thread-safe: use `trio.from_thread`.
+    """Sessions by id. Got from `open_engine`.
+
+    Not thread-safe: use `trio.from_thread`, or `engine.blocking`. A call from another thread, another run of Trio or
+    another event loop is a RuntimeError at once.
 
     Attributes:
         breakers: Whether servers are worth trying a WebSocket with, by what became of the last tries; see
-            `engine.connections.breakers.Breakers`.
+            `engine.Breakers`.
     """
 
     def __init__(
@@ -51,6 +62,7 @@ class Engine:
         settings: Settings,
         instruments: Instruments,
     ) -> None:
+        self._home = Home()
         self._nursery = nursery
         self._opener = opener
         self._endpoint = endpoint
@@ -59,83 +71,99 @@ class Engine:
         self._instruments = instruments
         self.breakers: Breakers = Breakers(settings.retry)
         self.breakers.of(endpoint)
-        self._cores: dict[str, SessionCore] = {}
+        self._entries: dict[str, _Entry] = {}
         self._closing: dict[str, list[SessionCore]] = {}
-        self._left = False
+        self._shut_because: str | None = None
 
     @trio.lowlevel.enable_ki_protection
+    @spelled_out
     async def session(
-        self,
-        session_id: str,
-        *,
-        model: str | None = None,
-        timeouts: Timeouts | None = None,
-        limits: Limits | None = None,
-        retry: RetryPolicy | None = None,
-        on_cancel: OnCancel | None = None,
-        transport: Transport | None = None,
-        resume: Snapshot | None = None,
+        self, session_id: str, *, resume: Snapshot | None = None, **fields: Unpack[SessionFields]
     ) -> Session:
         """Return the session of that id, starting it if there is none. It lives until released.
 
-        No connection is made before the first turn.
+        The same id gives the same object, as long as the session lives. No connection is made before the first turn.
 
         Args:
-            session_id: What to call it in this engine.
-            model: The model of requests that name none.
-            timeouts: Budgets, field by field over the engine's.
-            limits: Limits, field by field over the engine's.
-            retry: How often to try again, field by field over the engine's.
-            on_cancel: What becomes of a connection whose turn was left early.
-            transport: How requests travel.
+            session_id: Any string that is not empty.
             resume: A session to go on with, as its `engine.Session.snapshot` wrote it, under this or another id. Its
                 settings hold where none are given.
+            fields: What holds for its turns, field by field over the engine's; see `engine.SessionFields`.
 
         Raises:
-            ConfigurationError: the id is empty, or the session lives with other options than the ones given, or lives
-                and should be resumed. ``resume.…`` is a part of the snapshot that cannot be used.
-            SessionClosed: the engine was left.
+            ConfigurationError: the id is empty, a field is wrong, or the session lives with other options than the ones
+                given, or lives and should be resumed. ``resume.…`` is a part of the snapshot that cannot be used.
+            SessionClosed: the engine was left, or is being drained.
 
         If cancelled, a session that was being started stays registered.
         """
+        settings, held = self._checked("session", session_id, resume, fields)
+        entry = self._living(session_id)
+        if entry is None:
+            entry = self._start(session_id, settings, held)
+        elif resume is not None:
+            raise ConfigurationError(f"session {session_id!r}", "lives, and cannot be resumed; release it first")
+        elif settings != entry.core.settings and any(value is not None for value in fields.values()):
+            raise ConfigurationError(f"session {session_id!r}", "lives with other options; release it first")
+        await entry.core.started.wait()
+        return entry.session
+
+    @spelled_out
+    def open_session(
+        self, session_id: str, *, resume: Snapshot | None = None, **fields: Unpack[SessionFields]
+    ) -> AbstractAsyncContextManager[Session]:
+        """Start a session for a block: ``async with engine.open_session("user-43") as session``.
+
+        When the block is left it is released, as `release` does it, and its sockets are gone.
+
+        Args:
+            session_id: Any string that is not empty, of no session that lives.
+            resume: See `session`.
+            fields: See `session`.
+
+        Raises:
+            ConfigurationError: the id, a field or the snapshot is wrong; or, on entering the block, a session of that
+                id lives already.
+            SessionClosed: on entering the block: the engine was left, or is being drained.
+        """
+        return _OpenedSession(self, session_id, *self._checked("open_session", session_id, resume, fields))
+
+    def _checked(
+        self, call: str, session_id: str, resume: Snapshot | None, fields: SessionFields
+    ) -> tuple[Settings, Mapping[str, Held]]:
+        """Return what would hold for a session, and what the server stores for it, if nothing asked for is wrong."""
+        self._home.check()
         if not isinstance(session_id, str) or not session_id:
             raise ConfigurationError("session id", "must be a string that is not empty")
-        if self._left:
-            raise SessionClosed("the engine was left")
-        given: dict[str, Any] = {
-            "model": model,
-            "timeouts": timeouts,
-            "limits": limits,
-            "retry": retry,
-            "on_cancel": on_cancel,
-            "transport": transport,
-        }
+        check_names(call, fields, SessionFields.__annotations__)
         resumed: dict[str, Any] = {}
-        held: dict[str, Held] = {}
+        held: Mapping[str, Held] = {}
         if resume is not None:
             resumed, held = session_from(resume, self._endpoint.websocket.hostname or "")
-        settings = self._settings.over(**resumed).over(**given)
-        core = self._cores.get(session_id)
-        if core is not None and core.failure is not None:
-            self._retire(core)  # it broke; its successor starts afresh
-            core = None
-        if core is not None and resume is not None:
-            raise ConfigurationError(f"session {session_id!r}", "lives, and cannot be resumed; release it first")
-        if core is None:
-            core = self._cores[session_id] = SessionCore(
-                session_id,
-                endpoint=self._endpoint,
-                dialer=self._dialer,
-                settings=settings,
-                breaker=self.breakers.of(self._endpoint),
-                instruments=self._instruments,
-            )
-            core.lane().stored = held.get("")
-            self._nursery.start_soon(self._host, core)
-        elif settings != core.settings and any(value is not None for value in given.values()):
-            raise ConfigurationError(f"session {session_id!r}", "lives with other options; release it first")
-        await core.started.wait()
-        return Session(core)
+        return self._settings.over(**resumed).over(**fields), held
+
+    def _living(self, session_id: str) -> _Entry | None:
+        if self._shut_because is not None:
+            raise SessionClosed(self._shut_because)
+        entry = self._entries.get(session_id)
+        if entry is not None and entry.core.failure is not None:
+            self._retire(entry.core)  # it broke; its successor starts afresh
+            return None
+        return entry
+
+    def _start(self, session_id: str, settings: Settings, held: Mapping[str, Held]) -> _Entry:
+        core = SessionCore(
+            session_id,
+            endpoint=self._endpoint,
+            dialer=self._dialer,
+            settings=settings,
+            breaker=self.breakers.of(self._endpoint),
+            instruments=self._instruments,
+        )
+        core.lane().stored = held.get("")
+        entry = self._entries[session_id] = _Entry(core, Session(core))
+        self._nursery.start_soon(self._host, core)
+        return entry
 
     @property
     def endpoint(self) -> Endpoint:
@@ -153,26 +181,27 @@ class Engine:
         Raises:
             ConfigurationError: it is no `engine.Endpoint`, or the environment names a proxy for it that cannot be used.
         """
+        self._home.check()
         _check_endpoint(endpoint)
         self._dialer = dialer_to(endpoint, self._opener)
         self._endpoint = endpoint
         breaker = self.breakers.of(endpoint)
-        for core in self._cores.values():
-            core.change_endpoint(endpoint, self._dialer, breaker)
+        for entry in self._entries.values():
+            entry.core.change_endpoint(endpoint, self._dialer, breaker)
 
     def has_session(self, session_id: str) -> bool:
         """Whether ``session_id`` is registered, works, and has an open connection at this moment."""
-        core = self._cores.get(session_id)
-        return core is not None and core.connected
+        entry = self._entries.get(session_id)
+        return entry is not None and entry.core.connected
 
     def __contains__(self, session_id: object) -> bool:
-        return session_id in self._cores
+        return session_id in self._entries
 
     def __iter__(self) -> Iterator[str]:
-        return iter(tuple(self._cores))
+        return iter(tuple(self._entries))
 
     def __len__(self) -> int:
-        return len(self._cores)
+        return len(self._entries)
 
     @trio.lowlevel.enable_ki_protection
     async def release(self, session_id: str) -> bool:
@@ -184,10 +213,10 @@ class Engine:
         The entry is gone at once: asking for the same id meanwhile starts a fresh session. Takes
         `Timeouts.close` and half a second at most. Cancelling stops waiting; the closing goes on.
         """
-        core = self._cores.get(session_id)
-        if core is not None:
-            self._retire(core)
-            core.close("the session was released")
+        self._home.check()
+        entry = self._entries.get(session_id)
+        if entry is not None:
+            self._close(entry.core)
         closing = list(self._closing.get(session_id, ()))
         if not closing:
             await trio.lowlevel.checkpoint()
@@ -196,9 +225,16 @@ class Engine:
             await each.finished.wait()
         return True
 
+    def _close(self, core: SessionCore) -> None:
+        """Begin to close a session, which is none of the registry's from now on."""
+        entry = self._entries.get(core.id)
+        if entry is not None and entry.core is core:
+            self._retire(core)
+        core.close("the session was released")
+
     def _retire(self, core: SessionCore) -> None:
-        """Take a core out of the registry; until its sockets are gone it counts as closing."""
-        del self._cores[core.id]
+        """Take a session out of the registry; until its sockets are gone it counts as closing."""
+        del self._entries[core.id]
         if not core.finished.is_set():
             self._closing.setdefault(core.id, []).append(core)
 
@@ -213,16 +249,68 @@ class Engine:
                 self._closing.pop(core.id, None)
 
     def _leave(self) -> None:
-        self._left = True
-        for core in self._cores.values():
-            core.close("the engine was left")
+        self._shut_because = "the engine was left"
+        for entry in self._entries.values():
+            entry.core.close("the engine was left")
 
     def statistics(self) -> EngineStatistics:
         """Counters at this moment."""
         return EngineStatistics(
-            sessions={session_id: core.statistics() for session_id, core in self._cores.items()},
+            sessions={session_id: entry.core.statistics() for session_id, entry in self._entries.items()},
             closing=sum(len(cores) for cores in self._closing.values()),
         )
+
+
+class _OpenedSession(AbstractAsyncContextManager[Session]):
+    """A session for a block: ``async with engine.open_session("user-43") as session``."""
+
+    def __init__(self, engine: Engine, session_id: str, settings: Settings, held: Mapping[str, Held]) -> None:
+        self._engine = engine
+        self._id = session_id
+        self._settings = settings
+        self._held = held
+        self._core: SessionCore | None = None
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aenter__(self) -> Session:
+        """Start the session. Makes no connection.
+
+        Raises:
+            ConfigurationError: a session of that id lives already.
+            SessionClosed: the engine was left, or is being drained.
+
+        If cancelled, there is no session.
+        """
+        engine = self._engine
+        engine._home.check()
+        if self._core is not None:
+            raise RuntimeError("a session can be opened only once: call engine.open_session again")
+        if engine._living(self._id) is not None:
+            raise ConfigurationError(f"session {self._id!r}", "lives already: engine.session returns it")
+        entry = engine._start(self._id, self._settings, self._held)
+        self._core = entry.core
+        try:
+            await entry.core.started.wait()
+        except BaseException:
+            engine._close(entry.core)
+            raise
+        return entry.session
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> Literal[False]:
+        """Release the session and wait, within bounds, until its sockets are gone. Cannot be cut short."""
+        assert self._core is not None
+        self._engine._close(self._core)
+        with trio.CancelScope(shield=True):  # closing has bounds of its own
+            await self._core.finished.wait()
+        if exc is None:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        return False
 
 
 def _check_endpoint(endpoint: object) -> None:
@@ -238,39 +326,29 @@ class open_engine:  # noqa: N801 - read as a function: async with open_engine(..
 
     Args:
         endpoint: The server.
-        model: The model of sessions that name none.
-        timeouts: Budgets, field by field over the defaults.
-        limits: Limits, field by field over the defaults.
-        retry: How often to try again, field by field over the defaults.
-        on_cancel: What becomes of a connection whose turn was left early.
-        transport: How requests travel.
         instruments: Observers.
         dialer: Opens streams; the network by default, through the proxies that the environment names. One that is
             given dials everything, an `Endpoint.proxy` too, and then the environment names none.
+        fields: What holds for its sessions, field by field over the defaults; see `engine.SessionFields`.
 
     Raises:
         ConfigurationError: something given is wrong, or, on entering the block, a proxy that the environment names;
             ``field`` names it.
     """
 
+    @spelled_out
     def __init__(
         self,
         endpoint: Endpoint,
         *,
-        model: str | None = None,
-        timeouts: Timeouts | None = None,
-        limits: Limits | None = None,
-        retry: RetryPolicy | None = None,
-        on_cancel: OnCancel | None = None,
-        transport: Transport | None = None,
         instruments: Iterable[Instrument] = (),
         dialer: Dialer | None = None,
+        **fields: Unpack[SessionFields],
     ) -> None:
+        check_names("open_engine", fields, SessionFields.__annotations__)
         _check_endpoint(endpoint)
         self._endpoint = endpoint
-        self._settings = defaults_for(endpoint).over(
-            model=model, timeouts=timeouts, limits=limits, retry=retry, on_cancel=on_cancel, transport=transport
-        )
+        self._settings = defaults_for(endpoint).over(**fields)
         self._instruments = Instruments(instruments)
         self._dialer = dialer
         self._manager: Any = None
@@ -283,9 +361,11 @@ class open_engine:  # noqa: N801 - read as a function: async with open_engine(..
 
         Raises:
             ConfigurationError: the environment names a proxy that cannot be used.
+            RuntimeError: Trio is not running here.
         """
         if self._manager is not None:
             raise RuntimeError("an engine can be opened only once")
+        Home()  # or say where it could be opened
         dialer = dialer_to(self._endpoint, self._dialer)
         # The nursery is entered and left by hand, so that the block's exception never becomes part of a group.
         self._manager = trio.open_nursery()
@@ -334,8 +414,17 @@ class open_session:  # noqa: N801 - read as a function: async with open_session(
     Takes the arguments of `open_engine`, and ends as it does.
     """
 
-    def __init__(self, endpoint: Endpoint, *, model: str | None = None, **options: Any) -> None:
-        self._opener = open_engine(endpoint, model=model, **options)
+    @spelled_out
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        instruments: Iterable[Instrument] = (),
+        dialer: Dialer | None = None,
+        **fields: Unpack[SessionFields],
+    ) -> None:
+        check_names("open_session", fields, SessionFields.__annotations__)
+        self._opener = open_engine(endpoint, instruments=instruments, dialer=dialer, **fields)
 
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Session:

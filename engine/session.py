@@ -27,6 +27,7 @@ from engine.settings.turn_options import TurnOptions
 from engine.turns.core import SessionCore
 from engine.turns.submission import create_text, hooked
 from engine.turns.turn import Turn
+from engine.turns.work import Gate
 from engine.values.choices import UNSET, Delivery, Transport, Unset
 from engine.values.errors import ResponseFailed
 from engine.values.messages import AnyTool, AssistantMessage, Context, Message
@@ -48,8 +49,13 @@ class Calls:
     ``on_cancel`` and ``transport``, laid over the session's field by field.
     """
 
-    def __init__(self, core: SessionCore) -> None:
+    def __init__(self, core: SessionCore, *, gate: Gate | None = None) -> None:
         self._core = core
+        self._gate = gate
+
+    def _gated(self, gate: Gate) -> Calls:
+        """The same calls, with what is awaited before each dispatch of their turns."""
+        return Calls(self._core, gate=gate)
 
     @spelled_out
     def turn(
@@ -301,7 +307,7 @@ class Calls:
 
     def _turn(self, context: Context, options: TurnOptions, settings: Settings, *, buffered: bool) -> Turn:
         body = create_body(context, options, model=settings.model)
-        return Turn(self._core.lane(), body, options, settings, buffered=buffered)
+        return Turn(self._core.lane(), body, options, settings, buffered=buffered, gate=self._gate)
 
     @spelled_out
     async def warm_up(

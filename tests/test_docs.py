@@ -6,6 +6,7 @@ import re
 import runpy
 import subprocess
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import trio
 import trio.testing
 
+import engine
 from docs import pictures, programs
 
 ROOT = Path(__file__).parent.parent
@@ -25,11 +27,12 @@ def of_kind(kind: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("program", of_kind("trio"))
-def test_programs_run(program: programs.Program) -> None:
+def test_programs_run(program: programs.Program, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the virtual clock: none of them may need more than its own event loop."""
-    namespace: dict[str, Any] = {"__name__": "documentation"}
-    exec(compile(program.text, str(program.page), "exec"), namespace)
-    trio.run(namespace["main"], clock=trio.testing.MockClock(autojump_threshold=0))
+    module = types.ModuleType("documentation")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec(compile(program.text, str(program.page), "exec", dont_inherit=True), vars(module))
+    trio.run(module.main, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
 @pytest.mark.parametrize("program", of_kind("script"))
@@ -54,7 +57,7 @@ def test_fragments_are_python(program: programs.Program) -> None:
 
 def test_there_are_programs_in_the_pages_that_promise_them() -> None:
     pages = {program.page.stem for program in FOUND if program.kind != "fragment"}
-    assert pages >= {"cancellation", "conversations", "continuation", "recovery"}
+    assert pages >= {"tutorial", "cancellation", "conversations", "continuation", "recovery", "failures", "observe"}
 
 
 # --- what is drawn and written from the code's own tables ---
@@ -75,6 +78,30 @@ def test_pictures_show_what_the_code_says(name: str) -> None:
 def test_every_picture_is_in_a_page() -> None:
     text = "".join(page.read_text(encoding="utf-8") for page in [ROOT / "README.md", *DOCS.rglob("*.md")])
     assert [name for name in pictures.DRAWN if f"pictures/{name})" not in text] == []
+
+
+# --- names of files, and rows that have to be there ---
+
+
+def test_promises_name_tests_that_exist() -> None:
+    page = (DOCS / "promises.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(tests/[^`]+)`", page)
+    assert len(named) > 10
+    assert [name for name in named if not (ROOT / name).exists()] == []
+    rows = [line for line in page.splitlines() if line.startswith("| ") and "---" not in line][1:]
+    assert [row for row in rows if "`tests/" not in row] == []
+
+
+def test_every_exception_has_a_row() -> None:
+    page = (DOCS / "failures.md").read_text(encoding="utf-8")
+    told = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
+    abstract = {"EngineError", "TurnError"}
+    public = {
+        name
+        for name in engine.__all__
+        if isinstance(getattr(engine, name), type) and issubclass(getattr(engine, name), engine.EngineError)
+    }
+    assert public - abstract <= told
 
 
 # --- links ---

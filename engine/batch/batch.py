@@ -14,15 +14,16 @@ from typing import Any, Final, Literal, TypeAlias, Unpack
 
 import trio
 
+from engine.batch.ledger import Entry, Ledger
 from engine.batch.results import BatchProgress, BatchResult
+from engine.conversation.prompts import context_of
 from engine.groups import worst_of
 from engine.registry import Engine
-from engine.session import Session
+from engine.session import Calls, Session
 from engine.settings.fields import SessionFields, TurnFields, options_with, spelled_out
 from engine.settings.turn_options import TurnOptions
 from engine.values.errors import TurnError
 from engine.values.problems import ConfigurationError, EngineError
-from engine.values.reports import TurnReport
 from engine.values.usage import Usage
 
 __all__ = ["Batch", "Items", "Progress", "open_batch"]
@@ -124,6 +125,8 @@ class open_batch:  # noqa: N801 - read as a function: async with open_batch(...)
         concurrency: How many prompts are under way at the same time.
         options: What to ask of the model.
         progress: Called after each result with how far the batch has got.
+        ledger: Remembers what is answered: that is not asked again, also by another process or another day; see
+            `open_ledger`.
         fields: What `engine.Session.ask` takes as keywords, for every prompt.
 
     Raises:
@@ -139,6 +142,7 @@ class open_batch:  # noqa: N801 - read as a function: async with open_batch(...)
         concurrency: int = 64,
         options: TurnOptions | None = None,
         progress: Progress | None = None,
+        ledger: Ledger | None = None,
         **fields: Unpack[TurnFields],
     ) -> None:
         if not isinstance(eng, Engine):
@@ -155,6 +159,9 @@ class open_batch:  # noqa: N801 - read as a function: async with open_batch(...)
         self._concurrency = concurrency if self._total is None else max(1, min(concurrency, self._total))
         self._options = options_with(options, fields, "open_batch")
         self._progress = progress
+        if ledger is not None and not isinstance(ledger, Ledger):
+            raise ConfigurationError("ledger", f"is a {type(ledger).__name__}, not a Ledger")
+        self._ledger = ledger
         # What is about the turn and not about the request; the model is an option.
         self._settings: Any = {
             name: value for name, value in fields.items() if name in SessionFields.__annotations__ and name != "model"
@@ -224,15 +231,29 @@ class open_batch:  # noqa: N801 - read as a function: async with open_batch(...)
             await results._give(await self._ask(asker, *item))
 
     async def _ask(self, asker: Session, key: str, prompt: Any) -> BatchResult:
-        reports: list[TurnReport] = []
         try:
-            async with asker.turn(prompt, self._options, **self._settings) as turn:
-                message = await turn.wait()
-                reports.append(turn.report)
+            if self._ledger is None:
+                return await self._answer(asker, key, prompt, None)
+            async with self._ledger.entry(key, context_of(prompt).messages) as entry:
+                if entry.known is not None:
+                    return BatchResult(key=key, message=entry.known, known=True)
+                try:
+                    return await self._answer(asker, key, prompt, entry)
+                except TurnError as error:
+                    await entry.failed(error)
+                    raise
         except EngineError as error:
             report = error.report if isinstance(error, TurnError) else None
             return BatchResult(key=key, error=error, attempts=report.attempts if report is not None else 0)
-        return BatchResult(key=key, message=message, attempts=reports[0].attempts)
+
+    async def _answer(self, asker: Session, key: str, prompt: Any, entry: Entry | None) -> BatchResult:
+        calls: Calls = asker if entry is None else asker._gated(entry.pass_gate)
+        async with calls.turn(prompt, self._options, **self._settings) as turn:
+            message = await turn.wait()
+            report = turn.report
+        if entry is not None:
+            await entry.answered(message, report)
+        return BatchResult(key=key, message=message, attempts=report.attempts)
 
 
 class _Source:

@@ -13,10 +13,12 @@ import click
 from engine.cli.doctor import doctor
 from engine.cli.errors import DONE, INTERRUPTED, MISUSED
 from engine.cli.programs import Wishes, ask, chat, verdict
+from engine.cli.stores import store_commands
 from engine.cli.terminal import Terminal
 from engine.settings.endpoint import Endpoint
 from engine.values.choices import Transport
 from engine.values.problems import ConfigurationError
+from engine.wire.json_text import DECODER
 
 __all__ = ["invoke"]
 
@@ -102,7 +104,7 @@ def _turn_options(function: _Function) -> _Function:
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False)
-@click.version_option(_version(), message="trio-session-engine %(version)s")
+@click.version_option(_version(), message=f"trio-session-engine %(version)s, JSON read by {DECODER}")
 def commands() -> None:
     """Talk to the OpenAI Responses API, or a server compatible with it, over one WebSocket.
 
@@ -136,6 +138,15 @@ def simulate_command(arguments: tuple[str, ...]) -> int:
     return main(arguments)
 
 
+@commands.command("record", add_help_option=False, context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def record_command(arguments: tuple[str, ...]) -> int:
+    """Stand between a client and a server, and write down what passes."""
+    from engine.cli.record import main
+
+    return main(arguments)
+
+
 @commands.command("doctor")
 @click.option("--model", default=_MODEL, show_default=True, help="The model to ask; a few tokens are spent.")
 @click.option(
@@ -162,3 +173,6 @@ def doctor_command(model: str, base_url: str | None, timeout: float, *, as_json:
     """
     terminal = Terminal()
     return verdict(terminal, lambda: doctor(terminal, base_url=base_url, model=model, seconds=timeout, as_json=as_json))
+
+
+commands.add_command(store_commands)

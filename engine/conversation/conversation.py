@@ -71,6 +71,10 @@ class Conversation:
         self._usage = state.usage
         self._memory = memory
 
+    def _take_up(self, *, waiting: tuple[Message, ...], progress: Progress) -> None:
+        """Begin where another process stopped: with calls that the caller still owes results for, or inside a round."""
+        self._waiting, self._left = waiting, progress
+
     def __repr__(self) -> str:
         return f"<Conversation of {len(self.messages)} messages>"
 

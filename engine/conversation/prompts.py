@@ -15,6 +15,7 @@ from engine.values.messages import (
     Context,
     DeveloperMessage,
     Message,
+    OutputItem,
     ToolResult,
     UserMessage,
 )
@@ -24,7 +25,7 @@ __all__ = ["Prompt", "context_of", "messages_of"]
 
 Prompt: TypeAlias = str | Message | Iterable[Message] | Context
 
-_MESSAGES: Final = (UserMessage, DeveloperMessage, AssistantMessage, ToolResult)
+_MESSAGES: Final = (UserMessage, DeveloperMessage, AssistantMessage, ToolResult, OutputItem)
 
 
 def messages_of(prompt: Prompt) -> tuple[Message, ...]:

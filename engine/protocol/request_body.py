@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
+from engine.protocol.call_outputs import call_output
 from engine.protocol.request_tools import own, wire_tools
 from engine.schemas.answer_format import wire_format
 from engine.settings.turn_options import TurnOptions
@@ -62,15 +64,25 @@ _NESTED_FIELDS: Final = {
 # Kinds of tools that a request may choose by name.
 _NAMED_TOOLS: Final = frozenset({"function", "custom"})
 
-# Members of a call that its output has to repeat, so that a program or a namespace gets back what it asked for. The
-# schema of a custom tool's output has no namespace.
-_ECHOED: Final[Mapping[str, tuple[str, ...]]] = {"function": ("caller", "namespace"), "custom": ("caller",)}
-
 # Members that servers put on items and the schemas of input items do not have.
 _OUTPUT_ONLY: Final = frozenset({"created_by"})
 
 # Members of a reasoning item that are replayed by rules of their own. A status says nothing in a request.
 _REASONING_MEMBERS: Final = frozenset({"type", "id", "status", "summary", "content", "encrypted_content"})
+
+# What the service's ids look like, and how those of some kinds of items begin.
+_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_PREFIXES: Final[Mapping[str, str]] = {
+    "message": "msg_",
+    "reasoning": "rs_",
+    "function_call": "fc",
+    "custom_tool_call": "ctc",
+}
+
+# Items that mean nothing without their id.
+_NAMELESS_WITHOUT_ID: Final = frozenset(
+    {"item_reference", "local_shell_call_output", "mcp_approval_request", "mcp_approval_response"}
+)
 
 _SHARED_FIELDS: Final = frozenset(name for name, _ in _NESTED_FIELDS.values())
 
@@ -97,7 +109,7 @@ def create_body(context: Context, options: TurnOptions, *, model: str | None) ->
     if context.instructions is not None:
         body["instructions"] = context.instructions
     stored = is_stored({"store": options.store, **options.extra})
-    body["input"] = input_items(context.messages, stored=stored)
+    body["input"] = input_items(context.messages, stored=stored, skip=_held(context.messages, options))
     if context.tools:
         body["tools"] = wire_tools(context.tools)
     if options.tool_choice is not None:
@@ -134,18 +146,42 @@ def is_stored(body: Mapping[str, Any]) -> bool:
     return body.get("store") is not False
 
 
-def input_items(messages: Iterable[Message], *, stored: bool) -> list[Item]:
+def _held(messages: Sequence[Message], options: TurnOptions) -> int:
+    """How many messages the server holds in what the options name, and must not be told again.
+
+    A conversation holds all up to its last answer, since each request and each response is added to it; a stored
+    response all up to its own message, where that is one of them.
+    """
+    answers = [
+        (number, message.response_id)
+        for number, message in enumerate(messages, 1)
+        if isinstance(message, AssistantMessage) and message.response_id is not None
+    ]
+    if options.conversation is not None or options.extra.get("conversation") is not None:
+        return answers[-1][0] if answers else 0
+    named = options.previous_response_id
+    return next((number for number, name in reversed(answers) if name == named), 0) if named is not None else 0
+
+
+def input_items(messages: Iterable[Message], *, stored: bool, skip: int = 0) -> list[Item]:
     """Return the input items that say what ``messages`` say.
 
     Args:
         messages: The conversation, oldest first.
+        skip: How many messages at its beginning the server holds already.
         stored: Whether the server keeps responses. Where it does not, or did not keep the one a message came with, the
             ids of messages, reasoning and calls mean nothing to it and are left out, and reasoning travels with its
             encrypted content or not at all.
     """
     items: list[Item] = []
     calls: dict[str, ToolCall] = {}
-    for message in messages:
+    for number, message in enumerate(messages):
+        if isinstance(message, AssistantMessage):
+            calls.update((call.call_id, call) for call in message.tool_calls)
+            hosted = (block.call for block in message.content if isinstance(block, OutputItem))
+            calls.update((call.call_id, call) for call in hosted if call is not None)
+        if number < skip:
+            continue
         match message:
             case UserMessage() if not message.content:
                 pass
@@ -157,7 +193,8 @@ def input_items(messages: Iterable[Message], *, stored: bool) -> list[Item]:
                 items.append(_tool_output(message, calls.get(message.call_id)))
             case AssistantMessage():
                 items += _assistant_items(message.content, stored=stored and message.stored is not False)
-                calls.update((call.call_id, call) for call in message.tool_calls)
+            case OutputItem():
+                items.append(_kept(message.item))
     return items
 
 
@@ -185,16 +222,8 @@ def _input_part(block: UserBlock) -> dict[str, Any]:
 
 
 def _tool_output(result: ToolResult, call: ToolCall | None) -> Item:
-    output = _user_content(result.content) if result.content else ""
-    if result.is_error:  # the wire has no flag for it, and the model must know
-        if isinstance(output, str):
-            output = f"Error: {output}"
-        else:
-            output.insert(0, {"type": "input_text", "text": "Error:"})
-    kind = "function_call_output" if result.kind == "function" else "custom_tool_call_output"
-    item: Item = {"type": kind, "call_id": result.call_id, "output": output}
-    echoed = {name: call.extra.get(name) for name in _ECHOED[result.kind]} if call is not None else {}
-    return _with(item, {**echoed, **result.extra})
+    item, extra = call_output(result, call, _user_content(result.content) if result.content else "")
+    return _with(item, extra)
 
 
 def _with(item: Item, extra: Mapping[str, Any]) -> Item:
@@ -236,7 +265,7 @@ def _message(block: Text | Refusal, *, stored: bool) -> Item:
     item: Item = {"type": "message", "role": "assistant", "content": []}
     if block.phase is not None:
         item["phase"] = block.phase
-    if stored and block.item_id is not None and block.item_id.startswith("msg_"):
+    if stored and _is_acceptable("message", block.item_id):
         item["id"] = block.item_id
     return _with(item, block.extra)
 
@@ -260,9 +289,9 @@ def _assistant_item(block: Thinking | ToolCall | OutputItem, *, stored: bool) ->
         case Thinking():
             return _reasoning(_signed(block.signature), block.extra, stored=stored)
         case ToolCall():
-            name, text = ("arguments", "function_call") if block.kind == "function" else ("input", "custom_tool_call")
-            item = {"type": text, "call_id": block.call_id, "name": block.name, name: _raw_arguments(block)}
-            if stored and block.item_id is not None:
+            kind, said = ("custom_tool_call", "input") if block.kind == "custom" else ("function_call", "arguments")
+            item: Item = {"type": kind, "call_id": block.call_id, "name": block.name, said: _raw_arguments(block)}
+            if stored and _is_acceptable(kind, block.item_id):
                 item["id"] = block.item_id
             return _with(item, block.extra)
 
@@ -270,6 +299,8 @@ def _assistant_item(block: Thinking | ToolCall | OutputItem, *, stored: bool) ->
 def _kept(given: Mapping[str, Any]) -> Item:
     """Return an item as it came, without what is not sent back; a shell's output holds such members piece by piece."""
     item = _sendable(given)
+    if item.get("type") not in _NAMELESS_WITHOUT_ID and not _is_acceptable(str(item.get("type")), item.get("id")):
+        item.pop("id", None)
     pieces = item.get("output")
     if item.get("type") == "shell_call_output" and isinstance(pieces, list):
         item["output"] = [_sendable(piece) if isinstance(piece, dict) else piece for piece in pieces]
@@ -278,6 +309,11 @@ def _kept(given: Mapping[str, Any]) -> Item:
 
 def _sendable(given: Mapping[str, Any]) -> dict[str, Any]:
     return {name: own(value) for name, value in given.items() if name not in _OUTPUT_ONLY}
+
+
+def _is_acceptable(kind: str, name: object) -> bool:
+    """Whether the service takes an item of this kind under this id: ids of other servers it may refuse for ever."""
+    return isinstance(name, str) and _ID.fullmatch(name) is not None and name.startswith(_PREFIXES.get(kind, ""))
 
 
 def _raw_arguments(call: ToolCall) -> str:
@@ -313,7 +349,7 @@ def _reasoning(signed: Mapping[str, Any], extra: Mapping[str, Any], *, stored: b
     elif not stored:
         return None
     name = signed.get("id")
-    if stored and isinstance(name, str) and name.startswith("rs_"):
+    if stored and _is_acceptable("reasoning", name):
         item["id"] = name
     return _with(item, extra)
 

@@ -29,6 +29,23 @@ from .faults import (
     Stall,
     WrongJson,
 )
+from .hosted import (
+    ApplyPatch,
+    Audio,
+    CodeInterpreter,
+    Compaction,
+    Computer,
+    FileSearch,
+    ImageGeneration,
+    LocalShell,
+    McpApproval,
+    McpCall,
+    McpListTools,
+    Shell,
+    ShellOutput,
+    ToolSearch,
+    WebSearch,
+)
 from .injector import Cut, FaultInjector, Faults, Injected, InjectedStream, RandomFaults
 from .memory import MemoryDialer, MemoryStream, SimulatorDialer, TcpDialer, memory_stream_pair
 from .moments import (
@@ -51,7 +68,7 @@ from .moments import (
 )
 from .pace import Pace
 from .quirks import Accept, Garbage, Handshake, HangUp, Ignore, Quirks, Reject
-from .records import ConnectionRecord, RequestRecord
+from .records import ConnectionRecord, RequestLog, RequestRecord
 from .requests import Asked
 from .script import Rule, Script, TextMatch, When
 from .server import Simulator, open_simulator
@@ -67,7 +84,9 @@ __all__ = [
     "AnyAnswer",
     "AnyBrain",
     "ApiError",
+    "ApplyPatch",
     "Asked",
+    "Audio",
     "AwaitOutputs",
     "Binary",
     "Brain",
@@ -75,8 +94,11 @@ __all__ = [
     "Call",
     "CallDelta",
     "Close",
+    "CodeInterpreter",
     "Comment",
+    "Compaction",
     "Completed",
+    "Computer",
     "ConnectionRecord",
     "Created",
     "CustomCall",
@@ -91,11 +113,13 @@ __all__ = [
     "Failed",
     "FaultInjector",
     "Faults",
+    "FileSearch",
     "Garbage",
     "Gate",
     "Handshake",
     "HangUp",
     "Ignore",
+    "ImageGeneration",
     "InProgress",
     "Incomplete",
     "Injected",
@@ -103,6 +127,10 @@ __all__ = [
     "Json",
     "Keepalive",
     "Late",
+    "LocalShell",
+    "McpApproval",
+    "McpCall",
+    "McpListTools",
     "MemoryDialer",
     "MemoryStream",
     "Mute",
@@ -115,12 +143,15 @@ __all__ = [
     "RawItem",
     "Refuse",
     "Reject",
+    "RequestLog",
     "RequestRecord",
     "Rule",
     "Say",
     "SayDelta",
     "Script",
     "ScriptError",
+    "Shell",
+    "ShellOutput",
     "SimulationFailed",
     "Simulator",
     "SimulatorDialer",
@@ -131,6 +162,8 @@ __all__ = [
     "TextMatch",
     "Think",
     "ThinkDelta",
+    "ToolSearch",
+    "WebSearch",
     "When",
     "With",
     "WrongJson",

@@ -41,7 +41,8 @@ class Calculator(Echo):
     """Answers sums, runs the tools it is told to run and repeats their outputs, fits JSON schemas; echoes the rest.
 
     A tool is called when ``tool_choice`` demands it, or when ``tool_choice`` is auto and the newest user message names
-    the tool. A reasoning item comes first whenever reasoning was asked for.
+    the tool, or else has the words of its name in it: "What is the weather in Bergen?" calls ``get_weather``. A
+    reasoning item comes first whenever reasoning was asked for.
     """
 
     def reply(self, asked: Asked) -> AnyAnswer:
@@ -104,10 +105,27 @@ def _calls(asked: Asked) -> list[Call | CustomCall]:
     if choice == "none" or not offered:
         return []
     named = [tool for tool in offered if re.search(rf"(?<![\w-]){re.escape(tool['name'])}(?![\w-])", text)]
+    if not named:
+        asked_words = _words(text)
+        named = [tool for tool in offered if (words := _words(tool["name"]) - _GENERIC) and words <= asked_words]
     chosen = named or (list(offered[:1]) if demanded else [])
     if asked.body.get("parallel_tool_calls") is False:
         chosen = chosen[:1]
     return [_call(tool, text) for tool in chosen]
+
+
+_GENERIC: Final = {
+    *("a", "add", "ask", "call", "check", "compute", "create", "current", "do", "fetch", "find", "function", "get"),
+    *("list", "look", "lookup", "make", "query", "read", "run", "search", "send", "set", "show", "the", "tool", "up"),
+    *("use", "write"),
+}
+"""Words of tools' names that say nothing of what they are about."""
+
+
+def _words(text: str) -> set[str]:
+    """Return the words of a text or a name in lower case, without the s of a plural."""
+    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", text)
+    return {word.lower().removesuffix("s") for word in words}
 
 
 def _call(tool: Mapping[str, Any], text: str) -> Call | CustomCall:

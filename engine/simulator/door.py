@@ -89,6 +89,10 @@ class Door:
             try:
                 with trio.fail_after(_HEAD_SECONDS):
                     head = await _read_head(stream, connection, raw)
+            except (trio.TooSlowError, trio.BrokenResourceError):
+                if raw:
+                    raise
+                return  # an idle connection that ends is no mistake of anyone's
             except h11.RemoteProtocolError as error:
                 await _answer_plainly(stream, error.error_status_hint, b"")
                 await drain(stream, seconds=1.0, limit=_HEAD_BYTES)

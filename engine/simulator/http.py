@@ -5,21 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import h11
 import trio
 
 from . import wire
+from .background import Background, retell
 from .errors import reason_phrase
 from .event_stream import EventWriter
 from .history import Held
 from .quirks import Accept
 from .refusals import turned_away
-from .requests import Shelf, read_request, text_of
+from .requests import read_request
+from .routes import answer, parse, shelf
 from .stage import Stage
 from .streams import ServerStream, drain
-from .wire import ApiError, Item
+from .wire import ApiError
 from .writer import Writer
 
 if TYPE_CHECKING:
@@ -126,48 +128,15 @@ class HttpExchange:
             else:
                 await self._send_json(405, _problem("Method not allowed."), {"allow": "GET, POST"})
             return
-        if resource is None or not resource.startswith("responses/"):
+        if resource is None:
             raise ApiError(404, None, "There is nothing at this address.")
         self._world.authorise(self._record)
-        rest = resource.split("/")[1:]
-        match method, rest:
-            case b"POST", ["compact"]:
-                await self._compact(_parse(body))
-            case b"POST", ["input_tokens"]:
-                asked = read_request(_parse(body), self._shelf(), transport="http")
-                count = {"object": "response.input_tokens", "input_tokens": asked.prompt_tokens()}
-                await self._send_json(200, count)
-            case b"GET", [response_id]:
-                await self._send_json(200, self._stored(response_id).response)
-            case b"GET", [response_id, "input_items"]:
-                items = list(self._stored(response_id).new_input)[::-1]
-                listing: dict[str, Any] = {"object": "list", "data": items, "has_more": False}
-                for name, index in (("first_id", 0), ("last_id", -1)):
-                    listing[name] = items[index].get("id") if items else None
-                await self._send_json(200, listing)
-            case b"DELETE", [response_id]:
-                self._stored(response_id)
-                self._world.library.forget(response_id)
-                await self._send_json(200, {"id": response_id, "object": "response", "deleted": True})
-            case b"POST", [response_id, "cancel"]:
-                self._stored(response_id)
-                raise ApiError(400, None, "Only background responses can be cancelled.")
-            case _:
-                await self._send_json(405, _problem("Method not allowed."))
-
-    def _stored(self, response_id: str) -> Held:
-        held = self._world.library.stored(response_id)
-        if held is None:
-            raise ApiError(404, None, f"Response with id '{response_id[:80]}' not found.")
-        return held
-
-    def _shelf(self) -> Shelf:
-        library = self._world.library
-
-        def item(item_id: str) -> Item | None:
-            return next((entry for entry in library.items() if entry.get("id") == item_id), None)
-
-        return Shelf(library.stored, item, self._world.conversations.get)
+        query = dict(parse_qsl(urlsplit(target).query, keep_blank_values=True))
+        path = resource.split("/")
+        if method == b"GET" and path[0] == "responses" and len(path) == 2 and query.get("stream") == "true":
+            await self._retrieve(path[1], query)
+            return
+        await self._send_json(200, answer(self._world, method.decode("ascii"), path, query, body))
 
     # --- POST …/responses ---
 
@@ -193,7 +162,7 @@ class HttpExchange:
                 return
         try:
             world.authorise(self._record)
-            body = _parse(raw)
+            body = parse(raw)
         except ApiError as error:
             self._record.refusals.append(error.status)
             raise
@@ -201,7 +170,7 @@ class HttpExchange:
         try:
             asked = read_request(
                 body,
-                self._shelf(),
+                shelf(world),
                 transport="http",
                 also_accept=world.accept_parameters,
                 models=world.models,
@@ -211,27 +180,77 @@ class HttpExchange:
             record.status, record.error_code = "rejected", error.code
             raise
         self._streams = body.get("stream") is True and not world.quirks.never_streams
+        if body.get("background") is True:
+            await self._begin(Background(world, record, asked))
+            return
         stage = Stage(asked, self, record, world=world, keep=_keeper(world))
         steps = await world.steps_for(asked)
+
+        async def perform() -> None:
+            await stage.perform(steps)
+            await self._end(stage)
+
         try:
-            async with trio.open_nursery() as nursery:
-                self._scope = nursery.cancel_scope
-                nursery.start_soon(self._watch)
-                nursery.start_soon(self._out.run)
-                if self._streams and world.quirks.keepalive is not None:
-                    nursery.start_soon(self._keep_alive, stage, world.quirks.keepalive)
-                try:
-                    await stage.perform(steps)
-                    await self._end(stage)
-                except _AnsweredError:
-                    pass
-                except ApiError as error:
-                    # Answered here, so that it does not leave the nursery inside a group.
-                    await self._send_error(error)
-                nursery.cancel_scope.cancel(reason="the answer is complete")
+            await self._serve(perform, stage)
         finally:
             if record.status in {"received", "running"}:
                 record.status = "lost"
+
+    async def _serve(self, work: Callable[[], Awaitable[None]], stage: Stage | None = None) -> None:
+        """Do the work of an answer, as long as the client is there."""
+        seconds = self._world.quirks.keepalive
+        async with trio.open_nursery() as nursery:
+            self._scope = nursery.cancel_scope
+            nursery.start_soon(self._watch)
+            nursery.start_soon(self._out.run)
+            if self._streams and stage is not None and seconds is not None:
+                nursery.start_soon(self._keep_alive, stage, seconds)
+            try:
+                await work()
+            except _AnsweredError:
+                pass
+            except ApiError as error:
+                # Answered here, so that it does not leave the nursery inside a group.
+                await self._send_error(error)
+            nursery.cancel_scope.cancel(reason="the answer is complete")
+
+    # --- responses that run by themselves ---
+
+    async def _begin(self, background: Background) -> None:
+        self._world.start(background)
+        if self._streams:
+            await self._serve(lambda: self._follow(background, 0))
+        else:
+            await self._send_json(200, background.response)
+
+    async def _retrieve(self, response_id: str, query: Mapping[str, str]) -> None:
+        after = query.get("starting_after", "-1")
+        if not after.removeprefix("-").isdecimal():
+            raise ApiError(400, "invalid_value", "'starting_after' takes a whole number.", "starting_after")
+        background = self._world.background.get(response_id)
+        response = self._world.response_as_it_stands(response_id)
+        self._streams = True
+        if background is None:
+            events = [event for event in retell(response) if event["sequence_number"] > int(after)]
+            await self._serve(lambda: self._replay(events))
+        else:
+            await self._serve(lambda: self._follow(background, int(after) + 1))
+
+    async def _replay(self, events: list[dict[str, Any]]) -> None:
+        for event in events:
+            await self.event(event)
+        await self._end_stream()
+
+    async def _follow(self, background: Background, first: int) -> None:
+        position = 0
+        while not (background.over and not await background.since(position)):
+            for event in await background.since(position):
+                position += 1
+                if event.get("sequence_number", first) >= first:
+                    await self.event(event)
+        if background.broken:
+            await self.abort(reset=False)
+        await self._end_stream()
 
     async def _watch(self) -> None:
         # Nobody else notices that the client has left while the response is silent.
@@ -259,16 +278,19 @@ class HttpExchange:
             await trio.sleep(seconds)
             await self.event({"type": "keepalive", "sequence_number": stage.number()})
 
+    async def _end_stream(self) -> None:
+        await self._start_stream()
+        if self._world.quirks.done_marker:
+            await self._body(self._writer.done())
+        await self._put(self._http.send(h11.EndOfMessage()))
+        await self._out.drained()
+        self._world.tell(self._record, "end", {})
+
     async def _end(self, stage: Stage) -> None:
         if self._muted:
             await trio.sleep_forever()  # until the client leaves
         if self._streams:
-            await self._start_stream()
-            if self._world.quirks.done_marker:
-                await self._body(self._writer.done())
-            await self._put(self._http.send(h11.EndOfMessage()))
-            await self._out.drained()
-            self._world.tell(self._record, "end", {})
+            await self._end_stream()
             return
         if stage.rejected:
             return
@@ -453,29 +475,6 @@ class HttpExchange:
     def later(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
         """Do nothing: the answer ends with its terminal."""
 
-    # --- POST …/responses/compact ---
-
-    async def _compact(self, body: dict[str, Any]) -> None:
-        asked = read_request(body, self._shelf(), transport="http")
-        kept = [item for item in asked.items if item.get("role") == "user"]
-        digest = "\n".join(text_of(item.get("content")) for item in asked.items if item["type"] == "message")
-        ids = self._world.ids
-        compaction = {"id": ids.new("cmp"), "type": "compaction", "encrypted_content": ids.opaque(digest)}
-        output = [_output_message(item, ids.new("msg")) for item in kept]
-        usage = wire.usage_object(prompt=asked.prompt_tokens(), cached=0, answer=wire.count_tokens(digest), reasoning=0)
-        answer = {
-            "id": ids.new("resp"),
-            "object": "response.compaction",
-            "created_at": int(self._world.now()),
-            "output": [*output, compaction],
-            "usage": usage,
-        }
-        await self._send_json(200, answer)
-
-
-def _output_message(item: Item, identity: str) -> Item:
-    return {"id": identity, "status": "completed"} | item
-
 
 def _keeper(world: World) -> Callable[[Stage, Held | None], None]:
     def keep(stage: Stage, held: Held | None) -> None:
@@ -493,12 +492,3 @@ def _flat(event: dict[str, Any]) -> dict[str, Any]:
     inner = event["error"]
     flat = {"type": "error", "sequence_number": event.get("sequence_number", 0)}
     return flat | {name: inner.get(name) for name in ("code", "message", "param")}
-
-
-def _parse(raw: bytes) -> dict[str, Any]:
-    body = wire.loads(raw)
-    if body is wire.NOT_JSON:
-        raise ApiError(400, None, "The body is not valid JSON.")
-    if not isinstance(body, dict):
-        raise ApiError(400, None, "The body is a JSON object.")
-    return body

@@ -82,7 +82,8 @@ def check_item(param: str, item: object, *, last: bool) -> None:
         raise missing_parameter(f"{param}.type")
     if not isinstance(kind, str) or (kind not in _ITEM_FIELDS and kind not in _OTHER_ITEMS):
         raise wrong_value(f"{param}.type", f"'{param}.type' names no kind of input item.")
-    if "created_by" in item:  # what the service notes for its reader is in no schema of an input item
+    # What the service notes for its reader is in no schema of an input item; clients send the null of it back.
+    if item.get("created_by") is not None:
         raise unknown_parameter(f"{param}.created_by")
     if kind in _OTHER_ITEMS:
         return
@@ -91,7 +92,7 @@ def check_item(param: str, item: object, *, last: bool) -> None:
         if item.get(name) is None:
             raise missing_parameter(f"{param}.{name}")
     for name, value in item.items():
-        if name not in required and name not in optional and name not in _ANYWHERE:
+        if value is not None and name not in required and name not in optional and name not in _ANYWHERE:
             raise unknown_parameter(f"{param}.{name}")
         if name in {"id", "call_id", "name", "arguments", "input", "status", "role"} and value is not None:
             check_string(f"{param}.{name}", value)

@@ -92,12 +92,23 @@ def _previous(param: str, value: object) -> None:
         raise wrong_value(param, f"{param!r} must be an id that begins with 'resp'.")
 
 
+def _client_metadata(param: str, value: object) -> None:
+    """Take what Codex sends of itself: texts by name."""
+    mapping()(param, value)
+    assert isinstance(value, dict)
+    for name, text in value.items():
+        if text is not None:
+            check_string(f"{param}.{name}", text)
+
+
 _EFFORTS: Final = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 _SUMMARIES: Final = ("auto", "concise", "detailed")
 
 COMMON: Final[Mapping[str, Check]] = {
     "access_programs": mapping(),
     "background": check_boolean,
+    "background_options": mapping(),
+    "client_metadata": _client_metadata,
     "context_management": array(mapping({"type": one_of("compaction"), "compact_threshold": integer(1000)})),
     "conversation": _conversation,
     "image": mapping({"context_compression": one_of("auto", "enabled", "disabled")}),

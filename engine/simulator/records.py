@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import attrs
+import trio
 
-__all__ = ["ConnectionRecord", "RequestRecord"]
+__all__ = ["ConnectionRecord", "RequestLog", "RequestRecord"]
 
 
 @attrs.define(eq=False)
@@ -64,6 +65,57 @@ class RequestRecord:
         metadata = self.body.get("metadata")
         value = metadata.get(name) if isinstance(metadata, Mapping) else None
         return value if isinstance(value, str) else None
+
+
+class RequestLog(list[RequestRecord]):
+    """The requests that came, in order of arrival.
+
+    Attributes:
+        arrived: How many there have been, those that are not kept any more included.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.arrived: int = 0
+        self._news = trio.lowlevel.ParkingLot()
+
+    def append(self, record: RequestRecord) -> None:
+        """Take a request that has arrived."""
+        super().append(record)
+        self.arrived += 1
+        self._news.unpark_all()
+
+    def clear(self) -> None:
+        """Forget them all."""
+        super().clear()
+        self.arrived = 0
+
+    @property
+    def last(self) -> RequestRecord:
+        """The newest request.
+
+        Raises:
+            LookupError: none has come.
+        """
+        if not self:
+            raise LookupError("no request has come yet")
+        return self[-1]
+
+    @property
+    def bodies(self) -> list[dict[str, Any]]:
+        """The bodies of the requests, as parsed objects."""
+        return [dict(record.body) for record in self]
+
+    async def wait_for(self, count: int) -> RequestRecord:
+        """Wait until so many requests have arrived, and return the one that made it so many, or the newest.
+
+        Cancellation changes nothing.
+        """
+        while self.arrived < count:
+            await self._news.park()
+        await trio.lowlevel.checkpoint()
+        place = count - 1 - (self.arrived - len(self))
+        return self[place] if 0 <= place < len(self) else self.last
 
 
 @attrs.define(eq=False)

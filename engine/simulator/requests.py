@@ -205,7 +205,10 @@ def read_request(
     if models is not None and body.get("model") is not None and body["model"] not in models:
         raise ApiError(404, "model_not_found", "The model does not exist or you do not have access to it.", "model")
     if body.get("background"):
-        raise ApiError(400, "unsupported_parameter", "'background' is not supported here.", "background")
+        if websocket:
+            raise ApiError(400, "unsupported_parameter", "'background' is not supported here.", "background")
+        if body.get("store") is False:
+            raise ApiError(400, None, "Background mode requires 'store' to be true.", "background")
     check_tools(body.get("tools") or [])
     if body.get("tool_choice") is not None:
         check_tool_choice(body["tool_choice"], body.get("tools") or ())

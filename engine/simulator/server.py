@@ -40,7 +40,6 @@ class Simulator(World):
         super().__init__(options)
         self.host: str = options.host
         self.port: int = 0
-        self._nursery: trio.Nursery | None = None
         self._doors: dict[int, Door] = {}
         self._dialer: SimulatorDialer = MemoryDialer(self._accept_memory) if options.in_memory else TcpDialer()
 
@@ -118,7 +117,7 @@ class Simulator(World):
     # --- connections ---
 
     async def _run(self, nursery: trio.Nursery) -> None:
-        self._nursery = nursery
+        self.nursery = nursery
         if not self.options.in_memory:
             listeners = await trio.open_tcp_listeners(self.options.port, host=self.host)
             # A name such as localhost can stand for two addresses, and those would get different random ports.
@@ -128,9 +127,9 @@ class Simulator(World):
             nursery.start_soon(_listen, listeners[0], self._serve, nursery)
 
     def _accept_memory(self, stream: MemoryStream) -> None:
-        if self._nursery is None or self._nursery.cancel_scope.cancel_called:
+        if self.nursery is None or self.nursery.cancel_scope.cancel_called:
             raise ConnectionRefusedError("the simulator has been closed")
-        self._nursery.start_soon(self._serve, stream)
+        self.nursery.start_soon(self._serve, stream)
 
     async def _serve(self, accepted: trio.abc.Stream) -> None:
         record = ConnectionRecord(len(self.connections), trio.current_time())

@@ -355,8 +355,16 @@ class Stage:
         self.output.append(held.item)
         await self.emit("response.output_item.done", output_index=held.index, item=dict(held.item))
 
-    async def whole_item(self, item: Mapping[str, Any], between: Iterable[Mapping[str, Any]] = ()) -> None:
-        """Send any item as it is, with the given events between its two set-up events."""
+    async def whole_item(
+        self, item: Mapping[str, Any], between: Iterable[Mapping[str, Any]] = (), **at_first: Any
+    ) -> None:
+        """Send any item as it is.
+
+        Args:
+            item: The item.
+            between: Events between its two set-up events, without numbers and ``output_index``.
+            at_first: Members that the item has in the first of the two.
+        """
         await self.begin()
         await self.close()
         index = self._next_index
@@ -364,6 +372,7 @@ class Stage:
         started = dict(item)
         if "status" in started:
             started["status"] = "in_progress"
+        started |= at_first
         await self.emit("response.output_item.added", output_index=index, item=started)
         for event in between:
             fields = {name: value for name, value in event.items() if name != "type"}

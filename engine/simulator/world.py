@@ -18,10 +18,11 @@ from .history import Held, Library
 from .moments import Error
 from .pace import Pace
 from .quirks import Handshake, Quirks
-from .records import ConnectionRecord, RequestRecord
+from .records import ConnectionRecord, RequestLog, RequestRecord
 from .wire import ApiError, Ids, Item
 
 if TYPE_CHECKING:
+    from .background import Background
     from .requests import Asked
     from .stage import Stage, Step
 
@@ -100,6 +101,10 @@ class World:
         requests: Every request, in order of arrival.
         connections: Every connection, in order of arrival.
         conversations: Items of the conversations that requests may name.
+        notes: When each of these was made, and its metadata.
+        background: Responses made with ``background: true``.
+        nursery: Runs these.
+        started: Unix time of the start.
         errors: What was raised by brains, or by the simulator itself; empty in a sound test.
         library: Stored responses.
         control: Serves what is asked for under ``/__simulator/``; nothing by default.
@@ -115,9 +120,11 @@ class World:
         self.every_handshake: Handshake = options.every_handshake
         self.posts: deque[Handshake] = deque(options.posts)
         self.every_post: Handshake = options.every_post
-        self.requests: list[RequestRecord] = []
+        self.requests: RequestLog = RequestLog()
         self.connections: list[ConnectionRecord] = []
         self.conversations: dict[str, list[Item]] = {}
+        self.notes: dict[str, dict[str, Any]] = {}
+        self.background: dict[str, Background] = {}
         self.errors: list[Exception] = []
         self.library: Library = Library(options.remembered)
         self.ids: Ids = Ids(options.seed)
@@ -133,7 +140,9 @@ class World:
         self._gates: dict[str, trio.Event] = {}
         self._count = 0
         self._executed_before = 0  # requests whose records are gone
-        self._epoch = time.time() - trio.current_time()
+        self.started: float = time.time()
+        self.nursery: trio.Nursery | None = None
+        self._epoch = self.started - trio.current_time()
 
     # --- what tests ask of it ---
 
@@ -190,6 +199,28 @@ class World:
             if path.startswith(root + "/"):
                 return path[len(root) + 1 :]
         return None
+
+    def start(self, background: Background) -> None:
+        """Have a response run by itself."""
+        assert self.nursery is not None
+        while len(self.background) >= self.options.remembered:
+            oldest = next(iter(self.background))
+            self.background.pop(oldest).cancel()
+        self.background[background.stage.response_id] = background
+        self.nursery.start_soon(background.run)
+
+    def response_as_it_stands(self, response_id: str) -> dict[str, Any]:
+        """Return a stored response, or one that runs in the background.
+
+        Raises:
+            ApiError: there is none.
+        """
+        held = self.library.stored(response_id)
+        if held is not None:
+            return held.response
+        if response_id in self.background:
+            return self.background[response_id].response
+        raise ApiError(404, None, f"Response with id '{response_id[:80]}' not found.")
 
     def authorise(self, record: ConnectionRecord) -> None:
         """Raise the documented 401 unless the bearer is right."""
@@ -258,7 +289,7 @@ class World:
         """Forget every request, stored response, gate and error; connections and the brain stay as they are."""
         for connection in self.connections:
             connection.requests.clear()
-        for kept in (self.requests, self.conversations, self.errors, self._gates):
+        for kept in (self.requests, self.conversations, self.notes, self.background, self.errors, self._gates):
             kept.clear()
         self.library = Library(self.options.remembered)
         self._executed_before = 0

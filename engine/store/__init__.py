@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from engine.store.codec import AeadCodec as AeadCodec
 from engine.store.codec import Codec as Codec
+from engine.store.conversation import InterruptedPrompt as InterruptedPrompt
+from engine.store.conversation import StoredConversation as StoredConversation
 from engine.store.errors import LeaseLost as LeaseLost
 from engine.store.errors import SessionHeld as SessionHeld
 from engine.store.errors import StoreError as StoreError

@@ -137,15 +137,27 @@ class Group:
 
         If cancelled, the operation may be done all the same; ``on_settled`` tells.
         """
+        entry = self._post(operation, on_settled)
+        await entry.done.wait()
+        if entry.error is not None:
+            raise entry.error
+        return entry.value  # type: ignore[return-value] # T may be None
+
+    def post(self, operation: Operation[T]) -> trio.Event:
+        """Have an operation run without waiting for it; the event is set when it is done, or cannot be.
+
+        Raises:
+            StoreUnavailable: the store was closed.
+        """
+        return self._post(operation, None).done
+
+    def _post(self, operation: Operation[T], on_settled: Callable[[T], None] | None) -> _Entry[T]:
         if self._closing:
             raise StoreUnavailable("the store was closed")
         entry: _Entry[T] = _Entry(operation, on_settled)
         self._waiting.append(entry)
         self._more.set()
-        await entry.done.wait()
-        if entry.error is not None:
-            raise entry.error
-        return entry.value  # type: ignore[return-value] # T may be None
+        return entry
 
     async def _flush(self, entries: list[_Entry[Any]]) -> None:
         for wait in (*_WAITS, None):

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections.abc import Callable
 from typing import Final
 
 import trio
+from attrs import evolve
 
 from engine.store import operations
 from engine.store.errors import LeaseLost, SessionHeld, StoreUnavailable
 from engine.store.group import Group
-from engine.store.records import Claim, Held, Intent, NewRow, Taken
+from engine.store.records import Claim, Held, Intent, Kind, NewRow, Taken
 
 __all__ = ["Lease", "take"]
 
@@ -34,6 +36,7 @@ class Lease:
         intent: What is begun and not answered, as far as this process knows.
         scope: Cancelled when the lease is lost, and at the latest when it would be over.
         lost: Why it was lost; None while it is held.
+        sure: Whether it is known what the newest row is.
     """
 
     def __init__(self, group: Group, taken: Taken, *, seconds: float, asked_at: float) -> None:
@@ -46,6 +49,8 @@ class Lease:
         self._group = group
         self._seconds = seconds
         self._given_up = trio.Event()
+        self.sure: bool = True
+        self._reserved = 0  # the highest number that a row under way has
         self._prolong(asked_at)
 
     def _prolong(self, asked_at: float) -> None:
@@ -84,7 +89,8 @@ class Lease:
                     lambda database: operations.renew(database, self.claim, lease=self._seconds)
                 )
             except StoreUnavailable:
-                await trio.sleep(self._seconds * _RENEWED_AT / 4)  # the deadline decides in the end
+                with trio.move_on_after(self._seconds * _RENEWED_AT / 4):  # the deadline decides in the end
+                    await self._given_up.wait()
                 continue
             if self._given_up.is_set():
                 return
@@ -93,16 +99,17 @@ class Lease:
                 return
             self._prolong(asked_at)
 
-    async def give_up(self) -> None:
-        """Let the next one in. Never raises for what the store says: the lease ends by itself in the worst case.
+    def give_up(self) -> trio.Event:
+        """Let the next one in. Returns at once; the event is set when the store was told.
 
-        If cancelled, the store is told all the same, and not waited for.
+        Raises nothing for what the store says: in the worst case the lease ends by itself.
         """
         self._given_up.set()
         try:
-            await self._group.do(lambda database: operations.release(database, self.claim))
+            return self._group.post(lambda database: operations.release(database, self.claim))
         except StoreUnavailable:
             _logger.info("a lease could not be given up; it ends by itself")
+            return self._given_up
 
     # --- what relies on it ---
 
@@ -153,34 +160,54 @@ class Lease:
             raise self.lose("another process went on with the session")
         self.intent = before
 
-    async def commit(self, rows: list[NewRow], *, retain: float | None = None) -> None:
-        """Write rows behind the newest one.
+    def found(self, head: int) -> None:
+        """The store was asked, and this is the number of its newest row."""
+        self.head, self.sure, self._reserved = head, True, 0
+
+    async def write(self, row: Callable[[int], NewRow], *, retain: float | None = None) -> None:
+        """Write a row behind the others.
+
+        Args:
+            row: Makes the row for the number that it will have.
+            retain: Seconds that the session is kept from now on; None changes nothing.
 
         Raises:
             LeaseLost: the session is another's by now; nothing was written.
-            StoreUnavailable: the store is out of reach; whether they were written is not known.
+            StoreUnavailable: the store is out of reach; whether it was written is not known.
 
-        If cancelled, they may be written all the same; ``head`` tells as soon as it is known.
+        If cancelled, it may be written all the same; ``head`` tells as soon as it is known.
         """
-        if self.lost is not None:
-            raise LeaseLost(self.claim.session, self.lost)
-        head, asked_at = self.head, trio.current_time()
-        answered = any(row.last for row in rows)
+        self.check()
+        if not self.sure:
+            raise StoreUnavailable("whether an earlier row was written is not known yet")
+        # Tools that run side by side write side by side: each row has its number from here on.
+        before, self._reserved = max(self._reserved, self.head), max(self._reserved, self.head) + 1
+        new, asked_at = row(before + 1), trio.current_time()
 
-        def committed(new_head: int | None) -> None:
-            if new_head is not None:
-                self.head = new_head
-                self._prolong(asked_at)
-                if answered:
-                    self.intent = None
+        def written(head: int | None) -> None:
+            if head is None:
+                return
+            self.head = head
+            self._prolong(asked_at)
+            if new.kind is Kind.REPLACE:
+                self.base = head
+            if new.last:
+                self.intent = None
+            elif self.intent is not None:
+                self.intent = evolve(self.intent, attempts=0)  # what was begun has been answered so far
 
-        written = await self._group.do(
-            lambda database: operations.commit(
-                database, self.claim, rows, head=head, lease=self._seconds, retain=retain
-            ),
-            on_settled=committed,
-        )
-        if written is None:
+        head: int | None = None
+        try:
+            head = await self._group.do(
+                lambda database: operations.commit(
+                    database, self.claim, [new], head=before, lease=self._seconds, retain=retain
+                ),
+                on_settled=written,
+            )
+        finally:
+            if head is None:
+                self.sure = False
+        if head is None:
             raise self.lose("another process went on with the session")
 
 
@@ -214,7 +241,7 @@ async def take(group: Group, nursery: trio.Nursery, session: str, *, owner: str,
                 on_settled=arrived.append,
             )
         except trio.Cancelled:
-            nursery.start_soon(_give_back, group, session, owner, nonce)
+            _give_back(group, session, owner=owner, nonce=nonce)
             raise
         if isinstance(found, Taken):
             lease = Lease(group, found, seconds=seconds, asked_at=asked_at)
@@ -227,15 +254,9 @@ async def take(group: Group, nursery: trio.Nursery, session: str, *, owner: str,
         pause = min(pause * 2, _LONGEST_LOOK)
 
 
-async def _give_back(group: Group, session: str, owner: str, nonce: str) -> None:
+def _give_back(group: Group, session: str, *, owner: str, nonce: str) -> None:
     """Release what may have been acquired for a caller that is gone."""
     try:
-        await group.do(
-            lambda database: database.execute(
-                "UPDATE engine_sessions SET owner = NULL, nonce = NULL, expires = NULL "
-                "WHERE id = ? AND owner = ? AND nonce = ?",
-                (session, owner, nonce),
-            )
-        )
+        group.post(lambda database: operations.give_back(database, session, owner=owner, nonce=nonce))
     except StoreUnavailable:
         _logger.info("a lease could not be given up; it ends by itself")

@@ -23,6 +23,8 @@ __all__ = [
     "begin",
     "commit",
     "forget",
+    "free",
+    "give_back",
     "listed",
     "migrate",
     "prune",
@@ -156,6 +158,15 @@ def renew(database: Database, claim: Claim, *, lease: float) -> bool:
     )
 
 
+def give_back(database: Database, session: str, *, owner: str, nonce: str) -> None:
+    """Release what an acquisition with this nonce may have taken."""
+    database.execute(
+        "UPDATE engine_sessions SET owner = NULL, nonce = NULL, expires = NULL "
+        "WHERE id = ? AND owner = ? AND nonce = ?",
+        (session, owner, nonce),
+    )
+
+
 def release(database: Database, claim: Claim) -> bool:
     """Give a session up; False where it is another's already."""
     return bool(
@@ -182,10 +193,10 @@ def begin(
         return None
     before, now = _intent(rows[0][0]), float(rows[0][1])
     if before is not None and before.key == key:
-        attempts = before.attempts + (before.dispatch != dispatch)
-        intent = evolve(before, attempts=attempts, dispatch=dispatch)
+        more = before.dispatch != dispatch
+        intent = evolve(before, attempts=before.attempts + more, dispatches=before.dispatches + more, dispatch=dispatch)
     else:
-        intent = Intent(key=key, digest=digest, begun_at=now, attempts=1, dispatch=dispatch)
+        intent = Intent(key=key, digest=digest, begun_at=now, attempts=1, dispatches=1, dispatch=dispatch)
     noted = database.execute(
         f"UPDATE engine_sessions SET intent = ?, expires = {database.now} + ?, updated = {database.now} "
         f"WHERE {_MINE} AND head = ? RETURNING token",
@@ -314,6 +325,20 @@ def listed(database: Database) -> tuple[SessionRecord, ...]:
             interrupted=intent is not None,
         )
         for session, owner, seconds, head, updated, intent in found
+    )
+
+
+def free(database: Database, session: str) -> bool:
+    """End the lease of a session, whoever has it; False where there is no such session.
+
+    Its holder is stopped by the fence at its next step: the token grows with the next acquisition.
+    """
+    return bool(
+        database.execute(
+            f"UPDATE engine_sessions SET owner = NULL, nonce = NULL, expires = NULL, token = token + 1, "
+            f"updated = {database.now} WHERE id = ? RETURNING token",
+            (session,),
+        )
     )
 
 

@@ -48,6 +48,7 @@ class Intent:
         digest: A hash of the prompt, by which the same key with another prompt is noticed.
         begun_at: Seconds since the epoch, by the store's clock, of the first dispatch.
         attempts: How often a request was about to leave since the newest row, whatever became of that.
+        dispatches: The same, since the prompt was begun.
         dispatch: Made for the last of them, so that saying it twice counts once.
     """
 
@@ -55,6 +56,7 @@ class Intent:
     digest: str
     begun_at: float
     attempts: int
+    dispatches: int
     dispatch: str
 
 

@@ -5,17 +5,24 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Iterable
 from types import TracebackType
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Unpack
 
 import trio
 
+from engine.conversation.loop_settings import Approve, OnRound
+from engine.registry import Engine
+from engine.settings.fields import SessionFields, spelled_out
+from engine.settings.turn_options import TurnOptions
 from engine.store import operations
 from engine.store.codec import Codec
 from engine.store.errors import SessionHeld
 from engine.store.group import Group
+from engine.store.opening import Kept, Opening, Terms
 from engine.store.places import connection_to
 from engine.store.records import Held, SessionRecord
+from engine.values.messages import AnyTool
 from engine.values.problems import ConfigurationError
 
 __all__ = ["Store", "open_store"]
@@ -32,9 +39,75 @@ class Store:
         self._lease = lease
         self._owner = owner
         self._codec = codec
+        self._kept = Kept()
 
     def __repr__(self) -> str:
         return f"<Store used by {self._owner!r}>"
+
+    @spelled_out
+    def open(
+        self,
+        eng: Engine,
+        session_id: str,
+        *,
+        instructions: str | None = None,
+        tools: Iterable[AnyTool] = (),
+        options: TurnOptions | None = None,
+        wait: float = 20.0,
+        retain: float | None = None,
+        max_rounds: int = 16,
+        max_concurrent_tools: int = 8,
+        tool_timeout: float | None = None,
+        approve: Approve | None = None,
+        on_round: OnRound | None = None,
+        **fields: Unpack[SessionFields],
+    ) -> Opening:
+        """Hold a session and go on with its conversation: ``async with store.open(engine, "user-42") as chat``.
+
+        While the block runs, no other process and no other block has the session. Leaving it gives the session back;
+        the engine's session of that id stays, with its connection, for the next block.
+
+        Args:
+            eng: The engine that asks.
+            session_id: The session's id, in the store and in the engine.
+            instructions: What holds for the whole conversation.
+            tools: What the model may call.
+            options: What to ask of the model.
+            wait: Seconds to wait for the session while another holds it.
+            retain: Seconds that the session is kept after its last change; None keeps it until it is forgotten.
+            max_rounds: As for `engine.Session.conversation`, and so are those below.
+            max_concurrent_tools: How many calls of one response run at the same time.
+            tool_timeout: Seconds for each call.
+            approve: Asked before a call is run.
+            on_round: Told of each round when it is complete.
+            fields: What `engine.Engine.session` takes, where the session is started here.
+
+        Raises:
+            ConfigurationError: something given is wrong; ``field`` names it.
+        """
+        if not isinstance(eng, Engine):
+            raise ConfigurationError("eng", f"is a {type(eng).__name__}, not an Engine")
+        if not isinstance(session_id, str) or not session_id:
+            raise ConfigurationError("session id", "must be a string that is not empty")
+        return Opening(
+            self._group,
+            self._nursery,
+            self._kept,
+            eng,
+            session_id,
+            terms=Terms(owner=self._owner, seconds=self._lease, wait=wait, retain=retain, codec=self._codec),
+            fields=fields,
+            conversation={
+                "instructions": instructions,
+                "tools": tuple(tools),
+                "options": options,
+                "max_rounds": max_rounds,
+                "max_concurrent_tools": max_concurrent_tools,
+                "tool_timeout": tool_timeout,
+                "approve": approve,
+                "on_round": on_round,
+            },
+        )
 
     async def sessions(self) -> tuple[SessionRecord, ...]:
         """Return what is known of each stored session, the one that changed last first. No content.
@@ -45,6 +118,19 @@ class Store:
         Cancelling only stops waiting.
         """
         return await self._group.do(operations.listed)
+
+    async def release(self, session_id: str) -> bool:
+        """End the lease of a session whoever holds it; returns whether there is such a session.
+
+        For sessions whose process is known to be gone, where waiting for the end of the lease is too long. A holder
+        that is alive after all loses its lease at its next step.
+
+        Raises:
+            StoreUnavailable: the database is out of reach.
+
+        If cancelled, it may be ended all the same.
+        """
+        return await self._group.do(lambda database: operations.free(database, session_id))
 
     async def forget(self, session_id: str, *, force: bool = False) -> bool:
         """Remove a session with its transcript; returns whether there was one.
@@ -152,11 +238,11 @@ class open_store:  # noqa: N801 - read as a function: async with open_store(...)
         """Do what waits, and close the database. Takes a bounded time; cannot be cut short."""
         assert self._nursery is not None
         self._group.close()
-        nursery = self._nursery
+        # What was asked for is written, whoever cancels the block; for a bounded time.
+        self._nursery.cancel_scope.shield = True
+        self._nursery.cancel_scope.deadline = trio.current_time() + _LAST_SECONDS
         try:
-            with trio.CancelScope(shield=True):  # bounded: by the group's own waits and its last seconds
-                nursery.cancel_scope.deadline = trio.current_time() + _LAST_SECONDS
-                await self._manager.__aexit__(None, None, None)
+            await self._manager.__aexit__(None, None, None)
         except BaseExceptionGroup as group:
             if group.subgroup(KeyboardInterrupt) is not None:
                 raise KeyboardInterrupt from None

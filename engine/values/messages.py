@@ -9,11 +9,12 @@ import importlib
 from collections.abc import Callable, Iterable, Mapping
 from os import PathLike
 from os.path import basename
-from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 from attrs import field, frozen
 from typing_extensions import TypeForm
 
+from engine.values.calls import CALL_KINDS, CallKind, answered_by, client_item
 from engine.values.checks import check_instances, listed, mapping, name, one_of, optional, string, wrong_type
 from engine.values.media import data_url, file_type, image_type, read_bytes
 from engine.values.problems import ConfigurationError
@@ -46,7 +47,7 @@ _T = TypeVar("_T")
 
 StopReason: TypeAlias = Literal["stop", "length", "tool_use"]
 
-_kind = one_of("function", "custom")
+_kind = one_of(*CALL_KINDS)
 
 
 def _annotations(given: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
@@ -104,7 +105,8 @@ class ToolCall:
         arguments: The parsed arguments; empty when they are not a JSON object or the tool takes free text.
         raw_arguments: The arguments exactly as the model wrote them: JSON text, or a custom tool's free text. Where a
             call made by hand has none, `arguments` are sent.
-        kind: ``"function"`` or ``"custom"``.
+        kind: ``"function"`` or ``"custom"``; of the calls in `AssistantMessage.unanswered` also ``"shell"``,
+            ``"local_shell"``, ``"apply_patch"``, ``"computer"``, ``"mcp_approval"`` and ``"tool_search"``.
         extra: What else the item said, under its wire names (``namespace``, ``caller``, …); sent back unchanged.
     """
 
@@ -112,7 +114,7 @@ class ToolCall:
     name: str = field(validator=name)
     arguments: Mapping[str, Any] = field(factory=dict, repr=size_only, validator=mapping)
     raw_arguments: str = field(default="", repr=size_only, validator=string)
-    kind: Literal["function", "custom"] = field(default="function", validator=_kind)
+    kind: CallKind = field(default="function", validator=_kind)
     extra: Mapping[str, Any] = field(factory=dict, kw_only=True, hash=False, repr=size_only, validator=mapping)
 
     def __attrs_post_init__(self) -> None:
@@ -161,6 +163,12 @@ class OutputItem:
     def type(self) -> str:
         """The item's wire type, for example ``"web_search_call"``."""
         return str(self.item.get("type", ""))
+
+    @property
+    def call(self) -> ToolCall | None:
+        """The item as a call that the caller answers; None where it is none."""
+        asked = client_item(self.item)
+        return ToolCall(asked.call_id, asked.kind, asked.arguments, kind=asked.kind) if asked is not None else None
 
 
 @frozen
@@ -251,9 +259,6 @@ class File:
         return cls.from_bytes(read_bytes(path), basename(path), media_type)
 
 
-# Items that a response holds where the server itself ran what a program of the model's called.
-_OUTPUTS: Final = frozenset({"function_call_output", "custom_tool_call_output"})
-
 AssistantBlock: TypeAlias = Text | Thinking | ToolCall | Refusal | OutputItem
 UserBlock: TypeAlias = Text | Image | File
 
@@ -312,8 +317,8 @@ class ToolResult:
     Attributes:
         call_id: Of the call it answers; the ``call_id|item_id`` form is understood too.
         content: Text, images and files; a plain string is one text.
-        is_error: Whether the tool failed; the model is told so.
-        kind: Of the call: ``"function"`` or ``"custom"``.
+        is_error: Whether the tool failed; the model is told so. For an MCP approval: that it is refused.
+        kind: Of the call, as `ToolCall.kind` has it. It counts only where the context does not hold the call.
         extra: What else the output says, under its wire names. The ``caller`` and ``namespace`` of the call need not be
             given: they are taken from the call, where the context holds it. None leaves one out.
     """
@@ -321,7 +326,7 @@ class ToolResult:
     call_id: str = field(converter=_bare_call_id, validator=name)
     content: tuple[UserBlock, ...] = field(converter=_user_blocks, repr=size_only)
     is_error: bool = False
-    kind: Literal["function", "custom"] = field(default="function", validator=_kind)
+    kind: CallKind = field(default="function", validator=_kind)
     extra: Mapping[str, Any] = field(factory=dict, kw_only=True, hash=False, repr=size_only, validator=mapping)
 
     def __attrs_post_init__(self) -> None:
@@ -414,16 +419,24 @@ class AssistantMessage:
 
     @property
     def unanswered(self) -> tuple[ToolCall, ...]:
-        """The tool calls that wait for results: all but those whose outputs the response holds itself."""
-        calls = self.tool_calls
-        if not calls:
-            return ()
-        outputs = (block.item for block in self.content if isinstance(block, OutputItem) and block.type in _OUTPUTS)
-        answered = [item.get("call_id") for item in outputs]
+        """The calls that wait for results: all but those whose outputs the response holds itself.
+
+        Calls of the shell, of a computer, of patches, and requests for approval, which are `OutputItem` in `content`,
+        are here as calls too: named after their kind, with what they ask for as arguments.
+        """
+        calls: list[ToolCall] = []
+        answered: set[str | None] = set()
+        for block in self.content:
+            if isinstance(block, ToolCall):
+                calls.append(block)
+            elif isinstance(block, OutputItem):
+                answered.add(answered_by(block.item))
+                if (call := block.call) is not None:
+                    calls.append(call)
         return tuple(call for call in calls if call.call_id not in answered)
 
 
-Message: TypeAlias = UserMessage | DeveloperMessage | AssistantMessage | ToolResult
+Message: TypeAlias = UserMessage | DeveloperMessage | AssistantMessage | ToolResult | OutputItem
 
 
 @frozen
@@ -467,7 +480,8 @@ class Context:
     """What one request tells the model.
 
     Attributes:
-        messages: The conversation so far, oldest first.
+        messages: The conversation so far, oldest first. An `OutputItem` in it is an item in the wire's own form, such
+            as the answer to a call that a `ToolResult` cannot say.
         instructions: What holds for the whole conversation; sent again with every request.
         tools: What the model may call: functions, `engine.FunctionTool` and whatever else has a `Tool` as its ``tool``,
             plain `Tool` records, or mappings in wire form for hosted and custom tools.
@@ -479,7 +493,9 @@ class Context:
 
     def __attrs_post_init__(self) -> None:
         check_instances(
-            "context messages", self.messages, (UserMessage, DeveloperMessage, AssistantMessage, ToolResult)
+            "context messages",
+            self.messages,
+            (UserMessage, DeveloperMessage, AssistantMessage, ToolResult, OutputItem),
         )
         _check_tools(self.tools)
 

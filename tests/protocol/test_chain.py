@@ -64,9 +64,10 @@ def test_requests_that_say_themselves_what_they_continue(name: str) -> None:
 def test_every_option_is_a_field_that_was_thought_about() -> None:
     breaking = {"model", "store", "truncation", "context_management"}
     joined = {"reasoning_effort", "reasoning_summary", "text_verbosity", "text_format"}
+    exclusive = {"conversation", "previous_response_id"}
     not_fields = {"extra", "payload_hook", "warm_up"}
     options = {each.name for each in fields(TurnOptions)}
-    assert options - breaking - joined - not_fields <= NEUTRAL_FIELDS
+    assert options - breaking - exclusive - joined - not_fields <= NEUTRAL_FIELDS
 
 
 @pytest.mark.parametrize(

@@ -360,6 +360,8 @@ FIELDS: dict[str, tuple[Any, ...]] = {
     "context_management": ("context_management", [{"type": "compaction", "compact_threshold": 1000}]),
     "model": ("model", "m-2"),
     "tool_choice": ("tool_choice", "none"),
+    "conversation": ("conversation", "conv_1"),
+    "previous_response_id": ("previous_response_id", "resp_1"),
 }
 
 

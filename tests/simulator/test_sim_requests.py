@@ -33,7 +33,6 @@ REFUSED: list[tuple[dict[str, Any], int, str | None, str | None]] = [
     ({"input": {"role": "user"}}, 400, "invalid_type", "input"),
     ({"nonsense": 1}, 400, "unknown_parameter", "nonsense"),
     ({"messages": []}, 400, "unknown_parameter", "messages"),
-    ({"background": True}, 400, "unsupported_parameter", "background"),
     ({"temperature": 2.1}, 400, "decimal_above_max_value", "temperature"),
     ({"temperature": -1}, 400, "decimal_below_min_value", "temperature"),
     ({"temperature": "hot"}, 400, "invalid_type", "temperature"),

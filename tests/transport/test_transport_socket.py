@@ -6,6 +6,7 @@ import functools
 import json
 import math
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import pytest
 import trio
@@ -134,7 +135,7 @@ def sockets(monkeypatch: pytest.MonkeyPatch) -> Callable[[Answer], list[MemorySo
     return install
 
 
-def session(**options: object) -> engine.open_session:
+def session(**options: Any) -> engine.open_session:
     endpoint = engine.Endpoint("http://memory.test/v1", "sk-memory")
     options.setdefault("transport", engine.Transport.WEBSOCKET)
     return engine.open_session(endpoint, model="m", dialer=Nowhere(), **options)

@@ -1,0 +1,203 @@
+"""What a batch has done already, in a store: no prompt is answered twice, whichever process asks and however often."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Final, Literal, TypeAlias, get_args
+
+import trio
+
+from engine.conversation.rounds import Round
+from engine.store import operations
+from engine.store.conversation import read_transcript
+from engine.store.errors import TurnInterrupted
+from engine.store.lease import Lease, take
+from engine.store.records import Kind
+from engine.store.store import Store
+from engine.store.transcript import digest_of, round_row, sealed, unsealed
+from engine.values.choices import Delivery
+from engine.values.errors import ResponseFailed, TurnError
+from engine.values.messages import AssistantMessage, Message
+from engine.values.problems import ConfigurationError
+from engine.values.reports import TurnReport
+
+__all__ = ["Entry", "Ledger", "OnInterrupted", "open_ledger"]
+
+OnInterrupted: TypeAlias = Literal["resend", "refuse"]
+
+_WAIT_LEASES: Final = 2.0
+"""How many leases to wait for a prompt that another process is at work on: after one, a dead process has lost it."""
+
+
+class Ledger:
+    """The answers of one batch. Got from `open_ledger`."""
+
+    def __init__(self, store: Store, name: str, on_interrupted: OnInterrupted) -> None:
+        self._store = store
+        self._name = name
+        self._on_interrupted = on_interrupted
+
+    def __repr__(self) -> str:
+        return f"<Ledger {self._name!r}>"
+
+    def entry(self, key: str, prompt: Iterable[Message]) -> Entry:
+        """Return the entry of a prompt: ``async with ledger.entry(key, prompt) as entry``."""
+        return Entry(self._store, f"{self._name}/{key}", key, tuple(prompt), self._on_interrupted)
+
+
+class Entry:
+    """One prompt of a ledger, held while the block runs: no other process is at work on it.
+
+    Attributes:
+        known: The answer, where there is one already.
+    """
+
+    def __init__(
+        self, store: Store, session: str, key: str, prompt: tuple[Message, ...], on_interrupted: OnInterrupted
+    ) -> None:
+        self.known: AssistantMessage | None = None
+        self._store = store
+        self._session = session
+        self._key = key
+        self._prompt = prompt
+        self._digest = digest_of(prompt)
+        self._on_interrupted = on_interrupted
+        self._lease: Lease | None = None
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aenter__(self) -> Entry:
+        """Hold the entry, waiting for a process that is at work on it.
+
+        Raises:
+            ConfigurationError: the key is another prompt's.
+            SessionHeld: another process was at work on it for two leases.
+            TurnInterrupted: it was begun, its outcome is unknown, and the ledger refuses to begin it once more.
+            StoreError: the store is out of reach, or what stands there cannot be read.
+
+        If cancelled, the entry is free.
+        """
+        store = self._store
+        self._lease = lease = await take(
+            store._group,
+            store._nursery,
+            self._session,
+            owner=store._owner,
+            seconds=store._lease,
+            wait=store._lease * _WAIT_LEASES,
+        )
+        try:
+            if lease.head:
+                self.known = await self._read(lease)
+            elif lease.intent is not None:
+                if lease.intent.digest != self._digest:
+                    raise ConfigurationError(f"items[{self._key!r}]", "has the key of another prompt")
+                if self._on_interrupted == "refuse" and lease.intent.attempts:
+                    raise TurnInterrupted(self._key, lease.intent.attempts)
+        except BaseException:
+            lease.give_up()
+            raise
+        lease.scope.__enter__()
+        return self
+
+    async def _read(self, lease: Lease) -> AssistantMessage:
+        rows = await self._store._group.do(lambda database: operations.read(database, self._session, after=0))
+        digest = unsealed(self._session, rows[-1], self._store._codec).get("digest")
+        if digest != self._digest:
+            raise ConfigurationError(f"items[{self._key!r}]", "has the key of another prompt")
+        transcript = await read_transcript(self._store._group, lease, self._store._codec)
+        found = (*transcript.messages, *transcript.waiting)[-1]
+        assert isinstance(found, AssistantMessage)
+        return found
+
+    async def pass_gate(self) -> None:
+        """Awaited before each dispatch: note that a request is about to leave.
+
+        Raises:
+            LeaseLost: another process has the prompt by now; nothing may be sent.
+            StoreUnavailable: the store is out of reach; nothing may be sent.
+
+        If cancelled, it may be noted all the same.
+        """
+        assert self._lease is not None
+        await self._lease.begin(key=self._key, digest=self._digest)
+
+    async def answered(self, message: AssistantMessage, report: TurnReport) -> None:
+        """Write down the answer.
+
+        Raises:
+            LeaseLost: another process has the prompt by now.
+            StoreUnavailable: the store is out of reach; whether it was written is not known.
+
+        If cancelled, it may be written all the same.
+        """
+        lease, store = self._lease, self._store
+        assert lease is not None
+        dispatches = lease.intent.dispatches if lease.intent is not None else 0
+        data = round_row(self._prompt, Round(message, (), report), self._digest, dispatches)
+        await lease.write(lambda number: sealed(self._session, number, Kind.ROUND, self._key, True, data, store._codec))
+
+    async def failed(self, error: TurnError) -> None:
+        """Note what became of a prompt without an answer: whether a request may still be at work.
+
+        If cancelled, it may be noted all the same.
+        """
+        assert self._lease is not None
+        if error.delivery in (Delivery.NOT_SENT, Delivery.REJECTED) or isinstance(error, ResponseFailed):
+            await self._lease.settle(None)
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> Literal[False]:
+        """Let others at the entry.
+
+        Raises:
+            LeaseLost: the lease was lost while the block ran, and the block was cancelled because of that.
+
+        Has no checkpoint otherwise: the store is told without waiting.
+        """
+        lease = self._lease
+        assert lease is not None
+        lease.scope.__exit__(exc_type, exc, traceback)
+        lease.give_up()
+        if lease.scope.cancelled_caught:
+            raise lease.lose("it was not renewed in time")
+        return False
+
+
+class open_ledger:  # noqa: N801 - read as a function: async with open_ledger(...) as ledger
+    """Open the ledger of a batch: ``async with open_ledger(store, "batch-7") as ledger``.
+
+    Args:
+        store: Where it is kept.
+        name: The batch's name. Entries of one name belong together, whichever process writes them.
+        on_interrupted: What to do about prompts that were begun and have no known outcome, since their process died:
+            ``"resend"`` asks again, so that each prompt is answered, and some may be executed twice; ``"refuse"`` gives
+            `engine.store.TurnInterrupted`, so that none is executed twice, and some have no answer.
+
+    Raises:
+        ConfigurationError: something given is wrong; ``field`` names it.
+    """
+
+    def __init__(self, store: Store, name: str, *, on_interrupted: OnInterrupted = "resend") -> None:
+        if not isinstance(store, Store):
+            raise ConfigurationError("store", f"is a {type(store).__name__}, not a Store")
+        if not isinstance(name, str) or not name:
+            raise ConfigurationError("name", "must be a string that is not empty")
+        if on_interrupted not in get_args(OnInterrupted):
+            raise ConfigurationError("on_interrupted", 'must be "resend" or "refuse"')
+        self._ledger = Ledger(store, name, on_interrupted)
+
+    async def __aenter__(self) -> Ledger:
+        """Return the ledger. If cancelled, nothing happens."""
+        await trio.lowlevel.checkpoint()
+        return self._ledger
+
+    async def __aexit__(self, *raised: object) -> Literal[False]:
+        """Leave it; what was written is in the store."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        return False

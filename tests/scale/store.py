@@ -1,0 +1,302 @@
+"""A trial of the store: worker processes that are killed and frozen while they answer, and what must hold all the same.
+
+    python -m tests.scale.store --rounds 800 --workers 4 --sessions 50
+
+Prompts go to worker processes at random, some of them to two at once. Workers are killed and frozen at random, and
+others take their place; a prompt whose worker died is given to another one, with the same key. In the end the store is
+read, and held against what the server executed:
+
+- no committed round is lost, none stands twice, and every prompt has its own answer;
+- no two workers held one session at the same time: fences of a session's rows never go back;
+- the server never began a prompt more often than the store had noted beforehand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import trio
+from attrs import define, field, frozen
+
+from engine.simulator import Asked, Call, Delay, open_simulator
+from engine.store import operations
+from engine.store.places import connection_to
+from engine.store.transcript import Transcript, unsealed
+
+_WORKER = Path(__file__).with_name("store_worker.py")
+
+
+@frozen(kw_only=True)
+class Trial:
+    """What is tried.
+
+    Attributes:
+        rounds: How many prompts.
+        workers: How many processes at a time.
+        sessions: How many sessions the prompts are of.
+        seconds: How long it may take.
+        seed: What the driver does follows from it; what the machine does, does not.
+        lease: Seconds.
+        doubled: The part of the prompts that goes to two workers at once.
+        kills: One of so many prompts has a worker killed.
+        freezes: One of so many has a worker frozen, past its lease.
+    """
+
+    rounds: int = 60
+    workers: int = 4
+    sessions: int = 10
+    seconds: float = 60.0
+    seed: int = 0
+    lease: float = 3.0
+    doubled: float = 0.15
+    kills: int = 20
+    freezes: int = 30
+
+
+@define
+class Tally:
+    """What came of it: empty lists are what is wanted."""
+
+    answered: int = 0
+    killed: int = 0
+    frozen: int = 0
+    resent: int = 0
+    errors: collections.Counter[str] = field(factory=collections.Counter)
+    lost: list[str] = field(factory=list)
+    doubled: list[str] = field(factory=list)
+    wrong: list[str] = field(factory=list)
+    unfenced: list[str] = field(factory=list)
+    secret: list[str] = field(factory=list)
+
+    @property
+    def violations(self) -> list[str]:
+        return [*self.lost, *self.doubled, *self.wrong, *self.unfenced, *self.secret]
+
+
+class Brain:
+    """Answers a prompt with its own key; every third one calls a tool first. Counts what it was asked."""
+
+    def __init__(self) -> None:
+        self.begun: collections.Counter[str] = collections.Counter()
+
+    def __call__(self, asked: Asked) -> list[Any]:
+        last = max(place for place, item in enumerate(asked.items) if item.get("role") == "user")
+        key = _key_of(asked.items[last])
+        self.begun[key] += 1
+        called = any(item.get("type") == "function_call_output" for item in asked.items[last:])
+        if _calls(key) and not called:
+            return [Delay(0.01), Call("note", {"word": key})]
+        return [Delay(0.01), f"answer to {key}"]
+
+
+def _calls(key: str) -> bool:
+    return int(key.removeprefix("k")) % 3 == 0
+
+
+def _key_of(item: Mapping[str, Any]) -> str:
+    content = item["content"]
+    text = content if isinstance(content, str) else content[0]["text"]
+    return str(text).rpartition(" ")[2]
+
+
+class Worker:
+    """A worker process."""
+
+    def __init__(self, process: trio.Process) -> None:
+        self.process = process
+        self.given: dict[str, dict[str, str]] = {}
+        self.frozen = False
+
+
+class Driver:
+    """Gives prompts to workers, and disturbs them."""
+
+    def __init__(self, trial: Trial, base_url: str, store_url: str) -> None:
+        self.trial = trial
+        self.tally = Tally()
+        self._random = random.Random(trial.seed)
+        self._base_url, self._store_url = base_url, store_url
+        self._workers: list[Worker] = []
+        self._answers: dict[str, str] = {}
+        self._waiting: dict[str, dict[str, str]] = {}
+        self._more = trio.Event()
+        self.tasks: dict[str, dict[str, str]] = {}
+
+    async def run(self) -> None:
+        async with trio.open_nursery() as nursery:
+            try:
+                for _ in range(self.trial.workers):
+                    await self._start(nursery)
+                for number in range(self.trial.rounds):
+                    key = f"k{number}"
+                    session = f"s{self._random.randrange(self.trial.sessions)}"
+                    self.tasks[key] = self._waiting[key] = {
+                        "session": session,
+                        "key": key,
+                        "prompt": f"please answer {key}",
+                    }
+                    await self._give(key)
+                    if self._random.random() < self.trial.doubled:
+                        await self._give(key)
+                    await trio.sleep(0.005)
+                    await self._disturb(nursery)
+                while self._waiting:
+                    self._more = trio.Event()
+                    with trio.move_on_after(self.trial.lease):
+                        await self._more.wait()
+                        continue
+                    for key in list(self._waiting):
+                        if not any(key in worker.given for worker in self._workers):
+                            await self._give(key)
+            finally:
+                for worker in self._workers:
+                    worker.process.kill()
+                nursery.cancel_scope.cancel(reason="the trial is over")
+
+    async def _start(self, nursery: trio.Nursery) -> None:
+        process = await trio.lowlevel.open_process(
+            [sys.executable, str(_WORKER), self._base_url, self._store_url, str(self.trial.lease)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        worker = Worker(process)
+        self._workers.append(worker)
+        nursery.start_soon(self._listen, worker)
+
+    async def _give(self, key: str) -> None:
+        worker = self._random.choice([each for each in self._workers if not each.frozen] or self._workers)
+        worker.given[key] = self.tasks[key]
+        assert worker.process.stdin is not None
+        try:
+            await worker.process.stdin.send_all(json.dumps(self.tasks[key]).encode() + b"\n")
+        except trio.BrokenResourceError:
+            worker.given.pop(key, None)
+
+    async def _listen(self, worker: Worker) -> None:
+        assert worker.process.stdout is not None
+        rest = b""
+        async for chunk in worker.process.stdout:
+            *whole, rest = (rest + chunk).split(b"\n")
+            for line in whole:
+                self._heard(worker, json.loads(line))
+
+    def _heard(self, worker: Worker, said: Mapping[str, str]) -> None:
+        key = said["key"]
+        worker.given.pop(key, None)
+        if "answer" in said:
+            self._answers[key] = said["answer"]
+            self._waiting.pop(key, None)
+            self._more.set()
+        else:
+            self.tally.errors[said["error"]] += 1
+            if said["error"] == "TurnInterrupted":
+                # The policy does not allow another attempt: its caller decides, and here gives it up.
+                self._waiting.pop(key, None)
+                self._more.set()
+
+    async def _disturb(self, nursery: trio.Nursery) -> None:
+        if self._random.randrange(self.trial.kills) == 0:
+            worker = self._random.choice(self._workers)
+            self._workers.remove(worker)
+            worker.process.kill()
+            self.tally.killed += 1
+            await self._start(nursery)
+        if self._random.randrange(self.trial.freezes) == 0:
+            worker = self._random.choice(self._workers)
+            if not worker.frozen:
+                nursery.start_soon(self._freeze, worker)
+
+    async def _freeze(self, worker: Worker) -> None:
+        worker.frozen = True
+        self.tally.frozen += 1
+        worker.process.send_signal(signal.SIGSTOP)
+        await trio.sleep(self.trial.lease * 1.5)
+        if worker.process.returncode is None:
+            worker.process.send_signal(signal.SIGCONT)
+        worker.frozen = False
+
+    def check(self, executed: collections.Counter[str]) -> Tally:
+        """Hold the store against what was asked and what was executed."""
+        tally = self.tally
+        connection = connection_to(self._store_url)
+        connection.connect()
+        connection.begin()
+        answers: collections.Counter[str] = collections.Counter()
+        noted: dict[str, int] = {}
+        for record in operations.listed(connection):
+            transcript = Transcript()
+            tokens = [
+                token
+                for (token,) in connection.execute(
+                    "SELECT token FROM engine_rounds WHERE session = ? ORDER BY number", (record.id,)
+                )
+            ]
+            if tokens != sorted(tokens):
+                tally.unfenced.append(f"{record.id}: fences {tokens}")
+            for row in operations.read(connection, record.id, after=0):
+                data = unsealed(record.id, row, None)
+                transcript = transcript.with_row(row.kind, data)
+                if row.last and row.prompt is not None:
+                    answers[row.prompt] += 1
+                    noted[row.prompt] = data["dispatches"]
+                    text = getattr(transcript.messages[-1], "text", "")
+                    if text != f"answer to {row.prompt}":
+                        tally.wrong.append(f"{row.prompt}: {text}")
+            (intent,) = connection.execute("SELECT intent FROM engine_sessions WHERE id = ?", (record.id,))[0]
+            if intent is not None:
+                known = json.loads(intent)
+                noted.setdefault(known["key"], known["dispatches"])
+        connection.commit()
+        connection.close()
+        for key, text in self._answers.items():
+            if answers[key] != 1:
+                tally.lost.append(f"{key}: answered {text!r}, and stored {answers[key]} times")
+        tally.doubled += [f"{key}: stored {count} times" for key, count in answers.items() if count > 1]
+        for key, count in executed.items():
+            if key in noted and count > noted[key]:
+                tally.secret.append(f"{key}: executed {count} times, noted {noted[key]}")
+            tally.resent += count > (2 if _calls(key) else 1)
+        tally.answered = len(self._answers)
+        return tally
+
+
+async def trial(plan: Trial, store_url: str) -> Tally:
+    """Run a trial on a store that is empty."""
+    brain = Brain()
+    async with open_simulator(brain=brain) as sim:
+        driver = Driver(plan, sim.endpoint.base_url, store_url)
+        with trio.fail_after(plan.seconds):
+            await driver.run()
+        return driver.check(brain.begun)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=800)
+    parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--sessions", type=int, default=50)
+    parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--lease", type=float, default=3)
+    parser.add_argument("--store", help="an empty store; a SQLite file of the trial's own by default")
+    given = vars(parser.parse_args())
+    store = given.pop("store")
+    with tempfile.TemporaryDirectory() as folder:
+        tally = trio.run(trial, Trial(**given), store or f"sqlite:///{folder}/trial.db")
+    print(tally)
+    return os.EX_OK if not tally.violations else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

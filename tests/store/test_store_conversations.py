@@ -1,0 +1,327 @@
+"""Conversations in a store: keys, crashes, other processes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from engine import (
+    AssistantMessage,
+    ConfigurationError,
+    ConnectionLost,
+    Engine,
+    FunctionTool,
+    RequestRejected,
+    RetryPolicy,
+    Text,
+    UserMessage,
+    open_engine,
+)
+from engine.simulator import Abort, Call, Error, Script, Simulator, open_simulator
+from engine.store import (
+    AeadCodec,
+    InterruptedPrompt,
+    LeaseLost,
+    SessionHeld,
+    Store,
+    StoreError,
+    TurnInterrupted,
+    open_store,
+)
+from engine.store.places import connection_to
+
+Brain = Any
+
+
+@asynccontextmanager
+async def simulated(brain: Brain = None, **options: Any) -> AsyncIterator[tuple[Simulator, Engine]]:
+    given = {} if brain is None else {"brain": brain}
+    async with (
+        open_simulator(in_memory=True, **given) as sim,
+        open_engine(sim.endpoint, model="gpt-5.4", dialer=sim.dialer, **options) as eng,
+    ):
+        yield sim, eng
+
+
+def overdue(url: str) -> None:
+    """Let the lease of every session be over, as it is when its holder has died."""
+    connection = connection_to(url)
+    connection.connect()
+    connection.begin()
+    connection.execute("UPDATE engine_sessions SET expires = 1.0")
+    connection.commit()
+    connection.close()
+
+
+def texts(messages: tuple[Any, ...]) -> list[str]:
+    found: list[str] = []
+    for each in messages:
+        if isinstance(each, AssistantMessage):
+            found.append(each.text)
+        elif isinstance(each, UserMessage):
+            found += [part.text for part in each.content if isinstance(part, Text)]
+    return found
+
+
+def inputs(sim: Simulator) -> list[int]:
+    """How many items each request carried."""
+    return [len(request.body["input"]) for request in sim.requests if request.body is not None]
+
+
+# --- going on --------------------------------------------------------------------------------------------------------
+
+
+async def test_another_process_goes_on_with_a_conversation(store_url: str) -> None:
+    async with simulated() as (_, eng), open_store(store_url) as store, store.open(eng, "u") as chat:
+        assert (await chat.send("What is 2+2?")).text == "4"
+    async with simulated() as (sim, eng), open_store(store_url) as store, store.open(eng, "u") as chat:
+        assert texts(chat.messages) == ["What is 2+2?", "4"]
+        assert (await chat.send("What is 3+3?")).text == "6"
+    assert inputs(sim) == [3]
+
+
+async def test_the_same_process_keeps_its_connection(store_url: str) -> None:
+    async with simulated() as (sim, eng), open_store(store_url) as store:
+        for number in range(3):
+            async with store.open(eng, "u") as chat:
+                await chat.send(f"What is {number}+1?")
+    assert inputs(sim) == [1, 1, 1]  # only what is new
+    assert len(sim.connections) == 1
+
+
+async def test_what_another_process_added_is_read(store_url: str) -> None:
+    async with simulated() as (_, eng), open_store(store_url) as one, open_store(store_url, owner="two") as two:
+        async with one.open(eng, "u") as chat:
+            await chat.send("What is 1+1?")
+        async with simulated() as (_, other), two.open(other, "u") as chat:
+            await chat.send("What is 2+2?")
+        async with one.open(eng, "u") as chat:
+            assert texts(chat.messages) == ["What is 1+1?", "2", "What is 2+2?", "4"]
+
+
+async def test_a_transcript_is_replaced(store_url: str) -> None:
+    async with simulated() as (_, eng), open_store(store_url) as store:
+        async with store.open(eng, "u") as chat:
+            await chat.send("What is 1+1?")
+            await chat.replace([UserMessage("We have counted.")])
+            await chat.send("What is 2+2?")
+        async with open_store(store_url, owner="two") as other, other.open(eng, "u") as chat:
+            assert texts(chat.messages) == ["We have counted.", "What is 2+2?", "4"]
+
+
+async def test_through_a_codec(store_url: str, tmp_path: Path) -> None:
+    codec = AeadCodec({"a": b"k" * 32})
+    async with simulated() as (_, eng), open_store(store_url, codec=codec) as store, store.open(eng, "u") as chat:
+        await chat.send("What is 2+2, dear secret?")
+    for file in await trio.Path(tmp_path).iterdir():
+        assert b"secret" not in await file.read_bytes()
+    async with simulated() as (_, eng), open_store(store_url, codec=codec) as store, store.open(eng, "u") as chat:
+        assert texts(chat.messages) == ["What is 2+2, dear secret?", "4"]
+    async with simulated() as (_, eng), open_store(store_url) as store:
+        with pytest.raises(StoreError, match="codec"):
+            async with store.open(eng, "u"):
+                pass
+        assert store is not None
+
+
+# --- keys ------------------------------------------------------------------------------------------------------------
+
+
+async def test_the_same_key_is_the_same_prompt(store_url: str) -> None:
+    async with simulated() as (sim, eng), open_store(store_url) as store:
+        async with store.open(eng, "u") as chat:
+            first = await chat.send("What is 2+2?", key="k")
+            assert await chat.send("What is 2+2?", key="k") == first
+            assert texts(chat.messages) == ["What is 2+2?", "4"]
+        async with open_store(store_url, owner="two") as other, other.open(eng, "u") as chat:
+            assert (await chat.send("What is 2+2?", key="k")).text == "4"
+    assert len(sim.requests) == 1
+
+
+async def test_a_key_belongs_to_one_prompt(store_url: str) -> None:
+    async with simulated() as (sim, eng), open_store(store_url) as store, store.open(eng, "u") as chat:
+        await chat.send("What is 2+2?", key="k")
+        with pytest.raises(ConfigurationError, match="another prompt"):
+            await chat.send("What is 3+3?", key="k")
+        with pytest.raises(ConfigurationError, match="not empty"):
+            await chat.send("What is 3+3?", key="")
+    assert len(sim.requests) == 1
+
+
+async def test_without_a_key_saying_it_again_is_another_prompt(store_url: str) -> None:
+    async with simulated() as (sim, eng), open_store(store_url) as store, store.open(eng, "u") as chat:
+        await chat.send("What is 2+2?")
+        await chat.send("What is 2+2?")
+    assert len(sim.requests) == 2
+
+
+# --- crashes ---------------------------------------------------------------------------------------------------------
+
+
+class Crash(BaseException):
+    """The process ends here."""
+
+
+def crashing_at(point: str, calls: list[str]) -> Callable[[], Any]:
+    async def one() -> str:
+        calls.append("one")
+        if point == "in the first tool":
+            raise Crash
+        return "1"
+
+    async def two() -> str:
+        calls.append("two")
+        if point == "in the second tool":
+            raise Crash
+        return "2"
+
+    return lambda: [FunctionTool(one), FunctionTool(two)]
+
+
+def tool_brain() -> Script:
+    return Script([[Call("one", {}), Call("two", {})], "done"])
+
+
+async def test_only_tools_without_a_stored_output_run_again(store_url: str) -> None:
+    calls: list[str] = []
+    async with simulated(tool_brain()) as (sim, eng):
+        tools = crashing_at("in the second tool", calls)()
+        with pytest.raises(Crash):
+            async with open_store(store_url) as store:
+                async with store.open(eng, "u", tools=tools, max_concurrent_tools=1) as chat:
+                    await chat.send("go", key="k")
+        assert calls == ["one", "two"]
+        overdue(store_url)
+        tools = crashing_at("nowhere", calls)()
+        async with open_store(store_url, owner="two") as store, store.open(eng, "u", tools=tools) as chat:
+            assert isinstance(chat.interrupted, InterruptedPrompt)
+            assert (chat.interrupted.key, chat.interrupted.attempts) == ("k", 0)
+            assert (await chat.send("go", key="k")).text == "done"
+            assert chat.interrupted is None
+    assert calls == ["one", "two", "two"]
+    assert len(sim.requests) == 2  # the first response was not asked for again
+
+
+async def test_an_interrupted_prompt_is_gone_on_with_as_the_policy_allows(store_url: str) -> None:
+    for allowed in (0, 1):
+        name = f"u{allowed}"
+        retry = RetryPolicy(resend_ambiguous=allowed)
+        async with simulated(Script([[Abort()], "late"]), retry=retry, transport="websocket") as (sim, eng):
+            async with open_store(store_url) as store, store.open(eng, name) as chat:
+                with pytest.raises(ConnectionLost):
+                    await chat.send("go", key="k")
+                interrupted = chat.interrupted
+                assert interrupted is not None
+                assert interrupted.attempts == 1
+            async with open_store(store_url, owner="two") as store, store.open(eng, name) as chat:
+                assert chat.interrupted == interrupted
+                if allowed:
+                    assert (await chat.send("go", key="k")).text == "late"
+                else:
+                    with pytest.raises(TurnInterrupted) as caught:
+                        await chat.send("go", key="k")
+                    assert (caught.value.key, caught.value.attempts) == ("k", 1)
+            assert len(sim.requests) == 1 + allowed
+
+
+async def test_another_prompt_takes_the_place_of_an_interrupted_one(store_url: str) -> None:
+    async with simulated(Script([[Abort()], "other"]), transport="websocket") as (_, eng):
+        async with open_store(store_url) as store, store.open(eng, "u") as chat:
+            with pytest.raises(ConnectionLost):
+                await chat.send("go", key="k")
+            assert (await chat.send("something else", key="other")).text == "other"
+            assert chat.interrupted is None
+            assert texts(chat.messages) == ["something else", "other"]
+
+
+async def test_what_was_refused_may_be_begun_again(store_url: str) -> None:
+    retry = RetryPolicy(resend_ambiguous=0)
+    async with simulated(Script([Error(400, "invalid_prompt"), "yes"]), retry=retry) as (_, eng):
+        async with open_store(store_url) as store, store.open(eng, "u") as chat:
+            with pytest.raises(RequestRejected):
+                await chat.send("go", key="k")
+            assert chat.interrupted is None
+            assert (await chat.send("go", key="k")).text == "yes"
+
+
+# --- others ----------------------------------------------------------------------------------------------------------
+
+
+async def test_one_holds_a_session_and_others_wait(store_url: str) -> None:
+    async with simulated() as (_, eng), open_store(store_url, owner="one") as store:
+        async with store.open(eng, "u"):
+            with pytest.raises(SessionHeld) as caught:
+                async with store.open(eng, "u", wait=0):
+                    pass
+            assert caught.value.owner == "one"
+            with pytest.raises(SessionHeld):
+                await store.forget("u")
+        async with store.open(eng, "u", wait=0):
+            pass
+        assert await store.forget("u")
+
+
+async def test_a_session_is_free_when_its_block_is_left(store_url: str) -> None:
+    entered: list[str] = []
+
+    async def visit(store: Store, eng: Engine, name: str) -> None:
+        async with store.open(eng, "u") as chat:
+            await chat.send(f"What is {len(entered)}+1?")
+            entered.append(name)
+
+    async with simulated() as (_, eng), open_store(store_url) as one, open_store(store_url, owner="two") as two:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(visit, one, eng, "one")
+            nursery.start_soon(visit, two, eng, "two")
+    assert sorted(entered) == ["one", "two"]
+
+
+async def test_who_lost_the_lease_sends_nothing_and_commits_nothing(store_url: str) -> None:
+    async with simulated() as (sim, eng), open_store(store_url, owner="one") as one:
+        with pytest.raises(LeaseLost):
+            async with one.open(eng, "u") as chat:
+                overdue(store_url)
+                async with open_store(store_url, owner="two") as two, two.open(eng, "u") as other:
+                    await other.send("What is 2+2?")
+                sent = len(sim.requests)
+                await chat.send("What is 3+3?")
+        assert len(sim.requests) == sent
+        async with one.open(eng, "u") as chat:
+            assert texts(chat.messages) == ["What is 2+2?", "4"]
+
+
+async def test_a_lease_that_was_not_renewed_ends_the_block(store_url: str, mock_clock: trio.testing.MockClock) -> None:
+    async with simulated() as (_, eng), open_store(store_url, lease=30) as store:
+        with pytest.raises(LeaseLost, match="not renewed in time"):
+            async with store.open(eng, "u"):
+                mock_clock.jump(29)  # as after a suspension: no renewal ran
+                await trio.sleep_forever()
+
+
+async def test_the_blocks_own_exception_comes_out_and_the_session_is_free(store_url: str) -> None:
+    async with simulated() as (_, eng), open_store(store_url) as store:
+        with pytest.raises(ZeroDivisionError):
+            async with store.open(eng, "u"):
+                _ = 1 / 0
+        async with store.open(eng, "u", wait=0):
+            pass
+
+
+async def test_a_list_and_a_retention(store_url: str) -> None:
+    async with simulated() as (_, eng), open_store(store_url, owner="one") as store:
+        async with store.open(eng, "kept", retain=1e6) as chat:
+            await chat.send("What is 1+1?")
+        async with store.open(eng, "gone", retain=0) as chat:
+            await chat.send("What is 1+1?")
+        assert [(each.id, each.owner, each.rows) for each in await store.sessions()] == [
+            ("gone", None, 1),
+            ("kept", None, 1),
+        ]
+        assert await store.prune() == ("gone",)
+        assert [each.id for each in await store.sessions()] == ["kept"]
