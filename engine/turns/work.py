@@ -466,6 +466,7 @@ class Work:
         assert self._link is not None
         if held is not None and held.stored and self._link.endpoint is self._pool.endpoint:  # no other server has it
             self._lane.stored = held
+        self._pool.note_answer(self._link, self._recovery.fell_back_on)
         self._settle(message=message)
 
     # --- when an attempt fails ---
@@ -502,7 +503,7 @@ class Work:
                 self._lane.stored = None
             elif attempt.exchange.outcome is None:
                 self._abandon(attempt, wanted=False)
-            elif self._link is not None:
+            elif self._link is not None and not _may_stay(decision, attempt):
                 self._link.avoid()
             attempt.forget()
             self._attempt = None
@@ -573,6 +574,8 @@ class Work:
         counters = self._lane.counters
         if self.message is not None:
             counters.completed += 1
+            if self.message.usage is not None:
+                counters.usage += self.message.usage
         elif error is not None:
             counters.failed += 1
         else:
@@ -587,3 +590,8 @@ class Work:
                 answered=self.message is not None,
             )
             self._origin.emit("turn_ended", info)
+
+
+def _may_stay(decision: Decision, attempt: Attempt) -> bool:
+    """Whether the next attempt may go over the connection of the one that failed: it was refused in band, and whole."""
+    return decision.remedy is Remedy.RETRY_AFTER and attempt.exchange.delivery is Delivery.REJECTED
