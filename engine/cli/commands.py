@@ -166,6 +166,15 @@ def simulate_command(arguments: tuple[str, ...]) -> int:
     return main(arguments)
 
 
+@commands.command("record", add_help_option=False, context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def record_command(arguments: tuple[str, ...]) -> int:
+    """Stand between a client and a server, and write down what passes."""
+    from engine.cli.record import main
+
+    return main(arguments)
+
+
 @commands.command("doctor")
 @click.option("--model", default=_MODEL, show_default=True, help="The model to ask; a few tokens are spent.")
 @click.option(
