@@ -108,6 +108,7 @@ class Work:
 
     async def submit(self) -> None:
         """Queue the request and wait until the lane is granted; see `engine.turns.turn.Turn.__aenter__`."""
+        self._lane.tasks.check_caller()
         self.context = contextvars.copy_context()
         self.timeline.begin("entered", "turn", trio.current_time())
         await self._prepare()
@@ -236,11 +237,13 @@ class Work:
         self.timeline.stop("queue")
         self.timeline.start("start", now)
         lane.counters.started += 1
-        if self._origin.wants("turn_started"):
-            server = self._pool.endpoint.websocket.netloc
-            self._origin.emit("turn_started", TurnStartInfo(**self._origin.facts, server=server))
-        lane.start(self.context, self._run)
-        self._admitted.set()
+        try:
+            if self._origin.wants("turn_started"):
+                server = self._pool.endpoint.websocket.netloc
+                self._origin.emit("turn_started", TurnStartInfo(**self._origin.facts, server=server))
+        finally:  # a hook may raise what ends the program; without its task the turn would keep its lane for ever
+            lane.start(self.context, self._run)
+            self._admitted.set()
 
     def _move(self, state: WorkState) -> None:
         self.state = move(WORK_TRANSITIONS, self.state, state)
