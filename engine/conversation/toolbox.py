@@ -96,7 +96,7 @@ class Toolbox:
                 raise ConfigurationError(where, "has another schema than when the snapshot was made")
 
     def is_callers(self, call: ToolCall) -> bool:
-        """Whether a call is the caller's to answer: nothing serves a tool that was declared, or is the service's own."""
+        """Whether a call is the caller's to answer: nothing here serves its tool, declared or the service's own."""
         if call.kind == "mcp_approval" and self._approves:
             return False
         return call.name in self._callers_own or (call.kind in _SERVICES and call.name not in self.functions)
