@@ -193,47 +193,59 @@ class Session(SessionFacts):
     warm_up = _waiting(engine.Session.warm_up)
 
 
-class Engine(EngineFacts):
-    """Sessions by id. See `engine.Engine`."""
-
-    release = _waiting(engine.Engine.release)
-    session = _obtaining(engine.Engine.session, Session)
-
-
 class Opener(Generic[H]):
-    """An engine or a session to be opened, in a thread of its own: a ``with`` block, or `open` and `close`."""
+    """An engine or a session to be opened: a ``with`` block, or `open` and `close`."""
 
-    def __init__(self, make: Callable[[_Portal], AbstractAsyncContextManager[Any]], kind: type[H]) -> None:
+    def __init__(
+        self,
+        make: Callable[[Portal], AbstractAsyncContextManager[Any]],
+        kind: type[H],
+        within: Portal | None = None,
+    ) -> None:
         self._make = make
         self._kind = kind
-        self._portal = _Portal()
+        self._within = within  # a thread that runs already; else one of its own is started
+        self._portal: Portal | None = None
         self._block: Block[Any] | None = None
 
     def open(self) -> H:
         """Open it, to be ended by `close`. Makes no connection."""
-        portal = self._portal
-        if self._block is not None:
+        if self._portal is not None:
             raise RuntimeError("it can be opened only once")
+        portal = self._portal = self._within or _Portal()
         manager = self._make(portal)
-        portal.start(at_exit=self.close)
+        if self._within is None:
+            portal.start(at_exit=self._at_exit)
         try:
             self._block = portal.block(manager)
             return self._kind(portal, portal.run(self._block.enter))
         except BaseException:
-            portal.stop()
+            self._stop()
             raise
 
     def close(self) -> None:
-        """Release every session and wait, within bounds, until their sockets are gone; then end the thread.
+        """Release every session of it and wait, within bounds, until their sockets are gone. Once is enough.
 
-        What still waits in other threads fails with `engine.SessionClosed`. Once is enough.
+        What still waits in other threads fails with `engine.SessionClosed`.
         """
-        if self._block is None or not self._portal.running:
+        if self._block is None or self._portal is None or not self._portal.running:
             return
+        block, self._block = self._block, None
         try:
-            self._portal.run(self._block.leave)
+            self._portal.run(block.leave)
         finally:
+            self._stop()
+
+    def _stop(self) -> None:
+        if self._within is None and self._portal is not None:
             self._portal.stop()
+
+    def _at_exit(self) -> None:
+        try:
+            if self._block is not None and self._portal is not None:
+                self._portal.run(self._block.leave)
+        finally:
+            self._stop()
 
     def __enter__(self) -> H:
         """Open it."""
@@ -246,12 +258,33 @@ class Opener(Generic[H]):
         self.close()
 
 
+def _opening_within(
+    method: Callable[Concatenate[S, P], AbstractAsyncContextManager[Any]], kind: type[H]
+) -> Callable[Concatenate[Any, P], Opener[H]]:
+    """Return what opens something of an engine's, in the engine's thread."""
+
+    @functools.wraps(method)
+    def wrapper(self: Handle[Any], /, *args: P.args, **kwargs: P.kwargs) -> Opener[H]:
+        manager = self._portal.read(bound(self, method, args, kwargs))
+        return Opener(lambda portal: manager, kind, self._portal)
+
+    return wrapper
+
+
+class Engine(EngineFacts):
+    """Sessions by id. See `engine.Engine`."""
+
+    open_session = _opening_within(engine.Engine.open_session, Session)
+    release = _waiting(engine.Engine.release)
+    session = _obtaining(engine.Engine.session, Session)
+
+
 def _opening(manager: Callable[P, AbstractAsyncContextManager[Any]], kind: type[H]) -> Callable[P, Opener[H]]:
     """Return what opens ``manager`` in a thread of its own."""
 
     @functools.wraps(manager)
     def opener(*args: P.args, **kwargs: P.kwargs) -> Opener[H]:
-        def make(portal: _Portal) -> AbstractAsyncContextManager[Any]:
+        def make(portal: Portal) -> AbstractAsyncContextManager[Any]:
             fields: dict[str, Any] = {name: hosted(name, value, portal.hosted) for name, value in kwargs.items()}
             return manager(*(hosted("", value, portal.hosted) for value in args), **fields)
 

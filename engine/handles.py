@@ -78,6 +78,8 @@ def making(method: Callable[Concatenate[S, P], Any], kind: type[H]) -> Callable[
 # --- functions of the caller's ---------------------------------------------------------------------------------------
 
 _Host = Callable[[Callable[..., Any]], Callable[..., Any]]
+_AT_ONCE: Final = 64
+"""Events that come over in one go."""
 _FUNCTIONS: Final = frozenset({"approve", "on_round", "prepare", "payload_hook"})
 
 
@@ -139,9 +141,17 @@ class Streamed(Handle[T]):
             await inner.__aexit__(None, None, None)
 
     async def _take(self) -> None:
-        """Keep the next event, so that it is not lost with a caller that has stopped waiting."""
+        """Keep the next event, so that it is not lost with a caller that has stopped waiting; and what is there, too.
+
+        Every way into the Trio thread and back costs more than many events do.
+        """
         inner: Any = self._inner
         self._events.append(await anext(inner))
+        while getattr(inner, "ready", False) and len(self._events) < _AT_ONCE:
+            try:
+                self._events.append(await anext(inner))
+            except (StopAsyncIteration, engine.TurnError):
+                return  # it comes again, when it is asked for
 
 
 # --- what can be read at any time ------------------------------------------------------------------------------------
@@ -159,6 +169,11 @@ class TurnFacts(Streamed[engine.Turn]):
     def partial(self) -> engine.AssistantMessage:
         """What has arrived of the answer so far; see `engine.Turn.partial`."""
         return self._portal.read(lambda: self._inner.partial)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the next event is there, or the end; then reading it waits for nothing."""
+        return bool(self._events) or self._portal.read(lambda: self._inner.ready)
 
     @property
     def report(self) -> engine.TurnReport:

@@ -199,6 +199,9 @@ def test_an_engine_with_sessions(server: RunningSimulator) -> None:
             assert (await first.ask("What is 1+1?")).text == "2"
             assert "a" in running
             assert await running.release("a")
+            async with running.open_session("b") as other:
+                assert (await other.ask("What is 1+2?")).text == "3"
+            assert "b" not in running
 
     asyncio.run(main())
 

@@ -167,6 +167,9 @@ def test_an_engine_with_sessions(server: RunningSimulator) -> None:
         assert running.statistics().sessions["a"].turns_completed == 1
         assert running.release("a")
         assert not running.release("a")
+        with running.open_session("b") as other:
+            assert other.ask("What is 1+2?").text == "3"
+        assert "b" not in running
 
 
 def test_context_variables_of_the_caller_reach_tools(server: RunningSimulator, session: blocking.Session) -> None:

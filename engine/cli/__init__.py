@@ -21,6 +21,10 @@ def main(arguments: Sequence[str]) -> int:
             from engine.cli.simulate import main as simulate
 
             return simulate(rest)
+        case ["record", *rest]:
+            from engine.cli.record import main as record
+
+            return record(rest)
     try:
         from engine.cli.commands import invoke
     except ModuleNotFoundError as error:

@@ -18,6 +18,7 @@ from engine.cli.terminal import Terminal
 from engine.settings.endpoint import Endpoint
 from engine.values.choices import Transport
 from engine.values.problems import ConfigurationError
+from engine.wire.json_text import DECODER
 
 __all__ = ["invoke"]
 
@@ -103,7 +104,7 @@ def _turn_options(function: _Function) -> _Function:
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False)
-@click.version_option(_version(), message="trio-session-engine %(version)s")
+@click.version_option(_version(), message=f"trio-session-engine %(version)s, JSON read by {DECODER}")
 def commands() -> None:
     """Talk to the OpenAI Responses API, or a server compatible with it, over one WebSocket.
 
@@ -133,6 +134,15 @@ def chat_command(wishes: Wishes) -> int:
 def simulate_command(arguments: tuple[str, ...]) -> int:
     """Run the simulator for other programs, until it is ended."""
     from engine.cli.simulate import main
+
+    return main(arguments)
+
+
+@commands.command("record", add_help_option=False, context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def record_command(arguments: tuple[str, ...]) -> int:
+    """Stand between a client and a server, and write down what passes."""
+    from engine.cli.record import main
 
     return main(arguments)
 

@@ -6,17 +6,25 @@ Without click, so that a test server needs nothing but the library.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.metadata
+import ipaddress
 import json
 import os
 import signal
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import IO, TYPE_CHECKING, Any, Final, NoReturn
 
 import trio
+
+from engine.simulator.front import serve_backend
+
+if TYPE_CHECKING:
+    from engine.simulator.front import Backend
 
 __all__ = [
     "PORT_IN_USE",
@@ -25,8 +33,12 @@ __all__ = [
     "ServingFailed",
     "add_process_options",
     "announce",
+    "check_host",
+    "log_header",
+    "open_log",
     "run_command",
     "serve",
+    "serve_front",
     "version",
 ]
 
@@ -95,15 +107,31 @@ def _port(text: str) -> int:
     return number
 
 
+def check_host(given: argparse.Namespace) -> None:
+    """Refuse to listen where others can reach it, unless that is wanted.
+
+    Raises:
+        ServingFailed: it is not.
+    """
+    if given.allow_remote or given.host == "localhost":
+        return
+    try:
+        if ipaddress.ip_address(given.host).is_loopback:
+            return
+    except ValueError:
+        pass
+    raise ServingFailed("it listens on loopback addresses only, unless --allow-remote is given")
+
+
 def announce(arguments: argparse.Namespace, ready: Mapping[str, Any], words: str) -> None:
     """Say that the server is there: as JSON or in words, and in the ready file, which appears whole or not at all."""
     line = json.dumps({"event": "ready", "pid": os.getpid(), **ready})
-    print(line if arguments.json else words, flush=True)
     if arguments.ready_file is not None:
         path: Path = arguments.ready_file
         with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=path.name, delete=False) as file:
             file.write(line + "\n")
         os.replace(file.name, path)
+    print(line if arguments.json else words, flush=True)
 
 
 def serve(arguments: argparse.Namespace, program: Callable[[], Awaitable[int]]) -> int:
@@ -158,3 +186,41 @@ async def _end_with_input(scope: trio.CancelScope) -> None:
     while await trio.to_thread.run_sync(read, abandon_on_cancel=True):
         pass
     scope.cancel(reason="standard input has ended")
+
+
+async def serve_front(given: argparse.Namespace, backend: Backend, root: str, words: str, told: dict[str, str]) -> None:
+    """Serve a backend until cancelled, having said where."""
+
+    def on_listening(port: int) -> None:
+        host = f"[{given.host}]" if ":" in given.host else given.host
+        base_url = f"http://{host}:{port}{root}"
+        ready = {"base_url": base_url, "ws_url": f"ws{base_url.removeprefix('http')}/responses", "version": version()}
+        announce(given, ready | told, f"{base_url}\n{words}")
+
+    try:
+        await serve_backend(backend, host=given.host, port=given.port, ssl_context=None, on_listening=on_listening)
+    except* OSError as group:
+        raise ServingFailed(f"cannot listen on {given.host} port {given.port}", PORT_IN_USE) from group
+
+
+@contextlib.contextmanager
+def open_log(path: Path) -> Iterator[IO[str]]:
+    """Open a file for lines, which only its owner may read: bodies are in it.
+
+    Raises:
+        ServingFailed: it cannot be written.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    except OSError as error:
+        raise ServingFailed(f"{path}: {error.strerror}") from None
+    with open(descriptor, "w", encoding="utf-8") as file:
+        yield file
+
+
+def log_header() -> dict[str, Any]:
+    """Return what the first line of a log says beside its version."""
+    return {
+        "program": f"trio-session-engine {version()}",
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }

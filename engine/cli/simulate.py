@@ -9,10 +9,9 @@ import os
 import secrets
 import ssl
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
@@ -24,6 +23,9 @@ from engine.cli.serving import (
     ServingFailed,
     add_process_options,
     announce,
+    check_host,
+    log_header,
+    open_log,
     run_command,
     serve,
     version,
@@ -38,7 +40,7 @@ from engine.simulator.script_file import ScriptFile, ScriptFileError, load_scrip
 if TYPE_CHECKING:
     from engine.simulator.world import TapKind
 
-__all__ = ["certificate", "log_header", "main", "open_log"]
+__all__ = ["certificate", "main"]
 
 _WATCH_SECONDS: Final = 0.25
 _REPORT_SECONDS: Final = 0.05
@@ -55,6 +57,13 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _run(given: argparse.Namespace) -> int:
+    if given.replay is not None:
+        from engine.cli.replay import load, replay  # what does not replay need not load it
+
+        check_host(given)
+        cassette = load(given)
+        code = serve(given, lambda: replay(given, cassette))
+        return code or getattr(given, "verdict", 0)
     script = ScriptFile(name="") if given.script is None else load_script(given.script)
     options = _options(given, script)
     code = serve(given, lambda: _simulate(given, script, options))
@@ -83,6 +92,13 @@ def _parser() -> Parser:
     parser.add_argument("--tls", action="store_true", help="serve TLS, with a certificate made on the spot")
     parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="serve TLS with this certificate chain (PEM)")
     parser.add_argument("--tls-key", type=Path, metavar="FILE", help="and this key")
+    parser.add_argument("--replay", type=Path, metavar="FILE", help="answer as a cassette did")
+    parser.add_argument(
+        "--match", choices=["strict", "order"], default="strict", help="replay by equal requests, or by order alone"
+    )
+    parser.add_argument(
+        "--speed", type=float, default=0.0, metavar="FACTOR", help="of a replay: 1 as it came, 0 at once"
+    )
     return parser
 
 
@@ -315,26 +331,3 @@ class _Writer:
             self._log.received(connection.id, payload)
         else:
             self._log.sent(connection.id, payload)
-
-
-@contextlib.contextmanager
-def open_log(path: Path) -> Iterator[IO[str]]:
-    """Open a file for lines, which only its owner may read: bodies are in it.
-
-    Raises:
-        ServingFailed: it cannot be written.
-    """
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    except OSError as error:
-        raise ServingFailed(f"{path}: {error.strerror}") from None
-    with open(descriptor, "w", encoding="utf-8") as file:
-        yield file
-
-
-def log_header() -> dict[str, Any]:
-    """Return what the first line of a log says beside its version."""
-    return {
-        "program": f"trio-session-engine {version()}",
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextvars
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 import trio
 from attrs import field, frozen
@@ -24,6 +24,15 @@ from engine.values.messages import AssistantMessage
 from engine.values.turn_events import TurnEvent
 
 __all__ = ["Attempt", "Origin", "Sink"]
+
+
+class Facts(TypedDict):
+    """Whose request it is, as records of hooks say it."""
+
+    session: str
+    lane: str | None
+    turn: int
+    model: str | None
 
 
 @frozen
@@ -46,9 +55,18 @@ class Origin:
     context: contextvars.Context = field(repr=False, eq=False)
     instruments: Instruments = field(repr=False, eq=False)
 
-    def emit(self, hook: str, *args: object) -> None:
+    @property
+    def facts(self) -> Facts:
+        """What the record of every hook says of it."""
+        return {"session": self.session, "lane": self.lane, "turn": self.turn, "model": self.model}
+
+    def wants(self, hook: str) -> bool:
+        """Whether a hook's record is worth making."""
+        return self.instruments.wants(hook)
+
+    def emit(self, hook: str, info: object) -> None:
         """Call a hook, in the caller's context."""
-        self.instruments.emit(hook, self.session, *args, context=self.context)
+        self.instruments.emit(hook, info, self.context)
 
 
 class Sink(Protocol):

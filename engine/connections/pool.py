@@ -5,6 +5,7 @@ It decides what a turn is sent over and learns from what becomes of a dial; it n
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -18,11 +19,11 @@ from engine.connections.link_states import LinkState
 from engine.connections.tasks import Tasks
 from engine.connections.warm_up import WarmUp
 from engine.connections.websocket_link import WebSocketLink
-from engine.instruments import Instruments
+from engine.instruments import Instruments, RotationInfo
 from engine.protocol.breaker import Breaker
 from engine.protocol.chain import Chain, Held
 from engine.protocol.failures import Barred, Failure, Refused, Unreachable
-from engine.protocol.recovery import counts_as_outage, lacks_websocket
+from engine.protocol.recovery import counts_as_outage, forbids_websocket, lacks_websocket
 from engine.settings.endpoint import Endpoint
 from engine.settings.levels import Settings
 from engine.transport.dial import Dialer
@@ -33,6 +34,8 @@ from engine.values.statistics import ConnectionStatistics
 from engine.wire.requests import CreateText
 
 __all__ = ["Pool"]
+
+_logger = logging.getLogger("engine.connection")
 
 _MAX_RETIRING: Final = 4
 _RETIRING: Final = frozenset({LinkState.RETIRING, LinkState.CALLED_OFF, LinkState.FAILED})
@@ -124,6 +127,7 @@ class Pool:
 
     async def http(self) -> HttpLink | Failure:
         """Return the link over HTTP, made when it is first needed."""
+        self._tasks.check_caller()
         if not self._tasks.alive:
             await trio.lowlevel.checkpoint()
             return self._tasks.ending
@@ -179,6 +183,11 @@ class Pool:
     def _objection(self) -> str | None:
         """Why no WebSocket should be tried; None where one may."""
         return self._breaker.objection if self._endpoint.server.websocket else "this kind of server has no WebSocket"
+
+    def note_answer(self, link: Link, fell_back_on: Failure | None) -> None:
+        """Learn from an answer; ``fell_back_on`` is the failure for which its turn had gone over to HTTP."""
+        if link.endpoint is self._endpoint and forbids_websocket(fell_back_on):
+            self._breaker.forbidden()
 
     def dial_ahead(self) -> None:
         """Have a connection ready for the next turn, unless one is, or it would probably come to nothing."""
@@ -240,7 +249,9 @@ class Pool:
 
     def _rotate(self, link: WebSocketLink) -> None:
         """Go over to the replacement."""
-        self._instruments.emit("rotation", self._session, link.number, link.age(trio.current_time()))
+        age = link.age(trio.current_time())
+        _logger.info("connection %d of a session takes no new turns: it is %.0f s old", link.number, age)
+        self._instruments.emit("rotation", RotationInfo(session=self._session, connection=link.number, seconds=age))
         link.retire("it has reached its lifetime")
 
     def _on_ageing(self, link: WebSocketLink) -> None:

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 
 from engine.connections.attempt import Attempt
-from engine.instruments import Instruments
+from engine.instruments import EventInfo, Instruments
 from engine.protocol.exchange import Exchange
 from engine.protocol.routing import Router, Verdict
 from engine.wire.codec import MalformedFrame, decode
@@ -70,7 +70,8 @@ class Receiver(ABC):
 
     def _feed(self, attempt: Attempt, event: ServerEvent, now: float) -> None:
         if self._observed:
-            attempt.origin.emit("event_received", event)
+            info = EventInfo(**attempt.origin.facts, attempt=attempt.number, event=event)
+            attempt.origin.emit("event_received", info)
         if attempt is not self._unwoken:
             if self._unwoken is not None and self._unwoken.sink is not None:
                 self._unwoken.sink.on_batch_end()

@@ -21,6 +21,7 @@ class Tasks:
     def __init__(self) -> None:
         self.failure: Failure | None = None
         self._nursery: trio.Nursery | None = None
+        self._token = trio.lowlevel.current_trio_token()
 
     @property
     def alive(self) -> bool:
@@ -31,6 +32,11 @@ class Tasks:
     def ending(self) -> Failure:
         """Why nothing more may be begun, once it may not."""
         return self.failure or Closed("the session is being released")
+
+    def check_caller(self) -> None:
+        """Raise `RuntimeError` unless the caller is a task of the Trio run that the session belongs to."""
+        if trio.lowlevel.current_trio_token() is not self._token:
+            raise RuntimeError("the session belongs to another Trio run: from another thread, use trio.from_thread.run")
 
     def open(self, nursery: trio.Nursery) -> None:
         """Begin to take tasks."""

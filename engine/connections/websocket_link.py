@@ -17,7 +17,7 @@ from engine.connections.channels import Channels
 from engine.connections.clock import Alarms, Clock
 from engine.connections.link_states import OVER, TRANSITIONS, LinkState
 from engine.connections.receiver import Receiver
-from engine.instruments import Instruments
+from engine.instruments import ConnectionInfo, Instruments
 from engine.protocol.aftermath import Aftermath, aftermath
 from engine.protocol.chain import Held, Plan
 from engine.protocol.exchange import Exchange
@@ -304,7 +304,7 @@ class WebSocketLink(Receiver):
                 self._drop_abandoned()
             self._become(LinkState.CLOSED)
             _logger.debug("%s closed", self._name)
-            self._instruments.emit("connection_closed", self._session, self.number, self._retired_because)
+            self._tell("connection_closed", trio.current_time(), self._retired_because)
 
     def statistics(self) -> ConnectionStatistics:
         """Counters at this moment."""
@@ -334,7 +334,13 @@ class WebSocketLink(Receiver):
         if self._state is LinkState.DIALLING:
             self._become(LinkState.OPEN)
             _logger.debug("%s open", self._name)
-            self._instruments.emit("connection_opened", self._session, self.number, now - self.started_at)
+            self._tell("connection_opened", now)
+
+    def _tell(self, hook: str, now: float, reason: str | None = None) -> None:
+        info = ConnectionInfo(
+            session=self._session, connection=self.number, seconds=now - self.started_at, reason=reason
+        )
+        self._instruments.emit(hook, info)
 
     def _on_failed(self, failure: Failure) -> None:
         _logger.info("%s failed: %s", self._name, type(failure).__name__)

@@ -143,6 +143,7 @@ class Stage:
         self._overrides: dict[str, Any] = {}
         self._usage_overrides: dict[str, Any] = {}
         self._paced = False  # the pause before the first output has been made
+        self._distort = self.quirks.distorter(self.ids.rng)
         self._logprobs = "message.output_text.logprobs" in (asked.body.get("include") or ())
 
     # --- events ---
@@ -164,7 +165,11 @@ class Stage:
         kind = event.get("type")
         if isinstance(kind, str) and kind.startswith("response.") and kind not in _LIFECYCLE and not self.outlet.silent:
             self.record.output_sent = True
-        await self.outlet.event(event)
+        if self._distort is None:
+            await self.outlet.event(event)
+            return
+        for distorted in self._distort(event, whole=self.outlet.silent):
+            await self.outlet.event(distorted)
 
     def snapshot(self, status: str) -> dict[str, Any]:
         """Return the Response as it stands."""
@@ -355,8 +360,16 @@ class Stage:
         self.output.append(held.item)
         await self.emit("response.output_item.done", output_index=held.index, item=dict(held.item))
 
-    async def whole_item(self, item: Mapping[str, Any], between: Iterable[Mapping[str, Any]] = ()) -> None:
-        """Send any item as it is, with the given events between its two set-up events."""
+    async def whole_item(
+        self, item: Mapping[str, Any], between: Iterable[Mapping[str, Any]] = (), **at_first: Any
+    ) -> None:
+        """Send any item as it is.
+
+        Args:
+            item: The item.
+            between: Events between its two set-up events, without numbers and ``output_index``.
+            at_first: Members that the item has in the first of the two.
+        """
         await self.begin()
         await self.close()
         index = self._next_index
@@ -364,6 +377,7 @@ class Stage:
         started = dict(item)
         if "status" in started:
             started["status"] = "in_progress"
+        started |= at_first
         await self.emit("response.output_item.added", output_index=index, item=started)
         for event in between:
             fields = {name: value for name, value in event.items() if name != "type"}
@@ -489,7 +503,7 @@ class Stage:
             await self.outlet.reject(error)
             return
         self.record.status = "error"
-        await self.outlet.event(wire.error_event(error, sequence=self.number()))
+        await self.send(wire.error_event(error, sequence=self.number()))
 
     def abandon(self) -> None:
         """End the response without a terminal."""

@@ -28,6 +28,7 @@ from engine.transport.websocket import WebSocket
 from engine.turns.lane import Lane
 from engine.values.choices import Transport
 from engine.values.statistics import SessionStatistics
+from engine.values.usage import Usage
 from engine.wire.requests import CreateText
 
 __all__ = ["SessionCore"]
@@ -133,6 +134,7 @@ class SessionCore:
 
         Takes the ``connect`` and ``warm_up`` budgets at most. Cancelling stops waiting; the warm-up goes on.
         """
+        self._tasks.check_caller()
         timeouts = settings.timeouts
         link: Link | Failure | None = None
         with trio.move_on_after(timeouts.connect):
@@ -172,6 +174,7 @@ class SessionCore:
             turns_abandoned=sum(each.abandoned for each in counters),
             retries=sum(each.retries for each in counters),
             fallbacks=sum(each.fallbacks for each in counters),
+            usage=sum((each.usage for each in counters), Usage()),
             connections_opened=self.pool.opened,
             connections=self.pool.statistics(),
         )

@@ -13,6 +13,7 @@ from engine.connections.tasks import Tasks
 from engine.instruments import Instruments
 from engine.protocol.chain import Held
 from engine.protocol.failures import Failure
+from engine.values.usage import Usage
 
 __all__ = ["Counters", "Lane", "LaneQueue", "Queued"]
 
@@ -92,11 +93,12 @@ class LaneQueue:
 
 
 class Counters:
-    """How the turns of a lane went."""
+    """How the turns of a lane went, and the tokens of those that were answered."""
 
-    __slots__ = ("abandoned", "completed", "failed", "fallbacks", "retries", "started")
+    __slots__ = ("abandoned", "completed", "failed", "fallbacks", "retries", "started", "usage")
 
     def __init__(self) -> None:
+        self.usage: Usage = Usage()
         self.started = self.completed = self.failed = self.abandoned = self.retries = self.fallbacks = 0
 
     @property

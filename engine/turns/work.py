@@ -11,6 +11,7 @@ that has its lane by half would keep it for ever.
 from __future__ import annotations
 
 import contextvars
+import logging
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeAlias
@@ -20,6 +21,7 @@ import trio
 from engine.connections.attempt import Attempt, Origin
 from engine.connections.link import Link
 from engine.connections.websocket_link import WebSocketLink
+from engine.instruments import FallbackInfo, RequestInfo, RetryInfo, TurnEndInfo, TurnStartInfo
 from engine.protocol.aftermath import Aftermath
 from engine.protocol.chain import Plan
 from engine.protocol.failures import Broken, Expired, Failure, Overflowed, TooLarge, to_error
@@ -38,6 +40,8 @@ from engine.values.reports import TurnReport
 from engine.values.turn_events import TurnEvent
 
 __all__ = ["Gate", "Work"]
+
+_logger = logging.getLogger("engine.turn")
 
 Gate: TypeAlias = Callable[[], Awaitable[None]]
 """Awaited before each dispatch of a turn, resends included; what it raises ends the turn, as it is."""
@@ -104,6 +108,7 @@ class Work:
 
     async def submit(self) -> None:
         """Queue the request and wait until the lane is granted; see `engine.turns.turn.Turn.__aenter__`."""
+        self._lane.tasks.check_caller()
         self.context = contextvars.copy_context()
         self.timeline.begin("entered", "turn", trio.current_time())
         await self._prepare()
@@ -232,9 +237,13 @@ class Work:
         self.timeline.stop("queue")
         self.timeline.start("start", now)
         lane.counters.started += 1
-        self._origin.emit("turn_started")
-        lane.start(self.context, self._run)
-        self._admitted.set()
+        try:
+            if self._origin.wants("turn_started"):
+                server = self._pool.endpoint.websocket.netloc
+                self._origin.emit("turn_started", TurnStartInfo(**self._origin.facts, server=server))
+        finally:  # a hook may raise what ends the program; without its task the turn would keep its lane for ever
+            lane.start(self.context, self._run)
+            self._admitted.set()
 
     def _move(self, state: WorkState) -> None:
         self.state = move(WORK_TRANSITIONS, self.state, state)
@@ -414,7 +423,15 @@ class Work:
         assert self._link is not None
         self._sent = attempt
         self._recovery.dispatches += 1
-        attempt.origin.emit("request_sent", self._link.number, attempt.size)
+        if attempt.origin.wants("request_sent"):
+            info = RequestInfo(
+                **attempt.origin.facts,
+                attempt=attempt.number,
+                connection=self._link.number,
+                transport=attempt.transport,
+                size=attempt.size,
+            )
+            attempt.origin.emit("request_sent", info)
 
     def on_sent(self, attempt: Attempt, now: float) -> None:
         """The request's last byte was passed on."""
@@ -452,6 +469,7 @@ class Work:
         assert self._link is not None
         if held is not None and held.stored and self._link.endpoint is self._pool.endpoint:  # no other server has it
             self._lane.stored = held
+        self._pool.note_answer(self._link, self._recovery.fell_back_on)
         self._settle(message=message)
 
     # --- when an attempt fails ---
@@ -488,7 +506,7 @@ class Work:
                 self._lane.stored = None
             elif attempt.exchange.outcome is None:
                 self._abandon(attempt, wanted=False)
-            elif self._link is not None:
+            elif self._link is not None and not _may_stay(decision, attempt):
                 self._link.avoid()
             attempt.forget()
             self._attempt = None
@@ -498,12 +516,19 @@ class Work:
 
     def _count(self, decision: Decision) -> None:
         assert self._origin is not None
+        facts, dispatched = self._origin.facts, self._recovery.dispatches
         if decision.remedy is Remedy.FALL_BACK:
             self._lane.counters.fallbacks += 1
-            self._origin.emit("fallback", self._recovery.fallback_reason)
+            reason = self._recovery.fallback_reason or decision.row
+            _logger.info("a turn goes over HTTP: %s", reason)
+            if self._origin.wants("fallback"):
+                self._origin.emit("fallback", FallbackInfo(**facts, attempt=dispatched, reason=reason))
         else:
             self._lane.counters.retries += 1
-            self._origin.emit("retry", decision.row, decision.wait)
+            _logger.info("a turn is tried again in %.3f s: %s", decision.wait, decision.row)
+            if self._origin.wants("retry"):
+                info = RetryInfo(**facts, attempt=dispatched, reason=decision.row, seconds=decision.wait)
+                self._origin.emit("retry", info)
 
     # --- how it ends ---
 
@@ -552,10 +577,24 @@ class Work:
         counters = self._lane.counters
         if self.message is not None:
             counters.completed += 1
+            if self.message.usage is not None:
+                counters.usage += self.message.usage
         elif error is not None:
             counters.failed += 1
         else:
             counters.abandoned += 1
-        if self._lane.instruments.wants("turn_ended"):  # a report is worth making only for somebody
-            assert self._origin is not None
-            self._origin.emit("turn_ended", self.report, error)
+        assert self._origin is not None
+        if self._origin.wants("turn_ended"):
+            info = TurnEndInfo(
+                **self._origin.facts,
+                attempt=self._recovery.dispatches,
+                report=self.report,
+                error=error,
+                answered=self.message is not None,
+            )
+            self._origin.emit("turn_ended", info)
+
+
+def _may_stay(decision: Decision, attempt: Attempt) -> bool:
+    """Whether the next attempt may go over the connection of the one that failed: it was refused in band, and whole."""
+    return decision.remedy is Remedy.RETRY_AFTER and attempt.exchange.delivery is Delivery.REJECTED

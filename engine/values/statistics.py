@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from attrs import frozen
 
+from engine.values.usage import Usage
+
 __all__ = ["ConnectionStatistics", "EngineStatistics", "SessionStatistics"]
 
 
@@ -49,6 +51,7 @@ class SessionStatistics:
         turns_abandoned: Of those, how many were left before they ended.
         retries: How often a turn was tried again.
         fallbacks: How often a turn went over HTTP because WebSocket would not do.
+        usage: Tokens of the turns that ended with an answer.
         connections_opened: Connections opened so far.
         connections: The connections that exist now, the current one first.
     """
@@ -61,6 +64,7 @@ class SessionStatistics:
     turns_abandoned: int
     retries: int
     fallbacks: int
+    usage: Usage
     connections_opened: int
     connections: tuple[ConnectionStatistics, ...]
 
@@ -76,3 +80,8 @@ class EngineStatistics:
 
     sessions: dict[str, SessionStatistics]
     closing: int
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens of the turns of all registered sessions that ended with an answer."""
+        return sum((each.usage for each in self.sessions.values()), Usage())

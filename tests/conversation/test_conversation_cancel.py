@@ -24,11 +24,11 @@ class _Working:
 
     def reply(self, asked: Asked) -> list[Any]:
         if asked.outputs:
-            return [Created(), Say(" ".join(item["output"] for item in asked.outputs), size=100)]
+            return [Created(), Say(" ".join(item["output"] for item in asked.outputs), size=2, pause=0.01)]
         text = asked.last_user_text
         if text.startswith("work"):
             return [Created(), *(Call("work", {"text": f"{text} {part}"}) for part in "ab")]
-        return [Created(), Say(text, size=100)]
+        return [Created(), Say(text, size=1, pause=0.01)]
 
 
 class _Worker:

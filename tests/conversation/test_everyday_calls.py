@@ -339,3 +339,35 @@ async def test_a_custom_tool_gets_its_function_as_a_plain_one(autojump_clock: Mo
     async with session_to(Script([[CustomCall("shout", "hey")], Answer("done")])) as (session, sim):
         await session.run("go", [{"type": "custom", "name": "shout"}, shout])
         assert outputs(sim) == ["HEY"]
+
+
+async def test_tokens_are_summed_everywhere(autojump_clock: MockClock) -> None:
+    brain = Script([[Call("weather", {"city": "Bergen"})], Answer("wet"), [SayDelta("half"), Stall()], Answer("fine")])
+    async with session_to(brain) as (session, _):
+        chat = session.conversation(tools=[weather])
+        assert chat.usage == engine.Usage()
+        await chat.send("How is it?")
+        with trio.move_on_after(1):
+            await chat.send("Tell me more.")
+        other = await session.ask("And elsewhere?")
+        messages = [done.message for done in chat.rounds]
+        assert chat.usage == sum(message.usage for message in messages if message.usage)
+        assert other.usage is not None
+        statistics = session.statistics()
+        assert statistics.usage == chat.usage + other.usage
+        assert engine.EngineStatistics(sessions={"a": statistics, "b": statistics}, closing=0).usage == (
+            statistics.usage + statistics.usage
+        )
+
+
+async def test_a_response_whose_tools_were_cancelled_is_counted(autojump_clock: MockClock) -> None:
+    async def slow() -> str:
+        await trio.sleep(60)
+        return "done"
+
+    async with session_to(Script([[Call("slow")]])) as (session, _):
+        chat = session.conversation(tools=[slow])
+        with trio.move_on_after(5):
+            await chat.send("go")
+        assert chat.rounds == ()
+        assert chat.usage.total_tokens

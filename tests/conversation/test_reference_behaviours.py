@@ -16,6 +16,7 @@ from sessions import session_to
 from trio.testing import MockClock
 
 import engine
+from engine.instruments import EventInfo
 from engine.protocol.assembly import Assembly
 from engine.protocol.request_body import input_items
 from engine.protocol.request_tools import wire_tools
@@ -145,8 +146,8 @@ async def test_every_instrument_sees_every_event_of_a_turn(autojump_clock: MockC
         def __init__(self) -> None:
             self.seen: list[str] = []
 
-        def event_received(self, session: str, event: Any) -> None:
-            self.seen.append(event.type)
+        def event_received(self, info: EventInfo, /) -> None:
+            self.seen.append(info.event.type)
 
     listening = [Listening(), Listening()]
     async with session_to(Script([Answer("a b")]), instruments=listening) as (session, _):

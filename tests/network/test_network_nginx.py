@@ -21,6 +21,7 @@ from raw_peer import WatchedTcpDialer
 import engine
 from engine import Delivery, Limits, RetryPolicy, TextDelta, Timeouts, Transport
 from engine.connections.breakers import BreakerState
+from engine.instruments import ConnectionInfo
 from engine.simulator import Abort, Accept, Created, Gate, HangUp, Ignore, Script, Simulator, open_simulator
 from engine.simulator import SayDelta as Say
 
@@ -54,11 +55,11 @@ class Watcher(engine.Instrument):
         self.seen: list[tuple[str, str]] = []
         self._changed = trio.Event()
 
-    def connection_opened(self, session: str, connection: int, seconds: float) -> None:
-        self._note(session, "opened")
+    def connection_opened(self, info: ConnectionInfo, /) -> None:
+        self._note(info.session, "opened")
 
-    def connection_closed(self, session: str, connection: int, reason: str) -> None:
-        self._note(session, "closed")
+    def connection_closed(self, info: ConnectionInfo, /) -> None:
+        self._note(info.session, "closed")
 
     def _note(self, session: str, what: str) -> None:
         self.seen.append((session, what))

@@ -31,6 +31,7 @@ from trio.testing import MockClock
 from wsproto.utilities import LocalProtocolError
 
 import engine
+from engine.instruments import ConnectionInfo, RequestInfo, TurnEndInfo, TurnStartInfo
 from engine.settings.levels import merge
 from engine.settings.timeouts import DEFAULT_TIMEOUTS
 from engine.simulator import (
@@ -466,19 +467,19 @@ class Ledger(engine.Instrument):
         self.connections_closed = 0
         self.sent = 0
 
-    def connection_opened(self, session: str, connection: int, seconds: float) -> None:
+    def connection_opened(self, info: ConnectionInfo, /) -> None:
         self.connections_opened += 1
 
-    def connection_closed(self, session: str, connection: int, reason: str) -> None:
+    def connection_closed(self, info: ConnectionInfo, /) -> None:
         self.connections_closed += 1
 
-    def turn_started(self, session: str) -> None:
+    def turn_started(self, info: TurnStartInfo, /) -> None:
         self.turns_started += 1
 
-    def request_sent(self, session: str, connection: int, size: int) -> None:
+    def request_sent(self, info: RequestInfo, /) -> None:
         self.sent += 1
 
-    def turn_ended(self, session: str, report: engine.TurnReport, error: engine.TurnError | None) -> None:
+    def turn_ended(self, info: TurnEndInfo, /) -> None:
         self.turns_ended += 1
 
 

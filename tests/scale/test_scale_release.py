@@ -21,6 +21,7 @@ from stuck import KINDS, stuck_peers
 from trio.testing import MockClock
 
 import engine
+from engine.instruments import ConnectionInfo, RequestInfo
 from engine.simulator import (
     Accept,
     Created,
@@ -80,7 +81,7 @@ class Sent(engine.Instrument):
     def __init__(self) -> None:
         self.requests = 0
 
-    def request_sent(self, session: str, connection: int, size: int) -> None:
+    def request_sent(self, info: RequestInfo, /) -> None:
         self.requests += 1
 
 
@@ -427,7 +428,7 @@ class Leave(engine.Instrument):
     def __init__(self) -> None:
         self.scope = trio.CancelScope()
 
-    def connection_opened(self, session: str, connection: int, seconds: float) -> None:
+    def connection_opened(self, info: ConnectionInfo, /) -> None:
         self.scope.cancel(reason="the connection has just opened")
 
 

@@ -12,6 +12,7 @@ from trio.testing import MockClock
 
 import engine
 from engine import Limits, RetryPolicy, Transport
+from engine.instruments import ConnectionInfo, RotationInfo
 from engine.simulator import Accept, Created, Delay, Echo, Ignore, Reject, Say, Script, open_simulator
 
 LIMITS = Limits(connection_lifetime=1100, idle_lifetime=None, ping_interval=None)
@@ -21,13 +22,13 @@ LIMITS = Limits(connection_lifetime=1100, idle_lifetime=None, ping_interval=None
 class Rotations(engine.Instrument):
     def __init__(self) -> None:
         self.ages: list[float] = []
-        self.closed: list[str] = []
+        self.closed: list[str | None] = []
 
-    def rotation(self, session: str, connection: int, age: float) -> None:
-        self.ages.append(age)
+    def rotation(self, info: RotationInfo, /) -> None:
+        self.ages.append(info.seconds)
 
-    def connection_closed(self, session: str, connection: int, reason: str) -> None:
-        self.closed.append(reason)
+    def connection_closed(self, info: ConnectionInfo, /) -> None:
+        self.closed.append(info.reason)
 
 
 session_to = session_with(limits=LIMITS)

@@ -14,6 +14,7 @@ from trio.testing import MockClock
 
 import engine
 from engine import Delivery, RetryPolicy, Timeouts, Transport
+from engine.instruments import EventInfo, FallbackInfo, RequestInfo, RetryInfo
 from engine.simulator import (
     Abort,
     Accept,
@@ -488,16 +489,16 @@ class Seen(engine.Instrument):
     def __init__(self) -> None:
         self.told: list[tuple[Any, ...]] = []
 
-    def retry(self, session: str, reason: str, wait: float) -> None:
-        self.told.append(("retry", reason, wait))
+    def retry(self, info: RetryInfo, /) -> None:
+        self.told.append(("retry", info.reason, info.seconds))
 
-    def fallback(self, session: str, reason: str) -> None:
-        self.told.append(("fallback", reason))
+    def fallback(self, info: FallbackInfo, /) -> None:
+        self.told.append(("fallback", info.reason))
 
-    def request_sent(self, session: str, connection: int, size: int) -> None:
-        self.told.append(("sent", connection, size))
+    def request_sent(self, info: RequestInfo, /) -> None:
+        self.told.append(("sent", info.connection, info.size))
 
-    def event_received(self, session: str, event: Any) -> None:
+    def event_received(self, info: EventInfo, /) -> None:
         if self.told[-1] != "event":
             self.told.append("event")  # type: ignore[arg-type]
 

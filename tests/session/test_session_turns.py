@@ -13,6 +13,7 @@ from sessions import session_with
 from trio.testing import MockClock
 
 import engine
+from engine.instruments import ConnectionInfo, EventInfo, RequestInfo, TurnEndInfo, TurnStartInfo
 from engine.simulator import (
     Answer,
     Call,
@@ -385,23 +386,23 @@ async def test_instruments_see_a_turn_from_end_to_end(autojump_clock: MockClock)
     seen: list[str] = []
 
     class Watch(engine.Instrument):
-        def connection_opened(self, session: str, connection: int, seconds: float) -> None:
-            seen.append(f"opened {session} {connection}")
+        def connection_opened(self, info: ConnectionInfo, /) -> None:
+            seen.append(f"opened {info.session} {info.connection}")
 
-        def connection_closed(self, session: str, connection: int, reason: str) -> None:
-            seen.append(f"closed {connection}")
+        def connection_closed(self, info: ConnectionInfo, /) -> None:
+            seen.append(f"closed {info.connection}")
 
-        def turn_started(self, session: str) -> None:
+        def turn_started(self, info: TurnStartInfo, /) -> None:
             seen.append("started")
 
-        def request_sent(self, session: str, connection: int, size: int) -> None:
+        def request_sent(self, info: RequestInfo, /) -> None:
             seen.append("sent")
 
-        def event_received(self, session: str, event: Any) -> None:
-            seen.append(event.type)
+        def event_received(self, info: EventInfo, /) -> None:
+            seen.append(info.event.type)
 
-        def turn_ended(self, session: str, report: engine.TurnReport, error: engine.TurnError | None) -> None:
-            seen.append(f"ended {report.response_id is not None} {error}")
+        def turn_ended(self, info: TurnEndInfo, /) -> None:
+            seen.append(f"ended {info.report.response_id is not None} {info.error}")
 
     async with session_to(Script([[Created(), SayDelta("a")]]), instruments=[Watch()]) as (session, _):
         await session.ask("hi")

@@ -55,6 +55,7 @@ from engine import (
     open_engine,
     open_session,
 )
+from engine.instruments import EventInfo, ServerEvent, TurnEndInfo, TurnStartInfo
 from engine.simulator import Simulator, open_simulator
 from engine.values.turn_events import TurnEvent
 
@@ -64,11 +65,16 @@ async def key() -> str:
 
 
 class Counting(Instrument):
-    def turn_started(self, session: str) -> None:
-        return None
+    def turn_started(self, info: TurnStartInfo, /) -> None:
+        assert_type(info.turn, int)
+        assert_type(info.lane, str | None)
 
-    def turn_ended(self, session: str, report: TurnReport, error: TurnError | None) -> None:
-        assert_type(report.delivery, Delivery)
+    def turn_ended(self, info: TurnEndInfo, /) -> None:
+        assert_type(info.report.delivery, Delivery)
+        assert_type(info.error, Exception | None)
+
+    def event_received(self, info: EventInfo, /) -> None:
+        assert_type(info.event, ServerEvent)
 
 
 async def one_session(endpoint: Endpoint) -> None:

@@ -13,6 +13,7 @@ import pytest
 from engine.values.choices import Delivery
 from engine.values.reports import PhaseSeconds, TurnReport
 from engine.values.statistics import ConnectionStatistics, EngineStatistics, SessionStatistics
+from engine.values.usage import Usage
 
 CONNECTION = ConnectionStatistics(
     state="open",
@@ -35,6 +36,7 @@ SESSION = SessionStatistics(
     turns_abandoned=0,
     retries=0,
     fallbacks=0,
+    usage=Usage(1, 2, 3),
     connections_opened=1,
     connections=(CONNECTION,),
 )

@@ -1,0 +1,198 @@
+"""``record`` between clients and a server, and ``simulate --replay`` in the server's place afterwards."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from engine import Endpoint, Transport, TurnError, blocking
+from engine.simulator import Abort, Close, Delay, Error, Reject, Say, SayDelta, Script
+from engine.simulator.cassette import CassetteError, difference, parse_cassette
+from engine.testing import RunningSimulator, run_simulator
+
+Start = Callable[..., Any]
+KEY = "sk-this-key-is-in-no-cassette"
+
+
+@pytest.fixture
+def server() -> Iterator[RunningSimulator]:
+    with run_simulator(api_key=KEY) as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def cassette(tmp_path: Path) -> Path:
+    return tmp_path / "session.jsonl"
+
+
+def launch(start: Start, *arguments: object) -> tuple[Any, str]:
+    process = start(*map(str, arguments), "--json")
+    process.wait_for(b"\n")
+    return process, json.loads(bytes(process.stdout).split(b"\n")[0])["base_url"]
+
+
+def end(process: Any, code: int = 0) -> None:
+    process.interrupt()
+    assert process.end() == code
+
+
+def opened(base_url: str, **options: Any) -> blocking.Opener[blocking.Session]:
+    return blocking.open_session(Endpoint(base_url, KEY, profile="openai"), model="gpt-5.4", **options)
+
+
+def talk(base_url: str) -> list[str]:
+    """Two turns over a WebSocket, of which the second continues the first, and one over HTTP."""
+    with opened(base_url) as session:
+        chat = session.conversation(instructions="Be brief")
+        said = [chat.send("What is 2+2?").text, chat.send(f"and the key {KEY}").text]
+        said.append(session.ask("over HTTP", transport=Transport.SSE).text)
+    body = {"model": "gpt-5.4", "input": "plain hidden-77"}
+    answer = httpx.post(f"{base_url}/responses", json=body, headers={"authorization": f"Bearer {KEY}", "cookie": "a=b"})
+    return [*said, answer.json()["output"][0]["content"][0]["text"]]
+
+
+def test_what_was_recorded_is_replayed(start: Start, server: RunningSimulator, cassette: Path) -> None:
+    arguments = ("--upstream", server.base_url, "--cassette", cassette, "--redact", "hidden-[0-9]+")
+    process, base_url = launch(start, "record", *arguments)
+    said = talk(base_url)
+    assert said == ["4", f"and the key {KEY}", "over HTTP", "plain hidden-77"]
+    end(process)
+
+    text = cassette.read_text()
+    for secret in (KEY, "hidden-77", "cookie"):
+        assert secret not in text
+    assert "Be brief" in text
+
+    before = len(server.requests)
+    for match in ("strict", "order"):
+        process, base_url = launch(
+            start, "simulate", "--replay", cassette, "--match", match, "--verify", "--redact", "hidden-[0-9]+"
+        )
+        replayed = talk(base_url)
+        assert replayed == ["4", "and the key (removed)", "over HTTP", "plain (removed)"]
+        end(process)
+    assert len(server.requests) == before
+
+
+def test_what_is_not_in_the_cassette_is_an_error(start: Start, server: RunningSimulator, cassette: Path) -> None:
+    process, base_url = launch(start, "record", "--upstream", server.base_url, "--cassette", cassette)
+    with opened(base_url) as session:
+        session.ask("recorded")
+    end(process)
+    process, base_url = launch(start, "simulate", "--replay", cassette, "--verify")
+    with opened(base_url) as session:
+        with pytest.raises(TurnError) as caught:
+            session.ask("another", transport=Transport.WEBSOCKET)
+        assert "not_in_cassette" in repr(caught.value)
+        assert session.ask("recorded").text == "recorded"
+        body = {"model": "m", "input": "x"}
+        answer = httpx.post(f"{base_url}/responses", json=body, headers={"authorization": "Bearer any"})
+        assert answer.status_code == 404
+        assert "no further request over http" in answer.json()["error"]["message"]
+    end(process, 4)
+    assert b"differs at input[0].content" in process.stderr
+
+
+def test_endings_are_replayed_too(start: Start, server: RunningSimulator, cassette: Path) -> None:
+    server.brain = Script([[SayDelta("half"), Close(1012, "restart")], [SayDelta("half"), Abort()], [Error(429)]])
+
+    def failures(base_url: str) -> list[str]:
+        told = []
+        for text in ("one", "two", "three"):
+            with opened(base_url) as session:
+                with pytest.raises(TurnError) as caught:
+                    session.ask(text, transport=Transport.WEBSOCKET)
+                error = caught.value
+                partial = "" if error.partial is None else error.partial.text
+                told.append(f"{type(error).__name__} {getattr(error, 'close_code', None)} {partial}")
+        return told
+
+    process, base_url = launch(start, "record", "--upstream", server.base_url, "--cassette", cassette)
+    recorded = failures(base_url)
+    end(process)
+    assert recorded[0] == "ConnectionLost 1012 half"
+    process, base_url = launch(start, "simulate", "--replay", cassette)
+    assert failures(base_url)[:2] == recorded[:2]
+    end(process)
+
+
+def test_a_refused_upgrade_is_replayed(start: Start, cassette: Path) -> None:
+    with run_simulator(handshake=[Reject(426)]) as server:
+        process, base_url = launch(start, "record", "--upstream", server.base_url, "--cassette", cassette)
+        with opened(base_url) as session:
+            assert session.ask("hello").text == "hello"
+        end(process)
+    process, base_url = launch(start, "simulate", "--replay", cassette, "--verify")
+    with opened(base_url) as session, session.turn("hello") as turn:
+        assert turn.wait().text == "hello"
+        assert turn.report.transport == "sse"
+    end(process)
+
+
+def test_a_server_that_is_not_there(start: Start, cassette: Path, closed_port: int) -> None:
+    process, base_url = launch(
+        start, "record", "--upstream", f"http://127.0.0.1:{closed_port}/v1", "--cassette", cassette
+    )
+    answer = httpx.post(f"{base_url}/responses", json={}, headers={"authorization": "Bearer any"})
+    assert answer.status_code == 502
+    end(process)
+
+
+def test_timing_is_kept_on_request(start: Start, server: RunningSimulator, cassette: Path) -> None:
+    server.brain = Script([[Say("first"), Delay(0.3), Say("second")]])
+    process, base_url = launch(start, "record", "--upstream", server.base_url, "--cassette", cassette)
+    with opened(base_url) as session:
+        session.ask("x")
+    end(process)
+    (exchange,) = parse_cassette(cassette.read_text().splitlines()).exchanges
+    assert max(part.after for part in exchange.parts) >= 300
+    process, base_url = launch(start, "simulate", "--replay", cassette, "--speed", 1)
+    with opened(base_url) as session, session.turn("x") as turn:
+        turn.wait()
+        assert turn.report.seconds.total is not None
+        assert turn.report.seconds.total >= 0.3
+    end(process)
+
+
+def test_a_log_of_the_simulator_is_a_cassette(start: Start, cassette: Path) -> None:
+    process, base_url = launch(start, "simulate", "--log", cassette)
+    with opened(base_url) as session:
+        assert session.ask("What is 2+2?").text == "4"
+        assert session.ask("hello", transport=Transport.SSE).text == "hello"
+    end(process)
+    process, base_url = launch(start, "simulate", "--replay", cassette, "--verify")
+    with opened(base_url) as session:
+        assert session.ask("What is 2+2?").text == "4"
+        assert session.ask("hello", transport=Transport.SSE).text == "hello"
+    end(process)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "it is empty"),
+        ('{"cassette": 9}', ":1: this is no cassette of version 1"),
+        ('{"cassette": 1}\n{', ":2: this is no line of a cassette"),
+        ('{"cassette": 1}\n{"at": 1}', ":2: this is no line of a cassette"),
+    ],
+)
+def test_files_that_are_no_cassettes(start: Start, cassette: Path, text: str, told: str) -> None:
+    with pytest.raises(CassetteError, match=told):
+        parse_cassette(text.splitlines())
+    cassette.write_text(text)
+    process = start("simulate", "--replay", str(cassette))
+    assert process.end() == 2
+    assert told in process.stderr.decode()
+
+
+def test_where_two_requests_differ() -> None:
+    recorded = {"model": "m", "input": [{"content": "a"}], "metadata": {"run": "1"}}
+    assert difference(recorded, recorded | {"metadata": {"run": "2"}, "stream_id": "x"}) is None
+    assert difference(recorded, recorded | {"input": [{"content": "b"}]}) == ("input", 0, "content")
+    assert difference(recorded, recorded | {"input": []}) == ("input", 0)
+    assert difference(recorded, recorded | {"temperature": 1}) == ("temperature",)
