@@ -140,10 +140,11 @@ async def test_a_response_with_calls_for_the_client_waits_for_them() -> None:
 async def test_what_the_service_ran_itself_is_taken_back() -> None:
     async with open_simulator(in_memory=True, brain=Script([EVERYTHING])) as sim:
         told = (await post(sim)).json
-        searched: dict[str, Any] = {"type": "tool_search_output", "call_id": None, "execution": "server", "tools": []}
+        searched: dict[str, Any] = {"type": "tool_search_output", "call_id": None, "tools": []}
+        searched |= {"execution": "server"}
         answer = await post(sim, [*told["output"], searched, {"role": "user", "content": "go"}])
         assert answer.status == 200, answer.json
-        lonely = {"type": "shell_call_output", "call_id": "c9", "output": []}
+        lonely: dict[str, Any] = {"type": "shell_call_output", "call_id": "c9", "output": []}
         assert (await post(sim, [lonely])).error["message"].startswith("No tool call found for shell call output")
 
 
