@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
+from engine.connections.home import Home
 from engine.protocol.failures import Broken, Closed, Failure
 
 __all__ = ["Tasks"]
@@ -15,11 +16,15 @@ class Tasks:
     """A session's nursery, as what lives in it sees it.
 
     Attributes:
+        home: The run of Trio that it lives in.
         failure: Why the session takes no more work; None while it does.
+        shut: Why it takes no new turns, though those under way go on; None while it does.
     """
 
     def __init__(self) -> None:
+        self.home: Home = Home()
         self.failure: Failure | None = None
+        self.shut: Failure | None = None
         self._nursery: trio.Nursery | None = None
 
     @property
