@@ -19,6 +19,7 @@ from attrs import field, frozen
 from engine.connections.breakers import Breakers
 from engine.connections.home import Home
 from engine.conversation.snapshot import Snapshot, session_from
+from engine.groups import worst_of
 from engine.instruments import Instrument, Instruments
 from engine.protocol.chain import Held
 from engine.session import Session
@@ -450,17 +451,17 @@ class open_engine:  # noqa: N801 - read as a function: async with open_engine(..
         assert self._nursery is not None
         self._engine._leave()
         self._nursery.cancel_scope.cancel(reason="the engine was left")
-        interrupted = False
+        worst: BaseException | None = None
         try:
             await self._manager.__aexit__(None, None, None)
         except BaseExceptionGroup as group:
-            # Sessions record every `Exception` themselves, so this is an interrupt, an exit, or only cancellation.
-            interrupted = group.subgroup(KeyboardInterrupt) is not None
-            foreign = group.subgroup(lambda error: not isinstance(error, trio.Cancelled | KeyboardInterrupt))
-            if foreign is not None and not interrupted:
-                raise
-        if interrupted:
+            # Sessions record every `Exception` themselves, so this is what a caller's function raised to end the
+            # program, an interrupt, or only cancellation; it comes out as itself.
+            worst = worst_of(group)
+        if isinstance(worst, KeyboardInterrupt):
             raise KeyboardInterrupt
+        if worst is not None and not isinstance(worst, trio.Cancelled):
+            raise worst
         if exc is None:
             await trio.lowlevel.checkpoint_if_cancelled()  # where the tasks were cancelled, so is this block
         return False

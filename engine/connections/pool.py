@@ -23,7 +23,7 @@ from engine.instruments import Instruments, RotationInfo
 from engine.protocol.breaker import Breaker
 from engine.protocol.chain import Chain, Held
 from engine.protocol.failures import Barred, Failure, Refused, Unreachable
-from engine.protocol.recovery import counts_as_outage, lacks_websocket
+from engine.protocol.recovery import counts_as_outage, forbids_websocket, lacks_websocket
 from engine.settings.endpoint import Endpoint
 from engine.settings.levels import Settings
 from engine.transport.dial import Dialer
@@ -127,7 +127,7 @@ class Pool:
 
     async def http(self) -> HttpLink | Failure:
         """Return the link over HTTP, made when it is first needed."""
-        self._tasks.home.check()
+        self._tasks.check_caller()
         if not self._tasks.alive:
             await trio.lowlevel.checkpoint()
             return self._tasks.ending
@@ -183,6 +183,11 @@ class Pool:
     def _objection(self) -> str | None:
         """Why no WebSocket should be tried; None where one may."""
         return self._breaker.objection if self._endpoint.server.websocket else "this kind of server has no WebSocket"
+
+    def note_answer(self, link: Link, fell_back_on: Failure | None) -> None:
+        """Learn from an answer; ``fell_back_on`` is the failure for which its turn had gone over to HTTP."""
+        if link.endpoint is self._endpoint and forbids_websocket(fell_back_on):
+            self._breaker.forbidden()
 
     def dial_ahead(self) -> None:
         """Have a connection ready for the next turn, unless one is, or it would probably come to nothing."""

@@ -16,16 +16,15 @@ class Tasks:
     """A session's nursery, as what lives in it sees it.
 
     Attributes:
-        home: The run of Trio that it lives in.
         failure: Why the session takes no more work; None while it does.
         shut: Why it takes no new turns, though those under way go on; None while it does.
     """
 
     def __init__(self) -> None:
-        self.home: Home = Home()
         self.failure: Failure | None = None
         self.shut: Failure | None = None
         self._nursery: trio.Nursery | None = None
+        self._home = Home()
 
     @property
     def alive(self) -> bool:
@@ -36,6 +35,10 @@ class Tasks:
     def ending(self) -> Failure:
         """Why nothing more may be begun, once it may not."""
         return self.failure or Closed("the session is being released")
+
+    def check_caller(self) -> None:
+        """Raise `RuntimeError` unless the caller is a task of the Trio run that the session belongs to."""
+        self._home.check()
 
     def open(self, nursery: trio.Nursery) -> None:
         """Begin to take tasks."""

@@ -7,6 +7,7 @@ is remembered until `Breaker.reset`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from enum import Enum
 
@@ -30,7 +31,7 @@ class Breaker:
     Attributes:
         server: The server as it may be shown: its host, and its port where that is not the default.
         failures: Failures to connect in a row.
-        no_websocket: Why the server is taken to have no WebSocket; None as long as nobody found out.
+        no_websocket: Why the server is taken to have no WebSocket; None as long as that was not found out.
     """
 
     def __init__(self, server: str, *, threshold: int, cooldown: float, clock: Callable[[], float]) -> None:
@@ -41,6 +42,7 @@ class Breaker:
         self._cooldown = cooldown
         self._clock = clock
         self._opened_at: float | None = None
+        self._forbidden_until = -math.inf
         self._tries = 0
         self._probe: int | None = None
 
@@ -66,6 +68,8 @@ class Breaker:
         """Why nobody should try now; None where one may."""
         if self.no_websocket is not None:
             return self.no_websocket
+        if self._clock() < self._forbidden_until:
+            return "the server refused the WebSocket upgrade with status 403, and HTTP worked"
         if self.state is BreakerState.OPEN:
             return "the breaker is open: the last connections to the server failed"
         if self.state is BreakerState.HALF_OPEN and self._probe is not None:
@@ -75,6 +79,7 @@ class Breaker:
     def reset(self) -> None:
         """Forget everything: let everybody try."""
         self.no_websocket = None
+        self._forbidden_until = -math.inf
         self._close()
 
     def _close(self) -> None:
@@ -99,6 +104,10 @@ class Breaker:
         """A try was refused, so the server is there; and it said, where that is given, that it has no WebSocket."""
         self._close()
         self.no_websocket = no_websocket or self.no_websocket
+
+    def forbidden(self) -> None:
+        """A try was refused with 403, and HTTP worked with the same key: for a while no WebSocket is worth a try."""
+        self._forbidden_until = self._clock() + self._cooldown
 
     def failed(self) -> None:
         """A try failed because the server was not there, or not able to serve."""

@@ -5,8 +5,8 @@ is taken: each has a number of times per turn, fits into the time that is left, 
 allows. Where none is, the failure is raised. The first row that fits counts, so rows go from the particular to the
 general.
 
-One rule stands above the table. Where the server may have begun to work on the request and has not said that it
-stopped, sending it again can do the work, and cost the money, twice: that is done in `Transport.AUTO` only, and
+One rule stands above the table. Where the server may have begun to work on the request, sending it again can do the
+work, and cost the money, twice, even where it says that it failed: that is done in `Transport.AUTO` only, and
 `RetryPolicy.resend_ambiguous` times at most.
 """
 
@@ -36,7 +36,18 @@ from engine.protocol.refusals import retry_after
 from engine.settings.retry import ResolvedRetry
 from engine.values.choices import Delivery, Transport
 
-__all__ = ["TABLE", "Decision", "Dose", "Recovery", "Remedy", "Row", "Setback", "counts_as_outage", "lacks_websocket"]
+__all__ = [
+    "TABLE",
+    "Decision",
+    "Dose",
+    "Recovery",
+    "Remedy",
+    "Row",
+    "Setback",
+    "counts_as_outage",
+    "forbids_websocket",
+    "lacks_websocket",
+]
 
 
 class Remedy(Enum):
@@ -44,8 +55,8 @@ class Remedy(Enum):
 
     SAME_CONNECTION = "send it whole on the same connection"
     NEW_CONNECTION = "send it over a new connection"
-    BACK_OFF = "wait a random part of the back-off, then a new connection"
-    RETRY_AFTER = "wait as long as the server asks, then a new connection"
+    BACK_OFF = "wait a random part of the back-off, and as long as the server asks, then a new connection"
+    RETRY_AFTER = "wait as long as the server asks, then again: over the same connection, if it refused in band"
     FRESH_KEY = "ask for a fresh key, then a new connection"
     FALL_BACK = "go over HTTP"
 
@@ -85,12 +96,8 @@ class Setback:
 
     @property
     def risky(self) -> bool:
-        """Whether the server may be working on the request: it may have arrived, and nobody said that it is over."""
-        if self.delivery is Delivery.AMBIGUOUS:
-            return True
-        # A refusal that comes once a response has begun is not about that response, but ended its connection.
-        over = isinstance(self.failure, Failed) or self.fault is Fault.CONNECTION_LIMIT
-        return self.delivery is Delivery.ACCEPTED and not over
+        """Whether sending it again could do the work twice: it may have arrived, or the server had begun."""
+        return self.delivery in {Delivery.AMBIGUOUS, Delivery.ACCEPTED}
 
 
 @frozen
@@ -219,6 +226,14 @@ def lacks_websocket(failure: Failure) -> bool:
     return isinstance(failure, Refused) and failure.status in {404, 405, 426}
 
 
+def forbids_websocket(failure: Failure | None) -> bool:
+    """Whether a failure shows, if HTTP works with the same key, that the server has no WebSocket for it.
+
+    Frameworks answer 403 where they have no route for an upgrade; so does a key without the right to one.
+    """
+    return isinstance(failure, Refused) and failure.status == 403
+
+
 def counts_as_outage(failure: Failure) -> bool:
     """Whether a failure to connect counts for the breaker: the server was not there, or not able to serve."""
     if isinstance(failure, Refused):
@@ -257,12 +272,14 @@ class Recovery:
     Attributes:
         transport: The transport of the next attempt, `Transport.WEBSOCKET` or `Transport.SSE`.
         fallback_reason: Why it went over to HTTP; None while it did not.
+        fell_back_on: The failure for which it did.
         dispatches: How often the request was sent.
     """
 
     def __init__(self, transport: Transport, policy: ResolvedRetry, *, renewable_key: bool) -> None:
         self.transport: Transport = Transport.SSE if transport is Transport.SSE else Transport.WEBSOCKET
         self.fallback_reason: str | None = None
+        self.fell_back_on: Failure | None = None
         self.dispatches: int = 0
         self._transport = transport
         self._policy = policy
@@ -303,7 +320,9 @@ class Recovery:
                 return _asked_wait(setback.failure)
             case Remedy.BACK_OFF:
                 waited = sum(times for (_, remedy), times in self._taken.items() if remedy is Remedy.BACK_OFF)
-                return self._policy.wait(waited) if waited < len(self._policy.back_off) else None
+                if waited >= len(self._policy.back_off):
+                    return None
+                return max(self._policy.wait(waited), _asked_wait(setback.failure) or 0.0)
         return 0.0
 
     @property
@@ -320,6 +339,7 @@ class Recovery:
         if dose.remedy is Remedy.FALL_BACK:
             self.transport = Transport.SSE
             self.fallback_reason = str(to_error(setback.failure))
+            self.fell_back_on = setback.failure
 
 
 def _asked_wait(failure: Failure) -> float | None:

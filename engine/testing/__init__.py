@@ -8,14 +8,16 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # what type checkers take for True; pytest imports this package at every start
 if TYPE_CHECKING:
+    from engine.testing.cassettes import Cassette as Cassette
     from engine.testing.lazy import LazySimulator as LazySimulator
     from engine.testing.lazy import SessionOpener as SessionOpener
     from engine.testing.running import RunningSimulator as RunningSimulator
     from engine.testing.running import run_simulator as run_simulator
 
-__all__ = ["LazySimulator", "RunningSimulator", "SessionOpener", "run_simulator"]
+__all__ = ["Cassette", "LazySimulator", "RunningSimulator", "SessionOpener", "run_simulator"]
 
 _HOMES = {
+    "Cassette": "engine.testing.cassettes",
     "LazySimulator": "engine.testing.lazy",
     "RunningSimulator": "engine.testing.running",
     "SessionOpener": "engine.testing.lazy",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import trio
 
@@ -164,23 +164,37 @@ class _Dialer(SimulatorDialer):
         return await simulator.dialer.open_tcp(host, port)
 
 
-class SessionOpener:
-    """Opens sessions to a simulator: ``async with responses_session() as session``."""
+class _Reachable(Protocol):
+    """What leads to a server in memory."""
 
-    def __init__(self, simulator: LazySimulator) -> None:
-        self._simulator = simulator
+    @property
+    def endpoint(self) -> engine.Endpoint:
+        """Where it is."""
+        ...
+
+    @property
+    def dialer(self) -> SimulatorDialer:
+        """What opens streams to it."""
+        ...
+
+
+class SessionOpener:
+    """Opens sessions to a server in memory: ``async with responses_session() as session``."""
+
+    def __init__(self, server: _Reachable) -> None:
+        self._server = server
 
     def __call__(self, **options: Any) -> engine.open_session:
         """Open one for a Trio program, with the arguments of `engine.open_session`."""
-        return engine.open_session(self._simulator.endpoint, **self._given(options))
+        return engine.open_session(self._server.endpoint, **self._given(options))
 
     def blocking(self, **options: Any) -> blocking.Opener[blocking.Session]:
         """Open one for a program without an event loop; see `engine.blocking`."""
-        return blocking.open_session(self._simulator.endpoint, **self._given(options))
+        return blocking.open_session(self._server.endpoint, **self._given(options))
 
     def aio(self, **options: Any) -> aio.Opener[aio.Session]:
         """Open one for an asyncio program; see `engine.aio`."""
-        return aio.open_session(self._simulator.endpoint, **self._given(options))
+        return aio.open_session(self._server.endpoint, **self._given(options))
 
     def _given(self, options: dict[str, Any]) -> dict[str, Any]:
-        return {"model": MODEL, "dialer": self._simulator.dialer, **options}
+        return {"model": MODEL, "dialer": self._server.dialer, **options}

@@ -14,12 +14,14 @@ pytest imports this module at every start, so it imports nothing of the library 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
+    from engine.testing.cassettes import Cassette, RecordMode
     from engine.testing.lazy import LazySimulator, SessionOpener
     from engine.testing.running import RunningSimulator
 
@@ -111,3 +113,21 @@ def responses_session(responses_simulator: LazySimulator) -> SessionOpener:
     from engine.testing.lazy import SessionOpener
 
     return SessionOpener(responses_simulator)
+
+
+@pytest.fixture
+def responses_cassette(request: pytest.FixtureRequest, _shown: None) -> Iterator[Cassette]:
+    """What a server once answered this test, from ``cassettes/MODULE/TEST.jsonl`` beside it.
+
+    ``async with responses_cassette.session(model=…) as session``; or its ``endpoint`` and ``dialer``. What is recorded,
+    and when, is said by ``--simulator-record``.
+    """
+    from engine.testing.cassettes import Cassette
+
+    _, options, strict = _marked(request)
+    name = re.sub(r"[^\w.\[\]-]", "_", request.node.name)
+    path = request.path.parent / "cassettes" / request.path.stem / f"{name}.jsonl"
+    mode: RecordMode = request.config.getoption("--simulator-record") or "once"
+    with Cassette(path, mode, redact=tuple(options.get("redact", ()))) as cassette:
+        _judged_by(request, cassette.problems, strict=strict)
+        yield cassette

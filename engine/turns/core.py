@@ -156,7 +156,7 @@ class SessionCore:
 
         Takes the ``connect`` and ``warm_up`` budgets at most. Cancelling stops waiting; the warm-up goes on.
         """
-        self._tasks.home.check()
+        self._tasks.check_caller()
         timeouts = settings.timeouts
         link: Link | Failure | None = None
         with trio.move_on_after(timeouts.connect):

@@ -102,6 +102,7 @@ class Work:
         self._delivered = Delivery.NOT_SENT  # by attempts that were given up
         self._joined: WebSocketLink | None = None
         self._full_because: str | None = None
+        self._again = False  # whether the next attempt is the last one, sent again where that was refused
         self._not_before = 0.0
         self._last_failure: Failure | None = None
 
@@ -109,7 +110,7 @@ class Work:
 
     async def submit(self) -> None:
         """Queue the request and wait until the lane is granted; see `engine.turns.turn.Turn.__aenter__`."""
-        self._lane.tasks.home.check()
+        self._lane.tasks.check_caller()
         self.context = contextvars.copy_context()
         self.timeline.begin("entered", "turn", trio.current_time())
         await self._prepare()
@@ -246,11 +247,13 @@ class Work:
         self.timeline.stop("queue")
         self.timeline.start("start", now)
         lane.counters.started += 1
-        if self._origin.wants("turn_started"):
-            server = self._pool.endpoint.websocket.netloc
-            self._origin.emit("turn_started", TurnStartInfo(**self._origin.facts, server=server))
-        lane.start(self.context, self._run)
-        self._admitted.set()
+        try:
+            if self._origin.wants("turn_started"):
+                server = self._pool.endpoint.websocket.netloc
+                self._origin.emit("turn_started", TurnStartInfo(**self._origin.facts, server=server))
+        finally:  # a hook may raise what ends the program; without its task the turn would keep its lane for ever
+            lane.start(self.context, self._run)
+            self._admitted.set()
 
     def _move(self, state: WorkState) -> None:
         self.state = move(WORK_TRANSITIONS, self.state, state)
@@ -338,8 +341,8 @@ class Work:
             self._setback(link)
             return
         self.timeline.stop("connect")
-        if not await self._warmed_up(link):
-            return
+        if not await self._warmed_up(link) or not link.prepare(self._lane.name, again=self._again):
+            return  # another look at the links is needed
         attempt = self._attempt_over(link)
         if transport is Transport.WEBSOCKET and attempt.size > self._settings.limits.max_request_bytes:
             self._setback(TooLarge(attempt.size, self._settings.limits.max_request_bytes))
@@ -476,6 +479,7 @@ class Work:
         assert self._link is not None
         if held is not None and held.stored and self._link.endpoint is self._pool.endpoint:  # no other server has it
             self._lane.stored = held
+        self._pool.note_answer(self._link, self._recovery.fell_back_on)
         self._settle(message=message)
 
     # --- when an attempt fails ---
@@ -505,6 +509,7 @@ class Work:
 
     def _try_again(self, decision: Decision, failure: Failure) -> None:
         attempt, self._last_failure = self._attempt, failure
+        self._again = decision.remedy is Remedy.SAME_CONNECTION
         if attempt is not None:
             self._delivered = further(self._delivered, attempt.exchange.delivery)
             if decision.remedy is Remedy.SAME_CONNECTION:
@@ -512,7 +517,7 @@ class Work:
                 self._lane.stored = None
             elif attempt.exchange.outcome is None:
                 self._abandon(attempt, wanted=False)
-            elif self._link is not None:
+            elif self._link is not None and not _may_stay(decision, attempt):
                 self._link.avoid()
             attempt.forget()
             self._attempt = None
@@ -599,3 +604,8 @@ class Work:
                 answered=self.message is not None,
             )
             self._origin.emit("turn_ended", info)
+
+
+def _may_stay(decision: Decision, attempt: Attempt) -> bool:
+    """Whether the next attempt may go over the connection of the one that failed: it was refused in band, and whole."""
+    return decision.remedy is Remedy.RETRY_AFTER and attempt.exchange.delivery is Delivery.REJECTED

@@ -39,7 +39,19 @@ from hypothesis import HealthCheck, Phase, given, settings, strategies
 from invariants import Held, contained
 
 import engine
-from engine.simulator import Call, Created, Gate, InProgress, Mute, Say, SayDelta, Simulator, Stall, open_simulator
+from engine.simulator import (
+    Call,
+    Created,
+    Delay,
+    Gate,
+    InProgress,
+    Mute,
+    Say,
+    SayDelta,
+    Simulator,
+    Stall,
+    open_simulator,
+)
 from engine.transport.dial import TcpDialer
 
 __all__ = [
@@ -285,6 +297,10 @@ class _WatchingDialer:
 # --- what ------------------------------------------------------------------------------------------------------------
 
 
+def _pieces(text: str) -> list[str]:
+    return [text[place : place + 4] for place in range(0, len(text), 4)]
+
+
 class _Repeating:
     """A server that repeats the prompt in pieces; prompts may ask it to wait, to call a tool, or to fall silent."""
 
@@ -297,15 +313,23 @@ class _Repeating:
         if self.failures:
             return [self.failures.pop()]
         if asked.outputs:
-            return [Created(), Say(asked.outputs[-1]["output"], pause=self.pause)]
+            return [*self._begin(), Say(asked.outputs[-1]["output"], size=1, pause=self.pause), *self._wait()]
         text = asked.last_user_text
         if text.startswith("call"):
-            return [Created(), Call("look", {"prompt": text}, size=8, pause=self.pause)]
+            return [*self._begin(), Call("look", {"prompt": text}, size=2, pause=self.pause), *self._wait()]
         if text.startswith("freeze"):
-            return [Created(), Say(text), Mute(frozen=True), Stall()]
+            return [*self._begin(), Say(text, size=1, pause=self.pause), *self._wait(), Mute(frozen=True), Stall()]
         if text in self.gates:
-            return [Created(), SayDelta(text[:4]), Gate(self.gates[text]), SayDelta(text[4:])]
-        return [Created(), InProgress(), Say(text, size=4, pause=self.pause)]
+            rest = (step for piece in _pieces(text[4:]) for step in (SayDelta(piece), *self._wait()))
+            return [*self._begin(), SayDelta(text[:4]), Gate(self.gates[text]), *rest]
+        return [*self._begin(), InProgress(), *self._wait(), Say(text, size=1, pause=self.pause), *self._wait()]
+
+    def _begin(self) -> list[Any]:
+        return [Created(), *self._wait()]
+
+    def _wait(self) -> list[Any]:
+        # What is ready together is written together, and a batch is one step: events apart are what can be struck.
+        return [Delay(self.pause)] if self.pause else []
 
 
 @attrs.define
@@ -357,7 +381,8 @@ class World:
 
     def prompt(self, kind: str = "say") -> str:
         """Return a prompt like no other."""
-        return f"{kind} number {next(self._numbers)} and nothing else"
+        words = "and nothing else, one word after the other, and each of them, as it comes, is a step of its own"
+        return f"{kind} number {next(self._numbers)} {words}"
 
     def gated(self) -> tuple[str, trio.Event]:
         """Return a prompt whose answer waits for the event."""
@@ -461,7 +486,7 @@ async def trial(
     network = network or Network()
     trio.lowlevel.add_instrument(interruption)
     async with contained() as held:
-        brain = _Repeating(0.05 if network.in_memory else 0)
+        brain = _Repeating(0.02 if network.in_memory else 0)
         sim = await _served(held.outside, brain, network)
         world = World(held, sim, brain, network, policy, interruption, blow)
         try:

@@ -16,14 +16,27 @@ from trio.testing import MockClock
 import engine
 from engine import RetryPolicy, Transport
 from engine.connections.breakers import Breaker, BreakerState
-from engine.simulator import Accept, Created, Delay, Echo, Ignore, Reject, Say, Script, Simulator, open_simulator
+from engine.simulator import (
+    Accept,
+    Created,
+    Delay,
+    Echo,
+    Ignore,
+    Reject,
+    Say,
+    SayDelta,
+    Script,
+    Simulator,
+    Stall,
+    open_simulator,
+)
 
 
 @asynccontextmanager
 async def engine_to(
-    *, sim_options: dict[str, Any] | None = None, **options: Any
+    brain: Any = None, *, sim_options: dict[str, Any] | None = None, **options: Any
 ) -> AsyncIterator[tuple[engine.Engine, Simulator, Breaker]]:
-    async with open_simulator(in_memory=True, brain=Echo(), **(sim_options or {})) as sim:
+    async with open_simulator(in_memory=True, brain=brain or Echo(), **(sim_options or {})) as sim:
         async with engine.open_engine(sim.endpoint, model="m", dialer=sim.dialer, **options) as eng:
             (breaker,) = eng.breakers.values()
             yield eng, sim, breaker
@@ -102,7 +115,7 @@ async def test_a_try_that_its_caller_gives_up_leaves_room_for_the_next(autojump_
         assert (await ask(eng)).transport == "websocket"
 
 
-@pytest.mark.parametrize("refusal", [401, 403, 429])
+@pytest.mark.parametrize("refusal", [400, 401, 429])
 async def test_a_refusal_that_is_about_the_request_does_not_count(autojump_clock: MockClock, refusal: int) -> None:
     async with engine_to(sim_options={"handshake": Reject(refusal)}) as (eng, sim, breaker):
         for _ in range(3):
@@ -309,7 +322,7 @@ async def test_a_replacement_at_the_old_server_is_given_up(autojump_clock: MockC
 
 
 async def test_no_connection_is_dialled_ahead_while_it_is_open(autojump_clock: MockClock) -> None:
-    async with engine_to() as (eng, sim, breaker):
+    async with engine_to(Script([[SayDelta("so"), Stall()]] * 2)) as (eng, sim, breaker):
         session = await eng.session("a")
         async with session.turn("hi") as turn:
             await anext(turn)

@@ -174,7 +174,11 @@ CASES: Final = [
     ),
     Case(
         "websocket_connection_limit_reached",
-        (End("websocket", 2, seconds=5),) * 2 + (End("sse", seconds=8),),
+        (
+            End("websocket", 2, seconds=5),
+            End(engine.RequestRejected, seconds=5, delivery=Delivery.ACCEPTED),
+            End("sse", seconds=8),
+        ),
         turns=([Created(), Delay(8), Say("hello")],),
         sim={"connection_lifetime": 5.0},
     ),
@@ -209,7 +213,7 @@ CASES: Final = [
     ),
     Case(
         "rate limit",
-        (End("websocket", 2, seconds=1.5), End("websocket", 2, seconds=1.5), End("sse", 2, seconds=1.5)),
+        (End("websocket", 2, seconds=1.5), End(engine.ResponseFailed), End(engine.ResponseFailed)),
         turns=([Created(), Failed("rate_limit_exceeded", "Please try again in 1.5s.")],),
     ),
     Case("rate limit", (End(engine.RateLimited),) * 3, turns=([Error(429, "rate_limit_exceeded")],)),
@@ -220,8 +224,8 @@ CASES: Final = [
     ),
     Case(
         "the server failed",
-        (End("sse", 3, seconds=1), End(engine.ResponseFailed, 2, seconds=1), End(engine.ResponseFailed, 2, seconds=1)),
-        turns=([Created(), Failed("server_error")],) * 2,
+        (End("websocket", 2, seconds=1), End(engine.ResponseFailed), End(engine.ResponseFailed)),
+        turns=([Created(), Failed("server_error")],),
     ),
     Case(
         "any other refusal or failed response",
@@ -361,7 +365,7 @@ async def test_a_jitter_that_raises_ends_the_turn(autojump_clock: MockClock, tra
     def jitter() -> float:
         raise ZeroDivisionError
 
-    brain = Script([[Created(), Failed("server_error")]], then=Echo())
+    brain = Script([[Error(503, "server_error")]], then=Echo())
     async with session_to(brain, transport=transport, retry=RetryPolicy(jitter=jitter)) as (session, sim):
         with trio.fail_after(1), pytest.raises(engine.SessionClosed) as caught:
             await session.ask("hello")
@@ -371,22 +375,73 @@ async def test_a_jitter_that_raises_ends_the_turn(autojump_clock: MockClock, tra
 
 
 @pytest.mark.parametrize(
-    "failing",
+    ("failing", "transport"),
     [
-        [Error(503, "server_is_overloaded", type="service_unavailable_error")],
-        [Error(429, "rate_limit_exceeded", headers={"retry-after": "1"})],
-        [Created(), Failed("server_error")],
+        ([Error(503, "server_is_overloaded", type="service_unavailable_error")], WEBSOCKET),
+        ([Created(), Failed("server_error")], AUTO),
+        ([Created(), Failed("rate_limit_exceeded", "Please try again in 1s.")], AUTO),
     ],
-    ids=["refused", "too fast", "failed"],
+    ids=["refused", "failed", "failed for its pace"],
 )
-async def test_what_failed_is_sent_over_another_connection(autojump_clock: MockClock, failing: Any) -> None:
-    async with session_to(Script([failing], then=Echo()), transport=WEBSOCKET) as (session, sim):
+async def test_what_failed_is_sent_over_another_connection(
+    autojump_clock: MockClock, failing: Any, transport: Transport
+) -> None:
+    async with session_to(Script([failing], then=Echo()), transport=transport) as (session, sim):
         async with session.turn("hello") as turn:
             assert (await turn.wait()).text == "hello"
         assert not turn.report.connection_reused
         assert [len(connection.requests) for connection in sim.connections] == [1, 1]
         assert (await session.ask("next")).text == "next"
         assert [connection.open for connection in sim.connections] == [False, True]
+
+
+async def test_a_rate_limit_told_in_band_keeps_the_connection(autojump_clock: MockClock) -> None:
+    slow_down = [Error(429, "rate_limit_exceeded", headers={"retry-after": "1"})]
+    async with session_to(Script(["one", slow_down], then=Echo())) as (session, sim):
+        chat = session.conversation()
+        await chat.send("first")
+        assert (await chat.send("second")).text == "second"
+        assert [len(connection.requests) for connection in sim.connections] == [3]
+        assert [request.body.get("previous_response_id") is not None for request in sim.requests] == [
+            False,
+            True,
+            False,
+        ]
+
+
+@pytest.mark.parametrize("transport", list(Transport), ids=lambda transport: transport.value)
+@pytest.mark.parametrize("failing", [[Created(), Failed("server_error")], [Created(), Close(1012)], [Abort()]])
+async def test_what_the_server_may_have_begun_is_begun_once_where_that_is_asked(
+    autojump_clock: MockClock, failing: Any, transport: Transport
+) -> None:
+    never = RetryPolicy(jitter=lambda: 1.0, resend_ambiguous=0)
+    async with session_to(Script([failing], then=Echo()), transport=transport, retry=never) as (session, sim):
+        with pytest.raises(engine.TurnError):
+            await session.ask("hello")
+        assert len(sim.requests) == 1
+
+
+@pytest.mark.parametrize("status", [429, 500, 503, 529])
+@pytest.mark.parametrize("transport", [WEBSOCKET, SSE], ids=lambda transport: transport.value)
+async def test_a_server_that_says_how_long_is_not_asked_earlier(
+    autojump_clock: MockClock, status: int, transport: Transport
+) -> None:
+    refusal = [Reject(status, headers={"Retry-After": "7"})]
+    where = "post" if transport is SSE else "handshake"
+    async with session_to(sim_options={where: refusal}, transport=transport) as (session, _):
+        begun = trio.current_time()
+        assert (await session.ask("hello")).text == "hello"
+        assert trio.current_time() - begun == 7
+
+
+async def test_an_upgrade_forbidden_where_http_works_is_not_tried_again_for_a_while(autojump_clock: MockClock) -> None:
+    async with session_to(sim_options={"handshake": Reject(403)}) as (session, sim):
+        for _ in range(3):
+            await session.ask("hello")
+        assert sum(len(connection.refusals) for connection in sim.connections) == 1
+        await trio.sleep(60)
+        await session.ask("hello")
+        assert sum(len(connection.refusals) for connection in sim.connections) == 2
 
 
 @pytest.mark.parametrize("policy", list(engine.OnCancel), ids=lambda policy: policy.value)

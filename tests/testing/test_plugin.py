@@ -6,7 +6,10 @@ import importlib.util
 
 import pytest
 
+from engine.testing import run_simulator
+
 pytest_plugins = ["pytester"]
+pytestmark = pytest.mark.timeout(600)  # a process for each run
 
 PLUGIN = ("-p", "engine.testing.plugin", "-p", "no:cacheprovider", "-W", "error")
 ONLY_TRIO = (*PLUGIN, "-p", "no:asyncio", "-p", "no:anyio", "-p", "no:recording")
@@ -310,3 +313,42 @@ def test_one_simulator_serves_one_trio_run(pytester: pytest.Pytester) -> None:
             assert "another Trio run" in repr(error) + repr(error.__cause__) + repr(error.__context__)
     """
     run(pytester, source).assert_outcomes(passed=1)
+
+
+CASSETTE = """
+    def test_talk(responses_cassette):
+        with responses_cassette.session.blocking() as session:
+            chat = session.conversation()
+            assert chat.send("What is 2+2?").text == "4"
+            assert chat.send("hello").text == "hello"
+            assert session.ask("over HTTP", transport="sse").text == "over HTTP"
+"""
+
+
+def test_cassettes(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with run_simulator() as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+        result = run(pytester, CASSETTE)
+        result.assert_outcomes(errors=1)
+        result.stdout.fnmatch_lines(["*OPENAI_API_KEY*is needed to record test_talk.jsonl*"])
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-in-no-cassette-whatever")
+        run(pytester, CASSETTE).assert_outcomes(passed=1)
+        requests = len(server.requests)
+        run(pytester, CASSETTE).assert_outcomes(passed=1)
+        assert len(server.requests) == requests
+        run(pytester, CASSETTE, *ONLY_TRIO, "--simulator-record=rewrite").assert_outcomes(passed=1)
+        assert len(server.requests) == 2 * requests
+        longer = CASSETTE + '            assert session.ask("new", transport="sse").text == "new"\n'
+        run(pytester, longer).assert_outcomes(failed=1)
+        run(pytester, longer, *ONLY_TRIO, "--simulator-record=new_episodes").assert_outcomes(passed=1)
+        assert len(server.requests) == 2 * requests + 1
+    monkeypatch.delenv("OPENAI_API_KEY")
+    (cassette,) = pytester.path.glob("cassettes/*/*.jsonl")
+    assert "sk-in-no-cassette" not in cassette.read_text()
+    run(pytester, longer, *ONLY_TRIO, "--simulator-record=none").assert_outcomes(passed=1)
+    result = run(pytester, CASSETTE)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*the simulator complains: 1 exchanges of the cassette were not used*"])
+    cassette.unlink()
+    run(pytester, CASSETTE, *ONLY_TRIO, "--simulator-record=none").assert_outcomes(errors=1)
