@@ -23,7 +23,7 @@ from engine.protocol.chain import Held, Plan
 from engine.protocol.exchange import Exchange
 from engine.protocol.failures import Failure, Lost
 from engine.protocol.refusals import rejection
-from engine.protocol.routing import Verdict
+from engine.protocol.routing import Doubt, Verdict
 from engine.protocol.states import move
 from engine.settings.endpoint import Endpoint
 from engine.settings.limits import ResolvedLimits
@@ -180,6 +180,20 @@ class WebSocketLink(Receiver):
     def fresh(self, lane: str | None) -> bool:
         """Whether a warm-up could help a lane: nothing was ever sent for it."""
         return self._channels.of(lane).requests == 0 and self.warming is None and not self._router.in_flight
+
+    def prepare(self, lane: str | None, *, again: bool) -> bool:
+        """Whether a lane's next request can go over it; if not, it has retired.
+
+        Where more may come of the lane's last response, another request is sent under a name that was never used.
+        """
+        if self._router.is_clean(self._channels.of(lane).name, again=again):
+            return True
+        if self._offers_lane:
+            self._channels.renew(lane)
+            self._channels.of(lane).chain.use_up()  # which says why it has nothing
+            return True
+        self.retire("more may come of the last response on it")
+        return False
 
     def plan(self, lane: str | None, body: Mapping[str, Any], *, stored: Held | None = None) -> Plan:
         """Say how a lane's request would be sent."""
@@ -376,7 +390,10 @@ class WebSocketLink(Receiver):
             self._channels.of(attempt.origin.lane).chain.arm(attempt.held)
         self._close_if_done()
 
-    def _unclaimed(self, target: Exchange | Verdict, event: ServerEvent, now: float) -> None:
+    def _unclaimed(self, target: Exchange | Verdict | Doubt, event: ServerEvent, now: float) -> None:
+        if isinstance(target, Doubt):
+            self._lose(target.exchange)
+            return
         if isinstance(target, Verdict):
             self._unrouted(target, event, now)
             return
@@ -388,6 +405,18 @@ class WebSocketLink(Receiver):
             attempt = self._abandoned.pop(target, None)
             if attempt is not None:
                 attempt.drained.set()
+
+    def _lose(self, exchange: Exchange) -> None:
+        """Give up an exchange whose events cannot be told from those of the one before it."""
+        self._dropped += 1
+        self._router.end(exchange)
+        attempt = self._attempts.pop(exchange, None)
+        if attempt is not None:
+            attempt.fail(Lost("the server's events cannot be told from those of an earlier response"))
+        abandoned = self._abandoned.pop(exchange, None)
+        if abandoned is not None:
+            abandoned.drained.set()
+        self.retire("the server mixes up its responses")
 
     def _unrouted(self, verdict: Verdict, event: ServerEvent, now: float) -> None:
         match verdict:

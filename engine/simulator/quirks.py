@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Mapping
 from typing import Any, Literal
 
 import attrs
 
+from .distortions import Arguments, CallIds, Distorter, Events, Indexes, ItemIds, ResponseIds
 from .errors import api_error
 
 __all__ = ["Accept", "Garbage", "Handshake", "HangUp", "Ignore", "Quirks", "Reject"]
@@ -49,6 +51,19 @@ class Quirks:
         unterminated: End HTTP streams without the blank line that ends their last event.
         never_streams: Answer plain JSON also to requests with ``stream: true``.
         steerable: Beginnings of the names of models that accept ``response.steer``.
+        item_ids: What becomes of the ids of items: ``renewed`` in every event, only in the terminal
+            (``renewed_at_the_end``), ``swapped_at_the_end`` with each other's, ``empty``, ``null``, ``one_for_all``.
+        response_ids: What becomes of the response's id: ``renewed`` in every event, ``one_for_all`` responses,
+            ``empty``. What was sent cannot be continued then.
+        indexes: What becomes of ``output_index``, ``content_index`` and ``summary_index``: ``missing``, ``constant``,
+            ``growing`` with every event, ``shifted`` by one.
+        call_ids: Calls come without a ``call_id``, or all with the same.
+        arguments: A call's arguments in its item are an ``object`` instead of text, ``null``, or ``empty``; the events
+            that stream them are as always.
+        events: All events but deltas come ``twice``, or the deltas do (``deltas_twice``); ends of parts and citations
+            come ``late``, after the next events; ``items_unannounced`` leaves ``output_item.added`` out; what a part
+            says is told when it is done only (``done_only``), in deltas only (``deltas_only``), in
+            ``output_item.done`` only (``items_done_only``), or in the terminal only (``terminal_only``).
     """
 
     errors: Literal["nested", "flat", "untyped"] | None = None
@@ -79,6 +94,17 @@ class Quirks:
     unterminated: bool = False
     never_streams: bool = False
     steerable: tuple[str, ...] = ("gpt-6",)
+    item_ids: ItemIds | None = None
+    response_ids: ResponseIds | None = None
+    indexes: Indexes | None = None
+    call_ids: CallIds | None = None
+    arguments: Arguments | None = None
+    events: Events | None = None
+
+    def distorter(self, rng: random.Random) -> Distorter | None:
+        """Return what distorts the events of one response; None where nothing does."""
+        habits = (self.item_ids, self.response_ids, self.indexes, self.call_ids, self.arguments, self.events)
+        return None if habits == (None,) * len(habits) else Distorter(rng, *habits)
 
     def shape(self, event: dict[str, Any]) -> list[dict[str, Any]]:
         """Return what is sent for ``event``: nothing, one event or two."""

@@ -143,6 +143,7 @@ class Stage:
         self._overrides: dict[str, Any] = {}
         self._usage_overrides: dict[str, Any] = {}
         self._paced = False  # the pause before the first output has been made
+        self._distort = self.quirks.distorter(self.ids.rng)
         self._logprobs = "message.output_text.logprobs" in (asked.body.get("include") or ())
 
     # --- events ---
@@ -164,7 +165,11 @@ class Stage:
         kind = event.get("type")
         if isinstance(kind, str) and kind.startswith("response.") and kind not in _LIFECYCLE and not self.outlet.silent:
             self.record.output_sent = True
-        await self.outlet.event(event)
+        if self._distort is None:
+            await self.outlet.event(event)
+            return
+        for distorted in self._distort(event, whole=self.outlet.silent):
+            await self.outlet.event(distorted)
 
     def snapshot(self, status: str) -> dict[str, Any]:
         """Return the Response as it stands."""
@@ -498,7 +503,7 @@ class Stage:
             await self.outlet.reject(error)
             return
         self.record.status = "error"
-        await self.outlet.event(wire.error_event(error, sequence=self.number()))
+        await self.send(wire.error_event(error, sequence=self.number()))
 
     def abandon(self) -> None:
         """End the response without a terminal."""

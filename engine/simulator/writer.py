@@ -95,7 +95,8 @@ class Writer:
         self._ready.append(item)
         if isinstance(item, bytes):
             self._size += len(item)
-        self._wake.unpark_all()
+        if not self._writing:
+            self._wake.unpark_all()
 
     def drop(self) -> None:
         """Forget what waits."""

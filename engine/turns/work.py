@@ -101,6 +101,7 @@ class Work:
         self._delivered = Delivery.NOT_SENT  # by attempts that were given up
         self._joined: WebSocketLink | None = None
         self._full_because: str | None = None
+        self._again = False  # whether the next attempt is the last one, sent again where that was refused
         self._not_before = 0.0
         self._last_failure: Failure | None = None
 
@@ -331,8 +332,8 @@ class Work:
             self._setback(link)
             return
         self.timeline.stop("connect")
-        if not await self._warmed_up(link):
-            return
+        if not await self._warmed_up(link) or not link.prepare(self._lane.name, again=self._again):
+            return  # another look at the links is needed
         attempt = self._attempt_over(link)
         if transport is Transport.WEBSOCKET and attempt.size > self._settings.limits.max_request_bytes:
             self._setback(TooLarge(attempt.size, self._settings.limits.max_request_bytes))
@@ -499,6 +500,7 @@ class Work:
 
     def _try_again(self, decision: Decision, failure: Failure) -> None:
         attempt, self._last_failure = self._attempt, failure
+        self._again = decision.remedy is Remedy.SAME_CONNECTION
         if attempt is not None:
             self._delivered = further(self._delivered, attempt.exchange.delivery)
             if decision.remedy is Remedy.SAME_CONNECTION:

@@ -120,7 +120,7 @@ async def test_every_request_is_whole_and_says_so(autojump_clock: MockClock) -> 
         assert "previous_response_id" not in sim.requests[1].body
         assert len(sim.connections) == 1
         assert turn.report.bytes_sent == sim.requests[1].size
-        assert not turn.report.connection_reused
+        assert turn.report.connection_reused
 
 
 async def test_its_report(autojump_clock: MockClock) -> None:
