@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from openai.types.responses import ResponseOutputItem
 from pydantic import TypeAdapter
