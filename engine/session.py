@@ -24,6 +24,7 @@ from engine.protocol.request_body import create_body
 from engine.settings.fields import TurnFields, options_with, settings_with, spelled_out
 from engine.settings.levels import Settings
 from engine.settings.turn_options import TurnOptions
+from engine.turns import lane as lanes
 from engine.turns.core import SessionCore
 from engine.turns.submission import create_text, hooked
 from engine.turns.turn import Turn
@@ -49,13 +50,14 @@ class Calls:
     ``on_cancel`` and ``transport``, laid over the session's field by field.
     """
 
-    def __init__(self, core: SessionCore, *, gate: Gate | None = None) -> None:
+    def __init__(self, core: SessionCore, *, lane: lanes.Lane | None = None, gate: Gate | None = None) -> None:
         self._core = core
+        self._lane = core.lane() if lane is None else lane
         self._gate = gate
 
     def _gated(self, gate: Gate) -> Calls:
         """The same calls, with what is awaited before each dispatch of their turns."""
-        return Calls(self._core, gate=gate)
+        return Calls(self._core, lane=self._lane, gate=gate)
 
     @spelled_out
     def turn(
@@ -209,7 +211,7 @@ class Calls:
         loop = ToolLoop(
             self._open_turn,
             context,
-            Toolbox(context.tools, tools),
+            Toolbox(context.tools, tools, approves=approve is not None),
             options_with(options, fields, "run"),
             settings_with(self._settings, fields),
             LoopSettings(
@@ -221,6 +223,7 @@ class Calls:
                 prepare=prepare,
                 journal=journal,
             ),
+            lane=self._lane,
             progress=Progress(prompt=context.messages),
         )
         return await loop.run()
@@ -266,15 +269,15 @@ class Calls:
             ConfigurationError: something given is wrong; ``field`` names it. ``resume.…`` is a part of the snapshot:
                 a tool that is missing or has another schema, another server, a later version of the library.
         """
-        toolbox = Toolbox((), tools)
+        toolbox = Toolbox((), tools, approves=approve is not None)
         state = ConversationState(messages=Context(messages).messages)
         if resume is not None:
             if state.messages:
                 raise ConfigurationError("messages", "are given, and resume has its own")
-            state = conversation_from(resume, self._memory().server)
+            state = conversation_from(resume, Memory.of(self._lane).server)
             toolbox.check(state.tools)
             if state.memory is not None:
-                self._core.lane().stored = state.memory.held
+                self._lane.stored = state.memory.held
         chosen = options_with(state.options if options is None else options, fields, "conversation")
         said = state.instructions if instructions is None else instructions
         return Conversation(
@@ -291,12 +294,8 @@ class Calls:
                 journal=journal,
             ),
             state=evolve(state, options=chosen, instructions=said),
-            memory=self._memory,
+            lane=self._lane,
         )
-
-    def _memory(self) -> Memory:
-        """What the server keeps beyond a connection."""
-        return Memory(server=self._core.pool.endpoint.websocket.hostname or "", held=self._core.lane().stored)
 
     @property
     def _settings(self) -> Settings:
@@ -307,7 +306,7 @@ class Calls:
 
     def _turn(self, context: Context, options: TurnOptions, settings: Settings, *, buffered: bool) -> Turn:
         body = create_body(context, options, model=settings.model)
-        return Turn(self._core.lane(), body, options, settings, buffered=buffered, gate=self._gate)
+        return Turn(self._lane, body, options, settings, buffered=buffered, gate=self._gate)
 
     @spelled_out
     async def warm_up(
@@ -403,7 +402,7 @@ class Session(Calls):
         Raises:
             ConfigurationError: something in it has no JSON form.
         """
-        memory = self._memory()
+        memory = Memory.of(self._lane)
         return session_snapshot(self._settings, memory.server, {"": memory.held})
 
     def statistics(self) -> SessionStatistics:

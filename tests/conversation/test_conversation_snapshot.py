@@ -85,7 +85,6 @@ def states(draw: st.DrawFn) -> ConversationState:
         options=draw(options),
         tools=draw(st.dictionaries(names, names, max_size=2)),
         usage=draw(usages),
-        kept=draw(st.sampled_from([(None, 0), ("conv_1", 3)])),
         memory=memory,
     )
 
@@ -417,7 +416,6 @@ async def test_a_tool_that_changed(autojump_clock: MockClock) -> None:
         ({"interrupted": {"what": 3}}, "resume.interrupted.what"),
         ({"held": {"server": "memory", "marks": []}}, "resume.held.response_id"),
         ({"usage": {"input_tokens": "many"}}, "resume.usage.input_tokens"),
-        ({"kept": [1]}, "resume.kept"),
         ({"more": 1}, "resume.more"),
     ],
 )
