@@ -94,7 +94,7 @@ async def test_calls_without_usable_ids(
     ]
     response = {"id": "resp_1", "object": "response", "model": "m", "status": "completed", "output": calls}
     created = {"type": "response.created", "response": {**response, "status": "in_progress", "output": []}}
-    stream = [created, *events, {"type": "response.completed", "response": response}]
+    stream: list[dict[str, Any]] = [created, *events, {"type": "response.completed", "response": response}]
     script = Script([[Event(raw) for raw in stream], Answer("Done.")])
     async with session_to(script, transport=transport) as (session, sim):
         await session.run("go", tools=[engine.FunctionTool(add)])
