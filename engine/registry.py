@@ -6,6 +6,8 @@ checkpoint, never between two statements of which the second must follow the fir
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
@@ -33,13 +35,22 @@ from engine.values.statistics import EngineStatistics
 
 __all__ = ["Engine", "open_engine", "open_session"]
 
+_logger = logging.getLogger("engine.registry")
+
 
 @frozen
 class _Entry:
-    """A session: what works, and what callers hold."""
+    """A session: what works, and what callers hold.
+
+    Attributes:
+        core: What works.
+        session: What callers hold.
+        kept: Whether a block owns it, so that it is never released for being idle.
+    """
 
     core: SessionCore = field(repr=False)
     session: Session
+    kept: bool = False
 
 
 class Engine:
@@ -152,7 +163,7 @@ class Engine:
             return None
         return entry
 
-    def _start(self, session_id: str, settings: Settings, held: Mapping[str, Held]) -> _Entry:
+    def _start(self, session_id: str, settings: Settings, held: Mapping[str, Held], *, kept: bool = False) -> _Entry:
         core = SessionCore(
             session_id,
             endpoint=self._endpoint,
@@ -161,9 +172,10 @@ class Engine:
             breaker=self.breakers.of(self._endpoint),
             instruments=self._instruments,
         )
-        core.lane().stored = held.get("")
-        entry = self._entries[session_id] = _Entry(core, Session(core))
-        self._nursery.start_soon(self._host, core)
+        for name, stored in held.items():
+            core.lane(name or None).stored = stored
+        entry = self._entries[session_id] = _Entry(core, Session(core), kept)
+        self._nursery.start_soon(self._host, entry)
         return entry
 
     @property
@@ -239,15 +251,62 @@ class Engine:
         if not core.finished.is_set():
             self._closing.setdefault(core.id, []).append(core)
 
-    async def _host(self, core: SessionCore) -> None:
+    async def _host(self, entry: _Entry) -> None:
+        core = entry.core
         try:
-            await core.run()
+            if entry.kept or math.isinf(core.settings.limits.session_idle):
+                await core.run()
+            else:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._release_when_idle, core)
+                    await core.run()
+                    nursery.cancel_scope.cancel(reason="the session has ended")
         finally:
             remaining = self._closing.get(core.id, [])
             if core in remaining:
                 remaining.remove(core)
             if not remaining:
                 self._closing.pop(core.id, None)
+
+    async def _release_when_idle(self, core: SessionCore) -> None:
+        """Release a session that has had no turn for as long as its limits allow."""
+        while True:
+            await core.until_idle()
+            due = core.idle_since + core.settings.limits.session_idle
+            if not core.busy and trio.current_time() >= due:
+                break
+            await trio.sleep_until(due)
+        _logger.info("a session is released: it has had no turn for %g s", core.settings.limits.session_idle)
+        self._close(core)
+
+    async def drain(self, grace: float) -> bool:
+        """Take no new turns and no new sessions, let the turns under way end, then release every session.
+
+        Args:
+            grace: Seconds that the turns under way may take; those that take longer fail with `SessionClosed`.
+
+        Returns:
+            Whether all of them ended within that time.
+
+        Takes ``grace``, `Timeouts.close` and half a second at most. The engine stays shut. If cancelled, sessions are
+        not released, and turns under way go on.
+        """
+        self._home.check()
+        if isinstance(grace, bool) or not isinstance(grace, (int, float)) or not grace >= 0:
+            raise ConfigurationError("grace", "must be a number of seconds, 0 or more")
+        self._shut_because = self._shut_because or "the engine was drained"
+        cores = [entry.core for entry in self._entries.values()]
+        for core in cores:
+            core.shut(self._shut_because)
+        with trio.move_on_after(grace):
+            for core in cores:
+                await core.until_idle()
+        in_time = not any(core.busy for core in cores)
+        for core in cores:
+            self._close(core)
+        for core in cores:
+            await core.finished.wait()
+        return in_time
 
     def _leave(self) -> None:
         self._shut_because = "the engine was left"
@@ -288,7 +347,7 @@ class _OpenedSession(AbstractAsyncContextManager[Session]):
             raise RuntimeError("a session can be opened only once: call engine.open_session again")
         if engine._living(self._id) is not None:
             raise ConfigurationError(f"session {self._id!r}", "lives already: engine.session returns it")
-        entry = engine._start(self._id, self._settings, self._held)
+        entry = engine._start(self._id, self._settings, self._held, kept=True)
         self._core = entry.core
         try:
             await entry.core.started.wait()
