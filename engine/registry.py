@@ -178,7 +178,8 @@ class Engine:
             breaker=self.breakers.of(self._endpoint),
             instruments=self._instruments,
         )
-        core.lane().stored = held.get("")
+        for name, stored in held.items():
+            core.lane(name or None).stored = stored
         entry = self._entries[session_id] = _Entry(core, Session(core), kept)
         self._nursery.start_soon(self._host, entry)
         return entry

@@ -405,8 +405,8 @@ class Session(Calls):
         Raises:
             ConfigurationError: something in it has no JSON form.
         """
-        memory = Memory.of(self._lane)
-        return session_snapshot(self._settings, memory.server, {"": memory.held})
+        lanes = {"": self._lane.stored} | {lane.name or "": lane.stored for lane in self._core.lanes}
+        return session_snapshot(self._settings, Memory.of(self._lane).server, lanes)
 
     def statistics(self) -> SessionStatistics:
         """Counters at this moment."""

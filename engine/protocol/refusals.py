@@ -90,8 +90,6 @@ def refusal(status: int, headers: Iterable[tuple[str, str]], body: bytes) -> Rej
         event = ErrorEvent()
         attach(event, raw)
         said = rejection(event)
-        if said.type is None and isinstance(raw.get("type"), str) and raw["type"] != "error":
-            said = evolve(said, type=raw["type"])  # beside its code and its message, where nothing is nested
     if said.retry_after is None:
         said = evolve(said, retry_after=retry_after(fields))
     return evolve(said, status=status, request_id=request_id(fields))

@@ -12,7 +12,7 @@ from .history import Held
 from .items import check_tool_choice, check_tools
 from .parameters import COMMON, WEBSOCKET_ONLY
 from .shapes import missing_parameter, unknown_parameter
-from .waiting import OUTPUT_KINDS, answered_call, call_key, is_clients, unanswered
+from .waiting import OUTPUT_KINDS, answered_call, call_key, is_call, unanswered
 from .wire import ApiError, Item, tokens_of
 
 __all__ = ["Asked", "Shelf", "check_stream_id", "normalise_input", "read_request"]
@@ -291,7 +291,7 @@ def _check_reasoning(items: Sequence[Item], shelf: Shelf) -> None:
 def _check_pairs(items: Sequence[Item]) -> None:
     seen: set[tuple[str, str]] = set()
     for item in items:
-        if is_clients(item):
+        if is_call(item):
             seen.add(call_key(item))
             continue
         answered = answered_call(item)
