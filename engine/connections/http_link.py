@@ -223,6 +223,7 @@ class _HttpExchange(Receiver):
                 self._fail(failure)
 
     def _fail(self, failure: Failure) -> None:
+        self.attempt.headers = self._post.headers
         exchange = self.attempt.exchange
         if exchange.outcome is not None or not self._receiving:
             return
@@ -243,6 +244,7 @@ class _HttpExchange(Receiver):
 
     def _on_events(self, events: Sequence[SseEvent]) -> bool:
         """Take the events that came in one piece; returns whether the response has ended."""
+        self.attempt.headers = self._post.headers
         self.bytes_received += sum(len(event.data) for event in events)
         self._receive([event.data for event in events], trio.current_time())
         return self.attempt.exchange.outcome is not None

@@ -106,6 +106,7 @@ class WebSocketLink(Receiver):
         self._state = LinkState.DIALLING
         self._retired_because: str | None = None
         self._abandoned: dict[Exchange, Attempt] = {}
+        self._headers: tuple[tuple[str, str], ...] = ()  # of the upgrade
         self._channels = Channels(self._server.max_lanes if self._server.multiplexing else 0)
         self._socket = make_socket(
             endpoint,
@@ -217,7 +218,7 @@ class WebSocketLink(Receiver):
         channel = self._channels.of(attempt.origin.lane)
         channel.chain.use_up()
         exchange.lane = channel.name
-        attempt.transport, attempt.reused = self.transport, self.requests > 0
+        attempt.transport, attempt.reused, attempt.headers = self.transport, self.requests > 0, self._headers
         self._router.begin(exchange)
         self._attempts[exchange] = attempt  # an error may arrive while the frame is being queued
         # The turn may end while it is, and the frame leaves all the same: it must not say that nothing was sent.
@@ -345,6 +346,7 @@ class WebSocketLink(Receiver):
     def _on_opened(self) -> None:
         now = trio.current_time()
         self._clock.open(now)
+        self._headers = self._socket.handshake_headers
         if self._state is LinkState.DIALLING:
             self._become(LinkState.OPEN)
             _logger.debug("%s open", self._name)

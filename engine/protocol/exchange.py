@@ -15,6 +15,7 @@ from engine.protocol.refusals import rejection, wait_asked_for, wait_in_words
 from engine.values.choices import Delivery
 from engine.values.messages import AssistantMessage
 from engine.values.turn_events import TurnDone, TurnEvent, TurnStarted
+from engine.wire.base import attach
 from engine.wire.control_events import ErrorEvent
 from engine.wire.events import (
     LifecycleEvent,
@@ -221,13 +222,11 @@ def _failure(event: TerminalEvent) -> Failed | None:
     return None
 
 
-def _failed(error: Mapping[str, object], fallback: str | None, response_id: str | None) -> Failed:
-    code, kind, words = (value if isinstance(value, str) else None for value in map(error.get, _ERROR_MEMBERS))
-    failed = Failed(code or fallback, kind, response_id, words or "")
+def _failed(error: Mapping[str, Any], fallback: str | None, response_id: str | None) -> Failed:
+    event = ErrorEvent()
+    attach(event, {"type": "error", "error": error})
+    failed = Failed(event.code or fallback, event.error_type, response_id, event.message or "", status=event.status)
     return evolve(failed, retry_after=wait_in_words(failed.message)) if failed.fault is Fault.RATE else failed
-
-
-_ERROR_MEMBERS: Final = ("code", "type", "message")
 
 
 def _unknown_end(event: UnknownEvent, response_id: str | None) -> Failure | None:

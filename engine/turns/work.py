@@ -26,6 +26,7 @@ from engine.protocol.aftermath import Aftermath
 from engine.protocol.chain import Plan
 from engine.protocol.failures import Broken, Expired, Failure, Overflowed, TooLarge, to_error
 from engine.protocol.recovery import Decision, Recovery, Remedy, Setback
+from engine.protocol.refusals import lower_case, request_id, telling
 from engine.protocol.states import move
 from engine.settings.levels import Settings
 from engine.turns.inbox import Inbox
@@ -190,9 +191,15 @@ class Work:
         """What is known of the turn at this moment."""
         arrived, sent = self.arrived, self._sent
         usage = arrived.usage if arrived is not None else None
+        model = arrived.model if arrived is not None else None
+        asked = self._origin.model if self._origin is not None else self._submission.model
+        fields = lower_case(sent.headers) if sent is not None else {}
         plan = sent.plan if sent is not None else Plan()
         return TurnReport(
             transport=sent.transport if sent is not None else None,
+            model=model or asked,
+            usage=usage,
+            lane=self._lane.name,
             attempts=self._recovery.dispatches,
             connection_reused=sent is not None and sent.reused,
             continued=plan.previous_response_id is not None,
@@ -202,6 +209,8 @@ class Work:
             cached_tokens=usage.cached_tokens if usage is not None else None,
             fallback_reason=self._recovery.fallback_reason,
             response_id=self._attempt.exchange.response_id if self._attempt is not None else None,
+            request_id=request_id(fields),
+            headers=telling(fields),
             delivery=self.delivery,
             seconds=self.timeline.seconds(),
         )

@@ -201,6 +201,21 @@ def test_any_event_of_the_turn_shows_that_it_was_accepted(first: ServerEvent) ->
     assert exchange.delivery is Delivery.ACCEPTED
 
 
+def test_a_failure_before_any_beginning_is_a_refusal() -> None:
+    exchange = sent()
+    assert exchange.receive(lifecycle("failed", error={"code": "previous_response_not_found"})) == []
+    assert exchange.delivery is Delivery.REJECTED
+    assert exchange.outcome == Failed("previous_response_not_found", None, "resp_1")
+
+
+def test_a_greeting_accepts_nothing() -> None:
+    router, (exchange,) = routed(None)
+    assert router.route(event("session.created", session={})) is Verdict.CONNECTION
+    assert router.route(error("invalid_api_key")) is exchange
+    exchange.receive(error("invalid_api_key"))
+    assert exchange.delivery is Delivery.REJECTED
+
+
 def test_the_start_is_told_with_the_first_output_and_once() -> None:
     exchange = sent()
     for quiet in (lifecycle("queued"), lifecycle("created"), lifecycle("in_progress"), event("hologram")):
@@ -316,7 +331,11 @@ def test_a_failure_after_output_ends_what_was_begun() -> None:
             Failed("server_error", "t", "resp_1", "oh"),
         ),
         (lifecycle("failed", error=None), Failed(None, None, "resp_1")),
-        (lifecycle("failed", error={"code": 3, "message": []}), Failed(None, None, "resp_1")),
+        (lifecycle("failed", error={"code": 3, "message": []}), Failed("3", None, "resp_1")),
+        (
+            lifecycle("failed", error={"code": 429, "message": "try again in 2s"}),
+            Failed("429", None, "resp_1", "try again in 2s", status=429, retry_after=2.0),
+        ),
         (lifecycle("failed", status="cancelled"), Failed("cancelled", None, "resp_1")),
         (lifecycle("completed", status="cancelled"), Failed("cancelled", None, "resp_1")),
         (lifecycle("done", status="failed", error={"code": "x"}), Failed("x", None, "resp_1")),
