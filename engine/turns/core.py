@@ -151,6 +151,11 @@ class SessionCore:
             )
         return lane
 
+    @property
+    def lanes(self) -> tuple[Lane, ...]:
+        """The lanes there are."""
+        return tuple(self._lanes.values())
+
     async def warm_up(self, body: Mapping[str, Any], text: CreateText, settings: Settings) -> bool:
         """Open a connection and let the server prepare for a request; returns whether it is prepared.
 

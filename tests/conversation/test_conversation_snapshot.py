@@ -566,3 +566,16 @@ async def test_stalled_prompts_are_in_it_with_their_prompt(autojump_clock: MockC
             again = session.conversation(resume=data)
             assert again.interrupted == Progress(prompt=(engine.UserMessage("hi"),))
             assert (await again.send([])).text == "fine"
+
+
+async def test_every_lane_goes_on_elsewhere(autojump_clock: MockClock) -> None:
+    async with open_simulator(in_memory=True) as sim:
+        async with process(sim) as session:
+            core = session._core
+            core.lane("critic").stored = Held("resp_1", ({"type": "message", "content": "x"},), {"model": "gpt-test"})
+            data = sent(session.snapshot())
+        assert data["lanes"][""]["held"] is None
+        assert data["lanes"]["critic"]["held"]["response_id"] == "resp_1"
+        async with engine.open_engine(sim.endpoint, dialer=sim.dialer) as other:
+            again = await other.session("user-42", resume=data)
+            assert again.snapshot()["lanes"]["critic"] == data["lanes"]["critic"]
