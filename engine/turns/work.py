@@ -26,6 +26,7 @@ from engine.protocol.aftermath import Aftermath
 from engine.protocol.chain import Plan
 from engine.protocol.failures import Broken, Expired, Failure, Overflowed, TooLarge, to_error
 from engine.protocol.recovery import Decision, Recovery, Remedy, Setback
+from engine.protocol.refusals import lower_case, request_id, telling
 from engine.protocol.states import move
 from engine.settings.levels import Settings
 from engine.turns.inbox import Inbox
@@ -101,6 +102,7 @@ class Work:
         self._delivered = Delivery.NOT_SENT  # by attempts that were given up
         self._joined: WebSocketLink | None = None
         self._full_because: str | None = None
+        self._again = False  # whether the next attempt is the last one, sent again where that was refused
         self._not_before = 0.0
         self._last_failure: Failure | None = None
 
@@ -189,9 +191,15 @@ class Work:
         """What is known of the turn at this moment."""
         arrived, sent = self.arrived, self._sent
         usage = arrived.usage if arrived is not None else None
+        model = arrived.model if arrived is not None else None
+        asked = self._origin.model if self._origin is not None else self._submission.model
+        fields = lower_case(sent.headers) if sent is not None else {}
         plan = sent.plan if sent is not None else Plan()
         return TurnReport(
             transport=sent.transport if sent is not None else None,
+            model=model or asked,
+            usage=usage,
+            lane=self._lane.name,
             attempts=self._recovery.dispatches,
             connection_reused=sent is not None and sent.reused,
             continued=plan.previous_response_id is not None,
@@ -201,6 +209,8 @@ class Work:
             cached_tokens=usage.cached_tokens if usage is not None else None,
             fallback_reason=self._recovery.fallback_reason,
             response_id=self._attempt.exchange.response_id if self._attempt is not None else None,
+            request_id=request_id(fields),
+            headers=telling(fields),
             delivery=self.delivery,
             seconds=self.timeline.seconds(),
         )
@@ -331,8 +341,8 @@ class Work:
             self._setback(link)
             return
         self.timeline.stop("connect")
-        if not await self._warmed_up(link):
-            return
+        if not await self._warmed_up(link) or not link.prepare(self._lane.name, again=self._again):
+            return  # another look at the links is needed
         attempt = self._attempt_over(link)
         if transport is Transport.WEBSOCKET and attempt.size > self._settings.limits.max_request_bytes:
             self._setback(TooLarge(attempt.size, self._settings.limits.max_request_bytes))
@@ -499,6 +509,7 @@ class Work:
 
     def _try_again(self, decision: Decision, failure: Failure) -> None:
         attempt, self._last_failure = self._attempt, failure
+        self._again = decision.remedy is Remedy.SAME_CONNECTION
         if attempt is not None:
             self._delivered = further(self._delivered, attempt.exchange.delivery)
             if decision.remedy is Remedy.SAME_CONNECTION:
