@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import TypeVar, Unpack
 
 import trio
 from attrs import evolve
 from typing_extensions import TypeForm
 
-from engine.connections.compaction import Compaction
+from engine.connections.call import Call
 from engine.conversation.conversation import Conversation
 from engine.conversation.journal import Journal
 from engine.conversation.loop_settings import Approve, LoopSettings, OnRound, Prepare
@@ -18,7 +19,7 @@ from engine.conversation.rounds import Progress
 from engine.conversation.snapshot import ConversationState, Memory, Snapshot, conversation_from, session_snapshot
 from engine.conversation.tool_loop import ToolLoop
 from engine.conversation.toolbox import Toolbox
-from engine.protocol.compaction import compaction_body
+from engine.protocol.compaction import compacted, compaction_body
 from engine.protocol.failures import TooLarge, to_error
 from engine.protocol.request_body import create_body
 from engine.settings.fields import TurnFields, options_with, settings_with, spelled_out
@@ -385,13 +386,15 @@ class Session(Calls):
         settings = settings_with(self._settings, fields)
         given = context_of(prompt)
         body = compaction_body(given, options_with(options, fields, "compact"), model=settings.model)
-        compaction = Compaction(
-            given,
+        call = Call(
+            "POST",
+            "/responses/compact",
             create_text(body).http_body(),
+            partial(compacted, given),
             timeouts=settings.timeouts,
             max_bytes=settings.limits.max_message_bytes,
         )
-        return await compaction.compact(self._core.pool)
+        return await call.answer(self._core.pool.http)
 
     def snapshot(self) -> Snapshot:
         """Return the session as plain, JSON-able data, at any time: ``engine.session(id, resume=...)`` goes on with it.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import h11
 import pytest
 import trio
 from trio.testing import MockClock
@@ -385,3 +387,111 @@ async def test_reports_say_what_answered(autojump_clock: MockClock) -> None:
             await session.ask("1+1", model="missing", previous_response_id="resp_none")
         assert caught.value.report is not None
         assert (caught.value.report.model, caught.value.report.usage) == ("missing", None)
+
+
+# --- other routes of the server
+
+
+async def test_any_other_route_of_the_server() -> None:
+    seen: list[tuple[str, str, dict[str, str], bytes]] = []
+
+    def answer(body: bytes, status: str = "200 OK") -> bytes:
+        return f"HTTP/1.1 {status}\r\nx-request-id: req_1\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
+
+    answers = {
+        "/v1/models": answer(b'{"data": [{"id": "m"}]}'),
+        "/v1/empty": answer(b""),
+        "/v1/words": answer(b"words"),
+        "/v1/denied": answer(b'{"error": {"message": "s3cret", "code": "denied"}}', "403 Forbidden"),
+        "/v1/slow": b"",
+    }
+
+    async def serve(stream: trio.SocketStream) -> None:
+        with contextlib.suppress(trio.BrokenResourceError):
+            connection = h11.Connection(h11.SERVER)
+            request, body = None, b""
+            while True:
+                event = connection.next_event()
+                if event is h11.NEED_DATA:
+                    data = await stream.receive_some()
+                    connection.receive_data(data)
+                elif isinstance(event, h11.Request):
+                    request, body = event, b""
+                elif isinstance(event, h11.Data):
+                    body += event.data
+                elif isinstance(event, h11.EndOfMessage):
+                    assert request is not None
+                    target = request.target.decode()
+                    fields = {name.decode(): value.decode() for name, value in request.headers}
+                    seen.append((request.method.decode(), target, fields, body))
+                    found = answers[target.partition("?")[0]]
+                    if not found:
+                        await trio.sleep_forever()
+                    await stream.send_all(found)
+                    return
+                else:
+                    return
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, serve, [listener])
+        base = f"http://127.0.0.1:{listener.socket.getsockname()[1]}/v1?api-version=1"
+        async with engine.open_engine(engine.Endpoint(base, "sk-1", proxy=None)) as eng:
+            assert await eng.request("GET", "/models", query={"limit": "2 3"}) == {"data": [{"id": "m"}]}
+            assert await eng.request("POST", "/empty", json={"a": "é"}) is None
+            with pytest.raises(engine.ProtocolViolation):
+                await eng.request("GET", "/words")
+            with pytest.raises(engine.RequestRejected) as caught:
+                await eng.request("DELETE", "/denied", json=None)
+            with pytest.raises(engine.TurnTimeout) as late:
+                await eng.request("GET", "/slow", timeouts=engine.Timeouts(start=0.1))
+            with trio.move_on_after(0.1) as scope:
+                await eng.request("GET", "/slow")
+            assert scope.cancelled_caught
+            assert await eng.drain(0)
+            with pytest.raises(engine.SessionClosed):
+                await eng.request("GET", "/models")
+        nursery.cancel_scope.cancel()
+    (get, target, fields, body), (post, _, posted, text), *_ = seen
+    assert (get, target, body) == ("GET", "/v1/models?api-version=1&limit=2+3", b"")
+    assert fields["authorization"] == "Bearer sk-1"
+    assert "content-type" not in fields
+    assert (post, posted["content-type"], text) == ("POST", "application/json", '{"a":"é"}'.encode())
+    assert seen[3][0] == "DELETE"
+    assert seen[3][3] == b"null"
+    error = caught.value
+    assert (error.status, error.code, error.request_id, error.delivery) == (403, "denied", "req_1", "rejected")
+    assert error.report is not None
+    assert (error.report.request_id, error.report.attempts) == ("req_1", 1)
+    assert "s3cret" not in str(error)
+    assert (late.value.phase, late.value.delivery) == ("start", "ambiguous")
+
+
+@pytest.mark.parametrize(
+    ("field", "arguments"),
+    [
+        *(("method", (method, "/models")) for method in ("get", "", "GET ", 7, "G\n")),
+        *(("path", ("GET", path)) for path in ("models", "", "//host/x", "/../x", "/a b", "/a?b", "/a#b", "/é", None)),
+    ],
+)
+async def test_requests_that_are_none(autojump_clock: MockClock, field: str, arguments: tuple[Any, Any]) -> None:
+    async with opened() as (eng, sim):
+        with pytest.raises(engine.ConfigurationError) as caught:
+            await eng.request(*arguments)
+        assert caught.value.field == field
+        assert sim.connections == []
+
+
+async def test_bodies_and_queries_that_are_none(autojump_clock: MockClock) -> None:
+    async with opened() as (eng, sim):
+        for field, options in (
+            ("json", {"json": {"a": object()}}),
+            ("json", {"json": float("nan")}),
+            ("query", {"query": {"a": 1}}),
+            ("query", {"query": "a=1"}),
+            ("timeouts", {"timeouts": 20}),
+        ):
+            with pytest.raises(engine.ConfigurationError) as caught:
+                await eng.request("POST", "/x", **options)
+            assert caught.value.field == field
+        assert sim.connections == []

@@ -1,7 +1,7 @@
 """HTTP over the same dialer as the WebSocket, through httpx.
 
-Every connection belongs to the `HttpClient` that opened it, and every request to the `Post` that sends it; both close
-what is theirs, at once. httpx's own timeouts are off: cancel scopes rule, and the caller's bound the whole.
+Every connection belongs to the `HttpClient` that opened it, and every request to the `HttpRequest` that sends it; both
+close what is theirs, at once. httpx's own timeouts are off: cancel scopes rule, and the caller's bound the whole.
 
 httpx logs the URL of every request at INFO. Nothing is changed about that here, because logging belongs to the program:
 give the handlers that may not show it a `WithoutHttpDetails`.
@@ -9,6 +9,7 @@ give the handlers that may not show it a `WithoutHttpDetails`.
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import zlib
@@ -32,7 +33,7 @@ from engine.transport.http_connection import HttpConnection, HttpFailed
 from engine.transport.http_streams import Carriage, HttpStreams
 from engine.transport.proxy import proxy_on_the_way
 
-__all__ = ["Answer", "HttpClient", "Post", "WithoutHttpDetails", "read_body", "read_refusal", "whole_answer"]
+__all__ = ["Answer", "HttpClient", "HttpRequest", "WithoutHttpDetails", "read_body", "read_refusal", "whole_answer"]
 
 _MAX_REFUSAL: Final = 16 * 1024
 _REFUSAL_GRACE: Final = 1.0
@@ -126,9 +127,15 @@ class HttpClient:
         connect: float = math.inf,
         sending: Callable[[], None] | None = None,
         sent: Callable[[], None] | None = None,
-    ) -> Post:
-        """Prepare a POST of a JSON text; see `Post`."""
-        return Post(self, path, text, accept=accept, connect=connect, sending=sending, sent=sent)
+    ) -> HttpRequest:
+        """Prepare a POST of a JSON text; see `HttpRequest`."""
+        return HttpRequest(self, "POST", path, text, accept=accept, connect=connect, sending=sending, sent=sent)
+
+    def send(self, method: str, path: str, text: str | None, *, connect: float) -> HttpRequest:
+        """Prepare a request with a JSON text, or none; see `HttpRequest`."""
+        return HttpRequest(
+            self, method, path, text, accept="application/json", connect=connect, sending=None, sent=None
+        )
 
 
 class Answer:
@@ -188,8 +195,8 @@ class Answer:
         self.released = True
 
 
-class Post:
-    """One POST of a JSON text: ``async with client.post(...) as answer`` sends it and waits for the answer's head.
+class HttpRequest:
+    """One request: ``async with client.post(...) as answer`` sends it and waits for the answer's head.
 
     What sending it, or reading the answer, raises is explained by `failure`. When the block is left, the connection is
     closed, unless the answer was released; cancelling closes it at once.
@@ -213,8 +220,9 @@ class Post:
     def __init__(
         self,
         client: HttpClient,
+        method: str,
         path: str,
-        text: str,
+        text: str | None,
         *,
         accept: str,
         connect: float,
@@ -222,14 +230,14 @@ class Post:
         sent: Callable[[], None] | None,
     ) -> None:
         self._client = client
-        self._on_sending = sending
+        self._method = method
         self._path = path
         self._text = text
         self._accept = accept
         self._connect = connect
         self._connecting = trio.CancelScope()
         self._stage = "credentials"
-        self._carriage = Carriage(on_stage=self._reach, on_sending=self._sending)
+        self._carriage = Carriage(on_stage=self._reach, on_sending=functools.partial(self._begin, sending))
         if sent is not None:
             self._carriage.on_sent = sent
         self._answer: Answer | None = None
@@ -238,7 +246,7 @@ class Post:
         self.headers: tuple[tuple[str, str], ...] = ()
 
     def __repr__(self) -> str:
-        return f"<Post, status {self.status}>"
+        return f"<HttpRequest, status {self.status}>"
 
     @property
     def reused(self) -> bool:
@@ -255,26 +263,32 @@ class Post:
         """
         client = self._client
         self._connecting.deadline = trio.current_time() + self._connect
-        with self._connecting:
-            try:
-                credentials = await resolve(client.endpoint)
-            except Exception as error:
-                raise HttpFailed(undialled(self._stage, client.server, error)) from None
-            self._stage = "tcp"
-            request = client.httpx.build_request(
-                "POST",
-                client.endpoint.http_url(self._path),
-                headers=self._headers(credentials),
-                content=self._text.encode(),
-                extensions={"carriage": self._carriage},
-            )
-            response = await client.httpx.send(request, stream=True)
-            assert self._carriage.connection is not None
-            fields = [(name.lower(), value) for name, value in response.headers.multi_items()]
-            answer = self._answer = Answer(response.status_code, fields, self._carriage.connection)
-            self.status, self.headers = answer.status, answer.headers
-            return answer
+        try:
+            with self._connecting:
+                try:
+                    credentials = await resolve(client.endpoint)
+                except Exception as error:
+                    raise HttpFailed(undialled(self._stage, client.server, error)) from None
+                self._stage = "tcp"
+                request = client.httpx.build_request(
+                    self._method,
+                    client.endpoint.http_url(self._path),
+                    headers=self._headers(credentials),
+                    content=self._text.encode() if self._text is not None else None,
+                    extensions={"carriage": self._carriage},
+                )
+                return self._answered(await client.httpx.send(request, stream=True))
+        finally:
+            self._carriage.forget()  # and be freed at once, with all that waits for it
         raise HttpFailed(too_slow(self._stage, client.server, self._connect, proxy=client.proxy))
+
+    def _answered(self, response: httpx.Response) -> Answer:
+        assert self._carriage.connection is not None
+        fields = [(name.lower(), value) for name, value in response.headers.multi_items()]
+        answer = self._answer = Answer(response.status_code, fields, self._carriage.connection)
+        self.status, self.headers = answer.status, answer.headers
+        response.stream = httpx.ByteStream(b"")  # httpx's own refers to the response
+        return answer
 
     @trio.lowlevel.enable_ki_protection
     async def __aexit__(
@@ -294,7 +308,7 @@ class Post:
 
     def _headers(self, credentials: Credentials) -> list[tuple[bytes, bytes]]:
         own = {
-            b"content-type": b"application/json",
+            **({b"content-type": b"application/json"} if self._text is not None else {}),
             b"accept": self._accept.encode("ascii"),
             b"accept-encoding": b"identity",  # a small answer that unpacks to a large one would pass every limit
         }
@@ -304,11 +318,11 @@ class Post:
     def _reach(self, stage: str) -> None:
         self._stage = stage
 
-    def _sending(self) -> None:
+    def _begin(self, sending: Callable[[], None] | None) -> None:
         self.sent = True
         self._connecting.deadline = math.inf
-        if self._on_sending is not None:
-            self._on_sending()
+        if sending is not None:
+            sending()
 
     def failure(self, error: Exception) -> Failure:
         """Say what an exception from sending the request, or from reading its answer, means."""
@@ -326,7 +340,7 @@ class Post:
 # --- whole answers ---------------------------------------------------------------------------------------------------
 
 
-async def whole_answer(post: Post, *, max_bytes: int) -> bytes | Failure:
+async def whole_answer(post: HttpRequest, *, max_bytes: int) -> bytes | Failure:
     """Send the request and read its answer to the end.
 
     Args:
