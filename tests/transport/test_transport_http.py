@@ -309,7 +309,7 @@ SAYS = {"error": {"message": "No.", "type": "t", "param": "p", "code": "c"}}
         (answer(b"[1, 2]", 500), Rejected(500, None, None, None, "[1, 2]")),
         (
             answer('{"object": "error", "message": "No.", "type": "BadRequest", "param": null, "code": 400}', 400),
-            Rejected(400, None, "BadRequest", None, "No."),
+            Rejected(400, "400", "BadRequest", None, "No."),
         ),
         (answer('{"error": "No."}', 403), Rejected(403, None, None, None, "No.")),
         (answer(json.dumps(SAYS), 404, length=5000), Rejected(404, "c", "t", "p", "No.")),
