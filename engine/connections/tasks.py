@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
+from engine.connections.home import Home
 from engine.protocol.failures import Broken, Closed, Failure
 
 __all__ = ["Tasks"]
@@ -16,12 +17,13 @@ class Tasks:
 
     Attributes:
         failure: Why the session takes no more work; None while it does.
+        home: The run of Trio that it lives in.
     """
 
     def __init__(self) -> None:
         self.failure: Failure | None = None
         self._nursery: trio.Nursery | None = None
-        self._token = trio.lowlevel.current_trio_token()
+        self.home: Home = Home()
 
     @property
     def alive(self) -> bool:
@@ -32,11 +34,6 @@ class Tasks:
     def ending(self) -> Failure:
         """Why nothing more may be begun, once it may not."""
         return self.failure or Closed("the session is being released")
-
-    def check_caller(self) -> None:
-        """Raise `RuntimeError` unless the caller is a task of the Trio run that the session belongs to."""
-        if trio.lowlevel.current_trio_token() is not self._token:
-            raise RuntimeError("the session belongs to another Trio run: from another thread, use trio.from_thread.run")
 
     def open(self, nursery: trio.Nursery) -> None:
         """Begin to take tasks."""

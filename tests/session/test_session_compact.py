@@ -353,10 +353,10 @@ async def test_nobody_there(autojump_clock: MockClock) -> None:
 @pytest.mark.parametrize(
     ("context", "options", "field"),
     [
-        (7, None, "context"),
+        (7, None, "prompt"),
         (engine.Context([engine.AssistantMessage([engine.OutputItem({"a": object()})])]), None, "request['input']"),
     ],
-    ids=["context", "input"],
+    ids=["prompt", "input"],
 )
 async def test_bad_input_is_told_before_anything_is_sent(
     autojump_clock: MockClock, context: Any, options: Any, field: str

@@ -105,5 +105,5 @@ async def test_a_session_belongs_to_one_run(what: str) -> None:
                 await trio.to_thread.run_sync(thread.join)
             (error,) = raised
             assert isinstance(error, RuntimeError)
-            assert "another Trio run" in str(error)
+            assert "another run of Trio" in str(error)
             assert (await session.ask("mine")).text == "mine"
