@@ -64,9 +64,24 @@ async def turns(loop: Loop, peer: Peer, target: Target, *, count: int) -> Result
             await client.turn("Hello.")
         gc.collect()
         started = _clock()
+        cpu = time.process_time()
         for _ in range(count):
             await client.turn("Hello.")
-        return {"us_per_turn": (_clock() - started) / count * 1e6}
+        cpu = time.process_time() - cpu
+        return {"us_per_turn": (_clock() - started) / count * 1e6, "cpu_us_per_turn": cpu / count * 1e6}
+
+
+async def fresh_turns(loop: Loop, peer: Peer, target: Target, *, count: int) -> Result:
+    """Microseconds for one short turn after the other, each on a client and a connection of its own."""
+    started = cpu = 0.0
+    for number in range(count + 5):
+        if number == 5:
+            gc.collect()
+            started, cpu = _clock(), time.process_time()
+        async with peer.open(target) as client:
+            await client.turn("Hello.")
+    cpu = time.process_time() - cpu
+    return {"us_per_turn": (_clock() - started) / count * 1e6, "cpu_us_per_turn": cpu / count * 1e6}
 
 
 async def setup(loop: Loop, peer: Peer, target: Target, *, count: int) -> Result:
@@ -219,6 +234,33 @@ async def deadlines(loop: Loop, peer: Peer, target: Target, *, concurrent: int, 
     return lateness(late)
 
 
+async def loud(loop: Loop, peer: Peer, target: Target, *, sockets: int, events: int, seconds: float) -> Result:
+    """How late a timer of a millisecond wakes while so many connections bring whole answers as fast as they come."""
+    late: list[float] = []
+    turns = 0
+    async with AsyncExitStack() as stack:
+        clients = await _open_all(loop, peer, target, stack, sockets)
+
+        async def consume(client: Client) -> None:
+            nonlocal turns
+            while _clock() < end:
+                await client.turn("Go on.")
+                turns += 1
+
+        async def timer() -> None:
+            while _clock() < end:
+                due = _clock() + 0.001
+                await loop.sleep(0.001)
+                late.append((_clock() - due) * 1e3)
+
+        gc.collect()
+        cpu = time.process_time()
+        end = _clock() + seconds
+        await loop.gather([timer, *(lambda client=client: consume(client) for client in clients)])
+        cpu = time.process_time() - cpu
+    return {**lateness(late), "cpu_us_per_event": cpu / max(turns * events, 1) * 1e6}
+
+
 async def sleeps(loop: Loop, peer: Peer, target: Target, *, concurrent: int, seed: int) -> Result:
     """How late bare sleeps wake: what the event loop and the machine take."""
     rng = random.Random(seed)
@@ -351,12 +393,14 @@ JOBS: Final[dict[str, Job]] = {
     for job in (
         throughput,
         turns,
+        fresh_turns,
         setup,
         tools,
         cancel,
         cancel_at_once,
         cancel_bare,
         deadlines,
+        loud,
         sleeps,
         release,
         memory_open,

@@ -69,7 +69,7 @@ def throughput(size: Size) -> Scenario:
             name=name,
             title=title,
             contestants=_each(names, "throughput", params=params, tls=tls, model=model),
-            measures=(_EVENTS, _CPU),
+            measures=(_CPU, _EVENTS),
             baseline=_CEILING,
         )
 
@@ -98,9 +98,44 @@ def throughput(size: Size) -> Scenario:
 # --- latency ---------------------------------------------------------------------------------------------------------
 
 
+def fairness(size: Size) -> Scenario:
+    """How late timers are beside loud connections."""
+    events = _pick(size, 20, 500, 2000)
+    model, seconds = f"deltas-300-{events}", _pick(size, 0.1, 1.0, 5.0)
+    names = ("engine", "engine-ask", "trio-websocket", "websockets-trio", "websockets-asyncio")
+    return Scenario(
+        "fairness",
+        "Fairness",
+        "A timer of a millisecond, again and again, in a process whose other connections bring answers as fast as they "
+        "can. What it is late by is what everything else in the process waits.",
+        tuple(
+            Case(
+                name=f"loud-{sockets}",
+                title=f"{sockets:,} loud connection{'s' * (sockets > 1)}, deltas of 300 bytes",
+                contestants=_each(
+                    names,
+                    "loud",
+                    params={"sockets": sockets, "events": events + EVENTS_AROUND, "seconds": seconds},
+                    model=model,
+                ),
+                measures=(
+                    Measure("late_p50_ms", "late, median", "ms", "lower"),
+                    Measure("late_p99_ms", "p99", "ms", "lower"),
+                    Measure("late_max_ms", "max", "ms", "lower"),
+                    _CPU,
+                ),
+                baseline=_CEILING,
+                rounds=_pick(size, 1, 2, 5),
+            )
+            for sockets in _pick(size, (2,), (1, 10, 100), (1, 10, 100))
+        ),
+    )
+
+
 def latency(size: Size) -> Scenario:
     """Short turns, connection set-up, and runs of tools over slow lines."""
     per_turn = Measure("us_per_turn", "one turn", "µs", "lower")
+    cpu_per_turn = Measure("cpu_us_per_turn", "processor time", "µs/turn", "lower")
     first = Measure("first_event_ms", "first event", "ms", "lower")
     whole = Measure("whole_ms", "whole", "ms", "lower")
     seconds = Measure("seconds", "whole run", "s", "lower")
@@ -109,8 +144,28 @@ def latency(size: Size) -> Scenario:
             name="short-turns",
             title="Short turns, one after the other, on one connection",
             contestants=_each(_STREAMING, "turns", params={"count": _pick(size, 3, 100, 500)}),
-            measures=(per_turn,),
+            measures=(cpu_per_turn, per_turn),
             baseline=_CEILING,
+        ),
+        *(
+            Case(
+                name=f"http-turns{'-tls' if tls else ''}",
+                title=f"Short turns over HTTP{' and TLS' if tls else ''}, on a kept connection or a new one each",
+                contestants=(
+                    *_each(names, "turns", params={"count": _pick(size, 3, 100, 500)}, tls=tls),
+                    Contestant(
+                        label="engine-sse, a connection each",
+                        peer="engine-sse",
+                        job="fresh_turns",
+                        params={"count": _pick(size, 3, 50, 200)},
+                        tls=tls,
+                    ),
+                ),
+                measures=(cpu_per_turn, per_turn),
+                baseline="httpx-sse",
+            )
+            for tls in (False, True)
+            for names in (("engine-sse", "httpx-sse", "openai-http"),)
         ),
         *(
             Case(
@@ -525,7 +580,7 @@ def codec(size: Size) -> Scenario:
 
 
 SCENARIOS: Final[dict[str, Callable[[Size], Scenario]]] = {
-    each.__name__: each for each in (throughput, latency, cancellation, timeouts, release, memory, codec)
+    each.__name__: each for each in (throughput, fairness, latency, cancellation, timeouts, release, memory, codec)
 }
 
 

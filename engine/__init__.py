@@ -49,9 +49,9 @@ if TYPE_CHECKING:
     from engine.conversation.rounds import Round as Round
     from engine.conversation.snapshot import Snapshot as Snapshot
     from engine.instruments import Instrument as Instrument
+    from engine.opening import open_engine as open_engine
+    from engine.opening import open_session as open_session
     from engine.registry import Engine as Engine
-    from engine.registry import open_engine as open_engine
-    from engine.registry import open_session as open_session
     from engine.schemas.function_tool import FunctionTool as FunctionTool
     from engine.schemas.function_tool import tool as tool
     from engine.session import Lane as Lane
@@ -214,7 +214,8 @@ __all__ = [
 
 # Nothing is loaded before it is used: a command that only prints its help should not wait for a WebSocket library.
 _HOMES = {
-    "engine.registry": "Engine open_engine open_session",
+    "engine.opening": "open_engine open_session",
+    "engine.registry": "Engine",
     "engine.session": "Lane Session",
     "engine.turns.turn": "Turn",
     "engine.turns.texts": "Texts",

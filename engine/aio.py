@@ -328,6 +328,8 @@ class Engine(EngineFacts):
 
     open_session = _opening_within(engine.Engine.open_session, Session)
     release = _awaited(engine.Engine.release)
+    drain = _awaited(engine.Engine.drain)
+    request = _awaited(engine.Engine.request)
     session = _obtaining(engine.Engine.session, Session)
 
 

@@ -276,6 +276,8 @@ class Engine(EngineFacts):
 
     open_session = _opening_within(engine.Engine.open_session, Session)
     release = _waiting(engine.Engine.release)
+    drain = _waiting(engine.Engine.drain)
+    request = _waiting(engine.Engine.request)
     session = _obtaining(engine.Engine.session, Session)
 
 

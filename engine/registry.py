@@ -6,40 +6,56 @@ checkpoint, never between two statements of which the second must follow the fir
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import logging
+import math
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Literal, Unpack
 
 import trio
 from attrs import field, frozen
 
 from engine.connections.breakers import Breakers
+from engine.connections.call import Call, as_json
+from engine.connections.call_parts import as_text, checked_method, checked_path
 from engine.connections.home import Home
+from engine.connections.http_link import HttpLink
 from engine.conversation.snapshot import Snapshot, session_from
-from engine.groups import worst_of
-from engine.instruments import Instrument, Instruments
+from engine.instruments import Instruments
 from engine.protocol.chain import Held
+from engine.protocol.failures import Closed, Failure
 from engine.session import Session
 from engine.settings.endpoint import Endpoint
 from engine.settings.fields import SessionFields, check_names, spelled_out
-from engine.settings.levels import Settings, defaults_for
+from engine.settings.levels import Settings
+from engine.settings.timeouts import Timeouts
 from engine.transport.dial import Dialer
 from engine.transport.proxy import dialer_to
 from engine.turns.core import SessionCore
+from engine.values.choices import UNSET
 from engine.values.errors import SessionClosed
 from engine.values.problems import ConfigurationError
 from engine.values.statistics import EngineStatistics
 
-__all__ = ["Engine", "open_engine", "open_session"]
+__all__ = ["Engine", "check_endpoint"]
+
+_logger = logging.getLogger("engine.registry")
 
 
 @frozen
 class _Entry:
-    """A session: what works, and what callers hold."""
+    """A session: what works, and what callers hold.
+
+    Attributes:
+        core: What works.
+        session: What callers hold.
+        kept: Whether a block owns it, so that it is never released for being idle.
+    """
 
     core: SessionCore = field(repr=False)
     session: Session
+    kept: bool = False
 
 
 class Engine:
@@ -75,6 +91,7 @@ class Engine:
         self._entries: dict[str, _Entry] = {}
         self._closing: dict[str, list[SessionCore]] = {}
         self._shut_because: str | None = None
+        self._link: HttpLink | None = None
 
     @trio.lowlevel.enable_ki_protection
     @spelled_out
@@ -152,7 +169,7 @@ class Engine:
             return None
         return entry
 
-    def _start(self, session_id: str, settings: Settings, held: Mapping[str, Held]) -> _Entry:
+    def _start(self, session_id: str, settings: Settings, held: Mapping[str, Held], *, kept: bool = False) -> _Entry:
         core = SessionCore(
             session_id,
             endpoint=self._endpoint,
@@ -161,9 +178,10 @@ class Engine:
             breaker=self.breakers.of(self._endpoint),
             instruments=self._instruments,
         )
-        core.lane().stored = held.get("")
-        entry = self._entries[session_id] = _Entry(core, Session(core))
-        self._nursery.start_soon(self._host, core)
+        for name, stored in held.items():
+            core.lane(name or None).stored = stored
+        entry = self._entries[session_id] = _Entry(core, Session(core), kept)
+        self._nursery.start_soon(self._host, entry)
         return entry
 
     @property
@@ -183,12 +201,76 @@ class Engine:
             ConfigurationError: it is no `engine.Endpoint`, or the environment names a proxy for it that cannot be used.
         """
         self._home.check()
-        _check_endpoint(endpoint)
+        check_endpoint(endpoint)
         self._dialer = dialer_to(endpoint, self._opener)
         self._endpoint = endpoint
         breaker = self.breakers.of(endpoint)
         for entry in self._entries.values():
             entry.core.change_endpoint(endpoint, self._dialer, breaker)
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: Any = UNSET,
+        query: Mapping[str, str] = MappingProxyType({}),
+        timeouts: Timeouts | None = None,
+    ) -> Any:
+        """Send a request to any other route of the server: ``await engine.request("GET", "/models")``.
+
+        It goes over HTTP with the engine's endpoint, key, header fields, proxy and limits, beside all sessions, and is
+        never sent again.
+
+        Args:
+            method: Such as ``"GET"``.
+            path: Below the endpoint's ``base_url``, such as ``"/models"``.
+            json: The body, as what JSON can say; without it there is none.
+            query: Parameters of the URL.
+            timeouts: ``connect``, ``start`` and ``turn``, field by field over the engine's; the latter two both bound
+                all of it.
+
+        Returns:
+            What the answer's JSON says; None for an empty answer.
+
+        Raises:
+            ConfigurationError: something given is wrong; nothing was sent.
+            TurnError: there is no such answer; its class and attributes say why.
+
+        If cancelled, the request is given up and its connection closed, at once.
+        """
+        self._home.check()
+        settings = self._settings.over(timeouts=timeouts)
+        call = Call(
+            checked_method(method),
+            checked_path(path, query),
+            None if json is UNSET else as_text(json),
+            as_json,
+            timeouts=settings.timeouts,
+            max_bytes=settings.limits.max_message_bytes,
+        )
+        return await call.answer(self._http)
+
+    async def _http(self) -> HttpLink | Failure:
+        """Return the engine's own link over HTTP, made when it is first needed."""
+        if self._shut_because is not None:
+            await trio.lowlevel.checkpoint()
+            return Closed(self._shut_because)
+        link = self._link
+        if link is None or link.endpoint is not self._endpoint:
+            if link is not None:
+                link.retire("the endpoint was changed")
+            limits = self._settings.limits
+            link = self._link = HttpLink(self._endpoint, self._dialer, limits=limits, instruments=self._instruments)
+            self._nursery.start_soon(self._run_link, link)
+        await link.started.wait()
+        return link if link.usable else Closed("the engine was left")
+
+    async def _run_link(self, link: HttpLink) -> None:
+        try:
+            await link.run()
+        except Exception as error:
+            _logger.error("the engine's own link broke: %s", type(error).__name__)
 
     def has_session(self, session_id: str) -> bool:
         """Whether ``session_id`` is registered, works, and has an open connection at this moment."""
@@ -239,15 +321,62 @@ class Engine:
         if not core.finished.is_set():
             self._closing.setdefault(core.id, []).append(core)
 
-    async def _host(self, core: SessionCore) -> None:
+    async def _host(self, entry: _Entry) -> None:
+        core = entry.core
         try:
-            await core.run()
+            if entry.kept or math.isinf(core.settings.limits.session_idle):
+                await core.run()
+            else:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._release_when_idle, core)
+                    await core.run()
+                    nursery.cancel_scope.cancel(reason="the session has ended")
         finally:
             remaining = self._closing.get(core.id, [])
             if core in remaining:
                 remaining.remove(core)
             if not remaining:
                 self._closing.pop(core.id, None)
+
+    async def _release_when_idle(self, core: SessionCore) -> None:
+        """Release a session that has had no turn for as long as its limits allow."""
+        while True:
+            await core.until_idle()
+            due = core.idle_since + core.settings.limits.session_idle
+            if not core.busy and trio.current_time() >= due:
+                break
+            await trio.sleep_until(due)
+        _logger.info("a session is released: it has had no turn for %g s", core.settings.limits.session_idle)
+        self._close(core)
+
+    async def drain(self, grace: float) -> bool:
+        """Take no new turns and no new sessions, let the turns under way end, then release every session.
+
+        Args:
+            grace: Seconds that the turns under way may take; those that take longer fail with `SessionClosed`.
+
+        Returns:
+            Whether all of them ended within that time.
+
+        Takes ``grace``, `Timeouts.close` and half a second at most. The engine stays shut. If cancelled, sessions are
+        not released, and turns under way go on.
+        """
+        self._home.check()
+        if isinstance(grace, bool) or not isinstance(grace, (int, float)) or not grace >= 0:
+            raise ConfigurationError("grace", "must be a number of seconds, 0 or more")
+        self._shut_because = self._shut_because or "the engine was drained"
+        cores = [entry.core for entry in self._entries.values()]
+        for core in cores:
+            core.shut(self._shut_because)
+        with trio.move_on_after(grace):
+            for core in cores:
+                await core.until_idle()
+        in_time = not any(core.busy for core in cores)
+        for core in cores:
+            self._close(core)
+        for core in cores:
+            await core.finished.wait()
+        return in_time
 
     def _leave(self) -> None:
         self._shut_because = "the engine was left"
@@ -288,7 +417,7 @@ class _OpenedSession(AbstractAsyncContextManager[Session]):
             raise RuntimeError("a session can be opened only once: call engine.open_session again")
         if engine._living(self._id) is not None:
             raise ConfigurationError(f"session {self._id!r}", "lives already: engine.session returns it")
-        entry = engine._start(self._id, self._settings, self._held)
+        entry = engine._start(self._id, self._settings, self._held, kept=True)
         self._core = entry.core
         try:
             await entry.core.started.wait()
@@ -314,135 +443,7 @@ class _OpenedSession(AbstractAsyncContextManager[Session]):
         return False
 
 
-def _check_endpoint(endpoint: object) -> None:
+def check_endpoint(endpoint: object) -> None:
+    """Raise `ConfigurationError` unless it is an endpoint."""
     if not isinstance(endpoint, Endpoint):
         raise ConfigurationError("endpoint", f"is a {type(endpoint).__name__}, not an Endpoint")
-
-
-class open_engine:  # noqa: N801 - read as a function: async with open_engine(...) as engine
-    """Open an engine: ``async with open_engine(endpoint, model=...) as engine``.
-
-    When the block is left, for whatever reason, every session is released, all at the same time, and every socket is
-    gone; exceptions of the block's own pass through untouched.
-
-    Args:
-        endpoint: The server.
-        instruments: Observers.
-        dialer: Opens streams; the network by default, through the proxies that the environment names. One that is
-            given dials everything, an `Endpoint.proxy` too, and then the environment names none.
-        fields: What holds for its sessions, field by field over the defaults; see `engine.SessionFields`.
-
-    Raises:
-        ConfigurationError: something given is wrong, or, on entering the block, a proxy that the environment names;
-            ``field`` names it.
-    """
-
-    @spelled_out
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        *,
-        instruments: Iterable[Instrument] = (),
-        dialer: Dialer | None = None,
-        **fields: Unpack[SessionFields],
-    ) -> None:
-        check_names("open_engine", fields, SessionFields.__annotations__)
-        _check_endpoint(endpoint)
-        self._endpoint = endpoint
-        self._settings = defaults_for(endpoint).over(**fields)
-        self._instruments = Instruments(instruments)
-        self._dialer = dialer
-        self._manager: Any = None
-        self._nursery: trio.Nursery | None = None
-        self._engine: Engine | None = None
-
-    @trio.lowlevel.enable_ki_protection
-    async def __aenter__(self) -> Engine:
-        """Open the engine's nursery. Makes no connection.
-
-        Raises:
-            ConfigurationError: the environment names a proxy that cannot be used.
-            RuntimeError: Trio is not running here.
-        """
-        if self._manager is not None:
-            raise RuntimeError("an engine can be opened only once")
-        Home()  # or say where it could be opened
-        dialer = dialer_to(self._endpoint, self._dialer)
-        # The nursery is entered and left by hand, so that the block's exception never becomes part of a group.
-        self._manager = trio.open_nursery()
-        self._nursery = await self._manager.__aenter__()
-        self._engine = Engine(
-            self._nursery,
-            self._endpoint,
-            dialer=dialer,
-            opener=self._dialer,
-            settings=self._settings,
-            instruments=self._instruments,
-        )
-        return self._engine
-
-    @trio.lowlevel.enable_ki_protection
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> Literal[False]:
-        """Release every session and wait, within bounds, until every socket is gone. Cannot be cut short."""
-        assert self._engine is not None
-        assert self._nursery is not None
-        self._engine._leave()
-        self._nursery.cancel_scope.cancel(reason="the engine was left")
-        worst: BaseException | None = None
-        try:
-            await self._manager.__aexit__(None, None, None)
-        except BaseExceptionGroup as group:
-            # Sessions record every `Exception` themselves, so this is what a caller's function raised to end the
-            # program, an interrupt, or only cancellation; it comes out as itself.
-            worst = worst_of(group)
-        if isinstance(worst, KeyboardInterrupt):
-            raise KeyboardInterrupt
-        if worst is not None and not isinstance(worst, trio.Cancelled):
-            raise worst
-        if exc is None:
-            await trio.lowlevel.checkpoint_if_cancelled()  # where the tasks were cancelled, so is this block
-        return False
-
-
-class open_session:  # noqa: N801 - read as a function: async with open_session(...) as session
-    """Open an engine with one session: ``async with open_session(endpoint, model=...) as session``.
-
-    Takes the arguments of `open_engine`, and ends as it does.
-    """
-
-    @spelled_out
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        *,
-        instruments: Iterable[Instrument] = (),
-        dialer: Dialer | None = None,
-        **fields: Unpack[SessionFields],
-    ) -> None:
-        check_names("open_session", fields, SessionFields.__annotations__)
-        self._opener = open_engine(endpoint, instruments=instruments, dialer=dialer, **fields)
-
-    @trio.lowlevel.enable_ki_protection
-    async def __aenter__(self) -> Session:
-        """Open the engine and start its session. Makes no connection."""
-        engine = await self._opener.__aenter__()
-        try:
-            return await engine.session("default")
-        except BaseException as error:
-            await self._opener.__aexit__(type(error), error, error.__traceback__)
-            raise
-
-    @trio.lowlevel.enable_ki_protection
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> Literal[False]:
-        """Release the session and wait, within bounds, until its sockets are gone. Cannot be cut short."""
-        return await self._opener.__aexit__(exc_type, exc, traceback)

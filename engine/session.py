@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import TypeVar, Unpack
 
 import trio
 from attrs import evolve
 from typing_extensions import TypeForm
 
-from engine.connections.compaction import Compaction
+from engine.connections.call import Call
 from engine.conversation.conversation import Conversation
 from engine.conversation.journal import Journal
 from engine.conversation.loop_settings import Approve, LoopSettings, OnRound, Prepare
@@ -18,14 +19,14 @@ from engine.conversation.rounds import Progress
 from engine.conversation.snapshot import ConversationState, Memory, Snapshot, conversation_from, session_snapshot
 from engine.conversation.tool_loop import ToolLoop
 from engine.conversation.toolbox import Toolbox
-from engine.protocol.compaction import compaction_body
+from engine.protocol.compaction import compacted, compaction_body
 from engine.protocol.failures import TooLarge, to_error
 from engine.protocol.request_body import create_body
 from engine.settings.fields import TurnFields, options_with, settings_with, spelled_out
 from engine.settings.levels import Settings
 from engine.settings.turn_options import TurnOptions
+from engine.turns import lane as lanes
 from engine.turns.core import SessionCore
-from engine.turns.lane import Lane as TurnLane
 from engine.turns.submission import create_text, hooked
 from engine.turns.turn import Turn
 from engine.turns.work import Gate
@@ -50,14 +51,14 @@ class Calls:
     ``on_cancel`` and ``transport``, laid over the session's field by field.
     """
 
-    def __init__(self, core: SessionCore, lane: TurnLane | None = None, *, gate: Gate | None = None) -> None:
+    def __init__(self, core: SessionCore, *, lane: lanes.Lane | None = None, gate: Gate | None = None) -> None:
         self._core = core
         self._lane = core.lane() if lane is None else lane
         self._gate = gate
 
     def _gated(self, gate: Gate) -> Calls:
         """The same calls, with what is awaited before each dispatch of their turns."""
-        return Calls(self._core, self._lane, gate=gate)
+        return Calls(self._core, lane=self._lane, gate=gate)
 
     @spelled_out
     def turn(
@@ -211,7 +212,7 @@ class Calls:
         loop = ToolLoop(
             self._open_turn,
             context,
-            Toolbox(context.tools, tools),
+            Toolbox(context.tools, tools, approves=approve is not None),
             options_with(options, fields, "run"),
             settings_with(self._settings, fields),
             LoopSettings(
@@ -223,6 +224,7 @@ class Calls:
                 prepare=prepare,
                 journal=journal,
             ),
+            lane=self._lane,
             progress=Progress(prompt=context.messages),
         )
         return await loop.run()
@@ -268,12 +270,12 @@ class Calls:
             ConfigurationError: something given is wrong; ``field`` names it. ``resume.…`` is a part of the snapshot:
                 a tool that is missing or has another schema, another server, a later version of the library.
         """
-        toolbox = Toolbox((), tools)
+        toolbox = Toolbox((), tools, approves=approve is not None)
         state = ConversationState(messages=Context(messages).messages)
         if resume is not None:
             if state.messages:
                 raise ConfigurationError("messages", "are given, and resume has its own")
-            state = conversation_from(resume, self._memory().server)
+            state = conversation_from(resume, Memory.of(self._lane).server)
             toolbox.check(state.tools)
             if state.memory is not None:
                 self._lane.stored = state.memory.held
@@ -295,12 +297,8 @@ class Calls:
                 journal=journal,
             ),
             state=evolve(state, options=chosen, instructions=said),
-            memory=self._memory,
+            lane=self._lane,
         )
-
-    def _memory(self) -> Memory:
-        """What the server keeps beyond a connection."""
-        return Memory(server=self._core.pool.endpoint.websocket.hostname or "", held=self._lane.stored)
 
     @property
     def _settings(self) -> Settings:
@@ -377,7 +375,7 @@ class Lane(Calls):
         Raises:
             ConfigurationError: the name is empty, or a lane has it.
         """
-        return Lane(self._core, self._core.fork(self._lane, _lane_name(name)))
+        return Lane(self._core, lane=self._core.fork(self._lane, _lane_name(name)))
 
     def statistics(self) -> LaneStatistics:
         """Counters at this moment."""
@@ -428,11 +426,11 @@ class Session(Calls):
         Raises:
             ConfigurationError: the name is empty.
         """
-        return Lane(self._core, self._core.lane(_lane_name(name)))
+        return Lane(self._core, lane=self._core.lane(_lane_name(name)))
 
     def fork(self, name: str) -> Lane:
         """Return a new lane that begins where the session's own one is now; see `Lane.fork`."""
-        return Lane(self._core, self._core.fork(self._lane, _lane_name(name)))
+        return Lane(self._core, lane=self._core.fork(self._lane, _lane_name(name)))
 
     @property
     def connected(self) -> bool:
@@ -458,13 +456,15 @@ class Session(Calls):
         settings = settings_with(self._settings, fields)
         given = context_of(prompt)
         body = compaction_body(given, options_with(options, fields, "compact"), model=settings.model)
-        compaction = Compaction(
-            given,
+        call = Call(
+            "POST",
+            "/responses/compact",
             create_text(body).http_body(),
+            partial(compacted, given),
             timeouts=settings.timeouts,
             max_bytes=settings.limits.max_message_bytes,
         )
-        return await compaction.compact(self._core.pool)
+        return await call.answer(self._core.pool.http)
 
     def snapshot(self) -> Snapshot:
         """Return the session as plain, JSON-able data, at any time: ``engine.session(id, resume=...)`` goes on with it.
@@ -475,8 +475,8 @@ class Session(Calls):
         Raises:
             ConfigurationError: something in it has no JSON form.
         """
-        memory = self._memory()
-        return session_snapshot(self._settings, memory.server, {"": memory.held})
+        lanes = {"": self._lane.stored} | {lane.name or "": lane.stored for lane in self._core.lanes}
+        return session_snapshot(self._settings, Memory.of(self._lane).server, lanes)
 
     def statistics(self) -> SessionStatistics:
         """Counters at this moment."""

@@ -20,6 +20,7 @@ from attrs import frozen
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
 from engine.protocol.failures import Failure
+from engine.transport.inlet import Inlet
 from engine.transport.outbox import Outbox
 from engine.transport.socket import Traffic
 from engine.transport.tap import Tap
@@ -138,12 +139,13 @@ class _Twin:
         self.pings = 0
         self.stream: Tap | _Unblocking = _Unblocking(self.line)
         if cut:
+            inlet = Inlet(limit, self.messages.extend, lambda: False)
+            inlet.open()
             self.stream = Tap(
                 self.line,
                 max_outbox_bytes=1 << 30,
-                max_message_bytes=limit,
                 fail=self.failures.append,
-                take=self._take,
+                inlet=inlet,
                 traffic=Traffic(),
             )
 
@@ -156,9 +158,6 @@ class _Twin:
             put(data)
 
         self.stream.outbox.put = note  # type: ignore[method-assign]
-
-    async def _take(self, texts: list[str]) -> None:
-        self.messages += texts
 
     async def live(self) -> None:
         try:

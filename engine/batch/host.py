@@ -11,8 +11,9 @@ from typing import Any, Literal
 from engine.batch.batch import open_batch
 from engine.batch.ledger import Ledger, OnInterrupted, open_ledger
 from engine.batch.results import BatchResult
+from engine.opening import open_engine
 from engine.portal import Block, Portal
-from engine.registry import Engine, open_engine
+from engine.registry import Engine
 from engine.settings.endpoint import Endpoint
 from engine.settings.turn_options import TurnOptions
 from engine.store.store import open_store

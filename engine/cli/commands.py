@@ -9,11 +9,13 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 import click
+from attrs import fields
 
 from engine.cli.doctor import doctor
 from engine.cli.errors import DONE, INTERRUPTED, MISUSED
-from engine.cli.programs import Wishes, ask, chat, verdict
+from engine.cli.programs import Question, Wishes, ask, chat, told, verdict
 from engine.cli.stores import store_commands
+from engine.cli.talk import Opening
 from engine.cli.terminal import Terminal
 from engine.settings.endpoint import Endpoint
 from engine.values.choices import Transport
@@ -97,8 +99,8 @@ _TURN_OPTIONS: Final = (
 def _turn_options(function: _Function) -> _Function:
     @functools.wraps(function)
     def wrapper(transport: str, **options: Any) -> Any:
-        positional = {name: options.pop(name) for name in ("prompt",) if name in options}
-        return function(**positional, wishes=Wishes(transport=Transport(transport), **options))
+        wishes = {field.name: options.pop(field.name) for field in fields(Wishes) if field.name in options}
+        return function(**options, wishes=Wishes(transport=Transport(transport), **wishes))
 
     return functools.reduce(lambda decorated, option: option(decorated), reversed(_TURN_OPTIONS), wrapper)  # type: ignore[return-value]
 
@@ -114,19 +116,45 @@ def commands() -> None:
 
 @commands.command("ask")
 @click.argument("prompt")
+@click.option("--instructions", metavar="TEXT", help="What holds for the answer.")
+@click.option("--image", multiple=True, metavar="FILE", help="A picture to look at; may be given more than once.")
+@click.option("--schema", metavar="FILE", help="A JSON schema that the answer has to fit.")
 @_turn_options
-def ask_command(prompt: str, wishes: Wishes) -> int:
+def ask_command(
+    prompt: str, wishes: Wishes, instructions: str | None, image: tuple[str, ...], schema: str | None
+) -> int:
     """Ask one question and print the answer as it comes. PROMPT may be - for standard input."""
     terminal = Terminal()
-    return verdict(terminal, lambda: ask(terminal, wishes, prompt))
+    question = Question(instructions=instructions, image=image, schema_file=schema)
+    return verdict(terminal, lambda: ask(terminal, wishes, prompt, question))
 
 
 @commands.command("chat")
+@click.option("--instructions", metavar="TEXT", help="What holds for the whole conversation.")
+@click.option("--tools", multiple=True, metavar="MODULE:FUNCTION", help="A function that the model may call.")
+@click.option("--resume", metavar="FILE", help="Go on with a conversation that was saved.")
+@click.option("--save", metavar="FILE", help="Save the conversation at the end.")
+@click.option("--plain", is_flag=True, help="No layout: for screen readers.")
 @_turn_options
-def chat_command(wishes: Wishes) -> int:
-    """Hold a conversation: every line of standard input is a message. /quit or the end of the input ends it."""
+def chat_command(
+    wishes: Wishes,
+    instructions: str | None,
+    tools: tuple[str, ...],
+    resume: str | None,
+    save: str | None,
+    plain: bool,
+) -> int:
+    """Hold a conversation. On a terminal with a line editor, /help lists its commands; else a message a line.
+
+    The end of the input, or /quit, ends it.
+    """
     terminal = Terminal()
-    return verdict(terminal, lambda: chat(terminal, wishes))
+    opening = Opening(instructions=instructions, tools=tools, resume=resume, save=save, plain=plain)
+    if terminal.input.is_terminal and terminal.output.is_terminal and not wishes.json:
+        from engine.cli.chat import converse
+
+        return told(terminal, lambda: converse(terminal, wishes, opening))
+    return verdict(terminal, lambda: chat(terminal, wishes, opening))
 
 
 @commands.command("simulate", add_help_option=False, context_settings={"ignore_unknown_options": True})

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 import attrs
 import trio
 
 from engine import (
-    AssistantMessage,
     Context,
+    Conversation,
     Endpoint,
+    Image,
     Limits,
+    Reply,
     Session,
+    Text,
     Timeouts,
     Transport,
+    Turn,
     TurnError,
     TurnOptions,
     UserMessage,
@@ -26,14 +32,15 @@ from engine import (
 from engine.cli.errors import DONE, FAILED, INTERRUPTED, MISUSED, CommandFailed, describe
 from engine.cli.interrupts import run
 from engine.cli.output import JsonView, Pieces, TextView, View, report_table
+from engine.cli.talk import Commands, Opening, save_snapshot
 from engine.cli.terminal import Terminal
 from engine.simulator import open_simulator
 from engine.values.messages import Message
-from engine.values.problems import EngineError
+from engine.values.problems import ConfigurationError, EngineError
 
-__all__ = ["Wishes", "ask", "chat", "verdict"]
+__all__ = ["NOTICE", "Question", "Wishes", "ask", "chat", "endpoint_of", "told", "verdict"]
 
-_NOTICE: Final = "No OPENAI_API_KEY and no --base-url: the built-in simulator answers, not a model."
+NOTICE: Final = "No OPENAI_API_KEY and no --base-url: the built-in simulator answers, not a model."
 # Somebody who scrolls back in a pager stops reading for minutes; the answer is small enough to wait in memory.
 _LIMITS: Final = Limits(buffer_events=4_000_000, buffer_bytes=256 * 1024 * 1024)
 
@@ -61,10 +68,64 @@ class Wishes:
     report: bool = False
 
 
+@attrs.frozen(kw_only=True)
+class Question:
+    """What ``ask`` is given beside the prompt.
+
+    Attributes:
+        instructions: What holds for the answer.
+        image: Paths of pictures to look at.
+        schema_file: The path of a JSON schema that the answer has to fit.
+    """
+
+    instructions: str | None = None
+    image: tuple[str, ...] = ()
+    schema_file: str | None = None
+
+    def images(self) -> list[Image]:
+        """Read the pictures.
+
+        Raises:
+            CommandFailed: one cannot be read, or is no picture.
+        """
+        found: list[Image] = []
+        for path in self.image:
+            try:
+                found.append(Image.from_path(path))
+            except OSError as error:
+                raise CommandFailed(f"{path}: {error.strerror or error}", code=MISUSED) from None
+            except ConfigurationError as error:
+                raise CommandFailed(f"{path}: {error.problem}", code=MISUSED) from None
+        return found
+
+    def schema(self) -> Any:
+        """Read the schema.
+
+        Raises:
+            CommandFailed: it cannot be read, or is no JSON object.
+        """
+        if self.schema_file is None:
+            return None
+        try:
+            schema = json.loads(Path(self.schema_file).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise CommandFailed(f"{self.schema_file}: {error.strerror or error}", code=MISUSED) from None
+        except ValueError:
+            raise CommandFailed(f"{self.schema_file}: is not JSON", code=MISUSED) from None
+        if not isinstance(schema, dict):
+            raise CommandFailed(f"{self.schema_file}: is not a JSON schema", code=MISUSED)
+        return schema
+
+
 def verdict(terminal: Terminal, program: Callable[[], Awaitable[None]]) -> int:
+    """Run ``program`` under Trio and return its exit code, having told in one line what went wrong where it did."""
+    return told(terminal, lambda: INTERRUPTED if run(program) else DONE)
+
+
+def told(terminal: Terminal, program: Callable[[], int]) -> int:
     """Run ``program`` and return its exit code, having told in one line what went wrong where something did."""
     try:
-        return INTERRUPTED if run(program) else DONE
+        return program()
     except BrokenPipeError:
         return DONE  # whoever reads the answer has seen enough
     except CommandFailed as error:
@@ -78,39 +139,60 @@ def verdict(terminal: Terminal, program: Callable[[], Awaitable[None]]) -> int:
         return FAILED
 
 
-async def ask(terminal: Terminal, wishes: Wishes, prompt: str) -> None:
+async def ask(terminal: Terminal, wishes: Wishes, prompt: str, question: Question) -> None:
     """Ask one question; ``-`` takes it from standard input. If cancelled, the turn is abandoned."""
     if prompt == "-":
         prompt = await terminal.input.everything()
     if not prompt.strip():
         raise CommandFailed("the prompt is empty", code=MISUSED)
+    context = Context([UserMessage([*question.images(), Text(prompt)])], instructions=question.instructions)
+    options = TurnOptions(temperature=wishes.temperature, text_format=question.schema())
     async with _session(terminal, wishes) as session:
-        await _answer(session, terminal, wishes, Context.of(prompt))
+        turn = session.turn(context, options, timeouts=Timeouts(turn=wishes.timeout), transport=wishes.transport)
+        await _show(turn, terminal, wishes)
 
 
-async def chat(terminal: Terminal, wishes: Wishes) -> None:
+async def chat(terminal: Terminal, wishes: Wishes, opening: Opening) -> None:
     """Answer lines from standard input until it ends or says ``/quit``. If cancelled, the turn is abandoned.
 
     A turn that fails is told and leaves the transcript as it was. A person can then go on; a pipe cannot know that the
     answers to come lack something, so there it is the end.
     """
-    transcript: list[Message] = []
+    given = opening.arguments()
     async with _session(terminal, wishes) as session:
-        while True:
+
+        def begin(messages: tuple[Message, ...]) -> Conversation:
+            rest = {name: value for name, value in given.items() if name != "resume"}
+            return session.conversation(messages=messages, **rest)
+
+        commands = Commands(session.conversation(**given), begin)
+        while not commands.over:
             line = await _line(terminal)
-            if line is None or line.strip() == "/quit":
-                return
+            if line is None:
+                break
             if not line.strip():
                 continue
-            said = UserMessage(line)
             try:
-                answer = await _answer(session, terminal, wishes, Context((*transcript, said)))
-            except TurnError as error:
+                shown = commands.run(line)
+                if shown is not None:
+                    await terminal.aside.write(shown)
+                else:
+                    await _reply(commands, terminal, wishes, line)
+            except (TurnError, CommandFailed) as error:
                 if not terminal.input.is_terminal:
                     raise
                 terminal.notice(f"Error: {describe(error, terminal.secret)}")
-            else:
-                transcript += [said, answer]
+        if opening.save is not None:
+            save_snapshot(opening.save, commands.chat)
+
+
+async def _reply(commands: Commands, terminal: Terminal, wishes: Wishes, line: str) -> None:
+    options = TurnOptions(temperature=wishes.temperature)
+    reply = commands.chat.stream(line, options, timeouts=Timeouts(turn=wishes.timeout), transport=wishes.transport)
+    try:
+        await _show(reply, terminal, wishes)
+    finally:
+        commands.report = reply.report
 
 
 async def _line(terminal: Terminal) -> str | None:
@@ -131,41 +213,42 @@ async def _session(terminal: Terminal, wishes: Wishes) -> AsyncIterator[Session]
     key = os.environ.get("OPENAI_API_KEY") or None
     terminal.secret = key
     if key is None and wishes.base_url is None:
-        terminal.notice(_NOTICE)
+        terminal.notice(NOTICE)
         async with (
             open_simulator(in_memory=True) as simulator,
             open_session(simulator.endpoint, model=wishes.model, limits=_LIMITS, dialer=simulator.dialer) as session,
         ):
             yield session
         return
-    endpoint = Endpoint() if key is None else Endpoint.from_env()
-    if wishes.base_url is not None:
-        endpoint = attrs.evolve(endpoint, base_url=wishes.base_url)
+    endpoint = endpoint_of(wishes)
+    assert endpoint is not None
     async with open_session(endpoint, model=wishes.model, limits=_LIMITS) as session:
         yield session
 
 
-async def _answer(session: Session, terminal: Terminal, wishes: Wishes, context: Context) -> AssistantMessage:
+def endpoint_of(wishes: Wishes) -> Endpoint | None:
+    """Return the server that is wanted; None where there is neither a key nor a URL, and the simulator answers."""
+    key = os.environ.get("OPENAI_API_KEY") or None
+    if key is None and wishes.base_url is None:
+        return None
+    endpoint = Endpoint() if key is None else Endpoint.from_env()
+    return endpoint if wishes.base_url is None else attrs.evolve(endpoint, base_url=wishes.base_url)
+
+
+async def _show(answer: Turn | Reply, terminal: Terminal, wishes: Wishes) -> None:
     view: View = JsonView(terminal) if wishes.json else TextView(terminal)
-    turn = session.turn(
-        context,
-        TurnOptions(temperature=wishes.temperature),
-        timeouts=Timeouts(turn=wishes.timeout),
-        transport=wishes.transport,
-    )
     failure: TurnError | None = None
     try:
-        async with turn:
-            async for event in turn:
+        async with answer:
+            async for event in answer:
                 await _write(view.render(event))
     except TurnError as error:
         failure = error
     await _write(view.end())
     if wishes.report:
-        await terminal.aside.write(report_table(turn.report))
+        await terminal.aside.write(report_table(answer.report))
     if failure is not None:
         raise failure
-    return turn.message
 
 
 async def _write(pieces: Pieces) -> None:

@@ -113,6 +113,7 @@ class Attempt:
         plan: How much of the input it carries, and why.
         patience: Seconds that connecting may take, where its link connects for each request.
         transport: What it goes over, `Transport.WEBSOCKET` or `Transport.SSE`; set by the link.
+        headers: Fields of the answer's header, or of the upgrade's; set by the link.
         reused: Whether its connection has carried a request before; set by the link.
         exchange: What the server says to it.
         sink: Where its events go; None once nobody is interested.
@@ -134,6 +135,7 @@ class Attempt:
         "exchange",
         "failure",
         "frame",
+        "headers",
         "held",
         "last_progress",
         "number",
@@ -169,6 +171,7 @@ class Attempt:
         self.plan: Plan = plan
         self.patience: float = patience
         self.transport: Transport = Transport.WEBSOCKET
+        self.headers: Sequence[tuple[str, str]] = ()
         self.reused: bool = False
         self.exchange: Exchange = Exchange(text_format=text_format)
         self.sink: Sink | None = sink

@@ -19,7 +19,7 @@ from engine.protocol.aftermath import Aftermath
 from engine.protocol.chain import Held, Plan
 from engine.protocol.exchange import Exchange
 from engine.protocol.failures import Broken, Failure, Rejected
-from engine.protocol.routing import Verdict
+from engine.protocol.routing import Doubt, Verdict
 from engine.settings.endpoint import Endpoint
 from engine.settings.limits import ResolvedLimits
 from engine.transport.dial import Dialer
@@ -123,6 +123,10 @@ class HttpLink:
         """Whether a warm-up could help: over HTTP the server keeps nothing ready."""
         return False
 
+    def prepare(self, lane: str | None, *, again: bool) -> bool:
+        """Whether a lane's next request can go over it: each has an answer of its own."""
+        return True
+
     def plan(self, lane: str | None, body: Mapping[str, Any], *, stored: Held | None = None) -> Plan:
         """Say how a lane's request would be sent: whole."""
         return _WHOLE
@@ -225,6 +229,7 @@ class _HttpExchange(Receiver):
                 self._fail(failure)
 
     def _fail(self, failure: Failure) -> None:
+        self.attempt.headers = self._post.headers
         exchange = self.attempt.exchange
         if exchange.outcome is not None or not self._receiving:
             return
@@ -245,6 +250,7 @@ class _HttpExchange(Receiver):
 
     def _on_events(self, events: Sequence[SseEvent]) -> bool:
         """Take the events that came in one piece; returns whether the response has ended."""
+        self.attempt.headers = self._post.headers
         self.bytes_received += sum(len(event.data) for event in events)
         self._receive([event.data for event in events], trio.current_time())
         return self.attempt.exchange.outcome is not None
@@ -253,7 +259,7 @@ class _HttpExchange(Receiver):
     def _name(self) -> str:
         return "an answer over HTTP"
 
-    def _unclaimed(self, target: Exchange | Verdict, event: ServerEvent, now: float) -> None:
+    def _unclaimed(self, target: Exchange | Verdict | Doubt, event: ServerEvent, now: float) -> None:
         if target is Verdict.CONNECTION and isinstance(event, KeepAlive):
             self.attempt.kept_alive(now)
         elif target is Verdict.LIMIT:  # it is about a socket elsewhere, and ends this answer all the same

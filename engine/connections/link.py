@@ -59,6 +59,15 @@ class Link(Protocol):
         """Whether a warm-up could help a lane: nothing was ever sent for it."""
         ...
 
+    def prepare(self, lane: str | None, *, again: bool) -> bool:
+        """Whether a lane's next request can go over it; if not, it has retired.
+
+        Args:
+            lane: The lane's name.
+            again: Whether the request is the one that was refused there last, sent again.
+        """
+        ...
+
     def plan(self, lane: str | None, body: Mapping[str, Any], *, stored: Held | None = None) -> Plan:
         """Say how a lane's request would be sent. ``stored``: a response that can be named on any connection."""
         ...

@@ -141,7 +141,7 @@ class Pool:
 
     async def http(self) -> HttpLink | Failure:
         """Return the link over HTTP, made when it is first needed."""
-        self._tasks.home.check()
+        self._tasks.check_caller()
         if not self._tasks.alive:
             await trio.lowlevel.checkpoint()
             return self._tasks.ending

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from engine.connections.attempt import Attempt
 from engine.instruments import EventInfo, Instruments
 from engine.protocol.exchange import Exchange
-from engine.protocol.routing import Router, Verdict
+from engine.protocol.routing import Doubt, Router, Verdict
 from engine.wire.codec import MalformedFrame, decode
 from engine.wire.events import Chunks, ServerEvent
 
@@ -100,7 +100,7 @@ class Receiver(ABC):
         """What it is called in logs."""
 
     @abstractmethod
-    def _unclaimed(self, target: Exchange | Verdict, event: ServerEvent, now: float) -> None:
+    def _unclaimed(self, target: Exchange | Verdict | Doubt, event: ServerEvent, now: float) -> None:
         """An event came that no attempt waits for."""
 
     @abstractmethod

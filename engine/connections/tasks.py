@@ -17,13 +17,14 @@ class Tasks:
 
     Attributes:
         failure: Why the session takes no more work; None while it does.
-        home: The run of Trio that it lives in.
+        shut: Why it takes no new turns, though those under way go on; None while it does.
     """
 
     def __init__(self) -> None:
         self.failure: Failure | None = None
+        self.shut: Failure | None = None
         self._nursery: trio.Nursery | None = None
-        self.home: Home = Home()
+        self._home = Home()
 
     @property
     def alive(self) -> bool:
@@ -34,6 +35,10 @@ class Tasks:
     def ending(self) -> Failure:
         """Why nothing more may be begun, once it may not."""
         return self.failure or Closed("the session is being released")
+
+    def check_caller(self) -> None:
+        """Raise `RuntimeError` unless the caller is a task of the Trio run that the session belongs to."""
+        self._home.check()
 
     def open(self, nursery: trio.Nursery) -> None:
         """Begin to take tasks."""

@@ -24,7 +24,7 @@ from engine.protocol.chain import Held, Plan
 from engine.protocol.exchange import Exchange
 from engine.protocol.failures import Failure, Lost
 from engine.protocol.refusals import rejection
-from engine.protocol.routing import Verdict
+from engine.protocol.routing import Doubt, Verdict
 from engine.protocol.states import move
 from engine.settings.endpoint import Endpoint
 from engine.settings.limits import ResolvedLimits
@@ -107,6 +107,7 @@ class WebSocketLink(Receiver):
         self._abandoned: dict[Exchange, Attempt] = {}
         self._give_up_at: dict[Exchange, float] = {}
         self._drain = timeouts.drain
+        self._headers: tuple[tuple[str, str], ...] = ()  # of the upgrade
         self._channels = Channels(self._server.max_lanes if self._server.multiplexing else 0)
         self._socket = make_socket(
             endpoint,
@@ -183,6 +184,20 @@ class WebSocketLink(Receiver):
         channel = self._channels.of(lane)
         return channel.requests == 0 and channel.warming is None
 
+    def prepare(self, lane: str | None, *, again: bool) -> bool:
+        """Whether a lane's next request can go over it; if not, it has retired.
+
+        Where more may come of the lane's last response, another request is sent under a name that was never used.
+        """
+        if self._router.is_clean(self._channels.of(lane).name, again=again):
+            return True
+        if self._offers_lane:
+            self._channels.renew(lane)
+            self._channels.of(lane).chain.use_up()  # which says why it has nothing
+            return True
+        self.retire("more may come of the last response on it")
+        return False
+
     def plan(self, lane: str | None, body: Mapping[str, Any], *, stored: Held | None = None) -> Plan:
         """Say how a lane's request would be sent."""
         return self._channels.of(lane).chain.plan(body, server=self._server, stored=stored)
@@ -209,7 +224,7 @@ class WebSocketLink(Receiver):
         channel = self._channels.use(attempt.origin.lane)
         channel.chain.use_up()
         exchange.lane = channel.name
-        attempt.transport, attempt.reused = self.transport, self.requests > 0
+        attempt.transport, attempt.reused, attempt.headers = self.transport, self.requests > 0, self._headers
         self._router.begin(exchange)
         self._attempts[exchange] = attempt  # an error may arrive while the frame is being queued
         # The turn may end while it is, and the frame leaves all the same: it must not say that nothing was sent.
@@ -355,6 +370,7 @@ class WebSocketLink(Receiver):
     def _on_opened(self) -> None:
         now = trio.current_time()
         self._clock.open(now)
+        self._headers = self._socket.handshake_headers
         if self._state is LinkState.DIALLING:
             self._become(LinkState.OPEN)
             _logger.debug("%s open", self._name)
@@ -403,7 +419,10 @@ class WebSocketLink(Receiver):
             channel.chain.arm(attempt.held)
         self._close_if_done()
 
-    def _unclaimed(self, target: Exchange | Verdict, event: ServerEvent, now: float) -> None:
+    def _unclaimed(self, target: Exchange | Verdict | Doubt, event: ServerEvent, now: float) -> None:
+        if isinstance(target, Doubt):
+            self._lose(target.exchange)
+            return
         if isinstance(target, Verdict):
             self._unrouted(target, event, now)
             return
@@ -416,6 +435,18 @@ class WebSocketLink(Receiver):
             attempt = self._abandoned.pop(target, None)
             if attempt is not None:
                 attempt.end_drain()
+
+    def _lose(self, exchange: Exchange) -> None:
+        """Give up an exchange whose events cannot be told from those of the one before it."""
+        self._dropped += 1
+        self._router.end(exchange)
+        attempt = self._attempts.pop(exchange, None)
+        if attempt is not None:
+            attempt.fail(Lost("the server's events cannot be told from those of an earlier response"))
+        abandoned = self._abandoned.pop(exchange, None)
+        if abandoned is not None:
+            abandoned.end_drain()
+        self.retire("the server mixes up its responses")
 
     def _unrouted(self, verdict: Verdict, event: ServerEvent, now: float) -> None:
         match verdict:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, Unpack
 
@@ -15,17 +15,20 @@ from engine.conversation.loop_settings import LoopSettings
 from engine.conversation.prompts import Prompt, messages_of
 from engine.conversation.rounds import Progress, Round
 from engine.conversation.snapshot import ConversationState, Memory, Snapshot, conversation_snapshot
-from engine.conversation.tool_loop import OpenTurn, ToolLoop, server_conversation
+from engine.conversation.tool_loop import OpenTurn, ToolLoop
 from engine.conversation.toolbox import Toolbox
 from engine.settings.fields import TurnFields, options_with, settings_with, spelled_out
 from engine.settings.levels import Settings
 from engine.settings.turn_options import TurnOptions
+from engine.turns.lane import Lane
 from engine.turns.texts import Texts
 from engine.turns.turn import Turn
+from engine.values.calls import answered_by
 from engine.values.messages import (
     AssistantMessage,
     Context,
     Message,
+    OutputItem,
     ToolCall,
     ToolResult,
 )
@@ -53,8 +56,8 @@ class Conversation:
         settings: Settings,
         loop_settings: LoopSettings,
         *,
+        lane: Lane,
         state: ConversationState,
-        memory: Callable[[], Memory],
     ) -> None:
         self._open_turn = open_turn
         self._context = Context(state.messages, instructions=state.instructions, tools=toolbox.offered)
@@ -67,9 +70,8 @@ class Conversation:
         self._loop: ToolLoop | None = None
         self._waiting = state.pending  # what joins the transcript with the results that the caller owes
         self._left = state.interrupted
-        self._kept = state.kept  # a conversation of the server's, and how many messages it holds
         self._usage = state.usage
-        self._memory = memory
+        self._lane = lane
 
     def _take_up(self, *, waiting: tuple[Message, ...], progress: Progress) -> None:
         """Begin where another process stopped: with calls that the caller still owes results for, or inside a round."""
@@ -123,8 +125,7 @@ class Conversation:
                 options=self._options,
                 tools=self._toolbox.marks(),
                 usage=self.usage,
-                kept=self._kept if running is None else (server_conversation(running.options), running.kept),
-                memory=self._memory(),
+                memory=Memory.of(self._lane),
             )
         )
 
@@ -202,7 +203,7 @@ class Conversation:
     def _begin(self, given: tuple[Message, ...], options: TurnOptions, settings: Settings) -> ToolLoop:
         progress = self._left
         if given or not progress:
-            answered = {message.call_id for message in given if isinstance(message, ToolResult)}
+            answered = set(map(_answered, given))
             missing = (
                 ToolResult(call.call_id, "the call was not answered", is_error=True, kind=call.kind)
                 for call in self.unanswered
@@ -212,9 +213,6 @@ class Conversation:
         messages = (*self.messages, *progress.prompt)
         if not messages:
             raise ConfigurationError("prompt", "is empty, and so is the conversation")
-        name, kept = self._kept
-        if name != server_conversation(options):
-            kept = 0
         self._loop = ToolLoop(
             self._open_turn,
             attrs.evolve(self._context, messages=messages),
@@ -222,8 +220,8 @@ class Conversation:
             options,
             settings,
             self._loop_settings,
+            lane=self._lane,
             progress=progress,
-            kept=min(kept, len(messages) if progress.response is not None else len(self.messages) + len(self._waiting)),
             keep=self._keep,
             owner=self,
         )
@@ -233,7 +231,6 @@ class Conversation:
     def _end(self, loop: ToolLoop) -> None:
         """A loop runs no more: what it has begun is what the next prompt finds."""
         self._loop, self._left = None, loop.progress
-        self._kept = (server_conversation(loop.options), loop.kept)
         self._usage += loop.usage
 
     def _keep(self, done: Round, new: tuple[Message, ...], waits: bool) -> None:
@@ -433,6 +430,13 @@ def _unanswered(messages: Iterable[Message]) -> tuple[ToolCall, ...]:
     for message in messages:
         if isinstance(message, AssistantMessage):
             calls.update((call.call_id, call) for call in message.unanswered)
-        elif isinstance(message, ToolResult):
-            calls.pop(message.call_id, None)
+        elif (call_id := _answered(message)) is not None:
+            calls.pop(call_id, None)
     return tuple(calls.values())
+
+
+def _answered(message: Message) -> str | None:
+    """The id of the call that a message answers."""
+    if isinstance(message, OutputItem):
+        return answered_by(message.item)
+    return message.call_id if isinstance(message, ToolResult) else None

@@ -25,6 +25,7 @@ from engine.settings.limits import Limits
 from engine.settings.retry import RetryPolicy
 from engine.settings.timeouts import Timeouts
 from engine.settings.turn_options import TurnOptions
+from engine.turns.lane import Lane
 from engine.values.messages import AssistantMessage, Message, ToolResult
 from engine.values.problems import ConfigurationError
 from engine.values.usage import Usage
@@ -60,6 +61,11 @@ class Memory:
     server: str
     held: Held | None = None
 
+    @classmethod
+    def of(cls, lane: Lane) -> Memory:
+        """What the server keeps for a lane at this moment."""
+        return cls(server=lane.pool.endpoint.websocket.hostname or "", held=lane.stored)
+
 
 @frozen(kw_only=True)
 class ConversationState:
@@ -73,7 +79,6 @@ class ConversationState:
         options: What to ask of the model.
         tools: A mark for each tool, by name.
         usage: Tokens of all responses.
-        kept: The conversation that the server keeps, by its id, and how many messages of the transcript it holds.
         memory: What the server stores of it.
     """
 
@@ -84,7 +89,6 @@ class ConversationState:
     options: TurnOptions = field(factory=TurnOptions)
     tools: Mapping[str, str] = field(factory=dict)
     usage: Usage = field(factory=Usage)
-    kept: tuple[Any, int] = (None, 0)
     memory: Memory | None = None
 
 
@@ -116,7 +120,6 @@ def conversation_snapshot(state: ConversationState) -> Snapshot:
             "options": _written_options(state.options, lost),
             "tools": dict(state.tools),
             "usage": attrs.asdict(state.usage),
-            "kept": list(state.kept),
             "held": _written_memory(state, lost),
             "lost": lost,
         }
@@ -240,9 +243,6 @@ def conversation_from(data: object, server: str) -> ConversationState:
                 f"was {known or 'not said'}, and the session talks to {server}; without held all of it is sent",
             )
     under_way = _read(whole, "interrupted", dict[str, Any] | None)
-    kept = _read(whole, "kept", list[Any]) or [None, 0]
-    if len(kept) != 2 or not isinstance(kept[1], int):
-        raise ConfigurationError("resume.kept", "is not an id and a number of messages")
     return ConversationState(
         instructions=_read(whole, "instructions", str | None),
         messages=_read(whole, "messages", tuple[Message, ...]),
@@ -251,7 +251,6 @@ def conversation_from(data: object, server: str) -> ConversationState:
         options=_read_options(_read(whole, "options", dict[str, Any])),
         tools=_read(whole, "tools", dict[str, str]),
         usage=_read(whole, "usage", Usage),
-        kept=(kept[0], kept[1]),
         memory=memory,
     )
 
@@ -369,7 +368,7 @@ _NO_OPTION: Final = attrs.asdict(TurnOptions(), recurse=False)
 _OF_CONVERSATIONS: Final = frozenset(
     {
         *("kind", "version", "instructions", "messages", "pending", "interrupted", "options", "tools", "usage"),
-        *("kept", "held", "lost"),
+        *("held", "lost"),
     }
 )
 _OF_SESSIONS: Final = frozenset({"kind", "version", "model", "settings", "server", "lanes"})

@@ -23,6 +23,7 @@ from engine.conversation.tool_runner import ToolRunner
 from engine.conversation.toolbox import Toolbox
 from engine.settings.levels import Settings
 from engine.settings.turn_options import TurnOptions
+from engine.turns.lane import Lane
 from engine.turns.turn import Turn
 from engine.values.choices import Delivery
 from engine.values.errors import ResponseFailed
@@ -31,7 +32,7 @@ from engine.values.problems import ConfigurationError
 from engine.values.reports import TurnReport
 from engine.values.usage import Usage
 
-__all__ = ["OpenTurn", "ToolLoop", "server_conversation"]
+__all__ = ["OpenTurn", "ToolLoop"]
 
 OpenTurn: TypeAlias = Callable[[Context, TurnOptions, Settings, bool], Turn]
 """Prepares a turn for a context; the flag tells whether its events are wanted."""
@@ -53,8 +54,6 @@ class ToolLoop:
         finished: Whether the last response calls nothing that the loop could run.
         rounds: How many rounds are complete.
         usage: Tokens of the responses that came.
-        kept: How many messages of ``context``, from its beginning, the conversation holds that the server keeps by the
-            id in the options. A request that names it brings only what is new.
 
     Args:
         open_turn: Prepares a turn.
@@ -64,8 +63,8 @@ class ToolLoop:
             loop would never end otherwise.
         settings: What holds for each turn.
         loop_settings: What holds for the loop.
+        lane: What its turns are served by.
         progress: The prompt, and what there is already of its first round.
-        kept: How many messages the server's own conversation holds at the beginning.
         keep: Given each complete round, with the messages that are new since the one before, and whether its calls wait
             for the caller's results.
         owner: What waits for the functions that the loop calls; the loop itself where nothing else does.
@@ -80,8 +79,8 @@ class ToolLoop:
         settings: Settings,
         loop_settings: LoopSettings,
         *,
+        lane: Lane,
         progress: Progress = _NOTHING,
-        kept: int = 0,
         keep: Keep | None = None,
         owner: object = None,
     ) -> None:
@@ -92,7 +91,6 @@ class ToolLoop:
         self.finished: bool = False
         self.rounds: int = 0
         self.usage: Usage = Usage()
-        self.kept: int = kept
         self._open_turn = open_turn
         self._toolbox = toolbox
         self.options: TurnOptions = options
@@ -103,7 +101,7 @@ class ToolLoop:
         self._left = False
         self._scope: trio.CancelScope | None = None
         self._owner = self if owner is None else owner
-        self._runner = ToolRunner(self._owner, toolbox.functions, loop_settings)
+        self._runner = ToolRunner(self._owner, lane, toolbox.functions, loop_settings)
 
     async def run(self) -> AssistantMessage:
         """Ask and run tools until a response calls nothing that the loop could run, and return that response.
@@ -131,10 +129,13 @@ class ToolLoop:
         If cancelled, so is ``prepare`` or the journal.
         """
         options, context = self.options, self.context
-        if server_conversation(options) is not None:
-            context = attrs.evolve(context, messages=context.messages[self.kept :])
         if self.rounds:
             options = attrs.evolve(options, tool_choice=_relaxed(options.tool_choice))
+        if self._settings.prepare is not None or self._settings.journal is not None:
+            context = await self._prepared(context)
+        return self._open_turn(context, options, self._turn_settings, buffered)
+
+    async def _prepared(self, context: Context) -> Context:
         with self._errands(), errand(self._owner):
             if self._settings.prepare is not None:
                 prepared = self._settings.prepare(context)
@@ -144,7 +145,7 @@ class ToolLoop:
             if self._settings.journal is not None:
                 await self._settings.journal.sending(self.progress.prompt, context)
         self._check_inside()
-        return self._open_turn(context, options, self._turn_settings, buffered)
+        return context
 
     async def answered(self, turn: Turn) -> None:
         """Take the response of a turn.
@@ -154,7 +155,6 @@ class ToolLoop:
         before, message = self.progress, turn.message
         self.progress = attrs.evolve(before, response=message, results={})
         self.message, self.report, self._room = message, turn.report, turn.room
-        self.kept = len(self.context.messages) + 1
         if message.usage is not None:
             self.usage += message.usage
         if self._settings.journal is not None:
@@ -238,11 +238,6 @@ class ToolLoop:
         self.rounds += 1
         if self._keep is not None:
             self._keep(done, (*fresh, *new), waits)
-
-
-def server_conversation(options: TurnOptions) -> Any:
-    """The conversation that the server keeps and a request belongs to; None where the caller's transcript is all."""
-    return getattr(options, "conversation", None) or options.extra.get("conversation")
 
 
 def _relaxed(choice: str | Mapping[str, Any] | None) -> str | Mapping[str, Any] | None:

@@ -7,14 +7,16 @@ import json
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import attrs
 import trio
 
 from engine.conversation.errands import errand
 from engine.conversation.loop_settings import LoopSettings
+from engine.instruments import ToolEndInfo, ToolStartInfo
 from engine.schemas.function_tool import FunctionTool, ToolArgumentError
+from engine.turns.lane import Lane
 from engine.values.messages import ToolCall, ToolResult
 from engine.values.problems import ConfigurationError
 
@@ -28,13 +30,17 @@ class ToolRunner:
     """Runs the calls of one response side by side.
 
     Args:
-        owner: The loop, which waits for the tools.
+        owner: What waits for the tools.
+        lane: What the loop's turns are served by; its instruments are told of the tools.
         functions: The functions, by name.
         settings: What holds for the loop.
     """
 
-    def __init__(self, owner: object, functions: Mapping[str, FunctionTool], settings: LoopSettings) -> None:
+    def __init__(
+        self, owner: object, lane: Lane, functions: Mapping[str, FunctionTool], settings: LoopSettings
+    ) -> None:
         self._owner = owner
+        self._lane = lane
         self._functions = functions
         self._settings = settings
 
@@ -46,7 +52,9 @@ class ToolRunner:
         waiting: deque[ToolCall] = deque()
         for call in calls:
             refusal = await self._refusal(call)
-            if refusal is None:
+            if refusal is None and call.name not in self._functions:  # it asked for the approval itself
+                await take(call, ToolResult(call.call_id, "", kind=call.kind))
+            elif refusal is None:
                 waiting.append(call)
             else:
                 await take(call, _failure(call, refusal))
@@ -70,7 +78,7 @@ class ToolRunner:
 
     async def _refusal(self, call: ToolCall) -> str | None:
         """Why a call is not run; None if it is."""
-        if call.name not in self._functions:
+        if call.name not in self._functions and call.kind != "mcp_approval":
             return f"there is no tool called {call.name!r}"
         if self._settings.approve is None:
             return None
@@ -87,6 +95,29 @@ class ToolRunner:
         raise ConfigurationError("approve", f"returned a {type(verdict).__name__}, not a bool or a string")
 
     async def _output(self, call: ToolCall) -> ToolResult:
+        """Run a call, with the instruments told in the tool's own task, so that they can mark what it does."""
+        begun = trio.current_time()
+        if self._lane.instruments.wants("tool_started"):
+            arguments = dict(call.arguments)
+            self._lane.instruments.emit("tool_started", ToolStartInfo(**self._facts(call), arguments=arguments))
+        result: ToolResult | None = None
+        error: BaseException | None = None
+        try:
+            result, error = await self._run(call)
+            return result
+        except BaseException as fatal:
+            error = fatal
+            raise
+        finally:
+            if self._lane.instruments.wants("tool_ended"):
+                seconds = trio.current_time() - begun
+                info = ToolEndInfo(**self._facts(call), seconds=seconds, result=result, error=error)
+                self._lane.instruments.emit("tool_ended", info)
+
+    def _facts(self, call: ToolCall) -> Any:
+        return {"session": self._lane.session, "lane": self._lane.name, "call_id": call.call_id, "name": call.name}
+
+    async def _run(self, call: ToolCall) -> tuple[ToolResult, Exception | None]:
         function = self._functions[call.name]
         seconds = self._settings.tool_timeout if function.timeout is None else function.timeout
         fatal: BaseException | None = None
@@ -94,25 +125,38 @@ class ToolRunner:
             with trio.move_on_after(math.inf if seconds is None else seconds):
                 with errand(self._owner, in_thread=function.thread):
                     content = await function.call(_worded(call, function))
-                return ToolResult(call.call_id, content, kind=call.kind)
+                return ToolResult(call.call_id, content, kind=call.kind), None
         except ToolArgumentError as error:
-            return _failure(call, _text_of(error))
+            return _failure(call, _text_of(error)), error
         except Exception as error:
-            return _failure(call, _described(error))
+            return _failure(call, _described(error)), error
         except BaseExceptionGroup as group:
             # Not a tool's failure, but an interrupt, an exit or cancellation amid its failures.
             fatal = _worst(error for error in _leaves(group) if not isinstance(error, Exception))
         if fatal is not None:
             raise fatal
-        return _failure(call, f"TimeoutError: the tool took longer than {seconds:g} s")
+        return _failure(call, f"TimeoutError: the tool took longer than {seconds:g} s"), None
 
 
 def _worded(call: ToolCall, function: FunctionTool) -> ToolCall:
-    """Give a custom tool's free text a name, where its function has one parameter to take it."""
+    """Give what a call says the names of its function's parameters, where it is no call of a function's own.
+
+    A custom tool's free text goes to the one parameter there is. A call of the service's tools has members, and what it
+    wants done (``action``, ``operation``) has some of its own: a function names those that it takes.
+    """
     properties = function.tool.parameters.get("properties")
-    if call.kind != "custom" or not isinstance(properties, Mapping) or len(properties) != 1:
+    if call.kind == "function" or not isinstance(properties, Mapping):
         return call
-    arguments = dict.fromkeys(properties, call.raw_arguments)
+    if call.kind == "custom":
+        if len(properties) != 1:
+            return call
+        arguments: dict[str, Any] = dict.fromkeys(properties, call.raw_arguments)
+    else:
+        said = dict(call.arguments)
+        for name in ("action", "operation"):
+            inner = call.arguments.get(name)
+            said |= inner if isinstance(inner, Mapping) else {}
+        arguments = {name: said[name] for name in properties if name in said}
     return attrs.evolve(call, arguments=arguments, raw_arguments=json.dumps(arguments))
 
 

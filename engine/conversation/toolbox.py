@@ -9,12 +9,24 @@ from typing import Any, Final
 from engine.protocol.chain import canonical
 from engine.protocol.request_tools import wire_tools
 from engine.schemas.function_tool import FunctionTool, as_tool
+from engine.values.calls import CALL_KINDS
 from engine.values.messages import AnyTool, AssistantMessage, Tool, ToolCall
 from engine.values.problems import ConfigurationError
 from engine.values.shown import token
 
 __all__ = ["Toolbox"]
 
+
+_SERVICES: Final = frozenset(CALL_KINDS) - {"function", "custom"}
+"""Kinds of calls that a tool of the service's makes, and that the caller answers."""
+
+_CALLED_AS: Final[Mapping[str, str]] = {
+    **{kind: kind for kind in _SERVICES},
+    "computer_use": "computer",
+    "computer_use_preview": "computer",
+    "mcp": "mcp_approval",
+}
+"""What calls of such a tool are called."""
 
 _MAY_CHANGE: Final = frozenset({"authorization", "description", "headers", "server_description", "strict"})
 
@@ -31,12 +43,13 @@ class Toolbox:
     Args:
         declared: The tools of a context.
         tools: More of them.
+        approves: Whether requests for approval are answered by the loop's ``approve``.
 
     Raises:
         ConfigurationError: something in ``tools`` is no tool, or two functions have one name.
     """
 
-    def __init__(self, declared: Iterable[AnyTool], tools: Iterable[AnyTool]) -> None:
+    def __init__(self, declared: Iterable[AnyTool], tools: Iterable[AnyTool], *, approves: bool = False) -> None:
         if isinstance(tools, (str, bytes, Mapping)) or not isinstance(tools, Iterable):
             raise ConfigurationError("tools", f"is a {type(tools).__name__}, not a sequence of tools")
         self.functions: dict[str, FunctionTool] = {}
@@ -52,6 +65,7 @@ class Toolbox:
         schemas += [function.tool for name, function in self.functions.items() if name not in names]
         self.offered: tuple[Tool | Mapping[str, Any], ...] = tuple(schemas)
         self._callers_own = names - self.functions.keys()
+        self._approves = approves
 
     def marks(self) -> dict[str, str]:
         """A mark of each tool by its name, or by its kind where it has none: a hash of what calls of it look like.
@@ -82,8 +96,10 @@ class Toolbox:
                 raise ConfigurationError(where, "has another schema than when the snapshot was made")
 
     def is_callers(self, call: ToolCall) -> bool:
-        """Whether a call is the caller's to answer: its tool was declared without a function."""
-        return call.name in self._callers_own
+        """Whether a call is the caller's to answer: nothing here serves its tool, declared or the service's own."""
+        if call.kind == "mcp_approval" and self._approves:
+            return False
+        return call.name in self._callers_own or (call.kind in _SERVICES and call.name not in self.functions)
 
     def is_last(self, message: AssistantMessage) -> bool:
         """Whether a loop ends with a response.
@@ -105,8 +121,11 @@ def _callable_names(tool: Tool | Mapping[str, Any]) -> Iterator[str]:
         yield tool.name
         return
     name, inner = tool.get("name"), tool.get("tools")
-    if tool.get("type") in ("function", "custom") and isinstance(name, str):
+    kind = tool.get("type")
+    if kind in ("function", "custom") and isinstance(name, str):
         yield name
+    elif isinstance(kind, str) and kind in _CALLED_AS:
+        yield _CALLED_AS[kind]
     for each in inner if isinstance(inner, (list, tuple)) else ():
         if isinstance(each, Mapping):
             yield from _callable_names(each)

@@ -102,11 +102,6 @@ class Assembly:
 
     # --- what is known so far ---
 
-    @property
-    def item_ids(self) -> frozenset[str]:
-        """The ids of the items seen."""
-        return frozenset(self._slots.ids)
-
     def partial(self) -> AssistantMessage | None:
         """What has arrived of the answer, None when nothing has."""
         if not self._drafts:

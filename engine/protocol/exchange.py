@@ -15,6 +15,7 @@ from engine.protocol.refusals import rejection, wait_asked_for, wait_in_words
 from engine.values.choices import Delivery
 from engine.values.messages import AssistantMessage
 from engine.values.turn_events import TurnDone, TurnEvent, TurnStarted
+from engine.wire.base import attach
 from engine.wire.control_events import ErrorEvent
 from engine.wire.events import (
     LifecycleEvent,
@@ -26,14 +27,15 @@ from engine.wire.events import (
     UnknownEvent,
 )
 
-__all__ = ["Exchange", "LaneName"]
+__all__ = ["FOREIGN_TERMINALS", "TERMINAL_TYPES", "Exchange", "LaneName"]
 
 LaneName: TypeAlias = str | None
 
-# Terminals that no schema has and that some servers send all the same, with the code that stands in for their own.
-_FOREIGN_TERMINALS: Final = {"response.cancelled": "cancelled", "response.error": None}
+FOREIGN_TERMINALS: Final = {"response.cancelled": "cancelled", "response.error": None}
+"""Terminals that no schema has and that some servers send all the same, with the code that stands in for their own."""
 
-_TERMINAL_TYPES: Final = frozenset({"response.completed", "response.done", "response.failed", "response.incomplete"})
+TERMINAL_TYPES: Final = frozenset({"response.completed", "response.done", "response.failed", "response.incomplete"})
+"""The types of terminals."""
 
 
 class Exchange:
@@ -117,11 +119,6 @@ class Exchange:
         self._move(ExchangeState.ENDED)
         self.outcome = outcome
 
-    @property
-    def item_ids(self) -> frozenset[str]:
-        """The ids of the items its response has shown."""
-        return self._assembly.item_ids
-
     def partial(self) -> AssistantMessage | None:
         """What has arrived of the answer, None when nothing has."""
         return self._assembly.partial()
@@ -136,9 +133,11 @@ class Exchange:
         if isinstance(event, ErrorEvent):
             self._refuse(event)
             return self._shown(self._assembly.finish(None))
+        if self._turned_away(event):
+            return self._shown(self._assembly.finish(None))
         self._accepted()
         if isinstance(event, LifecycleEvent):
-            self.response_id = self.response_id or event.response_id
+            self.response_id = event.response_id or self.response_id  # some servers rename it in every event
             if isinstance(event, TerminalEvent):
                 return self._ended(event)
         elif event.__class__ is UnknownEvent:
@@ -152,6 +151,8 @@ class Exchange:
     def _watch_for_end(self, event: ServerEvent) -> None:
         if isinstance(event, ErrorEvent):
             self._refuse(event)
+            return
+        if self._turned_away(event):
             return
         self._accepted()
         if isinstance(event, TerminalEvent):
@@ -180,6 +181,14 @@ class Exchange:
                 retry_after=wait_asked_for(event),
             )
         )
+
+    def _turned_away(self, event: ServerEvent) -> bool:
+        """Whether the server says that the response failed before it has said that it began: a refusal."""
+        if self.state is not ExchangeState.AMBIGUOUS or not isinstance(event, ResponseFailed):
+            return False
+        self._move(ExchangeState.REJECTED)
+        self.outcome = _failure(event)
+        return True
 
     def _ended(self, event: TerminalEvent) -> list[TurnEvent]:
         events = self._assembly.finish(event.response, incomplete=isinstance(event, ResponseIncomplete))
@@ -213,24 +222,22 @@ def _failure(event: TerminalEvent) -> Failed | None:
     return None
 
 
-def _failed(error: Mapping[str, object], fallback: str | None, response_id: str | None) -> Failed:
-    code, kind, words = (value if isinstance(value, str) else None for value in map(error.get, _ERROR_MEMBERS))
-    failed = Failed(code or fallback, kind, response_id, words or "")
+def _failed(error: Mapping[str, Any], fallback: str | None, response_id: str | None) -> Failed:
+    event = ErrorEvent()
+    attach(event, {"type": "error", "error": error})
+    failed = Failed(event.code or fallback, event.error_type, response_id, event.message or "", status=event.status)
     return evolve(failed, retry_after=wait_in_words(failed.message)) if failed.fault is Fault.RATE else failed
-
-
-_ERROR_MEMBERS: Final = ("code", "type", "message")
 
 
 def _unknown_end(event: UnknownEvent, response_id: str | None) -> Failure | None:
     """What an event of no known shape says of the response's end; None when it does not end it."""
-    if event.type in _TERMINAL_TYPES:
+    if event.type in TERMINAL_TYPES:
         return Violated(f"the event {event.type} held no response")
-    if event.type not in _FOREIGN_TERMINALS:
+    if event.type not in FOREIGN_TERMINALS:
         return None
     response = event.raw.get("response")
     for holder in (event.raw, response):
         error = holder.get("error") if isinstance(holder, dict) else None
         if isinstance(error, dict):
-            return _failed(error, _FOREIGN_TERMINALS[event.type], response_id)
-    return Failed(_FOREIGN_TERMINALS[event.type], response_id=response_id)
+            return _failed(error, FOREIGN_TERMINALS[event.type], response_id)
+    return Failed(FOREIGN_TERMINALS[event.type], response_id=response_id)

@@ -223,7 +223,7 @@ def to_error(failure: Failure) -> TurnError:
             error = _rejection(failure)
         case Failed():
             error = ResponseFailed(
-                f"the response failed (code: {token(failure.code)})",
+                f"the response failed ({_said(failure, status=failure.status, code=failure.code, type=failure.type)})",
                 code=failure.code,
                 type=failure.type,
                 response_id=failure.response_id,
@@ -268,18 +268,9 @@ def _rejection(failure: Rejected, did: str = "rejected the request") -> RequestR
         kind = RateLimited
     else:
         kind = RequestRejected
-    said = [
-        f"{name}: {value if isinstance(value, int) else token(value)}"
-        for name, value in (
-            ("status", failure.status),
-            ("code", failure.code),
-            ("type", failure.type),
-            ("param", failure.param),
-        )
-        if value is not None
-    ]
+    said = _said(failure, status=failure.status, code=failure.code, type=failure.type, param=failure.param)
     error = kind(
-        f"the server {did} ({', '.join(said) or 'without saying why'})",
+        f"the server {did} ({said})",
         status=failure.status,
         code=failure.code,
         type=failure.type,
@@ -290,3 +281,11 @@ def _rejection(failure: Rejected, did: str = "rejected the request") -> RequestR
     if isinstance(error, RateLimited):
         error.retry_after = failure.retry_after
     return error
+
+
+def _said(failure: Rejected | Failed, **words: int | str | None) -> str:
+    """What a text may say of the server's reasons. Its own words may quote the prompt: they stay an attribute."""
+    named = [
+        f"{name}: {word if isinstance(word, int) else token(word)}" for name, word in words.items() if word is not None
+    ]
+    return ", ".join(named) or ("see its message" if failure.message else "without saying why")

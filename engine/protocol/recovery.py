@@ -145,7 +145,9 @@ def _of(fault: Fault) -> Callable[[Setback], bool]:
 
 
 def _forgotten(setback: Setback) -> bool:
-    if not setback.continued or not isinstance(setback.failure, Rejected):
+    # Some servers refuse with a failed response that never began.
+    refused = isinstance(setback.failure, Rejected) or setback.delivery is Delivery.REJECTED
+    if not setback.continued or not refused:
         return False
     return setback.fault is Fault.CACHE_MISS or (setback.untyped and setback.fault is None)
 

@@ -15,7 +15,16 @@ from engine.wire.base import attach
 from engine.wire.codec import MalformedFrame, parse_object
 from engine.wire.control_events import ErrorEvent
 
-__all__ = ["refusal", "rejection", "request_id", "retry_after", "wait_asked_for", "wait_in_words"]
+__all__ = [
+    "lower_case",
+    "refusal",
+    "rejection",
+    "request_id",
+    "retry_after",
+    "telling",
+    "wait_asked_for",
+    "wait_in_words",
+]
 
 _MAX_WORDS: Final = 2000
 
@@ -70,9 +79,7 @@ def refusal(status: int, headers: Iterable[tuple[str, str]], body: bytes) -> Rej
         body: What has arrived of its body. JSON in any of the shapes that servers use is understood, other text is
             kept as the message, and HTML, which comes from whatever stands before the server, is not.
     """
-    fields: dict[str, str] = {}
-    for name, value in headers:
-        fields.setdefault(name.lower(), value)
+    fields = lower_case(headers)
     text = body.decode("utf-8", "replace").strip()
     try:
         raw = parse_object(text)
@@ -83,11 +90,34 @@ def refusal(status: int, headers: Iterable[tuple[str, str]], body: bytes) -> Rej
         event = ErrorEvent()
         attach(event, raw)
         said = rejection(event)
-        if said.type is None and isinstance(raw.get("type"), str) and raw["type"] != "error":
-            said = evolve(said, type=raw["type"])  # beside its code and its message, where nothing is nested
     if said.retry_after is None:
         said = evolve(said, retry_after=retry_after(fields))
     return evolve(said, status=status, request_id=request_id(fields))
+
+
+def lower_case(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return header fields by lower-case names; of several with one name the first counts."""
+    fields: dict[str, str] = {}
+    for name, value in headers:
+        fields.setdefault(name.lower(), value)
+    return fields
+
+
+def telling(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return the header fields that say how a server counts and works, from those with lower-case names."""
+    return {name: value for name, value in headers.items() if name.startswith(_TELLING)}
+
+
+_TELLING: Final = (
+    "x-ratelimit-",
+    "x-rate-limit-",
+    "ratelimit",
+    "retry-after",
+    "openai-",
+    "x-ms-",
+    "azureml-",
+    "cf-ray",
+)
 
 
 def request_id(headers: Mapping[str, str]) -> str | None:

@@ -1,39 +1,38 @@
 """Which events of one connection belong to which of its exchanges.
 
-On the default lane server events carry no mark of the request they answer, so a client that is careless here shows one
-request's answer as another's. The order of the rules in `Router.route` is the order of their certainty.
+On the default channel server events carry no mark of the request they answer, so a client that is careless here shows
+one request's answer as another's. The answers on a channel come in the order of its requests; the only question is
+where the last one ended, and ids never decide it: servers use one for all responses, or new ones in every event.
+
+An exchange *opens* with its first created, queued or in_progress. A channel is *clean* if it is known where the last
+exchange on it ended; another kind carries no request (`Router.is_clean`). Until an exchange on a clean channel has
+opened, an end may be the last one's, said again; what cannot be told apart is a `Doubt`, and its exchange is lost
+before any output. Once it has opened, everything is its own.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator
-from enum import Enum
+from collections.abc import Iterator
+from enum import Enum, auto
 from typing import Final
 
-from attrs import define, field
+from attrs import define, frozen
 
-from engine.protocol.exchange import Exchange, LaneName
-from engine.protocol.failures import Failed, Rejected, Violated
+from engine.protocol.exchange import FOREIGN_TERMINALS, TERMINAL_TYPES, Exchange, LaneName
 from engine.protocol.faults import CODES, Fault
+from engine.values.choices import Delivery
 from engine.wire.account_events import AccountEvent
-from engine.wire.base import member
-from engine.wire.control_events import ErrorEvent
-from engine.wire.events import (
-    LifecycleEvent,
-    OutputEvent,
-    OutputItemAdded,
-    OutputItemDone,
-    ResponseFailed,
-    ServerEvent,
-    TerminalEvent,
-    UnknownEvent,
+from engine.wire.control_events import (
+    ErrorEvent,
+    InjectCreated,
+    InjectFailed,
+    InterruptAccepted,
+    InterruptFailed,
+    SteerEvent,
 )
+from engine.wire.events import LifecycleEvent, OutputEvent, ResponseFailed, ServerEvent, TerminalEvent, UnknownEvent
 
-__all__ = ["Router", "Verdict"]
-
-_REMEMBERED_RESPONSES: Final = 64
-_REMEMBERED_ITEMS: Final = 256
+__all__ = ["Doubt", "Router", "Verdict", "Word", "word_of"]
 
 
 class Verdict(Enum):
@@ -44,32 +43,140 @@ class Verdict(Enum):
     LIMIT = "limit"
     """The server ends the connection's life."""
     DROPPED = "dropped"
-    """It belongs to a response that nobody waits for."""
+    """It belongs to a response that has ended, or to none."""
     STRAY = "stray"
-    """It came on a lane with nothing in flight: the lane can no longer be trusted with another request."""
+    """It came with nothing in flight, and is no end said again: the connection takes no other request."""
     FATAL = "fatal"
     """It is an error that belongs to no request: the connection cannot be trusted."""
 
 
-@define(eq=False)
-class _LaneState:
-    current: Exchange | None = None
-    broken_off: bool = False  # whether a response was left, or ended badly: more of it may be on its way
-    refused: bool = False  # whether the last request was refused, before any response
-    finished: deque[str] = field(factory=lambda: deque(maxlen=_REMEMBERED_RESPONSES))
-    earlier_items: dict[str, None] = field(factory=dict)  # a set that knows which is the oldest
+@frozen
+class Doubt:
+    """An event that may be the exchange's or its predecessor's: the exchange is lost, and so is the connection."""
 
-    def remember(self, items: Iterable[str]) -> None:
-        self.earlier_items.update(dict.fromkeys(items))
-        while len(self.earlier_items) > _REMEMBERED_ITEMS:
-            del self.earlier_items[next(iter(self.earlier_items))]
+    exchange: Exchange
+
+
+class Word(Enum):
+    """What an event says of a response's life."""
+
+    OPENS = auto()
+    """Created, queued or in_progress."""
+    OUTPUT = auto()
+    """A part of the answer."""
+    GOOD = auto()
+    """The end of a response that is an answer, cut or not."""
+    FAILED = auto()
+    """The end of a response that is none."""
+    ERROR = auto()
+    """An error event, which may be a refusal or an end."""
+    CONTROL = auto()
+    """About steering and its like, which name their own target."""
+    ODD = auto()
+    """About a response, in a type or shape that is not known."""
+    NOTHING = auto()
+    """About no response: a greeting."""
+
+
+_CONTROL: Final = (SteerEvent, InjectCreated, InjectFailed, InterruptAccepted, InterruptFailed)
+
+
+def word_of(event: ServerEvent) -> Word:
+    """Say what an event means for the life of a response."""
+    if isinstance(event, OutputEvent):
+        return Word.OUTPUT
+    if isinstance(event, LifecycleEvent):
+        if not isinstance(event, TerminalEvent):
+            return Word.OPENS
+        return Word.FAILED if isinstance(event, ResponseFailed) else Word.GOOD
+    if isinstance(event, ErrorEvent):
+        return Word.ERROR
+    if event.__class__ is UnknownEvent:
+        if event.type in TERMINAL_TYPES:
+            return Word.FAILED if event.type == "response.failed" else Word.GOOD
+        if event.type in FOREIGN_TERMINALS:
+            return Word.FAILED
+        return Word.ODD if event.type.startswith("response.") else Word.NOTHING
+    return Word.CONTROL if isinstance(event, _CONTROL) else Word.OUTPUT
+
+
+@define
+class _End:
+    """How an exchange ended.
+
+    Attributes:
+        opened: Whether it had opened.
+        words: Its ends, in order: the one that it took, and those that were said afterwards.
+        understood: Whether the refusal said what was wrong, by a 4xx status or a known code.
+        after_refusal: Whether the exchange before it on this channel was refused as well.
+        empty: Whether nothing but ends came of it.
+    """
+
+    opened: bool
+    words: tuple[Word, ...]
+    understood: bool
+    after_refusal: bool
+    empty: bool
+
+    @property
+    def refused(self) -> bool:
+        """Whether it was refused before anything of it came."""
+        return not self.opened and self.empty and self.words[:1] in {(Word.ERROR,), (Word.FAILED,)}
+
+    def leaves_clean(self, *, again: bool) -> bool:
+        """Whether it is known that nothing more of it comes, or what it would be.
+
+        Args:
+            again: Whether the next request is its own, sent again.
+        """
+        if self.opened:
+            return self.words[:1] == (Word.GOOD,) or self.words == (Word.ERROR, Word.FAILED)
+        if not self.refused or self.after_refusal:
+            return False
+        if self.words == (Word.ERROR, Word.FAILED):
+            return True
+        return again and (self.words == (Word.FAILED,) or (self.words == (Word.ERROR,) and self.understood))
+
+    def said_again(self, word: Word, *, alone: bool) -> bool:
+        """Take note of an end that can only be this one's, said again; False where it can be another's.
+
+        Args:
+            word: The end.
+            alone: Whether no other exchange is in flight on the channel.
+        """
+        last = self.words[-1:]
+        match word:
+            case Word.GOOD:
+                again = self.words == (Word.GOOD,) and self.opened
+            case Word.FAILED if alone:
+                again = last in {(Word.ERROR,), (Word.FAILED,)}
+            case Word.FAILED:
+                again = self.refused and self.words == (Word.ERROR,)
+            case Word.ERROR:
+                again = alone and (self.refused or last == (Word.FAILED,))
+            case _:
+                again = False
+        if again:
+            self.words += (word,)
+        return again
+
+
+@define(eq=False)
+class _Channel:
+    current: Exchange | None = None
+    opened: bool = False  # of the current exchange: whether it has opened
+    output: bool = False  # whether output came of it
+    words: tuple[Word, ...] = ()  # its ends
+    understood: bool = False
+    last: _End | None = None
+    began: bool = False  # whether a response ever began here
 
 
 class Router:
     """Knows what is in flight on one connection and whose each event is."""
 
     def __init__(self) -> None:
-        self._lanes: dict[LaneName, _LaneState] = {}
+        self._channels: dict[LaneName, _Channel] = {}
         self._in_flight = 0
 
     @property
@@ -79,110 +186,106 @@ class Router:
 
     def exchanges(self) -> Iterator[Exchange]:
         """The exchanges that have not ended."""
-        return (state.current for state in self._lanes.values() if state.current is not None)
+        return (channel.current for channel in self._channels.values() if channel.current is not None)
+
+    def is_clean(self, lane: LaneName, *, again: bool = False) -> bool:
+        """Whether a channel may carry another request.
+
+        Args:
+            lane: Its ``stream_id``; None for the default channel.
+            again: Whether the request is the one that was refused there last, sent again.
+        """
+        channel = self._channels.get(lane)
+        return channel is None or channel.last is None or channel.last.leaves_clean(again=again)
 
     def begin(self, exchange: Exchange) -> None:
-        """Take note of a request about to be sent. One at a time is in flight on a lane."""
-        state = self._lanes.setdefault(exchange.lane, _LaneState())
-        assert state.current is None, "the lane's previous response has not ended"
-        state.current = exchange
+        """Take note of a request about to be sent. One at a time is in flight on a channel."""
+        channel = self._channels.setdefault(exchange.lane, _Channel())
+        assert channel.current is None, "the channel's previous response has not ended"
+        channel.current = exchange
+        channel.opened = channel.output = channel.understood = False
+        channel.words = ()
         self._in_flight += 1
 
     def end(self, exchange: Exchange) -> None:
         """Take note that the exchange has ended, or that its frame was never sent."""
-        state = self._lanes[exchange.lane]
-        if state.current is not exchange:
+        channel = self._channels[exchange.lane]
+        if channel.current is not exchange:
             return
-        state.current = None
+        channel.current = None
         self._in_flight -= 1
-        if exchange.abandoned or isinstance(exchange.outcome, Failed | Rejected | Violated):
-            state.broken_off = True
-        state.refused = isinstance(exchange.outcome, Rejected)
-        if exchange.response_id is not None:
-            state.finished.append(exchange.response_id)
-        state.remember(exchange.item_ids)
+        if exchange.delivery is Delivery.NOT_SENT:
+            return
+        after_refusal = channel.last is not None and channel.last.refused
+        channel.last = _End(
+            channel.opened,
+            channel.words,
+            channel.understood,
+            after_refusal,
+            empty=not (channel.opened or channel.output),
+        )
 
-    def route(self, event: ServerEvent) -> Exchange | Verdict:
+    def route(self, event: ServerEvent) -> Exchange | Verdict | Doubt:
         """Say whose the event is."""
-        output = isinstance(event, OutputEvent)
-        if not output:
-            if isinstance(event, AccountEvent):
-                return Verdict.CONNECTION
-            if isinstance(event, ErrorEvent) and CODES.get(event.code or "") is Fault.CONNECTION_LIMIT:
-                return Verdict.LIMIT
         name = event.raw.get("stream_id")  # rather than the attribute: this is done for every delta
-        if name is not None and name.__class__ is not str:
-            name = None
-        state = self._lanes.get(name)
-        if state is None:
-            # On a named lane this connection never used, nothing is anybody's.
-            return Verdict.DROPPED if name is not None else self._unclaimed(event, None)
-        exchange = state.current
-        if exchange is None:
-            return self._unclaimed(event, state)
-        if output:
-            if not (state.broken_off or state.earlier_items or exchange.abandoned):
-                return exchange
-            return Verdict.DROPPED if self._stale(event, exchange, state) else exchange  # type: ignore[arg-type]
-        return Verdict.DROPPED if self._foreign(event, exchange, state) else exchange
+        channel = self._channels.get(name if name.__class__ is str else None)
+        if channel is not None and channel.opened and channel.current is not None and isinstance(event, OutputEvent):
+            return channel.current  # the short way for most of what arrives
+        if isinstance(event, AccountEvent):
+            return Verdict.CONNECTION
+        if isinstance(event, ErrorEvent) and CODES.get(event.code or "") is Fault.CONNECTION_LIMIT:
+            return Verdict.LIMIT
+        word = word_of(event)
+        if word is Word.NOTHING:
+            return Verdict.CONNECTION if event.stream_id is None else Verdict.DROPPED
+        if channel is None or channel.current is None:
+            return self._unclaimed(event, word, channel)
+        if word is not Word.CONTROL and not channel.opened and channel.last is not None and not channel.output:
+            other = self._of_the_last(channel.current, channel, channel.last, word)
+            if other is not None:
+                return other
+        return self._own(event, word, channel, channel.current)
 
-    def _stale(self, event: OutputEvent, exchange: Exchange, state: _LaneState) -> bool:
-        """Whether output is a predecessor's; what an abandoned exchange would have taken is remembered."""
-        item_id = _item_named_by(event)
-        stale = self._predates(event, item_id, exchange, state)
-        if exchange.abandoned and item_id is not None:
-            state.remember((item_id,))  # nobody takes the event, and a later one of the item must be recognised
-        return stale
+    def _own(self, event: ServerEvent, word: Word, channel: _Channel, exchange: Exchange) -> Exchange:
+        match word:
+            case Word.OPENS:
+                channel.opened = channel.began = True
+            case Word.OUTPUT:
+                channel.output = channel.began = True
+            case Word.GOOD:
+                channel.words, channel.began = (*channel.words, word), True
+            case Word.FAILED:
+                channel.words = (*channel.words, word)
+            case Word.ERROR:
+                assert isinstance(event, ErrorEvent)
+                channel.words = (*channel.words, word)
+                channel.understood = event.code in CODES or 400 <= (event.status or 0) < 500
+        return exchange
 
-    def _predates(self, event: OutputEvent, item_id: str | None, exchange: Exchange, state: _LaneState) -> bool:
-        """Whether output must be a predecessor's: it came before its response was announced, or names an old item."""
-        announced = exchange.response_id is not None
-        if state.broken_off and not announced:
-            return True
-        if item_id not in state.earlier_items:
-            return False
-        # Where a server counts items anew in each response, the response announces them itself.
-        return not (announced and (isinstance(event, OutputItemAdded) or item_id in exchange.item_ids))
+    def _of_the_last(self, exchange: Exchange, channel: _Channel, last: _End, word: Word) -> Verdict | Doubt | None:
+        """Whether what comes before an exchange has opened is its predecessor's; None where it is its own."""
+        match word:
+            case Word.OPENS | Word.ERROR:
+                return None
+            case Word.ODD:
+                return Verdict.DROPPED
+            case Word.GOOD | Word.FAILED if last.said_again(word, alone=False):
+                return Verdict.DROPPED
+            case Word.FAILED:
+                return None
+        return Doubt(exchange) if channel.began else None
 
-    def _foreign(self, event: ServerEvent, exchange: Exchange, state: _LaneState) -> bool:
-        """Whether an event that is no output is another response's. Learns the name of the exchange's own."""
-        named = _response_named_by(event)
-        if named is None:
-            # Unknown events may be output in a shape that is not known; errors never come after a response's end.
-            return isinstance(event, UnknownEvent) and exchange.response_id is None and state.broken_off
-        if named in state.finished or exchange.response_id not in {None, named}:
-            return True
-        if exchange.response_id is None and state.refused and isinstance(event, ResponseFailed):
-            return True  # some servers say twice that they refuse; a response that began and failed was announced
-        if isinstance(event, LifecycleEvent):
-            # Even if nobody takes the event any more, since its turn was left: a later one of it must be recognised.
-            exchange.response_id = named
-        return False
-
-    def _unclaimed(self, event: ServerEvent, state: _LaneState | None) -> Exchange | Verdict:
-        if event.__class__ is ErrorEvent:
-            if event.stream_id is None:
-                in_flight = list(self.exchanges())
-                return in_flight[0] if len(in_flight) == 1 else Verdict.FATAL
-            return Verdict.STRAY
-        if state is None:
-            return Verdict.DROPPED  # nothing was ever sent here, so nothing can be mistaken for its answer
-        if isinstance(event, TerminalEvent) and event.response_id in state.finished:
-            return Verdict.DROPPED  # a second terminal under another name: some servers send both
-        return Verdict.STRAY
-
-
-def _item_named_by(event: OutputEvent) -> str | None:
-    """The id of the item an event is about."""
-    named = event.raw.get("item_id")  # rather than the attribute: this is done for every delta
-    if isinstance(named, str):
-        return named
-    return event.item.id if isinstance(event, (OutputItemAdded, OutputItemDone)) and event.item is not None else None
-
-
-def _response_named_by(event: ServerEvent) -> str | None:
-    """The id of the response an event names as the one it is about."""
-    if isinstance(event, LifecycleEvent):
-        return event.response_id
-    named = event.raw.get("response_id")
-    return named if isinstance(named, str) else member(event.raw, "response", "id")
+    def _unclaimed(self, event: ServerEvent, word: Word, channel: _Channel | None) -> Exchange | Verdict:
+        """Where an event goes on whose channel nothing is in flight."""
+        unlabelled = event.stream_id is None
+        if word is Word.ERROR and unlabelled:
+            in_flight = list(self.exchanges())
+            if len(in_flight) == 1:
+                return self._own(event, word, self._channels[in_flight[0].lane], in_flight[0])
+        if word is Word.CONTROL:
+            return Verdict.DROPPED
+        if channel is None or channel.last is None:  # nothing was ever sent here that this could be mistaken for
+            return Verdict.FATAL if word is Word.ERROR and unlabelled else Verdict.DROPPED
+        if channel.last.said_again(word, alone=True):
+            return Verdict.DROPPED
+        return Verdict.FATAL if word is Word.ERROR and unlabelled else Verdict.STRAY

@@ -129,11 +129,6 @@ class Slots:
     def __iter__(self) -> Iterator[Slot]:
         return iter(self._all)
 
-    @property
-    def ids(self) -> Iterable[str]:
-        """The ids of the items seen."""
-        return (name for _, name in self._by_id)
-
     def open(self, kind: str, item_id: str | None, index: int | None, *, announced: bool = False) -> Slot:
         """Take note of an item that was not heard of before."""
         slot = Slot(kind, index, announced)

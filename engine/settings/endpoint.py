@@ -227,10 +227,12 @@ class Endpoint:
         return parts._replace(scheme=scheme, path=parts.path or "/")
 
     def http_url(self, path: str) -> str:
-        """The URL of an HTTP request: ``path``, such as ``"/responses"``, below ``base_url``, whose query is kept."""
+        """The URL of an HTTP request: ``path``, such as ``"/responses"``, below ``base_url``; both may have a query."""
         base = urlsplit(self.base_url)
         scheme = {"ws": "http", "wss": "https"}.get(base.scheme, base.scheme)
-        return urlunsplit(base._replace(scheme=scheme, path=base.path.rstrip("/") + path))
+        path, _, query = path.partition("?")
+        query = "&".join(each for each in (base.query, query) if each)
+        return urlunsplit(base._replace(scheme=scheme, path=base.path.rstrip("/") + path, query=query))
 
     def __str__(self) -> str:
         parts = urlsplit(self.base_url)

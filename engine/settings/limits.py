@@ -40,7 +40,8 @@ class Limits:
         ping_timeout: Seconds to wait for any byte after a ping before the connection is given up. Default 20.
         max_connections: Connections a session may have at a time, where its server takes one request at a time on each.
             Default 4.
-        session_idle: Seconds without a turn after which an engine releases a session. Default None: it never does.
+        session_idle: Seconds without a turn after which an engine releases a session that it was asked for by id; one
+            that was opened for a block is kept. Default None: it never does.
     """
 
     _section: ClassVar[str] = "limits"

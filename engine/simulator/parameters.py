@@ -24,7 +24,7 @@ from .shapes import (
 )
 from .wire import ApiError
 
-__all__ = ["COMMON", "WEBSOCKET_ONLY"]
+__all__ = ["COMMON", "MULTI_AGENT_ONLY", "WEBSOCKET_ONLY"]
 
 
 def _metadata(param: str, value: object) -> None:
@@ -155,6 +155,9 @@ COMMON: Final[Mapping[str, Check]] = {
     "top_p": decimal(0, 1),
     "truncation": one_of("auto", "disabled"),
     "user": check_string,
+}
+MULTI_AGENT_ONLY: Final[Mapping[str, Check]] = {
+    "multi_agent": mapping({"enabled": check_boolean, "max_concurrent_subagents": integer(1)}),
 }
 WEBSOCKET_ONLY: Final[Mapping[str, Check]] = {
     "type": check_string,

@@ -35,7 +35,7 @@ class Quirks:
         chunks: Events batched into one ``{"chunks": […]}`` frame.
         binary: Send binary frames.
         obfuscation: False never pads deltas.
-        lanes: False knows no ``stream_id``.
+        lanes: False knows no ``stream_id``; ``ignored`` takes it and answers as if there were none.
         single_flight: Refuse a request while another runs on the connection, with this error code.
         evict: False keeps a parent whose continuation failed.
         only_newest: Keep one response per connection rather than one per lane.
@@ -80,7 +80,7 @@ class Quirks:
     chunks: int = 0
     binary: bool = False
     obfuscation: bool = True
-    lanes: bool = True
+    lanes: bool | Literal["ignored"] = True
     single_flight: str | None = None
     evict: bool = True
     only_newest: bool = False

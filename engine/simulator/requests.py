@@ -10,12 +10,12 @@ import attrs
 
 from .history import Held
 from .items import check_tool_choice, check_tools
-from .parameters import COMMON, WEBSOCKET_ONLY
+from .parameters import COMMON, MULTI_AGENT_ONLY, WEBSOCKET_ONLY
 from .shapes import missing_parameter, unknown_parameter
-from .waiting import OUTPUT_KINDS, answered_call, call_key, is_clients, unanswered
+from .waiting import OUTPUT_KINDS, answered_call, call_key, is_call, unanswered
 from .wire import ApiError, Item, tokens_of
 
-__all__ = ["Asked", "Shelf", "check_stream_id", "normalise_input", "read_request"]
+__all__ = ["Asked", "Shelf", "check_stream_id", "multi_agent", "normalise_input", "read_request"]
 
 _STREAM_ID: Final = re.compile(r"[A-Za-z0-9_.\-]{1,256}", re.ASCII)
 
@@ -140,6 +140,11 @@ class Shelf:
     conversation: Callable[[str], Sequence[Item] | None]
 
 
+def multi_agent(headers: Mapping[str, str]) -> bool:
+    """Return whether the header fields ask for the beta with several agents."""
+    return "responses_multi_agent=v1" in headers.get("openai-beta", "")
+
+
 def check_stream_id(value: object) -> str:
     """Return the lane name, or raise the error of the documented grammar."""
     if isinstance(value, str) and _STREAM_ID.fullmatch(value):
@@ -195,6 +200,8 @@ def read_request(
     websocket = transport == "websocket"
     for name, value in body.items():
         check = COMMON.get(name) or (WEBSOCKET_ONLY.get(name) if websocket else None)
+        if check is None and multi_agent(headers or {}):
+            check = MULTI_AGENT_ONLY.get(name)
         if check is None:
             if name not in also_accept:
                 raise unknown_parameter(name)
@@ -291,7 +298,7 @@ def _check_reasoning(items: Sequence[Item], shelf: Shelf) -> None:
 def _check_pairs(items: Sequence[Item]) -> None:
     seen: set[tuple[str, str]] = set()
     for item in items:
-        if is_clients(item):
+        if is_call(item):
             seen.add(call_key(item))
             continue
         answered = answered_call(item)

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from .wire import Item
 
-__all__ = ["OUTPUT_KINDS", "answered_call", "call_key", "is_clients", "stub", "unanswered"]
+__all__ = ["OUTPUT_KINDS", "answered_call", "call_key", "is_call", "is_clients", "stub", "unanswered"]
 
 _OUTPUTS: Final[Mapping[str, str]] = {
     "function_call": "function_call_output",
@@ -35,6 +35,11 @@ def is_clients(item: Mapping[str, Any]) -> bool:
     return kind != "tool_search_call" or item.get("execution") == "client"
 
 
+def is_call(item: Mapping[str, Any]) -> bool:
+    """Return whether an item is a call that an output may answer, the service's own ones included."""
+    return item["type"] in _OUTPUTS
+
+
 def call_key(item: Mapping[str, Any]) -> tuple[str, str]:
     """Return what a call is known by: its type and its id."""
     kind = item["type"]
@@ -45,7 +50,7 @@ def call_key(item: Mapping[str, Any]) -> tuple[str, str]:
 def answered_call(item: Mapping[str, Any]) -> tuple[str, str] | None:
     """Return what the call that an output answers is known by; None for other items."""
     call = _CALLS.get(item["type"])
-    if call is None:
+    if call is None or (call == "tool_search_call" and item.get("execution", "client") == "server"):
         return None
     identity = item.get("call_id") or item.get("id")
     if call == "mcp_approval_request":

@@ -13,7 +13,7 @@ from .frames import Ended, Frames, Pinged, text_frame
 from .history import Cache, Held
 from .lane import Job, Lane
 from .quirks import Accept
-from .requests import Shelf, check_stream_id
+from .requests import Shelf, check_stream_id, multi_agent
 from .stage import Stage
 from .steering import InjectError, answer_inject, answer_steer
 from .streams import ServerStream, drain
@@ -295,6 +295,8 @@ class WebSocket:
         try:
             if self._closing:
                 return
+            if "stream_id" in body and self.world.quirks.lanes == "ignored":
+                body = {member: value for member, value in body.items() if member != "stream_id"}
             if "stream_id" in body:
                 if not self.world.quirks.lanes:
                     raise ApiError(400, "unknown_parameter", "There is no parameter 'stream_id'.", "stream_id")
@@ -339,7 +341,7 @@ class WebSocket:
 
     @property
     def _multi_agent(self) -> bool:
-        return "responses_multi_agent=v1" in self.record.headers.get("openai-beta", "")
+        return multi_agent(self.record.headers)
 
     async def _take_steer(self, event: dict[str, Any]) -> None:
         self.record.steers.append(event)

@@ -1,7 +1,7 @@
 """HTTP over the same dialer as the WebSocket, through httpx.
 
-Every connection belongs to the `HttpClient` that opened it, and every request to the `Post` that sends it; both close
-what is theirs, at once. httpx's own timeouts are off: cancel scopes rule, and the caller's bound the whole.
+Every connection belongs to the `HttpClient` that opened it, and every request to the `HttpRequest` that sends it; both
+close what is theirs, at once. httpx's own timeouts are off: cancel scopes rule, and the caller's bound the whole.
 
 httpx logs the URL of every request at INFO. Nothing is changed about that here, because logging belongs to the program:
 give the handlers that may not show it a `WithoutHttpDetails`.
@@ -32,7 +32,7 @@ from engine.transport.http_connection import HttpConnection, HttpFailed
 from engine.transport.http_streams import Carriage, HttpStreams
 from engine.transport.proxy import proxy_on_the_way
 
-__all__ = ["Answer", "HttpClient", "Post", "WithoutHttpDetails", "read_body", "read_refusal", "whole_answer"]
+__all__ = ["Answer", "HttpClient", "HttpRequest", "WithoutHttpDetails", "read_body", "read_refusal", "whole_answer"]
 
 _MAX_REFUSAL: Final = 16 * 1024
 _REFUSAL_GRACE: Final = 1.0
@@ -126,9 +126,15 @@ class HttpClient:
         connect: float = math.inf,
         sending: Callable[[], None] | None = None,
         sent: Callable[[], None] | None = None,
-    ) -> Post:
-        """Prepare a POST of a JSON text; see `Post`."""
-        return Post(self, path, text, accept=accept, connect=connect, sending=sending, sent=sent)
+    ) -> HttpRequest:
+        """Prepare a POST of a JSON text; see `HttpRequest`."""
+        return HttpRequest(self, "POST", path, text, accept=accept, connect=connect, sending=sending, sent=sent)
+
+    def send(self, method: str, path: str, text: str | None, *, connect: float) -> HttpRequest:
+        """Prepare a request with a JSON text, or none; see `HttpRequest`."""
+        return HttpRequest(
+            self, method, path, text, accept="application/json", connect=connect, sending=None, sent=None
+        )
 
 
 class Answer:
@@ -188,8 +194,8 @@ class Answer:
         self.released = True
 
 
-class Post:
-    """One POST of a JSON text: ``async with client.post(...) as answer`` sends it and waits for the answer's head.
+class HttpRequest:
+    """One request: ``async with client.post(...) as answer`` sends it and waits for the answer's head.
 
     What sending it, or reading the answer, raises is explained by `failure`. When the block is left, the connection is
     closed, unless the answer was released; cancelling closes it at once.
@@ -213,8 +219,9 @@ class Post:
     def __init__(
         self,
         client: HttpClient,
+        method: str,
         path: str,
-        text: str,
+        text: str | None,
         *,
         accept: str,
         connect: float,
@@ -223,6 +230,7 @@ class Post:
     ) -> None:
         self._client = client
         self._on_sending = sending
+        self._method = method
         self._path = path
         self._text = text
         self._accept = accept
@@ -238,7 +246,7 @@ class Post:
         self.headers: tuple[tuple[str, str], ...] = ()
 
     def __repr__(self) -> str:
-        return f"<Post, status {self.status}>"
+        return f"<HttpRequest, status {self.status}>"
 
     @property
     def reused(self) -> bool:
@@ -262,10 +270,10 @@ class Post:
                 raise HttpFailed(undialled(self._stage, client.server, error)) from None
             self._stage = "tcp"
             request = client.httpx.build_request(
-                "POST",
+                self._method,
                 client.endpoint.http_url(self._path),
                 headers=self._headers(credentials),
-                content=self._text.encode(),
+                content=self._text.encode() if self._text is not None else None,
                 extensions={"carriage": self._carriage},
             )
             response = await client.httpx.send(request, stream=True)
@@ -294,7 +302,7 @@ class Post:
 
     def _headers(self, credentials: Credentials) -> list[tuple[bytes, bytes]]:
         own = {
-            b"content-type": b"application/json",
+            **({b"content-type": b"application/json"} if self._text is not None else {}),
             b"accept": self._accept.encode("ascii"),
             b"accept-encoding": b"identity",  # a small answer that unpacks to a large one would pass every limit
         }
@@ -326,7 +334,7 @@ class Post:
 # --- whole answers ---------------------------------------------------------------------------------------------------
 
 
-async def whole_answer(post: Post, *, max_bytes: int) -> bytes | Failure:
+async def whole_answer(post: HttpRequest, *, max_bytes: int) -> bytes | Failure:
     """Send the request and read its answer to the end.
 
     Args:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from engine.protocol.failures import Failure, Lost, Rejected, Violated
 from engine.protocol.refusals import refusal
-from engine.transport.http import Answer, Post, read_body, read_refusal
+from engine.transport.http import Answer, HttpRequest, read_body, read_refusal
 from engine.wire.codec import MalformedFrame, encode, parse_object
 from engine.wire.sse import OversizedEvent, SseDecoder, SseEvent
 
@@ -22,7 +22,7 @@ def _nothing() -> None:
 
 
 async def stream_events(
-    post: Post,
+    post: HttpRequest,
     take: Callable[[Sequence[SseEvent]], bool],
     *,
     max_event_bytes: int,

@@ -7,14 +7,14 @@ more bytes. After it the text messages are cut out, and the library gets what is
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Final
 
 import trio
 
 from engine.protocol.failures import Broken, Failure, Lost, Refused, Unreachable
 from engine.transport.dial import network_problem, refused_by_tls
-from engine.transport.frames import FrameCutter
+from engine.transport.inlet import Inlet
 from engine.transport.outbox import Outbox
 from engine.transport.socket import Traffic
 from engine.transport.upgrade import AnswerHead, RefusalReader, objection
@@ -32,10 +32,6 @@ def _unanswered(error: Exception) -> Unreachable:
     return Unreachable("upgrade", problem, error)
 
 
-async def _drop(texts: list[str]) -> None:
-    await trio.lowlevel.checkpoint()
-
-
 class Tap(trio.abc.Stream):
     """A `trio.abc.Stream` between trio-websocket and the real stream.
 
@@ -49,9 +45,8 @@ class Tap(trio.abc.Stream):
     Args:
         stream: The real one.
         max_outbox_bytes: How much may wait to be written.
-        max_message_bytes: The largest message that is cut; what is larger is trio-websocket's to judge.
         fail: Told of what makes the connection useless.
-        take: Is given the messages that came, in order, and returns when all of them are handed on.
+        inlet: Takes the messages out of what comes behind the upgrade.
         traffic: What is kept up to date.
     """
 
@@ -60,15 +55,13 @@ class Tap(trio.abc.Stream):
         stream: trio.abc.Stream,
         *,
         max_outbox_bytes: int,
-        max_message_bytes: int,
         fail: Callable[[Failure], None],
-        take: Callable[[list[str]], Awaitable[None]],
+        inlet: Inlet,
         traffic: Traffic,
     ) -> None:
         self._stream = stream
         self._fail = fail
-        self._take = take
-        self._cutter = FrameCutter(max_message_bytes)
+        self._inlet = inlet
         self._answer = AnswerHead()
         self._request = b""
         self._upgraded = False
@@ -148,10 +141,10 @@ class Tap(trio.abc.Stream):
         data, answer.behind = answer.behind, b""
         while True:
             data = data or await self._receive(max_bytes)
-            texts, passed = self._cutter.feed(data)
-            if texts and not self.close_sent:
-                await self._take(texts)
-            if passed or not data:
+            if not data:
+                return data
+            passed = await self._inlet.feed(data, dropping=self.close_sent)
+            if passed:
                 return passed
             data = b""
 
@@ -216,7 +209,6 @@ class Tap(trio.abc.Stream):
     def forget(self) -> None:
         """Tell nothing more: the real stream is closed."""
         self._fail = lambda failure: None
-        self._take = _drop
         self.outbox.forget()
 
     async def aclose(self) -> None:

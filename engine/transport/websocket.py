@@ -7,9 +7,8 @@ has an end of our own.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from time import perf_counter
 from typing import Any, Final, cast
 
 import trio
@@ -20,7 +19,7 @@ from engine.protocol.failures import Broken, Failure, Lost, Unreachable, Violate
 from engine.settings.endpoint import Endpoint
 from engine.transport.credentials import request_headers, resolve
 from engine.transport.dial import Dialer, Target, close_at_once, open_stream, too_slow, undialled
-from engine.transport.fairness import meter as run_meter
+from engine.transport.inlet import Inlet
 from engine.transport.proxy import proxy_on_the_way
 from engine.transport.socket import Bounds, Callbacks, Traffic
 from engine.transport.tap import Tap
@@ -29,8 +28,6 @@ __all__ = ["WebSocket"]
 
 _RECEIVE_BYTES: Final = 65536
 _QUEUED_MESSAGES: Final = 64
-_MESSAGES_AT_ONCE: Final = 64
-_FEW_MESSAGES: Final = 8  # so few are handed on at once, however much others bring
 
 
 def _nothing() -> None:
@@ -56,9 +53,7 @@ class WebSocket:
         self._scope = trio.CancelScope(shield=True)
         self._alarm = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
-        self._arrived: list[str] = []  # and not handed on yet
-        self._opened = False
-        self._handing_on = False
+        self._inlet = Inlet(bounds.max_message_bytes, self._hand_on, lambda: self.over)
         self._tap: Tap | None = None
         self._traffic = Traffic()
         self._ws: WebSocketConnection | None = None
@@ -173,6 +168,7 @@ class WebSocket:
         self._failed = True
         self._callbacks = _NOBODY
         self._nursery = None
+        self._inlet.forget()
         if self._tap is not None:
             self._tap.forget()
 
@@ -196,9 +192,8 @@ class WebSocket:
         tap = self._tap = Tap(
             stream,
             max_outbox_bytes=self._bounds.max_outbox_bytes,
-            max_message_bytes=self._bounds.max_message_bytes,
             fail=self.fail,
-            take=self._take,
+            inlet=self._inlet,
             traffic=self._traffic,
         )
         try:
@@ -225,8 +220,7 @@ class WebSocket:
         else:
             nursery.start_soon(self._guarded, self._read)
             self._callbacks.on_opened()
-            self._opened = True
-            await self._take([])
+            self._inlet.open()
         while not self._closing.is_set():
             with trio.CancelScope(deadline=self._callbacks.on_due(trio.current_time())) as self._alarm:
                 await self._closing.wait()
@@ -276,43 +270,16 @@ class WebSocket:
                 except UnicodeDecodeError:
                     self.fail(Violated("the server sent a binary message that is no text"))
                     return
-                self._arrived.append(text)
-                self._hand_on(len(self._arrived))
+                self._inlet.add(text)
         except ConnectionClosed as closed:
             self._report(self._ending(closed.reason))
             self._closing.set()
 
-    async def _take(self, texts: list[str]) -> None:
-        """Hand messages on, in batches between which others have their turn; before the opening, keep them."""
-        arrived = self._arrived
-        arrived += texts
-        if not self._opened:
-            return
-        meter = run_meter()
+    def _hand_on(self, texts: Sequence[str]) -> None:
         try:
-            while arrived:
-                if len(arrived) > _FEW_MESSAGES:
-                    await meter.admit()
-                started = perf_counter()
-                self._hand_on(_MESSAGES_AT_ONCE)
-                meter.spent(perf_counter() - started)
-        finally:
-            await meter.leave()
-
-    @trio.lowlevel.enable_ki_protection
-    def _hand_on(self, most: int) -> None:
-        if self.over:
-            self._arrived.clear()
-            return
-        batch = self._arrived[:most]
-        del self._arrived[:most]
-        self._handing_on = True
-        try:
-            self._callbacks.on_texts(batch)
+            self._callbacks.on_texts(texts)
         except Exception as error:
             self.fail(Broken(error))
-        finally:
-            self._handing_on = False
 
     def _ending(self, reason: CloseReason | None) -> Failure:
         tap = self._tap
@@ -343,8 +310,7 @@ class WebSocket:
                 await tap.outbox.drained()
 
     def _report(self, failure: Failure) -> None:
-        if self._arrived and not self._handing_on:
-            self._hand_on(len(self._arrived))  # what was said before counts
+        self._inlet.flush()  # what was said before counts
         if not self._failed and not self._closing.is_set():
             self._failed = True
             self._callbacks.on_failed(failure)

@@ -74,6 +74,7 @@ class SessionCore:
         )
         self._instruments = instruments
         self._numbers = itertools.count(1)
+        self._made_at = trio.current_time()
         self._lanes: dict[str | None, Lane] = {}
         self._past: list[Counters] = []  # of lanes that were forgotten
 
@@ -115,6 +116,27 @@ class SessionCore:
         for lane in tuple(self._lanes.values()):
             lane.fail(self._tasks.ending)
 
+    def shut(self, reason: str) -> None:
+        """Take no new turns; those that were entered go on."""
+        self._tasks.shut = Closed(reason)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a turn was entered that has not ended."""
+        return any(lane.busy for lane in self._lanes.values())
+
+    @property
+    def idle_since(self) -> float:
+        """When its last turn ended, or when it was made."""
+        return max((lane.idle_since for lane in self._lanes.values()), default=self._made_at)
+
+    async def until_idle(self) -> None:
+        """Wait until no turn is under way. Cancelling only stops waiting."""
+        await trio.lowlevel.checkpoint()
+        while self.busy:
+            for lane in tuple(self._lanes.values()):
+                await lane.until_idle()
+
     # --- lanes ---
 
     def lane(self, name: str | None = None) -> Lane:
@@ -155,12 +177,17 @@ class SessionCore:
         lane.failure = lane.failure or Closed("the lane was left")
         lane.fail(lane.failure)
 
+    @property
+    def lanes(self) -> tuple[Lane, ...]:
+        """The lanes there are."""
+        return tuple(self._lanes.values())
+
     async def warm_up(self, lane: Lane, body: Mapping[str, Any], text: CreateText, settings: Settings) -> bool:
         """Open a connection and let the server prepare for a request; returns whether it is prepared.
 
         Takes the ``connect`` and ``warm_up`` budgets at most. Cancelling stops waiting; the warm-up goes on.
         """
-        self._tasks.home.check()
+        self._tasks.check_caller()
         timeouts = settings.timeouts
         link: Link | Failure | None = None
         with trio.move_on_after(timeouts.connect):

@@ -145,6 +145,7 @@ class Lane(LaneQueue):
         counters: How its turns went.
         failure: Why it takes no more turns, where that is not the session's doing.
         owned: Whether a block owns it, at whose end it is forgotten.
+        idle_since: When its last turn ended, or when it was made.
     """
 
     def __init__(
@@ -171,6 +172,8 @@ class Lane(LaneQueue):
         self.failure: Failure | None = None
         self.owned: bool = False
         self.tasks: Tasks = tasks
+        self.idle_since: float = trio.current_time()
+        self._idle = trio.lowlevel.ParkingLot()
         self._numbers = numbers
 
     def number(self) -> int:
@@ -180,11 +183,37 @@ class Lane(LaneQueue):
     @trio.lowlevel.enable_ki_protection
     def submit(self, turn: Queued) -> None:
         """Queue a turn, or fail it if the session takes no more."""
-        failure = self.failure or self.tasks.failure
-        if failure is not None:
-            turn.fail(failure)
+        refusal = self.failure or self.tasks.failure or self.tasks.shut
+        if refusal is not None:
+            turn.fail(refusal)
         else:
             self.enqueue(turn)
+
+    def remove(self, turn: Queued) -> None:
+        """Take a turn out that no longer waits."""
+        super().remove(turn)
+        self._on_change()
+
+    def release(self, turn: Queued) -> None:
+        """Give the lane to the next turn."""
+        super().release(turn)
+        self._on_change()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a turn has the lane, or waits for it."""
+        return self.active is not None or self.queued > 0
+
+    def _on_change(self) -> None:
+        if not self.busy:
+            self.idle_since = trio.current_time()
+            self._idle.unpark_all()
+
+    async def until_idle(self) -> None:
+        """Wait until no turn has the lane or waits for it. Cancelling only stops waiting."""
+        await trio.lowlevel.checkpoint()
+        while self.busy:
+            await self._idle.park()
 
     @trio.lowlevel.enable_ki_protection
     def claim(self, turn: Queued) -> None:

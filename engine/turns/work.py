@@ -27,6 +27,7 @@ from engine.protocol.aftermath import Aftermath
 from engine.protocol.chain import Plan
 from engine.protocol.failures import Broken, Closed, Expired, Failure, Overflowed, TooLarge, to_error
 from engine.protocol.recovery import Decision, Recovery, Remedy, Setback
+from engine.protocol.refusals import lower_case, request_id, telling
 from engine.protocol.states import move
 from engine.settings.levels import Settings
 from engine.turns.inbox import Inbox
@@ -103,6 +104,7 @@ class Work:
         self._joined: WebSocketLink | None = None
         self._barred: Lane | None = None  # the lane that waits until the server has begun with this
         self._full_because: str | None = None
+        self._again = False  # whether the next attempt is the last one, sent again where that was refused
         self._not_before = 0.0
         self._last_failure: Failure | None = None
 
@@ -110,7 +112,7 @@ class Work:
 
     async def submit(self) -> None:
         """Queue the request and wait until the lane is granted; see `engine.turns.turn.Turn.__aenter__`."""
-        self._lane.tasks.home.check()
+        self._lane.tasks.check_caller()
         self.context = contextvars.copy_context()
         self.timeline.begin("entered", "turn", trio.current_time())
         self._submission.prepend(self._lane.inherited)
@@ -190,9 +192,15 @@ class Work:
         """What is known of the turn at this moment."""
         arrived, sent = self.arrived, self._sent
         usage = arrived.usage if arrived is not None else None
+        model = arrived.model if arrived is not None else None
+        asked = self._origin.model if self._origin is not None else self._submission.model
+        fields = lower_case(sent.headers) if sent is not None else {}
         plan = sent.plan if sent is not None else Plan()
         return TurnReport(
             transport=sent.transport if sent is not None else None,
+            model=model or asked,
+            usage=usage,
+            lane=self._lane.name,
             attempts=self._recovery.dispatches,
             connection_reused=sent is not None and sent.reused,
             continued=plan.previous_response_id is not None,
@@ -202,6 +210,8 @@ class Work:
             cached_tokens=usage.cached_tokens if usage is not None else None,
             fallback_reason=self._recovery.fallback_reason,
             response_id=self._attempt.exchange.response_id if self._attempt is not None else None,
+            request_id=request_id(fields),
+            headers=telling(fields),
             delivery=self.delivery,
             seconds=self.timeline.seconds(),
         )
@@ -343,8 +353,8 @@ class Work:
             self._setback(link)
             return
         self.timeline.stop("connect")
-        if not await self._warmed_up(link):
-            return
+        if not await self._warmed_up(link) or not link.prepare(self._lane.name, again=self._again):
+            return  # another look at the links is needed
         self._continue_parent(link)
         attempt = self._attempt_over(link)
         if transport is Transport.WEBSOCKET and attempt.size > self._settings.limits.max_request_bytes:
@@ -529,7 +539,9 @@ class Work:
     def _try_again(self, decision: Decision, failure: Failure) -> None:
         self._lift_bar()
         attempt, self._last_failure = self._attempt, failure
+        self._again = decision.remedy is Remedy.SAME_CONNECTION
         if attempt is not None:
+            self._again = self._again or _may_stay(decision, attempt)
             self._delivered = further(self._delivered, attempt.exchange.delivery)
             if decision.remedy is Remedy.SAME_CONNECTION:
                 self._full_because = _FORGOTTEN

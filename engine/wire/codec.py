@@ -109,13 +109,13 @@ def decode(text: str) -> ServerEvent:
 def decode_object(raw: JsonObject) -> ServerEvent:
     """Give a parsed event its class. The object is kept, not copied.
 
-    An object without a type is an error when it has an ``error`` member, and a batch when it has ``chunks``.
+    An object without a type is an error when it has an ``error`` or a ``detail``, and a batch when it has ``chunks``.
 
     Raises:
         MalformedFrame: It has no type and is neither.
     """
     event = _events(raw, raw.get("type"))
-    if event.__class__ is UnknownEvent and (not event.type or "chunks" in raw):
+    if event.__class__ is UnknownEvent and (not event.type or "chunks" in raw or raw.get("object") == "error"):
         return _decode_irregular(raw)
     return event
 
@@ -125,12 +125,19 @@ def _decode_irregular(raw: JsonObject) -> ServerEvent:
         batch = Chunks(tuple(_flatten(raw)))
         attach(batch, raw)
         return batch
-    if raw.get("type") is None and isinstance(raw.get("error"), dict | str):
+    if _is_error(raw):
         return _events(raw, "error")
     event = _events(raw, raw.get("type"))
     if event.type:
         return event
     raise MalformedFrame("no type")
+
+
+def _is_error(raw: JsonObject) -> bool:
+    """Whether an object of no known type is an error: by the member that holds one, or by what it calls itself."""
+    if raw.get("type") is None and isinstance(raw.get("error"), dict | str):
+        return True
+    return raw.get("object") == "error" or (raw.get("type") is None and isinstance(raw.get("detail"), str | list))
 
 
 def _is_batch(raw: JsonObject) -> bool:

@@ -150,7 +150,8 @@ class ErrorEvent(ServerEvent):
     """An error, in whichever of its shapes.
 
     The reference declares members at the top level for SSE and under ``error`` for the WebSocket; servers mix the two,
-    and xAI's sends the nested object without a ``type``. The nested member wins where both exist.
+    and xAI's sends the nested object without a ``type``. The nested member wins where both exist. Others give the
+    status as the code, as a number or as text, or say all they have to say as ``detail``.
     """
 
     @property
@@ -158,42 +159,47 @@ class ErrorEvent(ServerEvent):
         """Always ``"error"``."""
         return "error"
 
-    def _read(self, name: str) -> str | None:
+    def _read(self, name: str) -> Any:
         nested = self.raw.get("error")
         value = nested.get(name) if isinstance(nested, dict) else None
-        if value is None:
-            value = self.raw.get(name)
-        return value if isinstance(value, str) else None
+        return self.raw.get(name) if value is None else value
 
     @property
     def status(self) -> int | None:
-        """The HTTP status it stands for (``status``, or ``status_code``)."""
-        for name in ("status", "status_code"):
-            value = self.raw.get(name)
-            if isinstance(value, int) and not isinstance(value, bool):
-                return value
-        return None
+        """The HTTP status it stands for (``status``, ``status_code``, or a code that is one)."""
+        given = (_status(self.raw.get(name)) for name in ("status", "status_code"))
+        return next((status for status in given if status is not None), _status(self._read("code")))
 
     @property
     def code(self) -> str | None:
-        """The machine-readable cause, for example ``previous_response_not_found``."""
-        return self._read("code")
+        """The machine-readable cause, for example ``previous_response_not_found``; a number as text."""
+        code = self._read("code")
+        return str(code) if code.__class__ is int else code if isinstance(code, str) else None
 
     @property
     def error_type(self) -> str | None:
-        """The error's class, for example ``invalid_request_error``; None in the flat shape."""
-        return member(self.raw, "error", "type")
+        """The error's class, for example ``invalid_request_error``; None where it gives none."""
+        nested = member(self.raw, "error", "type")
+        flat = self.raw.get("type")
+        return nested or (flat if isinstance(flat, str) and flat != "error" else None)
 
     @property
     def message(self) -> str | None:
-        """The cause in words."""
+        """The cause in words, from wherever they stand."""
         nested = self.raw.get("error")
-        return nested if isinstance(nested, str) else self._read("message")
+        if isinstance(nested, str):
+            return nested
+        for name in ("message", "detail", "msg"):
+            words = _words(self._read(name))
+            if words:
+                return words
+        return None
 
     @property
     def param(self) -> str | None:
         """The request member at fault."""
-        return self._read("param")
+        param = self._read("param")
+        return param if isinstance(param, str) else None
 
     @property
     def headers(self) -> dict[str, str]:
@@ -207,6 +213,33 @@ class ErrorEvent(ServerEvent):
         nested = self.raw.get("error")
         value = (nested if isinstance(nested, dict) else self.raw).get("misalignment")
         return value if isinstance(value, dict) else None
+
+
+def _status(value: Any) -> int | None:
+    """Read a status of failure; None for any other number, and for what is none."""
+    if isinstance(value, str) and value.isdecimal() and len(value) == _STATUS_DIGITS:
+        value = int(value)
+    return value if value.__class__ is int and 400 <= value < 600 else None
+
+
+_STATUS_DIGITS: Final = 3
+_MAX_PROBLEMS: Final = 20
+
+
+def _words(value: Any) -> str:
+    """Read text, or the problems that FastAPI lists: where each is, and what is wrong there."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict):
+        return _words(value.get("message") or value.get("msg"))
+    if not isinstance(value, list):
+        return ""
+    problems = [(each.get("loc"), each.get("msg")) for each in value[:_MAX_PROBLEMS] if isinstance(each, dict)]
+    return "; ".join(
+        f"{'.'.join(str(step) for step in place)}: {said}" if isinstance(place, list) and place else said
+        for place, said in problems
+        if isinstance(said, str)
+    )
 
 
 CONTROL_EVENT_CLASSES: Final[Mapping[str, type[ServerEvent]]] = {

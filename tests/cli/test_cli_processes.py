@@ -15,6 +15,7 @@ import sys
 import termios
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -166,18 +167,41 @@ def test_a_pipe_gets_what_the_model_wrote(start: Callable[..., Any]) -> None:
     assert process.stdout == b"\x1b[31mred\n"
 
 
-def test_a_person_can_go_on_after_a_failure(start: Callable[..., Any], simulated: Callable[..., Simulator]) -> None:
+def test_a_person_can_go_on_after_a_failure(
+    start: Callable[..., Any], simulated: Callable[..., Simulator], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     simulator = simulated(brain=Script([[Error(400, "invalid_value", "no")], Answer("better")]))
+    monkeypatch.setenv("TERM", "dumb")  # what the line editor draws with is not what this is about
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     with terminal() as (ours, theirs):
         process = start("chat", "--base-url", simulator.base_url, key=KEY, stdin=theirs, stdout=theirs, stderr=theirs)
         read_until(ours, b"> ")
-        os.write(ours, b"a\n")
-        assert b"Error: RequestRejected: " in read_until(ours, b"> ")
-        os.write(ours, b"b\n")
-        read_until(ours, b"better\r\n> ")
-        os.write(ours, b"\x04")  # end of file
+        os.write(ours, b"a\r")
+        read_until(ours, b"Error: RequestRejected: ")
+        os.write(ours, b"b\r")
+        read_until(ours, b"better")
+        os.write(ours, b"/quit\r")
         assert process.end() == 0
-        read_until(ours, b"\r\n")
+    assert [len(request.body["input"]) for request in simulator.requests] == [1, 1]
+
+
+def test_an_interrupt_stops_the_answer_and_not_the_conversation(
+    start: Callable[..., Any], simulated: Callable[..., Simulator], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    simulator = simulated(brain=Script([[Created(), SayDelta("so far"), Stall()], Answer("better")]))
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    with terminal() as (ours, theirs):
+        process = start("chat", "--base-url", simulator.base_url, key=KEY, stdin=theirs, stdout=theirs, stderr=theirs)
+        read_until(ours, b"> ")
+        os.write(ours, b"a\r")
+        read_until(ours, b"so far")
+        process.interrupt()
+        read_until(ours, b"Stopped.")
+        os.write(ours, b"b\r")
+        read_until(ours, b"better")
+        os.write(ours, b"/quit\r")
+        assert process.end() == 0
     assert [len(request.body["input"]) for request in simulator.requests] == [1, 1]
 
 

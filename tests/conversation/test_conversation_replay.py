@@ -50,11 +50,28 @@ def sampled(cls: Any, *, full: bool) -> list[dict[str, Any]]:
         item |= {"id": IDS[kind]} | ({"status": "completed"} if "status" in item else {})
     if kind == "message":
         item["content"] = item["content"] or [{"type": "output_text", "text": "text", "annotations": []}]
-    if kind not in {"function_call_output", "custom_tool_call_output"}:
+    if kind not in CALLS:
         return [item]
-    item["call_id"] = "call_1"
-    call = {"type": kind.removesuffix("_output"), "call_id": "call_1", "name": "f"}
-    return [{**call, "arguments" if kind == "function_call_output" else "input": "{}"}, item]
+    paired_by = {"mcp_approval_response": "approval_request_id", "local_shell_call_output": "id"}.get(kind, "call_id")
+    call = {"type": kind.removesuffix("_output"), "call_id": "call_1", **CALLS[kind]}
+    item[paired_by] = call["id"] if kind == "mcp_approval_response" else "call_1"
+    if kind == "tool_search_output":
+        call["execution"] = item["execution"]
+    return [call, item]
+
+
+CALLS: dict[str, dict[str, Any]] = {
+    "function_call_output": {"name": "f", "arguments": "{}"},
+    "custom_tool_call_output": {"name": "f", "input": "{}"},
+    "computer_call_output": {"id": "cu_1", "action": {"type": "screenshot"}, "pending_safety_checks": []},
+    "shell_call_output": {"id": "sh_1", "action": {"commands": ["ls"]}, "environment": {"type": "local"}},
+    "local_shell_call_output": {"id": "lsh_1", "action": {"type": "exec", "command": ["ls"], "env": {}}},
+    "apply_patch_call_output": {"id": "apc_1", "operation": {"type": "delete_file", "path": "a"}},
+    "mcp_approval_response": {"type": "mcp_approval_request", "id": "mcpr_1", "name": "f", "arguments": "{}"}
+    | {"server_label": "s"},
+    "tool_search_output": {"type": "tool_search_call", "id": "tsc_1", "arguments": {}},
+}
+"""What has to stand before an output."""
 
 
 UNIONS = (ResponseOutputItem, BetaResponseOutputItem)  # the second has an agent on every item
@@ -84,6 +101,7 @@ async def test_an_item_goes_back_whole(autojump_clock: MockClock, cls: Any, full
         first = await session.ask(engine.Context([question]), options)
         answered = {item["call_id"] for item in output if item["type"].endswith("call_output") and "call_id" in item}
         calls = [call for call in first.tool_calls if call.call_id not in answered]
+        calls += [call for call in first.unanswered if call.kind == "mcp_approval"]
         results = [engine.ToolResult(call.id, "7", kind=call.kind) for call in calls]
         context = engine.Context([question, first, *results, engine.UserMessage("go on")])
         async with session.turn(context, options) as turn:
@@ -103,6 +121,9 @@ async def test_an_item_goes_back_whole(autojump_clock: MockClock, cls: Any, full
     assert (said["content"][0]["text"], last["content"]) == ("so", "go on")
     assert sim.requests[1].input == [*outputs, last]
     for call, item in zip(expected[-1:], outputs, strict=len(outputs) > 0):
+        if item["type"] == "mcp_approval_response":
+            assert (item["approval_request_id"], item["approve"], item["reason"]) == (call["id"], True, "7")
+            continue
         assert (item["call_id"], item["output"]) == (call["call_id"], "7")
         assert item.get("caller") == call.get("caller")
         assert item.get("namespace") == (call.get("namespace") if call["type"] == "function_call" else None)

@@ -85,7 +85,6 @@ def states(draw: st.DrawFn) -> ConversationState:
         options=draw(options),
         tools=draw(st.dictionaries(names, names, max_size=2)),
         usage=draw(usages),
-        kept=draw(st.sampled_from([(None, 0), ("conv_1", 3)])),
         memory=memory,
     )
 
@@ -417,7 +416,6 @@ async def test_a_tool_that_changed(autojump_clock: MockClock) -> None:
         ({"interrupted": {"what": 3}}, "resume.interrupted.what"),
         ({"held": {"server": "memory", "marks": []}}, "resume.held.response_id"),
         ({"usage": {"input_tokens": "many"}}, "resume.usage.input_tokens"),
-        ({"kept": [1]}, "resume.kept"),
         ({"more": 1}, "resume.more"),
     ],
 )
@@ -568,3 +566,16 @@ async def test_stalled_prompts_are_in_it_with_their_prompt(autojump_clock: MockC
             again = session.conversation(resume=data)
             assert again.interrupted == Progress(prompt=(engine.UserMessage("hi"),))
             assert (await again.send([])).text == "fine"
+
+
+async def test_every_lane_goes_on_elsewhere(autojump_clock: MockClock) -> None:
+    async with open_simulator(in_memory=True) as sim:
+        async with process(sim) as session:
+            core = session._core
+            core.lane("critic").stored = Held("resp_1", ({"type": "message", "content": "x"},), {"model": "gpt-test"})
+            data = sent(session.snapshot())
+        assert data["lanes"][""]["held"] is None
+        assert data["lanes"]["critic"]["held"]["response_id"] == "resp_1"
+        async with engine.open_engine(sim.endpoint, dialer=sim.dialer) as other:
+            again = await other.session("user-42", resume=data)
+            assert again.snapshot()["lanes"]["critic"] == data["lanes"]["critic"]

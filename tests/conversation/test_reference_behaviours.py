@@ -24,6 +24,7 @@ from engine.simulator import (
     Abort,
     Answer,
     Created,
+    Delay,
     Error,
     Failed,
     Quirks,
@@ -579,7 +580,7 @@ async def test_errors_of_every_shape_are_told_alike(
 
 
 async def test_several_lost_connections_in_a_row_cost_one_turn_each(autojump_clock: MockClock) -> None:
-    lost: list[Step] = [SayDelta("half"), Abort(reset=True)]
+    lost: list[Step] = [SayDelta("half"), Delay(0.1), Abort(reset=True)]
     async with session_to(Script([lost, lost, lost, Answer("fine")])) as (session, sim):
         for _ in range(3):
             with pytest.raises(engine.ConnectionLost):

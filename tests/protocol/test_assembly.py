@@ -896,12 +896,6 @@ def test_events_that_are_nobody_s_business_are_ignored() -> None:
     assert assembly.partial() is None
 
 
-def test_items_whose_ids_were_seen() -> None:
-    watched = Watched()
-    watched.feed(added(message()), text_delta("a", 1, item_id="msg_2"), done(SEARCH, 2))
-    assert watched.assembly.item_ids == {"msg_1", "msg_2", "ws_1"}
-
-
 def test_a_lifecycle_event_is_no_output() -> None:
     created = decode_object({"type": "response.created", "response": {"id": "resp_1"}})
     assert isinstance(created, LifecycleEvent)

@@ -131,6 +131,7 @@ class Driver:
         self._answers: dict[str, str] = {}
         self._waiting: dict[str, dict[str, str]] = {}
         self._more = trio.Event()
+        self._over = trio.Event()
         self.tasks: dict[str, dict[str, str]] = {}
 
     async def run(self) -> None:
@@ -159,10 +160,10 @@ class Driver:
                     for key in list(self._waiting):
                         if not any(key in worker.given for worker in self._workers):
                             await self._give(key)
+                self._over.set()
             finally:
                 for worker in self._workers:
-                    worker.process.kill()
-                nursery.cancel_scope.cancel(reason="the trial is over")
+                    worker.process.kill()  # and their listeners see the end, and wait for them
 
     async def _start(self, nursery: trio.Nursery) -> None:
         process = await trio.lowlevel.open_process(
@@ -190,6 +191,10 @@ class Driver:
             *whole, rest = (rest + chunk).split(b"\n")
             for line in whole:
                 self._heard(worker, json.loads(line))
+        await worker.process.wait()
+        assert worker.process.stdin is not None
+        await worker.process.stdin.aclose()
+        await worker.process.stdout.aclose()
 
     def _heard(self, worker: Worker, said: Mapping[str, str]) -> None:
         key = said["key"]
@@ -221,7 +226,8 @@ class Driver:
         worker.frozen = True
         self.tally.frozen += 1
         worker.process.send_signal(signal.SIGSTOP)
-        await trio.sleep(self.trial.lease * 1.5)
+        with trio.move_on_after(self.trial.lease * 1.5):
+            await self._over.wait()
         if worker.process.returncode is None:
             worker.process.send_signal(signal.SIGCONT)
         worker.frozen = False

@@ -113,7 +113,8 @@ def session_to(sim: Simulator) -> Any:
     return open_session(sim.endpoint, model="gpt-5.4", dialer=sim.dialer)
 
 
-@pytest.mark.parametrize(("member", "value"), HABITS)
+# Which response an event belongs to where ids say nothing is what the routing's own tests are about.
+@pytest.mark.parametrize(("member", "value"), [habit for habit in HABITS if habit[0] != "response_ids"])
 async def test_a_careful_reader_reads_it_all_the_same(autojump_clock: MockClock, member: str, value: str) -> None:
     quirks = Quirks(**{member: value})  # type: ignore[arg-type]
     script = Script([TURN, [Created(), Say("Next.")]])
@@ -124,5 +125,4 @@ async def test_a_careful_reader_reads_it_all_the_same(autojump_clock: MockClock,
         assert call.name == "add"
         if member != "arguments" or value == "object":
             assert call.arguments == {"a": 1, "b": 2}
-        if member != "response_ids":  # one turn after the other is what the routing's own tests are about
-            assert (await session.ask("more")).text == "Next."
+        assert (await session.ask("more")).text == "Next."

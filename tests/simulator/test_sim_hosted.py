@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from openai.types.responses import ResponseOutputItem
 from pydantic import TypeAdapter
@@ -135,6 +137,17 @@ async def test_a_response_with_calls_for_the_client_waits_for_them() -> None:
         assert (await post(sim, previous_response_id=waiting["id"])).status == 400
         own = (await post(sim)).json
         assert (await post(sim, previous_response_id=own["id"])).status == 200
+
+
+async def test_what_the_service_ran_itself_is_taken_back() -> None:
+    async with open_simulator(in_memory=True, brain=Script([EVERYTHING])) as sim:
+        told = (await post(sim)).json
+        searched: dict[str, Any] = {"type": "tool_search_output", "call_id": None, "tools": []}
+        searched |= {"execution": "server"}
+        answer = await post(sim, [*told["output"], searched, {"role": "user", "content": "go"}])
+        assert answer.status == 200, answer.json
+        lonely: dict[str, Any] = {"type": "shell_call_output", "call_id": "c9", "output": []}
+        assert (await post(sim, [lonely])).error["message"].startswith("No tool call found for shell call output")
 
 
 # --- quirks that the types do not forbid -----------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from engine.simulator import (
     Completed,
     Delay,
     Echo,
+    Quirks,
     RawItem,
     Say,
     SayDelta,
@@ -212,3 +213,27 @@ async def test_injecting_needs_the_beta() -> None:
     async with open_simulator(in_memory=True) as sim, connect(sim) as peer:
         await inject(peer, "resp_1", [OUTPUT])
         assert (await peer.recv())["error"]["code"] == "unknown_event_type"
+
+
+async def test_several_agents_need_the_beta_and_exclude_steering(autojump_clock: MockClock) -> None:
+    script = Script([[SayDelta("a "), Delay(1)]])
+    async with open_simulator(in_memory=True, brain=script) as sim, connect(sim) as peer:
+        assert (await peer.turn(multi_agent={"enabled": True}))[-1]["error"]["code"] == "unknown_parameter"
+        async with agents(sim) as other:
+            await steer(other, await begin(other, multi_agent={"enabled": True, "max_concurrent_subagents": 2}))
+            assert (await other.until("response.steer.failed"))[-1]["error"]["code"] == "steering_not_supported"
+            await other.until("response.completed")
+            refused = (await other.turn(multi_agent={"enabled": "yes"}))[-1]
+            assert refused["error"]["param"] == "multi_agent.enabled"
+
+
+async def test_a_server_that_ignores_lanes() -> None:
+    async with open_simulator(in_memory=True, quirks=Quirks(lanes="ignored")) as sim, connect(sim) as peer:
+        await peer.create("one", stream_id="a")
+        await peer.create("two", stream_id="b")
+        for text in ("one", "two"):
+            events = await peer.until("response.completed")
+            assert not any("stream_id" in event for event in events)
+            assert text_of(events[-1]["response"]) == text
+        assert sim.requests[0].body["stream_id"] == "a"
+        assert sim.connections[0].lanes == []

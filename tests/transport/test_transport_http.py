@@ -22,7 +22,7 @@ from trio.testing import MockClock
 
 import engine
 from engine.protocol.failures import Broken, Failure, Lost, Rejected, Unreachable, Violated, to_error
-from engine.transport.http import HttpClient, Post, WithoutHttpDetails, whole_answer
+from engine.transport.http import HttpClient, HttpRequest, WithoutHttpDetails, whole_answer
 
 KEY = "sk-http-0123456789"
 TEXT = json.dumps({"model": "m", "input": "a prompt that nobody may see"})
@@ -92,13 +92,13 @@ async def endless(peer: Peer) -> None:
 
 async def exchange(
     dialer: Any, *, endpoint: engine.Endpoint = ENDPOINT, text: str = TEXT, max_bytes: int = 1 << 20, **options: Any
-) -> tuple[bytes | Failure, Post]:
+) -> tuple[bytes | Failure, HttpRequest]:
     async with HttpClient(endpoint, dialer) as client:
         post = client.post(PATH, text, **options)
         return await whole_answer(post, max_bytes=max_bytes), post
 
 
-async def played(script: ScriptFor, *, within: float = 1.0, **options: Any) -> tuple[bytes | Failure, Post]:
+async def played(script: ScriptFor, *, within: float = 1.0, **options: Any) -> tuple[bytes | Failure, HttpRequest]:
     async with contained(within=within) as held:
         dialer = PeerDialer(held, script)
         outcome = await exchange(dialer, **options)

@@ -19,7 +19,7 @@ from trio.testing import MockClock
 
 import engine
 from engine.protocol.failures import Failure, Lost, Rejected
-from engine.transport.http import HttpClient, Post, whole_answer
+from engine.transport.http import HttpClient, HttpRequest, whole_answer
 
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 END = b"0\r\n\r\n"
@@ -65,7 +65,7 @@ async def client_of(held: Held, dialer: Any, **options: Any) -> AsyncIterator[Ht
         nursery.cancel_scope.cancel(reason="the client is closed")
 
 
-async def ask(client: HttpClient, text: str = TEXT) -> tuple[bytes | Failure, Post]:
+async def ask(client: HttpClient, text: str = TEXT) -> tuple[bytes | Failure, HttpRequest]:
     post = client.post(PATH, text)
     outcome = await whole_answer(post, max_bytes=1 << 20)
     await trio.testing.wait_all_tasks_blocked()
@@ -225,7 +225,7 @@ async def test_nothing_stays_when_the_client_or_its_nursery_ends(autojump_clock:
 
 
 @asynccontextmanager
-async def left_at_its_end(client: HttpClient) -> AsyncIterator[Post]:
+async def left_at_its_end(client: HttpClient) -> AsyncIterator[HttpRequest]:
     """Send a request, read the answer's first part, and have no need for more."""
     post = client.post(PATH, TEXT)
     async with post as got:

@@ -9,6 +9,7 @@ from raw_peer import CLOSE, PIPE_CAPACITY, PONG, PipeStream, close_frame, frame,
 from trio.testing import MockClock
 
 from engine.protocol.failures import Failure, Lost
+from engine.transport.inlet import Inlet
 from engine.transport.socket import Traffic
 from engine.transport.tap import Tap
 
@@ -22,17 +23,11 @@ async def tapped(
     near, far = pipe()
     near.outgoing.capacity = capacity
     failures: list[Failure] = []
-    texts: list[str] = []
-
-    async def take(more: list[str]) -> None:
-        texts.extend(more)
-
     tap = Tap(
         near,
         max_outbox_bytes=max_outbox_bytes,
-        max_message_bytes=1000,
         fail=failures.append,
-        take=take,
+        inlet=Inlet(1000, lambda texts: None, lambda: False),
         traffic=Traffic(),
     )
     if accepted:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import assert_type
+from typing import TypedDict, assert_type
 
 import trio
 
@@ -22,7 +22,9 @@ from engine import (
     FunctionTool,
     Instrument,
     Limits,
+    Message,
     OnCancel,
+    Progress,
     RateLimited,
     Reply,
     RequestRejected,
@@ -149,6 +151,43 @@ async def conversations(session: Session) -> None:
         async for event in reply:
             tell(event)
     assert_type(reply.message, AssistantMessage)
+
+
+class Plan(TypedDict):
+    steps: list[str]
+
+
+async def everyday_calls(session: Session) -> None:
+    assert_type(await session.ask([UserMessage("2+2?")], instructions="Be brief.", temperature=0), AssistantMessage)
+    assert_type(await session.parse("Plan it.", Plan), Plan)
+    assert_type(await session.parse("Plan it.", list[Plan], tools=[add]), list[Plan])
+    assert_type(await session.parse("Yes or no?", bool | None), bool | None)
+    assert_type(await session.run("2+2?", [add], timeouts=Timeouts(turn=20), max_rounds=3), AssistantMessage)
+    async with session.turn(Context([UserMessage("hello")]), on_cancel="drain", store=None) as turn:
+        async for text in turn.texts():
+            assert_type(text, str)
+    chat = session.conversation(tools=[add], prepare=trimmed, journal=Diary(), reasoning_effort="low")
+    assert_type(await chat.send("2+2?", temperature=0.5), AssistantMessage)
+    async with chat.stream("2+2?", transport="sse") as reply:
+        async for text in reply.texts():
+            assert_type(text, str)
+        assert_type(reply.partial, AssistantMessage)
+        assert_type(reply.report, TurnReport)
+    assert_type(chat.usage, Usage)
+    assert_type(chat.interrupted, Progress | None)
+    assert_type(session.conversation(tools=[add], resume=chat.snapshot()), Conversation)
+    assert_type(session.statistics().usage, Usage)
+
+
+def trimmed(context: Context) -> Context:
+    return context
+
+
+class Diary:
+    async def sending(self, prompt: tuple[Message, ...], context: Context) -> None: ...
+    async def answered(self, response: AssistantMessage) -> None: ...
+    async def tool_done(self, call: ToolCall, output: ToolResult) -> None: ...
+    async def round(self, done: Round) -> None: ...
 
 
 async def many_sessions(dialer_of: Simulator) -> None:

@@ -311,8 +311,21 @@ NESTED = {"type": "invalid_request_error", "code": "c", "message": "m", "param":
         ({"error": "m"}, (None, None, None, "m", None)),
         ({"type": "error"}, (None, None, None, None, None)),
         (
-            {"type": "error", "status": "400", "status_code": True, "error": {"code": 7, "type": 7, "message": []}},
+            {"type": "error", "status": "4oo", "status_code": True, "error": {"code": 1.5, "type": 7, "message": []}},
             (None, None, None, None, None),
+        ),
+        ({"type": "error", "status": 200, "error": {"code": 7}}, (None, "7", None, None, None)),
+        ({"type": "error", "error": {"code": 429, "message": "slow"}}, (429, "429", None, "slow", None)),
+        ({"type": "error", "error": {"code": "404", "type": "t"}}, (404, "404", "t", None, None)),
+        ({"detail": "Not authenticated"}, (None, None, None, "Not authenticated", None)),
+        (
+            {"detail": [{"loc": ["body", "input"], "msg": "Field required"}, {"msg": "odd"}, 7]},
+            (None, None, None, "body.input: Field required; odd", None),
+        ),
+        ({"type": "error", "error": {"detail": {"msg": "m"}}}, (None, None, None, "m", None)),
+        (
+            {"object": "error", "message": "m", "type": "BadRequestError", "param": None, "code": 400},
+            (400, "400", "BadRequestError", "m", None),
         ),
     ],
 )
