@@ -199,6 +199,11 @@ class ReplyFacts(Streamed[engine.Reply]):
         return self._portal.read(lambda: self._inner.partial)
 
     @property
+    def ready(self) -> bool:
+        """Whether the next event is there; then reading it waits for nothing."""
+        return bool(self._events) or self._portal.read(lambda: self._inner.ready)
+
+    @property
     def report(self) -> engine.TurnReport:
         """What is known at this moment of the last request."""
         return self._portal.read(lambda: self._inner.report)

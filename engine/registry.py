@@ -33,6 +33,7 @@ from engine.settings.timeouts import Timeouts
 from engine.transport.dial import Dialer
 from engine.transport.proxy import dialer_to
 from engine.turns.core import SessionCore
+from engine.values.checks import check_seconds
 from engine.values.choices import UNSET
 from engine.values.errors import SessionClosed
 from engine.values.problems import ConfigurationError
@@ -362,8 +363,7 @@ class Engine:
         not released, and turns under way go on.
         """
         self._home.check()
-        if isinstance(grace, bool) or not isinstance(grace, (int, float)) or not grace >= 0:
-            raise ConfigurationError("grace", "must be a number of seconds, 0 or more")
+        check_seconds("grace", grace)
         self._shut_because = self._shut_because or "the engine was drained"
         cores = [entry.core for entry in self._entries.values()]
         for core in cores:

@@ -109,6 +109,12 @@ def test_every_exception_has_a_row() -> None:
     assert public - abstract <= told
 
 
+def test_every_public_name_is_in_the_reference() -> None:
+    pages = "".join(page.read_text(encoding="utf-8") for page in (DOCS / "reference").glob("*.md"))
+    listed = set(re.findall(r"(?:auto(?:class|function)|py:data):: (\w+)", pages))
+    assert set(engine.__all__) - {"__version__"} == listed
+
+
 # --- links ---
 
 

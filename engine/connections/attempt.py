@@ -72,6 +72,11 @@ class Origin:
 class Sink(Protocol):
     """Where the events of an attempt go. Plain functions, called from the link's tasks."""
 
+    @property
+    def listening(self) -> bool:
+        """Whether anything is done with events of the caller's: where not, none need be made."""
+        ...
+
     def on_sending(self, attempt: Attempt, now: float) -> None:
         """A connection is there, and the first byte of the request is about to leave."""
         ...

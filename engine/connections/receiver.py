@@ -12,9 +12,11 @@ from collections.abc import Iterable
 
 from engine.connections.attempt import Attempt
 from engine.instruments import EventInfo, Instruments
+from engine.protocol.draft import delta as draft_delta
 from engine.protocol.exchange import Exchange
 from engine.protocol.routing import Doubt, Router, Verdict
-from engine.wire.codec import MalformedFrame, decode
+from engine.protocol.shortcut import Shortcut
+from engine.wire.codec import MalformedFrame, decode_object, read_frame
 from engine.wire.events import Chunks, ServerEvent
 
 __all__ = ["Receiver"]
@@ -31,6 +33,7 @@ class Receiver(ABC):
         self._router = Router()
         self._attempts: dict[Exchange, Attempt] = {}
         self._unwoken: Attempt | None = None
+        self._growing: Exchange | None = None  # whose last delta the next one may follow, where no hook wants it
         self._receiving = True
         self._events = 0
         self._dropped = 0
@@ -43,7 +46,14 @@ class Receiver(ABC):
                 break  # one of those before it ended the stream
             self._events += 1
             try:
-                event = decode(text)
+                raw = read_frame(text)
+                exchange = self._growing
+                if exchange is not None and (shortcut := exchange.shortcut) is not None:
+                    delta = shortcut.delta_of(raw)
+                    if delta is not None:
+                        self._grow(exchange, shortcut, delta, now)
+                        continue
+                event = decode_object(raw)
             except MalformedFrame as malformed:
                 # Reported and dropped, the connection kept: one garbled frame must not cost the others their answers.
                 self._malformed += 1
@@ -68,14 +78,31 @@ class Receiver(ABC):
         else:
             self._feed(attempt, event, now)
 
+    def _grow(self, exchange: Exchange, shortcut: Shortcut, delta: str, now: float) -> None:
+        """Let a delta take the way of the last one: no class, no routing."""
+        attempt = self._attempts[exchange]
+        if attempt is not self._unwoken:
+            self._turn_to(attempt)
+        attempt.last_progress = now
+        draft, sink = shortcut.draft, attempt.sink
+        piece = draft.write(delta)
+        if piece and sink is not None and sink.listening:
+            sink.on_events(attempt, (draft_delta(draft, piece),))
+
+    def _turn_to(self, attempt: Attempt) -> None:
+        """Wake the reader of another attempt before this one's events come."""
+        if self._unwoken is not None and self._unwoken.sink is not None:
+            self._unwoken.sink.on_batch_end()
+        self._unwoken = attempt
+
     def _feed(self, attempt: Attempt, event: ServerEvent, now: float) -> None:
         if self._observed:
             info = EventInfo(**attempt.origin.facts, attempt=attempt.number, event=event)
             attempt.origin.emit("event_received", info)
+        elif attempt.exchange is not self._growing:
+            self._growing = attempt.exchange
         if attempt is not self._unwoken:
-            if self._unwoken is not None and self._unwoken.sink is not None:
-                self._unwoken.sink.on_batch_end()
-            self._unwoken = attempt
+            self._turn_to(attempt)
         exchange, sink = attempt.exchange, attempt.sink
         events = exchange.receive(event)
         first = attempt.last_progress is None
@@ -86,6 +113,7 @@ class Receiver(ABC):
             if events:
                 sink.on_events(attempt, events)
         if exchange.outcome is not None:
+            self._growing = None
             # The consumer's overflow may have ended it meanwhile, and then it is no longer ours to conclude.
             if self._attempts.pop(exchange, None) is not None:
                 self._router.end(exchange)

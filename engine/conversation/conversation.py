@@ -292,6 +292,12 @@ class Reply:
             return self._turn.report
         return self._loop.report if self._loop is not None else TurnReport()
 
+    @property
+    def ready(self) -> bool:
+        """Whether an event or an error is there, so that the next `__anext__` waits for nothing and runs no tool."""
+        turn = self._turn
+        return self._held is not None or (turn is not None and turn.ready and not turn.answered)
+
     def texts(self) -> Texts:
         """The answer's words as they come: ``async for text in reply.texts()``. Tools run as when events are read."""
         return Texts(self)

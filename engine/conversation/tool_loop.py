@@ -131,6 +131,11 @@ class ToolLoop:
         options, context = self.options, self.context
         if self.rounds:
             options = attrs.evolve(options, tool_choice=_relaxed(options.tool_choice))
+        if self._settings.prepare is not None or self._settings.journal is not None:
+            context = await self._prepared(context)
+        return self._open_turn(context, options, self._turn_settings, buffered)
+
+    async def _prepared(self, context: Context) -> Context:
         with self._errands(), errand(self._owner):
             if self._settings.prepare is not None:
                 prepared = self._settings.prepare(context)
@@ -140,7 +145,7 @@ class ToolLoop:
             if self._settings.journal is not None:
                 await self._settings.journal.sending(self.progress.prompt, context)
         self._check_inside()
-        return self._open_turn(context, options, self._turn_settings, buffered)
+        return context
 
     async def answered(self, turn: Turn) -> None:
         """Take the response of a turn.

@@ -32,6 +32,7 @@ from engine.protocol.blocks import (
     thinking_block,
 )
 from engine.protocol.draft import Draft, Section, delta, ended, started
+from engine.protocol.shortcut import Shortcut
 from engine.protocol.slots import Slot, Slots, position
 from engine.values.messages import (
     AssistantBlock,
@@ -59,7 +60,7 @@ from engine.wire.response import ResponseObject
 from engine.wire.text import well_formed, well_formed_value
 from engine.wire.usage import usage_from
 
-__all__ = ["Assembly"]
+__all__ = ["Assembly", "made_call_id"]
 
 Oddity: TypeAlias = Literal["repeated", "contradicted", "repaired", "unreadable"]
 _Spoken: TypeAlias = Literal["text", "refusal"]
@@ -67,7 +68,8 @@ _Spoken: TypeAlias = Literal["text", "refusal"]
 _CALLS: Final = (FunctionCallItem, CustomToolCallItem)
 
 
-def _made_call_id() -> str:
+def made_call_id() -> str:
+    """Make an id that no other call has."""
     return f"call_{token_hex(12)}"
 
 
@@ -83,10 +85,11 @@ class Assembly:
     Attributes:
         oddities: How much was odd about the response, by kind: told again, told otherwise, in a shape that was
             repaired, or in one that nothing could be made of.
+        shortcut: The way of the last event, where another of its kind can take it without further ado.
         as_held: Whether the message says what the server holds. A call whose id was made is not found there.
     """
 
-    def __init__(self, *, made_call_id: Callable[[], str] = _made_call_id) -> None:
+    def __init__(self, *, made_call_id: Callable[[], str] = made_call_id) -> None:
         self._made_call_id = made_call_id
         self._slots = Slots()
         self._drafts: list[Draft] = []  # what was shown, in order
@@ -97,6 +100,8 @@ class Assembly:
         self._stored: bool | None = None
         self._usage: Usage | None = None
         self._cut = False
+        self._grown: Draft | None = None
+        self.shortcut: Shortcut | None = None
         self.oddities: Final[Counter[Oddity]] = Counter()
         self.as_held = True
 
@@ -133,8 +138,18 @@ class Assembly:
                 self.oddities["unreadable"] += 1
             return []
         self._events = []
+        self._grown = self.shortcut = None
         handler(self, event)
+        if self._grown is not None:
+            self._shorten(event, self._grown)
         return self._events
+
+    def _shorten(self, event: wire.ServerEvent, draft: Draft) -> None:
+        raw = event.raw
+        steady = draft.steady or draft.kind != "thinking"
+        known = self._slots.knows(raw.get("item_id") or None, position(raw, "output_index"))
+        if steady and known and draft.index is not None:
+            self.shortcut = Shortcut(raw, draft)
 
     def finish(self, response: ResponseObject | None, *, incomplete: bool = False) -> list[TurnEvent]:
         """Take the terminal event's response and return the events that were still owed.
@@ -144,6 +159,7 @@ class Assembly:
             incomplete: Whether the terminal says that the response was cut short.
         """
         self._events = []
+        self.shortcut = None
         if response is not None:
             self._learn(response)
             incomplete = incomplete or response.status == "incomplete"
@@ -375,7 +391,7 @@ class Assembly:
         if draft.closed or (draft.steady and draft.hint != hint):
             draft.hint, draft.announced, draft.closed = hint, True, False
         elif draft.hint == hint and draft.present:
-            draft.steady = True
+            draft.steady = draft.steady or draft.kind != "thinking"
         self._go_on(slot, draft)
         self._write(slot, draft, text)
 
@@ -480,6 +496,7 @@ class Assembly:
             self._events.append(delta(draft, draft.written))
 
     def _write(self, slot: Slot, draft: Draft, text: str) -> None:
+        self._grown = draft
         text = draft.write(text)
         if text or draft.index is None:
             self._tell(slot, draft, text)

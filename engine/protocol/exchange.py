@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
 from attrs import evolve
 
-from engine.protocol.assembly import Assembly
+from engine.protocol.assembly import Assembly, made_call_id
 from engine.protocol.exchange_states import DELIVERIES, TRANSITIONS, ExchangeState
 from engine.protocol.failures import Failed, Failure, Mismatched, Violated
 from engine.protocol.faults import Fault
 from engine.protocol.refusals import rejection, wait_asked_for, wait_in_words
+from engine.protocol.shortcut import Shortcut
 from engine.values.choices import Delivery
 from engine.values.messages import AssistantMessage
 from engine.values.turn_events import TurnDone, TurnEvent, TurnStarted
@@ -44,6 +45,7 @@ class Exchange:
     Args:
         lane: The ``stream_id`` it is sent with; None on the default lane.
         text_format: What the text of a whole answer has to be; None for any text.
+        made_call_id: Makes the id of a call that has none of its own.
 
     Attributes:
         lane: The ``stream_id`` it was sent with; None on the default lane.
@@ -54,6 +56,7 @@ class Exchange:
             arrived of the answer stays as it was.
         outcome: The answer or the failure, once the response has ended.
         continuable: Whether the response ended in such a way that a request may continue it.
+        shortcut: The way of its last event, where another delta can take it without being routed; None where none can.
     """
 
     __slots__ = (
@@ -65,10 +68,13 @@ class Exchange:
         "outcome",
         "output_seen",
         "response_id",
+        "shortcut",
         "state",
     )
 
-    def __init__(self, lane: LaneName = None, *, text_format: Any = None) -> None:
+    def __init__(
+        self, lane: LaneName = None, *, text_format: Any = None, made_call_id: Callable[[], str] = made_call_id
+    ) -> None:
         self._text_format = text_format
         self.lane: LaneName = lane
         self.state: ExchangeState = ExchangeState.NOT_SENT
@@ -77,7 +83,8 @@ class Exchange:
         self.abandoned: bool = False
         self.continuable: bool = False
         self.outcome: AssistantMessage | Failure | None = None
-        self._assembly = Assembly()
+        self.shortcut: Shortcut | None = None
+        self._assembly = Assembly(made_call_id=made_call_id)
 
     @property
     def delivery(self) -> Delivery:
@@ -108,6 +115,7 @@ class Exchange:
     def abandon(self) -> None:
         """Its turn was left: from now on only the end of its response is of interest."""
         self.abandoned = True
+        self.shortcut = None
 
     # --- what the server says ---
 
@@ -128,8 +136,11 @@ class Exchange:
         if self.abandoned:
             self._watch_for_end(event)
             return []
-        if self.output_seen and isinstance(event, OutputEvent):  # the short way for most of what arrives
-            return self._assembly.feed(event)
+        if self.output_seen and isinstance(event, OutputEvent):
+            events = self._assembly.feed(event)
+            self.shortcut = self._assembly.shortcut
+            return events
+        self.shortcut = None
         if isinstance(event, ErrorEvent):
             self._refuse(event)
             return self._shown(self._assembly.finish(None))

@@ -184,6 +184,10 @@ class Slots:
             self._steady_indexes = index == slot.index and self._steady_indexes is not False
         self.name(slot, item_id)
 
+    def knows(self, item_id: str | None, index: int | None) -> bool:
+        """Whether another word with these names would teach nothing about the server's names."""
+        return (item_id is None or self._steady_ids is not None) and (index is None or self._steady_indexes is not None)
+
     def _is_new(self, item_id: str | None, index: int | None) -> bool:
         """Whether a name that is not known is that of another item, from a server whose names can be relied on."""
         return bool((item_id and self._steady_ids) or (index is not None and self._steady_indexes))

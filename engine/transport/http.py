@@ -9,6 +9,7 @@ give the handlers that may not show it a `WithoutHttpDetails`.
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import zlib
@@ -229,7 +230,6 @@ class HttpRequest:
         sent: Callable[[], None] | None,
     ) -> None:
         self._client = client
-        self._on_sending = sending
         self._method = method
         self._path = path
         self._text = text
@@ -237,7 +237,7 @@ class HttpRequest:
         self._connect = connect
         self._connecting = trio.CancelScope()
         self._stage = "credentials"
-        self._carriage = Carriage(on_stage=self._reach, on_sending=self._sending)
+        self._carriage = Carriage(on_stage=self._reach, on_sending=functools.partial(self._begin, sending))
         if sent is not None:
             self._carriage.on_sent = sent
         self._answer: Answer | None = None
@@ -263,26 +263,32 @@ class HttpRequest:
         """
         client = self._client
         self._connecting.deadline = trio.current_time() + self._connect
-        with self._connecting:
-            try:
-                credentials = await resolve(client.endpoint)
-            except Exception as error:
-                raise HttpFailed(undialled(self._stage, client.server, error)) from None
-            self._stage = "tcp"
-            request = client.httpx.build_request(
-                self._method,
-                client.endpoint.http_url(self._path),
-                headers=self._headers(credentials),
-                content=self._text.encode() if self._text is not None else None,
-                extensions={"carriage": self._carriage},
-            )
-            response = await client.httpx.send(request, stream=True)
-            assert self._carriage.connection is not None
-            fields = [(name.lower(), value) for name, value in response.headers.multi_items()]
-            answer = self._answer = Answer(response.status_code, fields, self._carriage.connection)
-            self.status, self.headers = answer.status, answer.headers
-            return answer
+        try:
+            with self._connecting:
+                try:
+                    credentials = await resolve(client.endpoint)
+                except Exception as error:
+                    raise HttpFailed(undialled(self._stage, client.server, error)) from None
+                self._stage = "tcp"
+                request = client.httpx.build_request(
+                    self._method,
+                    client.endpoint.http_url(self._path),
+                    headers=self._headers(credentials),
+                    content=self._text.encode() if self._text is not None else None,
+                    extensions={"carriage": self._carriage},
+                )
+                return self._answered(await client.httpx.send(request, stream=True))
+        finally:
+            self._carriage.forget()  # and be freed at once, with all that waits for it
         raise HttpFailed(too_slow(self._stage, client.server, self._connect, proxy=client.proxy))
+
+    def _answered(self, response: httpx.Response) -> Answer:
+        assert self._carriage.connection is not None
+        fields = [(name.lower(), value) for name, value in response.headers.multi_items()]
+        answer = self._answer = Answer(response.status_code, fields, self._carriage.connection)
+        self.status, self.headers = answer.status, answer.headers
+        response.stream = httpx.ByteStream(b"")  # httpx's own refers to the response
+        return answer
 
     @trio.lowlevel.enable_ki_protection
     async def __aexit__(
@@ -312,11 +318,11 @@ class HttpRequest:
     def _reach(self, stage: str) -> None:
         self._stage = stage
 
-    def _sending(self) -> None:
+    def _begin(self, sending: Callable[[], None] | None) -> None:
         self.sent = True
         self._connecting.deadline = math.inf
-        if self._on_sending is not None:
-            self._on_sending()
+        if sending is not None:
+            sending()
 
     def failure(self, error: Exception) -> Failure:
         """Say what an exception from sending the request, or from reading its answer, means."""

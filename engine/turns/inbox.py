@@ -28,13 +28,14 @@ class Inbox:
         keeping: Whether anybody will read; if not, nothing is kept.
 
     Attributes:
+        keeping: Whether anybody reads.
         held: Bytes of text of the events in it, as UTF-8.
     """
 
     def __init__(self, limits: ResolvedLimits, *, keeping: bool) -> None:
         self._max_events = limits.buffer_events
         self._max_held = limits.buffer_bytes
-        self._keeping = keeping
+        self.keeping: bool = keeping
         self._events: deque[TurnEvent] = deque()
         self._parked: trio.lowlevel.Task | None = None
         self._reading = False
@@ -56,7 +57,7 @@ class Inbox:
         That is judged by what was left from before the batch, whose size is the server's and the network's doing; for a
         reader that waits, and cannot take anything before it has run, by what it left there when it began to.
         """
-        if not self._keeping or self._closed:
+        if not self.keeping or self._closed:
             return False
         if not self._in_batch:
             self._in_batch = True
@@ -82,7 +83,7 @@ class Inbox:
 
     def discard(self) -> None:
         """Throw away what is in it, and keep nothing from now on."""
-        self._keeping = False
+        self.keeping = False
         self._events.clear()
         self.held = 0
 

@@ -424,6 +424,11 @@ class Work:
 
     # --- the attempt's side ---
 
+    @property
+    def listening(self) -> bool:
+        """Whether its events are kept for a reader."""
+        return self.inbox.keeping
+
     def on_sending(self, attempt: Attempt, now: float) -> None:
         """A connection is there, and the first byte of the request is about to leave."""
         self.timeline.begin("connected", "send", now)

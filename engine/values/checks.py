@@ -19,6 +19,7 @@ __all__ = [
     "Validator",
     "check_instances",
     "check_number",
+    "check_seconds",
     "flag",
     "function",
     "given",
@@ -123,16 +124,21 @@ def seconds(*, positive: bool = False, finite: bool = False) -> Validator:
     """Admit a number of seconds, 0 or more."""
 
     def validate(instance: object, attribute: Attribute[Any], value: object) -> None:
-        where = place(instance, attribute)
-        length = check_number(where, value, "a number of seconds" if finite else "a number of seconds or None")
-        if math.isnan(length) or length < 0:
-            raise ConfigurationError(where, "must not be negative or NaN")
-        if positive and length == 0:
-            raise ConfigurationError(where, "must be greater than 0")
-        if finite and math.isinf(length):
-            raise ConfigurationError(where, "must be finite")
+        check_seconds(place(instance, attribute), value, positive=positive, finite=finite)
 
     return validate
+
+
+def check_seconds(where: str, value: object, *, positive: bool = False, finite: bool = False) -> float:
+    """Return a number of seconds, 0 or more, as a float, or raise `ConfigurationError`."""
+    length = check_number(where, value, "a number of seconds" if finite else "a number of seconds or None")
+    if math.isnan(length) or length < 0:
+        raise ConfigurationError(where, "must not be negative or NaN")
+    if positive and length == 0:
+        raise ConfigurationError(where, "must be greater than 0")
+    if finite and math.isinf(length):
+        raise ConfigurationError(where, "must be finite")
+    return length
 
 
 def whole(least: int) -> Validator:

@@ -38,6 +38,7 @@ __all__ = [
     "encode",
     "encode_create",
     "parse_object",
+    "read_frame",
 ]
 
 Malformation: TypeAlias = Literal["not JSON", "not an object", "no type", "nested too deep"]
@@ -96,14 +97,17 @@ def decode(text: str) -> ServerEvent:
     Raises:
         MalformedFrame: It is no JSON object with a type. Unknown types and shapes are no errors but `UnknownEvent`.
     """
+    return decode_object(read_frame(text))
+
+
+def read_frame(text: str) -> JsonObject:
+    """Read the object of one frame, which `decode_object` then gives its class.
+
+    Raises:
+        MalformedFrame: It is none.
+    """
     raw = _read_quickly(text)
-    if raw.__class__ is not dict:
-        raw = parse_object(text)
-    try:
-        return _ready[raw["type"]](raw)
-    except DRIFT:
-        pass
-    return decode_object(raw)
+    return raw if raw.__class__ is dict else parse_object(text)
 
 
 def decode_object(raw: JsonObject) -> ServerEvent:
@@ -114,6 +118,10 @@ def decode_object(raw: JsonObject) -> ServerEvent:
     Raises:
         MalformedFrame: It has no type and is neither.
     """
+    try:
+        return _ready[raw["type"]](raw)  # what was met before
+    except DRIFT:
+        pass
     event = _events(raw, raw.get("type"))
     if event.__class__ is UnknownEvent and (not event.type or "chunks" in raw or raw.get("object") == "error"):
         return _decode_irregular(raw)

@@ -209,3 +209,26 @@ async def test_a_reply_is_used_as_it_should_be(autojump_clock: MockClock) -> Non
                 with pytest.raises(RuntimeError, match="another task"):
                     await anext(reply)
         assert (await chat.send("go on")).text == "next"
+
+
+async def test_a_reply_tells_when_an_event_is_there(autojump_clock: MockClock) -> None:
+    async def slow() -> str:
+        await trio.sleep(5)
+        return "done"
+
+    brain = Script([[Say("a b c", pause=1), Call("slow")], Answer("d")])
+    async with session_to(brain) as (session, _):
+        chat = session.conversation(tools=[slow])
+        waited = 0.0
+        async with chat.stream("go") as reply:
+            assert not reply.ready
+            while True:
+                ready, before = reply.ready, trio.current_time()
+                try:
+                    await anext(reply)
+                except StopAsyncIteration:
+                    break
+                assert not ready or trio.current_time() == before
+                waited = max(waited, trio.current_time() - before)
+                await trio.sleep(0.5)
+        assert waited == pytest.approx(5, abs=0.1)

@@ -353,7 +353,7 @@ async def test_nobody_there(autojump_clock: MockClock) -> None:
 @pytest.mark.parametrize(
     ("context", "options", "field"),
     [
-        (7, None, "context"),
+        (7, None, "prompt"),
         (engine.Context([engine.AssistantMessage([engine.OutputItem({"a": object()})])]), None, "request['input']"),
     ],
     ids=["context", "input"],

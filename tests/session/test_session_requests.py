@@ -168,10 +168,10 @@ async def test_bad_session_options_are_told_before_any_connection(
         assert sim.connections == []
 
 
-async def test_a_context_must_be_one(autojump_clock: MockClock) -> None:
+async def test_a_prompt_must_be_one(autojump_clock: MockClock) -> None:
     async with open_simulator(in_memory=True) as sim:
         async with engine.open_session(sim.endpoint, model="m", dialer=sim.dialer) as session:
-            with pytest.raises(engine.ConfigurationError, match="context"):
+            with pytest.raises(engine.ConfigurationError, match="prompt"):
                 await session.ask(["hi"])  # type: ignore[arg-type]
             with pytest.raises(engine.ConfigurationError, match="options"):
                 await session.ask("hi", {"temperature": 1})  # type: ignore[arg-type]

@@ -19,7 +19,9 @@ from engine import (
     Endpoint,
     Engine,
     EngineError,
+    File,
     FunctionTool,
+    Image,
     Instrument,
     Limits,
     Message,
@@ -56,6 +58,8 @@ from engine import (
     UserMessage,
     open_engine,
     open_session,
+    show_content,
+    tool,
 )
 from engine.instruments import EventInfo, ServerEvent, TurnEndInfo, TurnStartInfo
 from engine.simulator import Simulator, open_simulator
@@ -179,6 +183,46 @@ async def everyday_calls(session: Session) -> None:
     assert_type(session.statistics().usage, Usage)
 
 
+@tool
+def plain(city: str) -> str:
+    return city
+
+
+class Service:
+    @tool(timeout=5, description="The weather.")
+    async def weather(self, city: str) -> str:
+        return city
+
+
+async def tools_and_media(session: Session, service: Service) -> None:
+    assert_type(plain("Kyiv"), str)
+    assert_type(await service.weather("Kyiv"), str)
+    given = FunctionTool(print, name="say", parameters={"type": "object", "properties": {}})
+    message = await session.ask(
+        [UserMessage([Image.from_path("a.png"), Image.from_bytes(b"", "image/png"), File.from_path("a.pdf")])],
+        tools=[plain, service.weather, given, {"type": "web_search"}],
+    )
+    assert_type(message.parsed_as(Plan), Plan)
+    assert_type(message.parsed_as(int | None), int | None)
+    assert_type(ToolResult("call_1", "done").text, str)
+    assert_type(File.from_bytes(b"a", "a.txt"), File)
+    with show_content():
+        print(repr(message))
+    total = sum([Usage(1), Usage(2)], Usage())
+    assert_type(total, Usage)
+
+
+def plain_key() -> str:
+    return "sk-1"
+
+
+async def fields() -> dict[str, str]:
+    return {"X-Team": "a"}
+
+
+ENDPOINTS = [Endpoint(api_key=plain_key, headers=fields), Endpoint(api_key=None, headers={"X-Team": "a"})]
+
+
 def trimmed(context: Context) -> Context:
     return context
 
@@ -204,6 +248,11 @@ async def many_sessions(dialer_of: Simulator) -> None:
         assert_type(engine.has_session("user-42"), bool)
         assert_type(list(engine), list[str])
         assert_type(await engine.release("user-42"), bool)
+        async with engine.open_session("user-43", model="other", transport="sse") as other:
+            assert_type(other, Session)
+        models: dict[str, object] = await engine.request("GET", "/models", query={"limit": "3"})
+        await engine.request("POST", "/vector_stores", json=models, timeouts=Timeouts(start=10))
+        assert_type(await engine.drain(grace=10), bool)
 
 
 async def failures(session: Session) -> float | int | str | None:
