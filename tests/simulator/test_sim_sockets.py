@@ -182,7 +182,8 @@ async def test_a_close_comes_with_the_upgrade_in_one_write(writes: list[int]) ->
         stream = await sim.dialer.open_tcp(sim.host, sim.port)
         await stream.send_all(
             b"GET /v1/responses HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
-            b"sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\nauthorization: Bearer x\r\n\r\n"
+            b"sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+            b"authorization: Bearer x\r\n\r\n"
         )
         assert (await stream.receive_some()).endswith(b"\r\n\r\n\x88\x02\x03\xf0")
         await trio.aclose_forcefully(stream)
