@@ -79,11 +79,15 @@ async def test_a_turn(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
     assert span.kind is trace.SpanKind.CLIENT
     assert span.instrumentation_scope is not None
     assert span.instrumentation_scope.schema_url == names.schema_url
+    assert reply.usage is not None
     expected = {
         "gen_ai.operation.name": "chat",
         "gen_ai.provider.name": "openai",
         "gen_ai.request.model": "gpt-5.4",
+        "gen_ai.response.model": reply.model,
         "gen_ai.response.id": reply.response_id,
+        "gen_ai.usage.input_tokens": reply.usage.input_tokens,
+        "gen_ai.usage.output_tokens": reply.usage.output_tokens,
         "engine.session": session.id,
         "engine.attempts": 1,
         "engine.transport": "websocket",
@@ -92,10 +96,12 @@ async def test_a_turn(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
     assert [name for name, _ in events(span)] == ["engine.attempt"]
     assert span.status.is_unset
     metrics = telemetry.metrics()
-    assert {names.duration, names.first_chunk} <= set(metrics)
+    assert {names.duration, names.first_chunk, names.input_tokens, names.output_tokens} <= set(metrics)
     (duration,) = metrics[names.duration]
     assert duration.count == 1
     assert duration.attributes["gen_ai.request.model"] == "gpt-5.4"
+    counted = sum(point.sum for name in {names.input_tokens, names.output_tokens} for point in metrics[name])
+    assert counted == (reply.usage.input_tokens or 0) + (reply.usage.output_tokens or 0)
     (connections,) = metrics["engine.connections.open"]
     assert connections.value == 0
     assert {point.attributes["engine.phase"] for point in metrics["engine.turn.phase.duration"]} >= {"queue", "connect"}

@@ -317,11 +317,11 @@ class Examination:
 
         async def lanes() -> Verdict:
             await trio.lowlevel.checkpoint()
-            return await _lanes(session, self._endpoint)
+            return _lanes(self._endpoint)
 
         async def steering() -> Verdict:
             await trio.lowlevel.checkpoint()
-            return await _steering(session)
+            return _steering()
 
         return {
             "first_event": first_event,
@@ -394,14 +394,14 @@ def _timed(report: TurnReport) -> str:
     return first + whole
 
 
-async def _lanes(session: Session, endpoint: Endpoint) -> Verdict:
+def _lanes(endpoint: Endpoint) -> Verdict:
     """Say whether one connection carries several responses at once."""
     if not endpoint.server.multiplexing:
         return "one response at a time: further lanes open connections of their own"
     return "several responses at once over one connection, by the server's profile"
 
 
-async def _steering(session: Session) -> Verdict:
+def _steering() -> Verdict:
     """Say whether a running response takes further input."""
     return "not offered by this version"
 

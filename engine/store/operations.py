@@ -188,7 +188,7 @@ def begin(
     None where the session is not the claim's any more, or has rows that the claim's owner does not know of. This is
     what stops a worker that was suspended before it sends.
     """
-    rows = database.execute(f"SELECT intent, {database.now} FROM engine_sessions WHERE {_MINE}", _mine(claim))
+    rows = database.execute(f"SELECT intent, {database.now} FROM engine_sessions WHERE id = ?", (claim.session,))
     if not rows:
         return None
     before, now = _intent(rows[0][0]), float(rows[0][1])
@@ -228,7 +228,7 @@ def commit(
     that is over by time alone still commits: the fence says that no other has begun.
     """
     new_head = head + len(rows)
-    found = database.execute(f"SELECT intent FROM engine_sessions WHERE {_MINE}", _mine(claim))
+    found = database.execute("SELECT intent FROM engine_sessions WHERE id = ?", (claim.session,))
     if not found:
         return None
     intent = None if any(row.last for row in rows) else _intent(found[0][0])

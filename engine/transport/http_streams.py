@@ -32,6 +32,10 @@ def _nothing() -> None:
     pass
 
 
+def _no_stage(stage: str) -> None:
+    pass
+
+
 @define(eq=False)
 class Carriage:
     """How one request travels; given to the transport as the request's extension ``carriage``.
@@ -44,11 +48,15 @@ class Carriage:
         reused: Whether that has carried requests before.
     """
 
-    on_stage: Callable[[str], None] = field(default=lambda stage: None)
+    on_stage: Callable[[str], None] = _no_stage
     on_sending: Callable[[], None] = _nothing
     on_sent: Callable[[], None] = _nothing
     connection: HttpConnection | None = None
     reused: bool = False
+
+    def forget(self) -> None:
+        """Tell nothing more."""
+        self.on_stage, self.on_sending, self.on_sent = _no_stage, _nothing, _nothing
 
 
 @define(eq=False)

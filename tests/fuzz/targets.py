@@ -5,8 +5,8 @@ which looks for inputs that reach new code (``pip install atheris``)::
 
     python -m tests.fuzz.targets codec --seconds 300 [--corpus DIRECTORY]
 
-Targets: sse, codec, events, upgrade, frames, stream. It ends with the first input that is wrong, which atheris writes
-to a file; ``--input FILE`` runs one target over that file alone.
+Targets: sse, codec, events, upgrade, frames, stream, cutter. It ends with the first input that is wrong, which atheris
+writes to a file; ``--input FILE`` runs one target over that file alone.
 """
 
 from __future__ import annotations
@@ -22,13 +22,17 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any, Final
 
+import attrs
 import trio
 import trio.testing
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where pytest finds it by itself
+from twins import HEAD, Happening, lives
 
 import engine
 from engine.protocol.exchange import Exchange
 from engine.protocol.failures import to_error
-from engine.protocol.routing import Router, Verdict
+from engine.protocol.routing import Doubt, Router, Verdict
 from engine.simulator import MemoryStream, SimulatorDialer, memory_stream_pair
 from engine.values.turn_events import TurnEvent
 from engine.wire.codec import (
@@ -231,7 +235,7 @@ def events(data: bytes) -> None:
             router.begin(exchange)
             told[exchange] = []
         if not choices.below(40):
-            next(iter(router.exchanges())).abandoned = True
+            next(iter(router.exchanges())).abandon()
         raw = _event(choices)
         if lane is not None and choices.below(8):
             raw["stream_id"] = lane
@@ -241,6 +245,10 @@ def events(data: bytes) -> None:
             continue
         for each in getattr(event, "events", (event,)):
             target = router.route(each)
+            if isinstance(target, Doubt):
+                router.end(target.exchange)
+                del told[target.exchange]
+                continue
             if isinstance(target, Verdict):
                 continue
             before = target.partial()
@@ -437,8 +445,33 @@ def stream(data: bytes) -> None:
     _ask(data, engine.Transport.SSE, answer)
 
 
+def cutter(data: bytes) -> None:
+    """trio-websocket behind the cutter fares as it does alone, whatever bytes come in whatever slices."""
+    choices = Choices(data)
+    limit = choices.of((5, 100, 1 << 20))
+    sizes = [1 + choices.below(40) for _ in range(choices.below(8))]
+    other = choices.of(("close", "end", "reset", "cancel", "ping", None, None))
+    place = choices.below(9)
+    happenings: list[Happening] = []
+    rest = choices.rest()
+    for size in sizes:
+        if rest:
+            happenings.append(rest[:size])
+            rest = rest[size:]
+    happenings += [rest] if rest else []
+    happenings.insert(0, HEAD)
+    if other is not None:
+        happenings.insert(1 + place, other)
+    alone, behind = lives(happenings, limit=limit)
+    for number, (expected, got) in enumerate(zip(alone, behind, strict=True)):
+        if "close" in happenings[:number]:  # while a Close frame of ours is under way, a message may count or not
+            got = attrs.evolve(got, messages=expected.messages)
+        assert got == expected, (number, happenings)
+
+
 TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     "sse": sse, "codec": codec, "events": events, "upgrade": upgrade, "frames": frames, "stream": stream,
+    "cutter": cutter,
 }  # fmt: skip
 
 SEEDS: Final[dict[str, list[bytes]]] = {
@@ -455,6 +488,11 @@ SEEDS: Final[dict[str, list[bytes]]] = {
         b"\x00\xff\x00\x01\x00\x01\x01\x01\x02",
         b"\x00\xff\x01\x01\x00\x01\x02",
         b"\x01\x01\x00\x00data: x\n\n",
+    ],
+    "cutter": [
+        b"\x02\x03\x00\x01\x02\x05\x00\x81\x01a\x01\x02b\xc3\x89\x00\x80\x01\xa9\x81\x02cd",
+        b"\x00\x04\x03\x00\x01\x01\x01\x81\x06abcdef\x81\x01g\x88\x02\x03\xe8",
+        b"\x01\x05\x01\x02\x03\x02\x05\x00\x01\x03ab\xf0\x00\x02\x9f\x98\x80\x03\x80\x01b",
     ],
 }
 

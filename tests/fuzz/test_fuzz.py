@@ -11,7 +11,7 @@ from targets import SEEDS, TARGETS
 
 pytestmark = pytest.mark.slow
 
-EXAMPLES = {"sse": 300, "codec": 300, "events": 400, "upgrade": 60, "frames": 100, "stream": 100}
+EXAMPLES = {"sse": 300, "codec": 300, "events": 400, "upgrade": 60, "frames": 100, "stream": 100, "cutter": 150}
 
 
 @pytest.mark.parametrize("name", TARGETS)
