@@ -577,8 +577,8 @@ async def test_every_lane_goes_on_elsewhere(autojump_clock: MockClock) -> None:
                     nursery.start_soon(chat.send, "What is 2+2?")
             data, kept = sent(session.snapshot()), {name: sent(chat.snapshot()) for name, chat in chats.items()}
         assert data["lanes"][""]["held"] is None
-        for name, chat in kept.items():
-            assert data["lanes"][name]["held"]["response_id"] == chat["held"]["response_id"]
+        for name, written in kept.items():
+            assert data["lanes"][name]["held"]["response_id"] == written["held"]["response_id"]
         async with engine.open_engine(sim.endpoint, dialer=sim.dialer) as other:
             session = await other.session("user-42", resume=data)
             assert session.snapshot()["lanes"] == data["lanes"]
