@@ -51,6 +51,7 @@ class LaneStatistics:
         turns_abandoned: Of those, how many were left before they ended.
         retries: How often a turn was tried again.
         fallbacks: How often a turn went over HTTP because WebSocket would not do.
+        usage: Tokens of the turns that ended with an answer.
     """
 
     queued: int
@@ -61,6 +62,7 @@ class LaneStatistics:
     turns_abandoned: int
     retries: int
     fallbacks: int
+    usage: Usage
 
 
 @frozen(kw_only=True)
