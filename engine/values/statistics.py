@@ -53,6 +53,7 @@ class LaneStatistics:
         turns_abandoned: Of those, how many were left before they ended.
         retries: How often a turn was tried again.
         fallbacks: How often a turn went over HTTP because WebSocket would not do.
+        usage: Tokens of the turns that ended with an answer.
     """
 
     queued: int
@@ -63,6 +64,7 @@ class LaneStatistics:
     turns_abandoned: int
     retries: int
     fallbacks: int
+    usage: Usage
 
 
 @frozen(kw_only=True)
