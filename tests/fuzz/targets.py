@@ -245,7 +245,7 @@ def events(data: bytes) -> None:
             continue
         for each in getattr(event, "events", (event,)):
             target = router.route(each)
-            if isinstance(target, Verdict):
+            if not isinstance(target, Exchange):
                 continue
             before = target.partial()
             shown = target.receive(each)

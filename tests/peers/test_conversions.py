@@ -171,8 +171,8 @@ def test_how_a_function_is_described() -> None:
     (ours,) = wire_tools([engine.FunctionTool(add).tool])
     tool = function_tool(add)
     assert isinstance(tool, AgentsFunctionTool)
-    (theirs,) = Converter.convert_tools([tool], handoffs=[]).tools
-    theirs = dict(theirs)
+    (converted,) = Converter.convert_tools([tool], handoffs=[]).tools
+    theirs: dict[str, Any] = dict(converted)
     for name in ("type", "name", "description", "strict"):
         assert ours[name] == theirs[name], name
     mine, other = ours["parameters"], theirs["parameters"]

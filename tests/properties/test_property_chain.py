@@ -115,7 +115,7 @@ def test_the_server_holds_what_the_transcript_says(steps: list[Any], policy: eng
 
 async def converse(steps: list[Any], policy: engine.OnCancel) -> None:
     messages: list[Any] = []
-    options = {"model": "m", "store": False}
+    options: dict[str, Any] = {"model": "m", "store": False}
     instructions = "be brief"
     async with open_simulator(in_memory=True, brain=brain) as sim:
         async with engine.open_engine(sim.endpoint, model="m", dialer=sim.dialer, on_cancel=policy) as eng:

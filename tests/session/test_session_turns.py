@@ -74,9 +74,11 @@ async def test_a_turn_streams_events_that_add_up_to_its_message(autojump_clock: 
     assert isinstance(done, engine.TurnDone)
     assert done.reason == "tool_use"
     assert done.message is turn.message
-    for index, block in enumerate(turn.message.content):
-        deltas = "".join(e.delta for e in events if hasattr(e, "delta") and e.index == index)
-        ended = next(e.block for e in events if type(e).__name__.endswith("Ended") and e.index == index)
+    seen: list[Any] = list(events)
+    blocks: tuple[Any, ...] = turn.message.content
+    for index, block in enumerate(blocks):
+        deltas = "".join(e.delta for e in seen if hasattr(e, "delta") and e.index == index)
+        ended = next(e.block for e in seen if type(e).__name__.endswith("Ended") and e.index == index)
         assert ended == block
         text = block.raw_arguments if isinstance(block, engine.ToolCall) else block.text
         assert deltas == text
