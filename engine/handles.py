@@ -16,6 +16,7 @@ import attrs
 
 import engine
 from engine.portal import Portal
+from engine.schemas.function_tool import as_tool
 from engine.turns.texts import Texts
 
 if TYPE_CHECKING:
@@ -113,9 +114,9 @@ def hosted(name: str, value: Any, host: _Host) -> Any:
 
 
 def _tool(value: Any, host: _Host) -> Any:
-    if isinstance(value, engine.FunctionTool):
-        return value.hosted(host)
-    return host(value) if inspect.isroutine(value) else value
+    if callable(value) or isinstance(value, engine.FunctionTool):
+        value = as_tool(value)
+    return value.hosted(host) if isinstance(value, engine.FunctionTool) else value
 
 
 # --- what is entered, read and left ----------------------------------------------------------------------------------

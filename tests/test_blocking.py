@@ -9,11 +9,14 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
+import trio
+import trio.lowlevel
 
 from engine import (
     ConfigurationError,
@@ -24,6 +27,7 @@ from engine import (
     TurnDone,
     TurnError,
     blocking,
+    tool,
 )
 from engine.simulator import Call, Error, Script, Stall
 from engine.testing import RunningSimulator, run_simulator
@@ -100,6 +104,46 @@ def test_tools_run_in_threads_and_may_use_the_engine(server: RunningSimulator, s
     assert answer.text == "It is: hello"
     assert len(rounds) == 2
     assert threading.get_ident() not in told
+
+
+@tool(thread=True)
+def marked(city: str) -> str:
+    """Say what the weather is like."""
+    return f"rain in {city}"
+
+
+def plain(city: str) -> str:
+    """Say what the weather is like."""
+    return f"rain in {city}"
+
+
+async def under_trio(city: str) -> str:
+    """Say what the weather is like."""
+    await trio.lowlevel.checkpoint()
+    return f"rain in {city}"
+
+
+@pytest.mark.parametrize("function", [marked, plain, under_trio])
+def test_functions_are_tools_as_they_are(
+    server: RunningSimulator, session: blocking.Session, function: Callable[..., Any]
+) -> None:
+    server.brain = Script([Call(function.__name__, {"city": "Bergen"})])
+    assert session.run("weather?", [function]).text == "rain in Bergen"
+    server.brain = Script([Call(function.__name__, {"city": "Oslo"})])
+    assert session.conversation(tools=[function]).send("weather?").text == "rain in Oslo"
+
+
+def test_a_tool_that_waits_for_its_own_conversation_is_told(
+    server: RunningSimulator, session: blocking.Session
+) -> None:
+    def again() -> str:
+        """Ask again."""
+        return chat.send("and now?").text
+
+    server.brain = Script([Call("again"), "fine"])
+    chat = session.conversation(tools=[again])
+    assert chat.send("go").text == "fine"
+    assert "that sends to it" in str(server.requests[-1].body)
 
 
 def test_conversations(server: RunningSimulator, session: blocking.Session) -> None:

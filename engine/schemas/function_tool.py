@@ -95,7 +95,7 @@ class FunctionTool:
 
     tool: Final[Tool]
     timeout: Final[float | None]
-    thread: Final[bool]
+    thread: bool
 
     def __init__(
         self,
@@ -180,9 +180,15 @@ class FunctionTool:
         return hash((self.name, self.timeout, self.thread))
 
     def hosted(self, host: Callable[[Callable[..., Any]], Callable[..., Any]]) -> FunctionTool:
-        """Return the same tool with ``host(function)`` in place of a function that Trio must not run."""
+        """Return the same tool with ``host(function)`` in place of a function that Trio must not run.
+
+        `thread` is true of it: the function runs outside Trio's tasks, to which what stands in for it leads.
+        """
+        function = host(self.function)
+        if function is self.function:
+            return self
         made = copy.copy(self)
-        made._function = host(self._function)
+        made._function, made.thread = function, True
         return made
 
     async def call(self, call: ToolCall) -> tuple[UserBlock, ...]:
@@ -200,7 +206,7 @@ class FunctionTool:
         """
         arguments = self._structured(call)
         await trio.lowlevel.checkpoint()
-        if self.thread:
+        if self.thread and not inspect.iscoroutinefunction(self.function):
             result = await trio.to_thread.run_sync(lambda: self.function(**arguments), abandon_on_cancel=True)
         else:
             result = self.function(**arguments)

@@ -134,12 +134,16 @@ def test_a_request_owns_its_schemas() -> None:
     assert set(tool.parameters["properties"]) == {"a", "b"}
 
 
-@pytest.mark.parametrize("odd", [3, "text", add, None])
+@pytest.mark.parametrize("odd", [3, "text", int, None])
 def test_what_is_no_tool(odd: Any) -> None:
-    with pytest.raises(ConfigurationError, match="FunctionTool"):
+    with pytest.raises(ConfigurationError, match=r"tools\[0\]"):
         Context(tools=[odd])
-    with pytest.raises(ConfigurationError, match="FunctionTool"):
+    with pytest.raises(ConfigurationError):
         wire_tools([odd])
+
+
+def test_functions_are_tools() -> None:
+    assert wire_tools(Context(tools=[add]).tools) == wire_tools([FunctionTool(add)])
 
 
 # --- what came back goes out again -----------------------------------------------------------------------------------
