@@ -260,7 +260,7 @@ class _Watched(trio.abc.Stream):
         self._stream = stream
         self.closed = False
         self.send_all = stream.send_all  # type: ignore[method-assign]
-        self.receive_some = stream.receive_some  # type: ignore[method-assign]
+        self.receive_some = stream.receive_some  # type: ignore[assignment, method-assign]
         self.wait_send_all_might_not_block = stream.wait_send_all_might_not_block  # type: ignore[method-assign]
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:

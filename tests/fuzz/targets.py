@@ -32,7 +32,7 @@ from twins import HEAD, Happening, lives
 import engine
 from engine.protocol.exchange import Exchange
 from engine.protocol.failures import to_error
-from engine.protocol.routing import Router, Verdict
+from engine.protocol.routing import Router
 from engine.simulator import MemoryStream, SimulatorDialer, memory_stream_pair
 from engine.values.turn_events import TurnEvent
 from engine.wire.codec import (
@@ -103,7 +103,7 @@ def sse(data: bytes) -> None:
     choices = Choices(data)
     limit, sizes = choices.below(200), [1 + choices.below(40) for _ in range(4)]
     stream = choices.rest()
-    slices, place = [], 0
+    slices, place = [], 0  # type: ignore[var-annotated]
     while place < len(stream):
         slices.append(stream[place : place + sizes[len(slices) % 4]])
         place += len(slices[-1])

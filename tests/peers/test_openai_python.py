@@ -127,7 +127,7 @@ async def test_a_tool_turn_on_a_lane_with_its_accumulator() -> None:
             accumulator = ResponsesWebSocketAccumulator()
 
             async def turn(**body: Any) -> Any:
-                await lane.send({"type": "response.create", "model": "m", "tools": [FUNCTION], **body})
+                await lane.send({"type": "response.create", "model": "m", "tools": [FUNCTION], **body})  # type: ignore[arg-type]
                 while True:
                     event = await lane.recv()
                     accumulator.add_event(event)

@@ -80,9 +80,9 @@ def sayings(messages: list[Any]) -> list[tuple[Any, ...]]:
     result: list[tuple[Any, ...]] = []
     for message in messages:
         if isinstance(message, engine.UserMessage):
-            result.append(("message", "user", *(block.text for block in message.content)))
+            result.append(("message", "user", *(block.text for block in message.content)))  # type: ignore[union-attr]
         elif isinstance(message, engine.ToolResult):
-            result.append(("output", message.call_id, *(block.text for block in message.content)))
+            result.append(("output", message.call_id, *(block.text for block in message.content)))  # type: ignore[union-attr]
         else:
             for block in message.content:
                 match block:
@@ -156,7 +156,7 @@ async def converse(steps: list[Any], policy: engine.OnCancel) -> None:
                             assert held == sayings([*asked, reply])
                             messages = [*asked, reply]
                             results = [engine.ToolResult(call.id, f"of {call.call_id}") for call in reply.tool_calls]
-                            asked = [*messages, *results] if results else None
+                            asked = [*messages, *results] if results else None  # type: ignore[assignment]
     assert sim.errors == []
 
 
