@@ -3,7 +3,7 @@
 Begin here:
     open_session        one session:  async with open_session(Endpoint.from_env(), model="…") as session
     open_engine         many sessions, by id
-    Session             ask, turn, run, conversation, warm_up, compact
+    Session             ask, turn, run, conversation, warm_up, compact; Lane: several at once, and forks
     Turn                one request while it runs: iterate it, or wait
     Conversation, Reply a transcript that grows, and an answer that is read as it comes
 
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from engine.registry import Engine as Engine
     from engine.schemas.function_tool import FunctionTool as FunctionTool
     from engine.schemas.function_tool import tool as tool
+    from engine.session import Lane as Lane
     from engine.session import Session as Session
     from engine.settings.endpoint import Endpoint as Endpoint
     from engine.settings.fields import SessionFields as SessionFields
@@ -104,6 +105,7 @@ if TYPE_CHECKING:
     from engine.values.shown import show_content as show_content
     from engine.values.statistics import ConnectionStatistics as ConnectionStatistics
     from engine.values.statistics import EngineStatistics as EngineStatistics
+    from engine.values.statistics import LaneStatistics as LaneStatistics
     from engine.values.statistics import SessionStatistics as SessionStatistics
     from engine.values.turn_events import TextDelta as TextDelta
     from engine.values.turn_events import TextEnded as TextEnded
@@ -148,6 +150,8 @@ __all__ = [
     "Image",
     "Instrument",
     "Journal",
+    "Lane",
+    "LaneStatistics",
     "Limits",
     "Message",
     "OnCancel",
@@ -212,7 +216,7 @@ __all__ = [
 _HOMES = {
     "engine.opening": "open_engine open_session",
     "engine.registry": "Engine",
-    "engine.session": "Session",
+    "engine.session": "Lane Session",
     "engine.turns.turn": "Turn",
     "engine.turns.texts": "Texts",
     "engine.conversation.conversation": "Conversation Reply",
@@ -244,7 +248,7 @@ _HOMES = {
         "ToolCallEnded ToolCallStarted TurnDone TurnEvent TurnStarted"
     ),
     "engine.values.reports": "PhaseSeconds TurnReport",
-    "engine.values.statistics": "ConnectionStatistics EngineStatistics SessionStatistics",
+    "engine.values.statistics": "ConnectionStatistics EngineStatistics LaneStatistics SessionStatistics",
     "engine.values.problems": "ConfigurationError EngineError",
     "engine.values.errors": (
         "AuthenticationFailed BufferOverflow ConnectFailed ConnectionLost ProtocolViolation RateLimited "

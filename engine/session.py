@@ -32,12 +32,12 @@ from engine.turns.turn import Turn
 from engine.turns.work import Gate
 from engine.values.choices import UNSET, Delivery, Transport, Unset
 from engine.values.errors import ResponseFailed
-from engine.values.messages import AnyTool, AssistantMessage, Context, Message
+from engine.values.messages import AnyTool, AssistantMessage, Context, Message, OutputItem
 from engine.values.problems import ConfigurationError
 from engine.values.reports import TurnReport
-from engine.values.statistics import SessionStatistics
+from engine.values.statistics import LaneStatistics, SessionStatistics
 
-__all__ = ["Calls", "Session"]
+__all__ = ["Calls", "Lane", "Session"]
 
 _T = TypeVar("_T")
 
@@ -279,6 +279,8 @@ class Calls:
             toolbox.check(state.tools)
             if state.memory is not None:
                 self._lane.stored = state.memory.held
+        elif not state.messages and (inherited := self._lane.hand_over()):
+            state = evolve(state, messages=(AssistantMessage(tuple(OutputItem(item) for item in inherited)),))
         chosen = options_with(state.options if options is None else options, fields, "conversation")
         said = state.instructions if instructions is None else instructions
         return Conversation(
@@ -345,7 +347,60 @@ class Calls:
         if settings.transport is Transport.SSE:
             await trio.lowlevel.checkpoint()
             return False
-        return await self._core.warm_up(body, text, settings)
+        return await self._core.warm_up(self._lane, body, text, settings)
+
+
+class Lane(Calls):
+    """One of several conversations of a session, side by side on its connection where the server can do that.
+
+    Got from `Session.lane` or `fork`. Its turns are served one after the other, beside those of other lanes; it has a
+    queue and a memory of its own at the server. ``async with session.lane("critic") as lane`` ends its turns, and
+    forgets it, when the block is left.
+    """
+
+    def __repr__(self) -> str:
+        return f"<Lane {self.name!r} of session {self._core.id!r}>"
+
+    @property
+    def name(self) -> str:
+        """Its name in the session."""
+        assert self._lane.name is not None
+        return self._lane.name
+
+    def fork(self, name: str) -> Lane:
+        """Return a new lane that begins where this one is now, with its newest answer and everything that led to it.
+
+        Until a turn of its own was answered, what it is asked is an addition to that. Sends nothing.
+
+        Raises:
+            ConfigurationError: the name is empty, or a lane has it.
+        """
+        return Lane(self._core, lane=self._core.fork(self._lane, _lane_name(name)))
+
+    def statistics(self) -> LaneStatistics:
+        """Counters at this moment."""
+        return self._lane.statistics()
+
+    async def __aenter__(self) -> Lane:
+        """Own the lane until the block is left.
+
+        Raises:
+            ConfigurationError: another block owns it.
+        """
+        if self._lane.owned:
+            raise ConfigurationError("lane", "belongs to another block")
+        self._lane.owned = True
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """End its turns and forget it. Has no checkpoint; it returns at once."""
+        self._core.forget(self._lane)
+
+
+def _lane_name(name: object) -> str:
+    if not isinstance(name, str) or not name:
+        raise ConfigurationError("lane name", "must be a string that is not empty")
+    return name
 
 
 class Session(Calls):
@@ -361,6 +416,21 @@ class Session(Calls):
     def id(self) -> str:
         """The session's id in its engine."""
         return self._core.id
+
+    def lane(self, name: str) -> Lane:
+        """Return the lane of that name, made when it is first asked for. Sends nothing.
+
+        Turns of different lanes run side by side: as many as the server takes on one connection, or, where it takes one
+        at a time, as `engine.Limits.max_connections` allows; more wait for a place, within the ``queue`` budget.
+
+        Raises:
+            ConfigurationError: the name is empty.
+        """
+        return Lane(self._core, lane=self._core.lane(_lane_name(name)))
+
+    def fork(self, name: str) -> Lane:
+        """Return a new lane that begins where the session's own one is now; see `Lane.fork`."""
+        return Lane(self._core, lane=self._core.fork(self._lane, _lane_name(name)))
 
     @property
     def connected(self) -> bool:

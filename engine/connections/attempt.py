@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextvars
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypedDict
 
 import trio
@@ -129,6 +129,7 @@ class Attempt:
         failure: Why there will be no answer, where the response itself does not say so.
         done: Set when there is nothing more to wait for.
         drained: Set when nothing of its response can come any more, after it was abandoned.
+        on_drained: Called then.
     """
 
     __slots__ = (
@@ -143,6 +144,7 @@ class Attempt:
         "held",
         "last_progress",
         "number",
+        "on_drained",
         "origin",
         "patience",
         "plan",
@@ -185,6 +187,7 @@ class Attempt:
         self.failure: Failure | None = None
         self.done: trio.Event = trio.Event()
         self.drained: trio.Event = trio.Event()
+        self.on_drained: Callable[[], None] | None = None
 
     # --- what its link tells ---
 
@@ -229,6 +232,13 @@ class Attempt:
             self.exchange.refused()  # the server would not even read it
         self.failure = failure
         self.done.set()
+
+    def end_drain(self) -> None:
+        """Nothing of its response can come any more."""
+        self.drained.set()
+        on_drained, self.on_drained = self.on_drained, None
+        if on_drained is not None:
+            on_drained()
 
     # --- what its owner tells ---
 

@@ -55,7 +55,6 @@ class HttpLink:
 
     transport = Transport.SSE
     number = 0
-    warming: trio.Event | None = None
 
     def __init__(self, endpoint: Endpoint, dialer: Dialer, *, limits: ResolvedLimits, instruments: Instruments) -> None:
         self.endpoint: Endpoint = endpoint
@@ -132,15 +131,22 @@ class HttpLink:
         """Say how a lane's request would be sent: whole."""
         return _WHOLE
 
+    def adopt(self, lane: str | None, held: Held) -> None:
+        """Let a lane's next request continue what the server holds of another one: over HTTP nothing."""
+
     def write(self, lane: str | None, text: CreateText, plan: Plan, *, generate: bool | None = None) -> str:
         """Give a request its form on the wire."""
         return text.http_body(stream=True)
 
-    def begin_warm_up(self) -> None:
+    def warming(self, lane: str | None) -> trio.Event | None:
+        """None: there is nothing to warm up."""
+        return None
+
+    def begin_warm_up(self, lane: str | None) -> None:
         """Never: there is nothing to warm up."""
         raise NotImplementedError
 
-    def end_warm_up(self) -> None:
+    def end_warm_up(self, lane: str | None) -> None:
         """Never: there is nothing to warm up."""
         raise NotImplementedError
 
@@ -161,7 +167,7 @@ class HttpLink:
         finally:
             del self._exchanges[attempt]
             self._bytes_received += exchange.bytes_received
-            attempt.drained.set()
+            attempt.end_drain()
 
     def abandon(self, attempt: Attempt, policy: OnCancel, *, wanted: bool) -> Aftermath:
         """Give an attempt up: close its connection."""

@@ -43,17 +43,16 @@ class Link(Protocol):
         """Bytes received so far."""
         ...
 
-    @property
-    def warming(self) -> trio.Event | None:
-        """Set when its warm-up is over; None while none is under way."""
+    def warming(self, lane: str | None) -> trio.Event | None:
+        """Set when a lane's warm-up is over; None while none is under way."""
         ...
 
-    def begin_warm_up(self) -> None:
-        """Hold turns back until `end_warm_up`."""
+    def begin_warm_up(self, lane: str | None) -> None:
+        """Hold a lane's turns back until `end_warm_up`."""
         ...
 
-    def end_warm_up(self) -> None:
-        """Let turns through, whatever came of the warm-up."""
+    def end_warm_up(self, lane: str | None) -> None:
+        """Let a lane's turns through, whatever came of the warm-up."""
         ...
 
     def fresh(self, lane: str | None) -> bool:
@@ -71,6 +70,10 @@ class Link(Protocol):
 
     def plan(self, lane: str | None, body: Mapping[str, Any], *, stored: Held | None = None) -> Plan:
         """Say how a lane's request would be sent. ``stored``: a response that can be named on any connection."""
+        ...
+
+    def adopt(self, lane: str | None, held: Held) -> None:
+        """Let a lane's next request continue what the server holds of another one."""
         ...
 
     def write(self, lane: str | None, text: CreateText, plan: Plan, *, generate: bool | None = None) -> str:

@@ -16,6 +16,7 @@ from engine.connections.attempt import Origin
 from engine.connections.http_link import HttpLink
 from engine.connections.link import Link
 from engine.connections.link_states import LinkState
+from engine.connections.places import Places
 from engine.connections.tasks import Tasks
 from engine.connections.warm_up import WarmUp
 from engine.connections.websocket_link import WebSocketLink
@@ -75,13 +76,23 @@ class Pool:
         self._settings = settings
         self._instruments = instruments
         self._make_socket = make_socket
-        self._current: WebSocketLink | None = None
-        self._next: WebSocketLink | None = None
+        self._current: dict[str | None, WebSocketLink] = {}  # by lane, or under None for all of them
+        self._next: dict[WebSocketLink, WebSocketLink] = {}  # the replacement of each, while one stands by
         self._links: dict[WebSocketLink, tuple[Breaker, int]] = {}  # and whose try it was
         self._http: HttpLink | None = None
         self._reconnected = 0
         self._dialled = 0
         self.opened: int = 0
+        self.places: Places = Places(self._room)
+
+    @property
+    def _room(self) -> int:
+        server = self._endpoint.server
+        return server.max_active if server.multiplexing else self._settings.limits.max_connections
+
+    def _slot(self, lane: str | None) -> str | None:
+        """Where the connection of a lane is found: a server that takes one request at a time wants one for each."""
+        return None if self._endpoint.server.multiplexing else lane
 
     # --- what turns ask ---
 
@@ -93,18 +104,20 @@ class Pool:
     @property
     def connected(self) -> bool:
         """Whether a turn dispatched now would find an open connection, as far as can be told."""
-        return self._current is not None and self._current.usable
+        return any(link.usable for link in self._current.values())
 
     def may_continue(self, lane: str | None, body: Mapping[str, Any], stored: Held | None) -> bool:
         """Whether the server is known to hold what a request would continue, on the connection there is."""
-        if self._current is not None and self._current.usable:
-            plan = self._current.plan(lane, body, stored=stored)
+        link = self._current.get(self._slot(lane))
+        if link is not None and link.usable and link.make_room(lane):
+            plan = link.plan(lane, body, stored=stored)
         else:
             plan = Chain().plan(body, server=self._endpoint.server, stored=stored)
         return plan.previous_response_id is not None
 
     async def link(
         self,
+        lane: str | None,
         transport: Transport,
         *,
         connect: float,
@@ -114,6 +127,7 @@ class Pool:
         """Return what an attempt can be sent over; or why there is nothing.
 
         Args:
+            lane: The lane whose attempt it is.
             transport: `Transport.WEBSOCKET` or `Transport.SSE`.
             connect: Seconds for the dial, if one has to be started.
             cautious: Whether to start none where it would probably fail.
@@ -123,7 +137,7 @@ class Pool:
         """
         if transport is Transport.SSE:
             return await self.http()
-        return await self.websocket(connect=connect, cautious=cautious, on_joined=on_joined)
+        return await self.websocket(lane, connect=connect, cautious=cautious, on_joined=on_joined)
 
     async def http(self) -> HttpLink | Failure:
         """Return the link over HTTP, made when it is first needed."""
@@ -141,7 +155,12 @@ class Pool:
         return link if link.usable else self._tasks.ending
 
     async def websocket(
-        self, *, connect: float, cautious: bool, on_joined: Callable[[WebSocketLink], None] | None = None
+        self,
+        lane: str | None,
+        *,
+        connect: float,
+        cautious: bool,
+        on_joined: Callable[[WebSocketLink], None] | None = None,
     ) -> WebSocketLink | Failure:
         """Return an open WebSocket, joining the dial under way or starting one; or why there is none. See `link`.
 
@@ -151,7 +170,7 @@ class Pool:
         self._reconnected = 0
         waited_for: WebSocketLink | None = None
         while True:
-            current = self._current
+            current = self._current_for(lane)
             if current is not None and current.state is LinkState.OPEN:
                 if current is waited_for and not current.usable:
                     await current.ended.wait()  # it is about to say why
@@ -160,6 +179,8 @@ class Pool:
                     current.retire("the socket is gone")
                 elif current.age(trio.current_time()) >= self._settings.limits.connection_lifetime:
                     self._rotate(current)
+                elif not current.make_room(lane):
+                    current.retire("it has no name left for another lane")
                 else:
                     return current
                 continue
@@ -168,7 +189,7 @@ class Pool:
                     return self._tasks.ending
                 if cautious and (objection := self._objection()) is not None:
                     return Barred(objection)
-                current = self._current = self._dial(connect)
+                current = self._current[self._slot(lane)] = self._dial(connect)
             if on_joined is not None:
                 on_joined(current)
             await current.dial_done.wait()
@@ -180,6 +201,18 @@ class Pool:
             elif not _hasty(failure) or current.patience >= connect:
                 return failure  # else it was begun by a turn with less patience than this one
 
+    def _current_for(self, lane: str | None) -> WebSocketLink | None:
+        """Return the connection of a lane. Where there are no more to be had, one that is idle changes lanes."""
+        slot = self._slot(lane)
+        current = self._current.get(slot)
+        if current is not None or slot is None or len(self._current) < self._settings.limits.max_connections:
+            return current
+        idle = [each for each, link in self._current.items() if link.usable and not link.busy]
+        if idle:
+            longest = min(idle, key=lambda each: self._current[each].idle_since)
+            current = self._current[slot] = self._current.pop(longest)
+        return current
+
     def _objection(self) -> str | None:
         """Why no WebSocket should be tried; None where one may."""
         return self._breaker.objection if self._endpoint.server.websocket else "this kind of server has no WebSocket"
@@ -189,18 +222,18 @@ class Pool:
         if link.endpoint is self._endpoint and forbids_websocket(fell_back_on):
             self._breaker.forbidden()
 
-    def dial_ahead(self) -> None:
-        """Have a connection ready for the next turn, unless one is, or it would probably come to nothing."""
+    def dial_ahead(self, lane: str | None = None) -> None:
+        """Have a connection ready for a lane's next turn, unless one is, or it would probably come to nothing."""
         transport = self._settings.transport
         unwise = transport is Transport.SSE or (transport is Transport.AUTO and self._objection() is not None)
-        if self._current is None and self._tasks.alive and not unwise:
-            self._current = self._dial(self._settings.timeouts.connect)
+        if self._current_for(lane) is None and self._tasks.alive and not unwise:
+            self._current[self._slot(lane)] = self._dial(self._settings.timeouts.connect)
 
     @trio.lowlevel.enable_ki_protection
     def warm_up(self, link: Link, origin: Origin, body: Mapping[str, Any], text: CreateText, seconds: float) -> WarmUp:
         """Prepare a fresh connection, in a task that outlives the turn that asked for it."""
         warm_up = WarmUp(link, origin, body, text, seconds)
-        link.begin_warm_up()
+        link.begin_warm_up(origin.lane)
         self._tasks.start(warm_up.run)
         return warm_up
 
@@ -210,10 +243,12 @@ class Pool:
     def change_endpoint(self, endpoint: Endpoint, dialer: Dialer, breaker: Breaker) -> None:
         """Go elsewhere, or with another key: what is connected serves the turns that are on it, and no other."""
         self._endpoint, self._dialer, self._breaker = endpoint, dialer, breaker
+        self.places.number = self._room
         http, self._http = self._http, None
-        for link in (self._next, self._current, http):
+        for link in (*self._next.values(), *self._current.values(), http):
             if link is not None:
                 link.retire("the endpoint was changed")
+        self._current.clear()
 
     def close(self) -> None:
         """Begin to close every WebSocket, whatever is in progress: a cancellation does not reach them."""
@@ -222,7 +257,7 @@ class Pool:
 
     def statistics(self) -> tuple[ConnectionStatistics, ...]:
         """Counters of the connections that exist, the current one first."""
-        current = [self._current] if self._current is not None else []
+        current = tuple(self._current.values())
         return tuple(each.statistics() for each in (*current, *(each for each in self._links if each not in current)))
 
     # --- dialling ---
@@ -256,9 +291,9 @@ class Pool:
 
     def _on_ageing(self, link: WebSocketLink) -> None:
         """Dial the replacement of a link that will soon have reached its lifetime."""
-        if link is self._current and self._next is None and self._tasks.alive:
-            self._next = self._dial(self._settings.timeouts.connect)
-            self._next.stand_by()
+        if link in self._current.values() and link not in self._next and self._tasks.alive:
+            self._next[link] = self._dial(self._settings.timeouts.connect)
+            self._next[link].stand_by()
 
     # --- what links tell ---
 
@@ -288,13 +323,17 @@ class Pool:
 
     def _replace(self, link: WebSocketLink) -> None:
         """Offer a link no more; too many that will not end are cut short."""
-        if link is self._next:
-            self._next = None
-        if link is self._current:
-            self._current, self._next = self._next, None
-            if self._current is not None:
-                self._current.take_over(link.idle_since)
-        retiring = [each for each in self._links if each.state in _RETIRING]
+        for replaced, following in tuple(self._next.items()):
+            if following is link:
+                del self._next[replaced]
+        replacement = self._next.pop(link, None)
+        for slot, current in tuple(self._current.items()):
+            if current is link:
+                del self._current[slot]
+                if replacement is not None:
+                    self._current[slot] = replacement
+                    replacement.take_over(link.idle_since)
+        retiring = [each for each in self._links if each.state in _RETIRING and not each.busy]
         for oldest in retiring[:-_MAX_RETIRING]:
             oldest.abort("too many connections were waiting to close")
 
@@ -307,11 +346,13 @@ class Pool:
     async def _reconnect(self) -> None:
         """Replace a link that ended unused: the first time at once, then backing off, until a turn comes."""
         retry = self._settings.retry
-        while self._current is None and self._reconnected <= len(retry.back_off):
+        while not self._current and self._reconnected <= len(retry.back_off):
             number, self._reconnected = self._reconnected, self._reconnected + 1
             await trio.sleep(retry.wait(number - 1) if number else 0)
+            if self._current:
+                return
             self.dial_ahead()
-            link = self._current
+            link = self._current.get(self._slot(None))
             if link is None:
                 return
             await link.dial_done.wait()

@@ -56,5 +56,5 @@ class WarmUp:
                     await attempt.done.wait()
         finally:
             link.abandon(attempt, OnCancel.CLOSE, wanted=False)
-            link.end_warm_up()
+            link.end_warm_up(attempt.origin.lane)
             self.finished.set()

@@ -7,6 +7,7 @@ lives and dies with it.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -51,7 +52,7 @@ class WebSocketLink(Receiver):
         endpoint: The server.
         dialer: Opens its stream.
         make_socket: Makes its socket.
-        timeouts: Of which ``connect`` and ``close`` count.
+        timeouts: Of which ``connect``, ``close`` and ``drain`` count.
         limits: What it may hold, and how long it may live.
         instruments: What is told of it.
         on_change: Called when its state has changed, with the state before.
@@ -66,7 +67,6 @@ class WebSocketLink(Receiver):
         ended: Set when nothing is in progress on it any more, and nothing will be.
         requests: Requests handed to it.
         broke_unused: Whether it failed, having been open, with no turn on it.
-        warming: Set when its warm-up is over; None while none is under way.
     """
 
     transport = Transport.WEBSOCKET
@@ -96,7 +96,6 @@ class WebSocketLink(Receiver):
         self.ended: trio.Event = trio.Event()
         self.requests: int = 0
         self.broke_unused: bool = False
-        self.warming: trio.Event | None = None
         self._session = session
         self._server = endpoint.server
         self._limits = limits
@@ -106,6 +105,8 @@ class WebSocketLink(Receiver):
         self._state = LinkState.DIALLING
         self._retired_because: str | None = None
         self._abandoned: dict[Exchange, Attempt] = {}
+        self._give_up_at: dict[Exchange, float] = {}
+        self._drain = timeouts.drain
         self._headers: tuple[tuple[str, str], ...] = ()  # of the upgrade
         self._channels = Channels(self._server.max_lanes if self._server.multiplexing else 0)
         self._socket = make_socket(
@@ -164,7 +165,7 @@ class WebSocketLink(Receiver):
     @property
     def idle_since(self) -> float:
         """Since when nothing is in progress on it; infinite while something is, or it is not open."""
-        return float("inf") if self._router.in_flight else self._clock.idle_since
+        return math.inf if self._router.in_flight else self._clock.idle_since
 
     def stand_by(self) -> None:
         """Wait to replace another link."""
@@ -180,7 +181,8 @@ class WebSocketLink(Receiver):
 
     def fresh(self, lane: str | None) -> bool:
         """Whether a warm-up could help a lane: nothing was ever sent for it."""
-        return self._channels.of(lane).requests == 0 and self.warming is None and not self._router.in_flight
+        channel = self._channels.of(lane)
+        return channel.requests == 0 and channel.warming is None
 
     def prepare(self, lane: str | None, *, again: bool) -> bool:
         """Whether a lane's next request can go over it; if not, it has retired.
@@ -200,6 +202,10 @@ class WebSocketLink(Receiver):
         """Say how a lane's request would be sent."""
         return self._channels.of(lane).chain.plan(body, server=self._server, stored=stored)
 
+    def adopt(self, lane: str | None, held: Held) -> None:
+        """Let a lane's next request continue what the server holds of another one."""
+        self._channels.of(lane).chain.arm(held)
+
     def write(self, lane: str | None, text: CreateText, plan: Plan, *, generate: bool | None = None) -> str:
         """Give a lane's request its form on the wire."""
         return text.frame(
@@ -215,7 +221,7 @@ class WebSocketLink(Receiver):
         Cancellation cannot interrupt it.
         """
         exchange = attempt.exchange
-        channel = self._channels.of(attempt.origin.lane)
+        channel = self._channels.use(attempt.origin.lane)
         channel.chain.use_up()
         exchange.lane = channel.name
         attempt.transport, attempt.reused, attempt.headers = self.transport, self.requests > 0, self._headers
@@ -230,10 +236,10 @@ class WebSocketLink(Receiver):
             self._attempts.pop(exchange, None)
             self._abandoned.pop(exchange, None)
             self._router.end(exchange)
+            attempt.end_drain()
             attempt.fail(self.ending)
             return False
         self.requests += 1
-        channel.requests += 1
         attempt.dispatched()
         return True
 
@@ -246,10 +252,14 @@ class WebSocketLink(Receiver):
         self._clock.idle_since = trio.current_time()
         self._abandoned[exchange] = attempt
         sound = attempt.sent_at is not None and self.usable
-        chosen = aftermath(policy, wanted=wanted, sound=sound, fresh_lane=self._offers_lane)
+        chosen = aftermath(
+            policy, wanted=wanted, sound=sound, fresh_lane=self._offers_lane, siblings=len(self._attempts) > 0
+        )
         match chosen:
             case Aftermath.NEW_LANE:
                 self._channels.renew(attempt.origin.lane)
+                self._give_up_at[exchange] = trio.current_time() + self._drain
+                self._socket.wake_by(self._give_up_at[exchange])
             case Aftermath.RETIRE:
                 self.retire("a turn was left before its response had ended")
         return chosen
@@ -266,16 +276,30 @@ class WebSocketLink(Receiver):
     def settle(self, attempt: Attempt) -> None:
         """Wait no longer for the rest of an abandoned response."""
         if not attempt.drained.is_set():
-            attempt.drained.set()
+            attempt.end_drain()
             self.retire("the rest of an abandoned response took too long")
 
-    def begin_warm_up(self) -> None:
-        """Hold turns back until `end_warm_up`."""
-        self.warming = trio.Event()
+    def make_room(self, lane: str | None) -> bool:
+        """Whether a request of a lane can go over it; a lane that is idle may have to give its name up."""
+        return self._channels.make_room(lane)
 
-    def end_warm_up(self) -> None:
-        """Let turns through, whatever came of the warm-up."""
-        warming, self.warming = self.warming, None
+    @property
+    def busy(self) -> bool:
+        """Whether a turn is in progress on it."""
+        return bool(self._attempts)
+
+    def warming(self, lane: str | None) -> trio.Event | None:
+        """Set when a lane's warm-up is over; None while none is under way."""
+        return self._channels.of(lane).warming
+
+    def begin_warm_up(self, lane: str | None) -> None:
+        """Hold a lane's turns back until `end_warm_up`."""
+        self._channels.of(lane).warming = trio.Event()
+
+    def end_warm_up(self, lane: str | None) -> None:
+        """Let a lane's turns through, whatever came of the warm-up."""
+        channel = self._channels.of(lane)
+        warming, channel.warming = channel.warming, None
         if warming is not None:
             warming.set()
 
@@ -379,8 +403,9 @@ class WebSocketLink(Receiver):
 
     def _drop_abandoned(self) -> None:
         abandoned, self._abandoned = self._abandoned, {}
+        self._give_up_at.clear()
         for attempt in abandoned.values():
-            attempt.drained.set()
+            attempt.end_drain()
 
     def _on_texts(self, texts: Sequence[str]) -> None:
         now = self._clock.last_decoded = trio.current_time()
@@ -388,8 +413,10 @@ class WebSocketLink(Receiver):
 
     def _ended(self, attempt: Attempt, now: float) -> None:
         self._clock.idle_since = now
+        channel = self._channels.of(attempt.origin.lane)
+        channel.idle = attempt.held is not None
         if attempt.exchange.continuable:
-            self._channels.of(attempt.origin.lane).chain.arm(attempt.held)
+            channel.chain.arm(attempt.held)
         self._close_if_done()
 
     def _unclaimed(self, target: Exchange | Verdict | Doubt, event: ServerEvent, now: float) -> None:
@@ -404,9 +431,10 @@ class WebSocketLink(Receiver):
         if target.outcome is not None:
             self._router.end(target)
             self._clock.idle_since = now
+            self._give_up_at.pop(target, None)
             attempt = self._abandoned.pop(target, None)
             if attempt is not None:
-                attempt.drained.set()
+                attempt.end_drain()
 
     def _lose(self, exchange: Exchange) -> None:
         """Give up an exchange whose events cannot be told from those of the one before it."""
@@ -417,7 +445,7 @@ class WebSocketLink(Receiver):
             attempt.fail(Lost("the server's events cannot be told from those of an earlier response"))
         abandoned = self._abandoned.pop(exchange, None)
         if abandoned is not None:
-            abandoned.drained.set()
+            abandoned.end_drain()
         self.retire("the server mixes up its responses")
 
     def _unrouted(self, verdict: Verdict, event: ServerEvent, now: float) -> None:
@@ -450,7 +478,13 @@ class WebSocketLink(Receiver):
             on_ageing=self._on_age,
             on_aged=self._on_end_of_life,
         )
-        return self._clock.due(now, alarms, busy=self._router.in_flight > 0)
+        due = self._clock.due(now, alarms, busy=self._router.in_flight > 0)
+        given_up = min(self._give_up_at.values(), default=math.inf)
+        if given_up > now:
+            return min(due, given_up)
+        self._give_up_at.clear()
+        self.retire("a response that was left to itself went on for too long")
+        return due
 
     def _on_silence(self, seconds: float) -> None:
         self._socket.fail(Lost(f"the server did not answer a ping within {seconds:g} s"))

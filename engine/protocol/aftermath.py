@@ -22,7 +22,7 @@ class Aftermath(Enum):
     """The response is left to itself, and the next turn goes over a fresh lane."""
 
 
-def aftermath(policy: OnCancel, *, wanted: bool, sound: bool, fresh_lane: bool) -> Aftermath:
+def aftermath(policy: OnCancel, *, wanted: bool, sound: bool, fresh_lane: bool, siblings: bool = False) -> Aftermath:
     """Decide.
 
     Args:
@@ -32,11 +32,12 @@ def aftermath(policy: OnCancel, *, wanted: bool, sound: bool, fresh_lane: bool) 
         sound: Whether the connection can carry another request: it takes turns, and the whole of this one's request
             was passed on. Half a frame on the wire spoils everything after it.
         fresh_lane: Whether the connection can offer another lane.
+        siblings: Whether turns of other lanes are in progress on it: they would have to wait for its replacement.
     """
     if not wanted or not sound:
         return Aftermath.RETIRE
     if policy is OnCancel.DRAIN:
         return Aftermath.DRAIN
-    if policy is OnCancel.NEW_LANE and fresh_lane:
+    if fresh_lane and (siblings or policy is OnCancel.NEW_LANE):
         return Aftermath.NEW_LANE
     return Aftermath.RETIRE

@@ -25,8 +25,9 @@ from engine.settings.levels import Settings
 from engine.transport.dial import Dialer
 from engine.transport.socket import SocketFactory
 from engine.transport.websocket import WebSocket
-from engine.turns.lane import Lane
+from engine.turns.lane import Counters, Lane
 from engine.values.choices import Transport
+from engine.values.problems import ConfigurationError
 from engine.values.statistics import SessionStatistics
 from engine.values.usage import Usage
 from engine.wire.requests import CreateText
@@ -75,6 +76,7 @@ class SessionCore:
         self._numbers = itertools.count(1)
         self._made_at = trio.current_time()
         self._lanes: dict[str | None, Lane] = {}
+        self._past: list[Counters] = []  # of lanes that were forgotten
 
     # --- life ---
 
@@ -151,12 +153,36 @@ class SessionCore:
             )
         return lane
 
+    def fork(self, parent: Lane, name: str) -> Lane:
+        """Return a new lane that begins where another one is now.
+
+        Raises:
+            ConfigurationError: a lane of that name exists; or what led to the other one is not known.
+        """
+        if name in self._lanes:
+            raise ConfigurationError("lane", "exists already, and cannot become a fork")
+        lane = self.lane(name)
+        try:
+            lane.fork_of(parent)
+        except ConfigurationError:
+            del self._lanes[name]
+            raise
+        return lane
+
+    def forget(self, lane: Lane) -> None:
+        """End a lane: its turns fail, and its name is free."""
+        if self._lanes.get(lane.name) is lane:
+            del self._lanes[lane.name]
+            self._past.append(lane.counters)
+        lane.failure = lane.failure or Closed("the lane was left")
+        lane.fail(lane.failure)
+
     @property
     def lanes(self) -> tuple[Lane, ...]:
         """The lanes there are."""
         return tuple(self._lanes.values())
 
-    async def warm_up(self, body: Mapping[str, Any], text: CreateText, settings: Settings) -> bool:
+    async def warm_up(self, lane: Lane, body: Mapping[str, Any], text: CreateText, settings: Settings) -> bool:
         """Open a connection and let the server prepare for a request; returns whether it is prepared.
 
         Takes the ``connect`` and ``warm_up`` budgets at most. Cancelling stops waiting; the warm-up goes on.
@@ -166,12 +192,15 @@ class SessionCore:
         link: Link | Failure | None = None
         with trio.move_on_after(timeouts.connect):
             link = await self.pool.link(
-                Transport.WEBSOCKET, connect=timeouts.connect, cautious=settings.transport is Transport.AUTO
+                lane.name,
+                Transport.WEBSOCKET,
+                connect=timeouts.connect,
+                cautious=settings.transport is Transport.AUTO,
             )
-        if link is None or isinstance(link, Failure) or not link.fresh(None):
+        if link is None or isinstance(link, Failure) or not link.fresh(lane.name):
             await trio.lowlevel.checkpoint()
             return False
-        origin = Origin(self.id, None, 0, settings.model, contextvars.copy_context(), self._instruments)
+        origin = Origin(self.id, lane.name, 0, settings.model, contextvars.copy_context(), self._instruments)
         warm_up = self.pool.warm_up(link, origin, body, text, timeouts.warm_up)
         await warm_up.finished.wait()
         return warm_up.answered
@@ -191,7 +220,7 @@ class SessionCore:
     def statistics(self) -> SessionStatistics:
         """Counters at this moment."""
         lanes = tuple(self._lanes.values())
-        counters = tuple(lane.counters for lane in lanes)
+        counters = (*(lane.counters for lane in lanes), *self._past)
         return SessionStatistics(
             queued=sum(lane.queued for lane in lanes),
             active=sum(each.active for each in counters),

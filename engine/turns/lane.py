@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Awaitable, Callable, Iterator
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Any, Protocol
 
 import trio
 
+from engine.connections.link import Link
 from engine.connections.pool import Pool
 from engine.connections.tasks import Tasks
 from engine.instruments import Instruments
 from engine.protocol.chain import Held
 from engine.protocol.failures import Failure
+from engine.values.problems import ConfigurationError
+from engine.values.statistics import LaneStatistics
 from engine.values.usage import Usage
 
 __all__ = ["Counters", "Lane", "LaneQueue", "Queued"]
@@ -47,12 +50,18 @@ class LaneQueue:
 
     def __init__(self) -> None:
         self._waiting: dict[Queued, None] = {}  # in the order of their coming
+        self._bars: set[object] = set()
         self.active: Queued | None = None
 
     @property
     def queued(self) -> int:
         """How many turns wait."""
         return len(self._waiting)
+
+    @property
+    def unused(self) -> bool:
+        """Whether no turn has it, and none waits."""
+        return self.active is None and not self._waiting
 
     def enqueue(self, turn: Queued) -> None:
         """Put a turn at the end; it may be granted at once."""
@@ -75,6 +84,16 @@ class LaneQueue:
         if first is turn and self.active is not None and self.active.stop_draining():
             self.release(self.active)
 
+    def bar(self, bar: object) -> None:
+        """Grant nothing until `lift`: a fork has still to be told what the next turn would make the server forget."""
+        self._bars.add(bar)
+
+    def lift(self, bar: object) -> None:
+        """Take a bar away."""
+        if bar in self._bars:
+            self._bars.remove(bar)
+            self._grant()
+
     def fail(self, failure: Failure) -> None:
         """Fail every turn, the active one included."""
         waiting, self._waiting = self._waiting, {}
@@ -84,7 +103,7 @@ class LaneQueue:
 
     def _grant(self) -> None:
         now = trio.current_time()
-        while self.active is None and self._waiting:
+        while self.active is None and self._waiting and not self._bars:
             turn = next(iter(self._waiting))
             del self._waiting[turn]
             if not turn.overdue(now):
@@ -120,7 +139,12 @@ class Lane(LaneQueue):
 
     Attributes:
         stored: The newest response that the server keeps beyond its connection.
+        held: What the server holds after the newest answer.
+        held_by: The number of the link that has that response in its memory.
+        parent: The lane that it is a fork of, until a turn of its own was answered.
         counters: How its turns went.
+        failure: Why it takes no more turns, where that is not the session's doing.
+        owned: Whether a block owns it, at whose end it is forgotten.
         idle_since: When its last turn ended, or when it was made.
     """
 
@@ -140,7 +164,13 @@ class Lane(LaneQueue):
         self.pool: Pool = pool
         self.instruments: Instruments = instruments
         self.stored: Held | None = None
+        self.held: Held | None = None
+        self.held_by: int | None = None
+        self._adding = False
+        self.parent: Lane | None = None
         self.counters: Counters = Counters()
+        self.failure: Failure | None = None
+        self.owned: bool = False
         self.tasks: Tasks = tasks
         self.idle_since: float = trio.current_time()
         self._idle = trio.lowlevel.ParkingLot()
@@ -153,7 +183,7 @@ class Lane(LaneQueue):
     @trio.lowlevel.enable_ki_protection
     def submit(self, turn: Queued) -> None:
         """Queue a turn, or fail it if the session takes no more."""
-        refusal = self.tasks.failure or self.tasks.shut
+        refusal = self.failure or self.tasks.failure or self.tasks.shut
         if refusal is not None:
             turn.fail(refusal)
         else:
@@ -193,3 +223,50 @@ class Lane(LaneQueue):
     def start(self, context: contextvars.Context, task: Callable[[], Awaitable[None]]) -> None:
         """Run a granted turn's task, in the context of its caller."""
         context.run(self.tasks.start, task)
+
+    # --- forks ---
+
+    def fork_of(self, parent: Lane) -> None:
+        """Begin where another lane is now: with its newest answer, and everything that led to it.
+
+        Raises:
+            ConfigurationError: that is not known: it was a response of another process.
+        """
+        held = parent.held or parent.stored
+        if held is not None and not all(isinstance(item, Mapping) for item in held.items):
+            raise ConfigurationError("lane", "cannot be forked yet: what led to its newest answer is not known here")
+        self.parent, self.stored, self.held, self.held_by = parent, parent.stored, held, parent.held_by
+        self._adding = held is not None
+
+    @property
+    def inherited(self) -> list[Mapping[str, Any]]:
+        """The items that a fork's input is an addition to; none once a turn of its own was answered."""
+        if not self._adding or self.held is None:
+            return []
+        return [item for item in self.held.items if isinstance(item, Mapping)]
+
+    def hand_over(self) -> list[Mapping[str, Any]]:
+        """Return what is inherited to a caller that sends it from now on."""
+        items = self.inherited
+        self._adding = False
+        return items
+
+    def answered(self, held: Held | None, link: Link) -> None:
+        """Note what the server holds after an answer."""
+        self.parent, self.held, self.held_by, self._adding = None, held, link.number, False
+        if held is not None and held.stored:
+            self.stored = held
+
+    def statistics(self) -> LaneStatistics:
+        """Counters at this moment."""
+        counters = self.counters
+        return LaneStatistics(
+            queued=self.queued,
+            active=counters.active,
+            turns_started=counters.started,
+            turns_completed=counters.completed,
+            turns_failed=counters.failed,
+            turns_abandoned=counters.abandoned,
+            retries=counters.retries,
+            fallbacks=counters.fallbacks,
+        )

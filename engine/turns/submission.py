@@ -6,7 +6,7 @@ All of it happens in the caller's task, before anything is queued or sent.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import trio
@@ -48,6 +48,12 @@ class Submission:
         """The model that is asked."""
         model = self.body.get("model")
         return model if isinstance(model, str) else None
+
+    def prepend(self, items: Sequence[Mapping[str, Any]]) -> None:
+        """Make the input an addition to these items."""
+        given = self.body.get("input")
+        if items and isinstance(given, list):
+            self.body["input"] = [*items, *given]
 
     @property
     def hooked(self) -> bool:

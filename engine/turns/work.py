@@ -11,6 +11,7 @@ that has its lane by half would keep it for ever.
 from __future__ import annotations
 
 import contextvars
+import functools
 import logging
 import math
 from collections.abc import Awaitable, Callable, Sequence
@@ -24,7 +25,7 @@ from engine.connections.websocket_link import WebSocketLink
 from engine.instruments import FallbackInfo, RequestInfo, RetryInfo, TurnEndInfo, TurnStartInfo
 from engine.protocol.aftermath import Aftermath
 from engine.protocol.chain import Plan
-from engine.protocol.failures import Broken, Expired, Failure, Overflowed, TooLarge, to_error
+from engine.protocol.failures import Broken, Closed, Expired, Failure, Overflowed, TooLarge, to_error
 from engine.protocol.recovery import Decision, Recovery, Remedy, Setback
 from engine.protocol.refusals import lower_case, request_id, telling
 from engine.protocol.states import move
@@ -101,6 +102,7 @@ class Work:
         self._aftermath = Aftermath.NOTHING
         self._delivered = Delivery.NOT_SENT  # by attempts that were given up
         self._joined: WebSocketLink | None = None
+        self._barred: Lane | None = None  # the lane that waits until the server has begun with this
         self._full_because: str | None = None
         self._again = False  # whether the next attempt is the last one, sent again where that was refused
         self._not_before = 0.0
@@ -113,6 +115,7 @@ class Work:
         self._lane.tasks.check_caller()
         self.context = contextvars.copy_context()
         self.timeline.begin("entered", "turn", trio.current_time())
+        self._submission.prepend(self._lane.inherited)
         await self._prepare()
         self._lane.submit(self)
         if self._admitted.is_set():
@@ -154,7 +157,6 @@ class Work:
             self.timeline.stop("queue")
             self._lane.claim(self)
         if self.state is WorkState.QUEUED:
-            self._lane.remove(self)
             self.fail(expired)
 
     @trio.lowlevel.enable_ki_protection
@@ -165,7 +167,6 @@ class Work:
             return
         if self._attempt is not None:
             self._attempt.exchange.abandon()  # what is still to come counts for nothing
-        self._lane.remove(self)
         self._settle()
 
     # --- what is known of it ---
@@ -237,7 +238,14 @@ class Work:
         return self.timeline.expired(now) is not None
 
     def grant(self, now: float) -> None:
-        """The lane is its own: start its task."""
+        """The lane is its own: now it needs a place, if it goes over a WebSocket."""
+        if self._recovery.transport is Transport.SSE:
+            self.on_place(now)
+        else:
+            self._pool.places.ask(self)
+
+    def on_place(self, now: float) -> None:
+        """It has a lane and a place: start its task."""
         self._move(WorkState.RUNNING)
         lane = self._lane
         self._origin = Origin(
@@ -290,13 +298,16 @@ class Work:
             if self.state is WorkState.DRAINING:
                 self._move(WorkState.ENDED)
             self._submission.forget()
+            self._give_place_back()
             self._lane.release(self)
             for attempt in (self._attempt, self._sent):
                 if attempt is not None:
                     attempt.forget()
             self._link = self._joined = None
             if self._aftermath is Aftermath.RETIRE:
-                self._pool.dial_ahead()  # here, because the one who leaves a turn should not have to wait for it
+                self._pool.dial_ahead(
+                    self._lane.name
+                )  # here, because the one who leaves a turn should not have to wait for it
 
     async def _go_on(self) -> None:
         """Make an attempt, or wait for the end of the one there is."""
@@ -330,6 +341,7 @@ class Work:
             self._setback(oversized)
             return
         link = await self._pool.link(
+            self._lane.name,
             transport,
             connect=self._timeouts.connect,
             cautious=self._settings.transport is Transport.AUTO,
@@ -343,6 +355,7 @@ class Work:
         self.timeline.stop("connect")
         if not await self._warmed_up(link) or not link.prepare(self._lane.name, again=self._again):
             return  # another look at the links is needed
+        self._continue_parent(link)
         attempt = self._attempt_over(link)
         if transport is Transport.WEBSOCKET and attempt.size > self._settings.limits.max_request_bytes:
             self._setback(TooLarge(attempt.size, self._settings.limits.max_request_bytes))
@@ -361,10 +374,26 @@ class Work:
             assert self._origin is not None
             self._pool.warm_up(link, self._origin, self._submission.body, self._submission.text, self._timeouts.warm_up)
             self._submission.warm_up = False  # once per turn: one that kills its connection must not do so again
-        if link.warming is None:
+        warming = link.warming(self._lane.name)
+        if warming is None:
             return True
-        await link.warming.wait()
+        await warming.wait()
         return False
+
+    def _continue_parent(self, link: Link) -> None:
+        """Let a fork's first request continue what its parent has there, before the parent makes the server forget."""
+        lane = self._lane
+        if lane.parent is None or lane.held is None or lane.held_by != link.number or self._full_because is not None:
+            return
+        link.adopt(lane.name, lane.held)
+        if not lane.held.stored:
+            lane.parent.bar(self)
+            self._barred = lane.parent
+
+    def _lift_bar(self) -> None:
+        barred, self._barred = self._barred, None
+        if barred is not None:
+            barred.lift(self)
 
     def _attempt_over(self, link: Link) -> Attempt:
         submission, lane = self._submission, self._lane
@@ -460,6 +489,7 @@ class Work:
 
     def on_first_event(self, attempt: Attempt, now: float) -> None:
         """The first event of the response arrived. From now on `_overrun` looks after silence."""
+        self._lift_bar()
         self.timeline.reach("first_event", now)
         if not self.timeline.reached("sent"):
             self.timeline.reach("sent", now)
@@ -480,10 +510,9 @@ class Work:
         """The response has ended, and this is the answer."""
         if self.settled or attempt is not self._attempt:
             return
-        held = attempt.held
         assert self._link is not None
-        if held is not None and held.stored and self._link.endpoint is self._pool.endpoint:  # no other server has it
-            self._lane.stored = held
+        here = self._link.endpoint is self._pool.endpoint  # no other server has it
+        self._lane.answered(attempt.held if here else None, self._link)
         self._pool.note_answer(self._link, self._recovery.fell_back_on)
         self._settle(message=message)
 
@@ -513,9 +542,11 @@ class Work:
             self._try_again(decision, failure)
 
     def _try_again(self, decision: Decision, failure: Failure) -> None:
+        self._lift_bar()
         attempt, self._last_failure = self._attempt, failure
         self._again = decision.remedy is Remedy.SAME_CONNECTION
         if attempt is not None:
+            self._again = self._again or _may_stay(decision, attempt)
             self._delivered = further(self._delivered, attempt.exchange.delivery)
             if decision.remedy is Remedy.SAME_CONNECTION:
                 self._full_because = _FORGOTTEN
@@ -526,6 +557,8 @@ class Work:
                 self._link.avoid()
             attempt.forget()
             self._attempt = None
+        if self._recovery.transport is Transport.SSE:
+            self._give_place_back()
         self.timeline.begin_again()
         self._not_before = trio.current_time() + decision.wait
         self._count(decision)
@@ -553,6 +586,7 @@ class Work:
         if self.settled:
             return
         wanted = isinstance(failure, Overflowed) or failure == Expired("turn", self._timeouts.turn)
+        wanted = wanted or (isinstance(failure, Closed) and self._lane.tasks.alive)  # its lane was left
         error = to_error(failure)
         if isinstance(failure, Expired) and self._last_failure is not None:
             error.__cause__ = to_error(self._last_failure)  # what the time was spent on
@@ -571,6 +605,7 @@ class Work:
         aftermath = self._abandon(attempt, wanted=wanted) if attempt is not None else Aftermath.NOTHING
         self._move(WorkState.DRAINING if aftermath is Aftermath.DRAIN else WorkState.ENDED)
         self._admitted.set()
+        self._lift_bar()
         self.inbox.close()
         if isinstance(error, TurnError):
             error.report = self.report
@@ -578,15 +613,28 @@ class Work:
             self._scope.cancel(reason="the turn has ended")  # an answer wakes its task by itself
         if granted:
             self._ended(error)
+        else:
+            self._pool.places.give_back(self)
+            self._lane.remove(self)
+            self._lane.release(self)
 
     def _abandon(self, attempt: Attempt, *, wanted: bool) -> Aftermath:
         """Give up what a link still does for an attempt, by the cancel policy where that is ``wanted``."""
         if attempt.exchange.outcome is not None or self._link is None:
             return Aftermath.NOTHING
         aftermath = self._link.abandon(attempt, self._settings.on_cancel, wanted=wanted)
-        if aftermath is Aftermath.RETIRE:
+        if aftermath in {Aftermath.RETIRE, Aftermath.NEW_LANE}:
             self._aftermath = aftermath
         return aftermath
+
+    def _give_place_back(self) -> None:
+        """Let another turn have the place; what goes on of an abandoned response keeps it until it has ended."""
+        places, attempt = self._pool.places, self._attempt
+        if self._aftermath is Aftermath.NEW_LANE and attempt is not None and not attempt.drained.is_set():
+            places.pass_on(self, attempt)
+            attempt.on_drained = functools.partial(places.give_back, attempt)
+        else:
+            places.give_back(self)
 
     def _ended(self, error: Exception | None) -> None:
         """Count how it went."""

@@ -6,7 +6,7 @@ from attrs import frozen
 
 from engine.values.usage import Usage
 
-__all__ = ["ConnectionStatistics", "EngineStatistics", "SessionStatistics"]
+__all__ = ["ConnectionStatistics", "EngineStatistics", "LaneStatistics", "SessionStatistics"]
 
 
 @frozen(kw_only=True)
@@ -36,6 +36,31 @@ class ConnectionStatistics:
     malformed: int
     outbox_bytes: int
     retired_because: str | None
+
+
+@frozen(kw_only=True)
+class LaneStatistics:
+    """One lane at one moment.
+
+    Attributes:
+        queued: Turns waiting for the lane.
+        active: Turns that have it, and have not ended: at most one.
+        turns_started: Turns begun so far.
+        turns_completed: Of those, how many ended with an answer.
+        turns_failed: Of those, how many ended with an error.
+        turns_abandoned: Of those, how many were left before they ended.
+        retries: How often a turn was tried again.
+        fallbacks: How often a turn went over HTTP because WebSocket would not do.
+    """
+
+    queued: int
+    active: int
+    turns_started: int
+    turns_completed: int
+    turns_failed: int
+    turns_abandoned: int
+    retries: int
+    fallbacks: int
 
 
 @frozen(kw_only=True)

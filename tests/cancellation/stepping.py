@@ -487,7 +487,7 @@ async def trial(
     network = network or Network()
     trio.lowlevel.add_instrument(interruption)
     async with contained() as held:
-        brain = _Repeating(0.02 if network.in_memory else 0)
+        brain = _Repeating(0.02 if network.in_memory else 0.001)
         sim = await _served(held.outside, brain, network)
         world = World(held, sim, brain, network, policy, interruption, blow)
         try:

@@ -356,7 +356,7 @@ async def test_nobody_there(autojump_clock: MockClock) -> None:
         (7, None, "prompt"),
         (engine.Context([engine.AssistantMessage([engine.OutputItem({"a": object()})])]), None, "request['input']"),
     ],
-    ids=["context", "input"],
+    ids=["prompt", "input"],
 )
 async def test_bad_input_is_told_before_anything_is_sent(
     autojump_clock: MockClock, context: Any, options: Any, field: str

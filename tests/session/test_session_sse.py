@@ -443,7 +443,9 @@ async def test_a_deadline_of_the_callers_stays_the_callers(autojump_clock: MockC
 
 async def test_a_consumer_that_falls_behind_loses_its_turn_only(autojump_clock: MockClock) -> None:
     limits = engine.Limits(buffer_events=10)
-    async with session_to(Script([[Say("word " * 50), Delay(1), Say("x")], Answer("next")]), limits=limits) as (
+    async with session_to(
+        Script([[Say("word " * 50, pause=0.001), Delay(1), Say("x")], Answer("next")]), limits=limits
+    ) as (
         session,
         _,
     ):

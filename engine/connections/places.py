@@ -1,0 +1,71 @@
+"""The places of a session: how many exchanges may be in progress at a time, abandoned ones included.
+
+Where the server takes several requests on a connection, that is its own limit; where it takes one at a time, a place is
+a connection. Those who find none wait, first come, first served, whatever their lane.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import trio
+
+__all__ = ["Places", "Seeker"]
+
+
+class Seeker(Protocol):
+    """What places need to know of a turn's work."""
+
+    def overdue(self, now: float) -> bool:
+        """Whether its waiting time is over, although it was not told yet."""
+        ...
+
+    def on_place(self, now: float) -> None:
+        """It has a place, until that is given back."""
+        ...
+
+
+class Places:
+    """A number of places, and the queue for them. Leaving it costs the same however long it is."""
+
+    def __init__(self, number: int) -> None:
+        self.number: int = number
+        self._taken: set[object] = set()
+        self._waiting: dict[Seeker, None] = {}
+
+    @property
+    def taken(self) -> int:
+        """How many are taken."""
+        return len(self._taken)
+
+    @property
+    def waiting(self) -> int:
+        """How many turns wait for one."""
+        return len(self._waiting)
+
+    def ask(self, seeker: Seeker) -> None:
+        """Put a turn at the end of the queue; it may get a place at once."""
+        self._waiting[seeker] = None
+        self._serve()
+
+    def give_back(self, holder: object) -> None:
+        """Take a turn out of the queue, or its place back, if it has one."""
+        self._waiting.pop(holder, None)  # type: ignore[call-overload]
+        if holder in self._taken:
+            self._taken.remove(holder)
+            self._serve()
+
+    def pass_on(self, holder: object, heir: object) -> None:
+        """Let something else hold a place, until it is given back by that."""
+        if holder in self._taken:
+            self._taken.remove(holder)
+            self._taken.add(heir)
+
+    def _serve(self) -> None:
+        now = trio.current_time()
+        while self._waiting and len(self._taken) < self.number:
+            seeker = next(iter(self._waiting))
+            del self._waiting[seeker]
+            if not seeker.overdue(now):
+                self._taken.add(seeker)
+                seeker.on_place(now)
