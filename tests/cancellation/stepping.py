@@ -621,6 +621,8 @@ def sweep(
 
 def signal_places(scenario: Scenario, *, network: Network | None = None) -> list[Place]:
     """Where the scenario can be interrupted between two instructions, in the order in which it gets there."""
+    # What is loaded when it is first used is reached once: the first time is not what counts.
+    run(functools.partial(trial, scenario, engine.OnCancel.CLOSE, Steps(0), network=network), network=network)
     watching = Signals(None)
     run(functools.partial(trial, scenario, engine.OnCancel.CLOSE, watching, network=network), network=network)
     return list(watching.places)
