@@ -72,7 +72,8 @@ from .records import ConnectionRecord, RequestLog, RequestRecord
 from .requests import Asked
 from .script import Rule, Script, TextMatch, When
 from .server import Simulator, open_simulator
-from .stage import Stage, Step
+from .stage import Stage
+from .step import Step
 from .wire import ApiError
 from .world import SimulationFailed
 

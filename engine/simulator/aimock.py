@@ -21,7 +21,7 @@ from .pace import Pace
 from .places import Path
 from .requests import text_of
 from .script import Rule, TextMatch, When
-from .stage import Step
+from .step import Step
 
 if TYPE_CHECKING:
     from .requests import Asked

@@ -10,7 +10,7 @@ import attrs
 from .checks import ScriptError, a_count, a_text, one_of, optional, seconds
 from .content import Call, CustomCall, Say, Think
 from .moments import Created, Delay, InProgress
-from .stage import Step
+from .step import Step
 
 __all__ = ["Answer", "AnyAnswer", "as_steps"]
 

@@ -10,7 +10,8 @@ import trio
 
 from . import wire
 from .history import Held
-from .stage import Stage, Step, Surroundings
+from .stage import Stage, Surroundings
+from .step import Step, perform
 from .wire import ApiError, Item
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Background:
         try:
             with self._scope:
                 await self.stage.queued()
-                await self.stage.perform(await self._world.steps_for(self.stage.asked))
+                await perform(self.stage, await self._world.steps_for(self.stage.asked))
             if self._final is None:
                 self._end("failed", {"code": "server_error", "message": "The response ended without a result."})
         finally:

@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol, TypeAlias
 from .answer import AnyAnswer, as_steps
 from .content import Call, CustomCall, Say, Think
 from .requests import Asked, text_of
-from .stage import Step
+from .step import Step
 
 __all__ = ["AnyBrain", "Brain", "Calculator", "Echo", "ask_steps", "sample"]
 

@@ -9,7 +9,8 @@ from typing import Any
 import attrs
 
 from .checks import ScriptError, a_count, a_mapping, a_text, mappings, one_of, optional, seconds
-from .stage import Stage, Step
+from .stage import Stage
+from .step import Step
 
 __all__ = ["Call", "CustomCall", "Json", "RawItem", "Refuse", "Say", "Think"]
 

@@ -9,7 +9,8 @@ import attrs
 import trio
 
 from .checks import ScriptError, a_count, a_text, seconds
-from .stage import Stage, Step
+from .stage import Stage
+from .step import Step
 from .wire import dumps
 
 __all__ = [

@@ -10,7 +10,8 @@ import attrs
 
 from . import wire
 from .checks import a_mapping, a_text, mappings, one_of, optional
-from .stage import Stage, Step
+from .stage import Stage
+from .step import Step
 from .wire import Item
 
 __all__ = [

@@ -20,6 +20,7 @@ from .refusals import turned_away
 from .requests import read_request
 from .routes import answer, parse, shelf
 from .stage import Stage
+from .step import perform
 from .streams import ServerStream, drain
 from .wire import ApiError
 from .writer import Writer
@@ -186,12 +187,12 @@ class HttpExchange:
         stage = Stage(asked, self, record, world=world, keep=_keeper(world))
         steps = await world.steps_for(asked)
 
-        async def perform() -> None:
-            await stage.perform(steps)
+        async def work() -> None:
+            await perform(stage, steps)
             await self._end(stage)
 
         try:
-            await self._serve(perform, stage)
+            await self._serve(work, stage)
         finally:
             if record.status in {"received", "running"}:
                 record.status = "lost"

@@ -13,6 +13,7 @@ from .history import Held
 from .requests import Asked, normalise_input, read_request
 from .stage import Pending, Stage
 from .steering import pending_event, returned_event
+from .step import perform
 from .wire import ApiError
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ class Lane:
         async with trio.open_nursery() as nursery:
             if keepalive is not None:
                 nursery.start_soon(self._keep_alive, stage, keepalive)
-            await stage.perform(steps)
+            await perform(stage, steps)
             await self._flush()
             nursery.cancel_scope.cancel(reason="the response has ended")
         del connection.active[stage.response_id]

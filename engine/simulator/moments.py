@@ -12,7 +12,8 @@ import trio
 from .checks import ScriptError, a_count, a_mapping, a_text, optional, seconds
 from .errors import api_error
 from .pace import Pace
-from .stage import Stage, Step
+from .stage import Stage
+from .step import Step
 
 __all__ = [
     "Abandon",

@@ -14,7 +14,7 @@ from .script import Rule, Script
 
 if TYPE_CHECKING:
     from .requests import Asked
-    from .stage import Step
+    from .step import Step
 
 __all__ = ["SCOPE_HEADER", "Entry", "Rulebook"]
 

@@ -14,7 +14,7 @@ from .checks import ScriptError
 from .moments import With
 from .pace import Pace
 from .requests import text_of
-from .stage import Step
+from .step import Step
 
 if TYPE_CHECKING:
     from .requests import Asked

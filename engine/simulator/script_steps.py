@@ -67,7 +67,7 @@ from .moments import (
 from .pace import Pace
 from .places import Path
 from .quirks import Accept, Garbage, Handshake, HangUp, Ignore, Reject
-from .stage import Step
+from .step import Step
 
 __all__ = ["ANSWERS", "STEPS", "read_answer", "read_members", "read_pace", "read_step", "read_turn"]
 

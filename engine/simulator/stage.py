@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 import trio
@@ -11,6 +11,7 @@ import trio
 from . import wire
 from .history import Held
 from .pace import Pace
+from .tokens import OutOfTokensError, Tokens
 from .waiting import unanswered
 from .wire import ApiError, Ids, Item
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from .records import RequestRecord
     from .requests import Asked
 
-__all__ = ["Pending", "Stage", "Step", "Surroundings"]
+__all__ = ["Pending", "Stage", "Surroundings"]
 
 
 class Surroundings(Protocol):
@@ -44,23 +45,6 @@ class Pending:
     steer_id: str
     items: list[Item]
     raw: Any
-
-
-class Step:
-    """Something a response does: content, an event of its life, a pause, a fault. Derive your own from it."""
-
-    __slots__ = ()
-
-    ends_response: ClassVar[bool] = False
-    """Whether it is a terminal event."""
-
-    async def perform(self, stage: Stage) -> None:
-        """Do it."""
-        raise NotImplementedError
-
-
-class _OutOfTokensError(Exception):
-    pass
 
 
 @attrs.define(eq=False)
@@ -99,6 +83,8 @@ class Stage:
         response_id: The id of the response.
         output: Finished items.
         finished: Whether a terminal has been sent.
+        abandoned: Whether it shall end without one.
+        tokens: What it costs.
         steers: Steering that waits for the next boundary between items.
         injected: Outputs that the client has injected.
         pace: How fast text comes where a step names no pause.
@@ -135,9 +121,8 @@ class Stage:
         self._sequence = 0
         self._next_index = 0
         self._open: _Open | None = None
-        self._cut_short = False
-        self._spent = 0
-        self._reasoned = 0
+        self.abandoned: bool = False
+        self.tokens = Tokens(asked.body.get("max_output_tokens"))
         options = asked.body.get("stream_options") or {}
         self._pad = self.quirks.obfuscation and options.get("include_obfuscation") is not False
         self._overrides: dict[str, Any] = {}
@@ -199,7 +184,7 @@ class Stage:
         self.record.response_id = self.response_id
         self.record.status = "running"
         if self.quirks.codex_events:
-            await self.outlet.event(_rate_limits())
+            await self.outlet.event(wire.rate_limits_event())
             await self.outlet.event({"type": "codex.response.metadata", "headers": {"x-codex-turn-state": "state-1"}})
         await self.emit("response.created", response=self.snapshot("in_progress"))
 
@@ -227,7 +212,8 @@ class Stage:
         if not self.finished:
             await self.begin()
         await self.close()
-        self._charge_check()
+        if not self.finished:
+            self.tokens.check()
         prefix = {"reasoning": "rs", "function_call": "fc", "custom_tool_call": "ctc"}.get(kind, "msg")
         item: Item = {"id": self.ids.new(prefix)}
         match kind:
@@ -299,21 +285,12 @@ class Stage:
         extra: dict[str, Any] = {}
         if held.kind == "message":
             extra["logprobs"] = self._streamed_logprobs(held, text) if self._logprobs else []
-        limit = self.asked.body.get("max_output_tokens")
-        size = wire.count_tokens(text)
-        spent_out = False
-        if limit is not None and self._spent + size > limit:
-            spent_out = True
-            text = "".join(wire.pieces(text)[: limit - self._spent])
-            size = limit - self._spent
-        self._spent += size
-        if held.kind in {"summary", "reasoning"}:
-            self._reasoned += size
-        if text:
-            held.text += text
-            await self.emit(name, **self._where(held), delta=text, **extra)
-        if spent_out:
-            raise _OutOfTokensError
+        kept = self.tokens.take(text, reasoning=held.kind in {"summary", "reasoning"})
+        if kept:
+            held.text += kept
+            await self.emit(name, **self._where(held), delta=kept, **extra)
+        if len(kept) < len(text):
+            raise OutOfTokensError
 
     def _streamed_logprobs(self, held: _Open, text: str) -> list[dict[str, Any]]:
         entries = wire.logprobs(text, self.asked.body.get("top_logprobs") or 0)
@@ -383,7 +360,7 @@ class Stage:
             fields = {name: value for name, value in event.items() if name != "type"}
             await self.emit(event["type"], output_index=index, **fields)
         self.output.append(dict(item))
-        self._spent += wire.tokens_of([item])
+        self.tokens.take_item(dict(item))
         await self.emit("response.output_item.done", output_index=index, item=dict(item))
 
     async def start_new(self, kind: str, **fields: Any) -> None:
@@ -431,11 +408,6 @@ class Stage:
             where["content_index"] = held.parts
         return where
 
-    def _charge_check(self) -> None:
-        limit = self.asked.body.get("max_output_tokens")
-        if limit is not None and self._spent >= limit and not self.finished:
-            raise _OutOfTokensError
-
     # --- outputs that come while it runs ---
 
     def inject(self, items: Iterable[Item]) -> None:
@@ -455,8 +427,8 @@ class Stage:
         usage = wire.usage_object(
             prompt=self.asked.prompt_tokens(),
             cached=self.asked.cached_tokens(),
-            answer=self._spent,
-            reasoning=self._reasoned,
+            answer=self.tokens.spent,
+            reasoning=self.tokens.reasoned,
         )
         return usage | self._usage_overrides
 
@@ -508,7 +480,7 @@ class Stage:
     def abandon(self) -> None:
         """End the response without a terminal."""
         self.finished = True
-        self._cut_short = True
+        self.abandoned = True
         self.record.status = "abandoned"
 
     @property
@@ -517,36 +489,6 @@ class Stage:
         return bool(unanswered([*self.output, *self.injected]))
 
     @property
-    def _interrupted(self) -> bool:
+    def interrupted(self) -> bool:
+        """Whether steering ends the response here."""
         return bool(self.steers) and self._open is None and self.begun and not (self.finished or self.waits_for_client)
-
-    async def perform(self, steps: Iterable[Step]) -> None:
-        """Do the steps in order, within the token budget, and stop at an item boundary when steered."""
-        self.record.executed = True
-        try:
-            following = [*steps]
-            for number, step in enumerate(following, 1):
-                if self._cut_short:
-                    break
-                await step.perform(self)
-                # A script that says itself how its response ends is not cut short before it does.
-                ends = number < len(following) and following[number].ends_response
-                if self._interrupted and not ends:
-                    await self.finish("incomplete", incomplete="steered")
-                    break
-            if not self.finished:
-                await self.begin()
-                await self.finish("completed")
-        except _OutOfTokensError:
-            await self.finish("incomplete", incomplete="max_output_tokens")
-
-
-def _rate_limits() -> dict[str, Any]:
-    window = {"used_percent": 12.5, "window_minutes": 300, "reset_after_seconds": 600, "reset_at": 1790000000}
-    return {
-        "type": "codex.rate_limits",
-        "plan_type": "pro",
-        "rate_limits": {"allowed": True, "limit_reached": False, "primary": window, "secondary": None},
-        "code_review_rate_limits": None,
-        "additional_rate_limits": None,
-    }

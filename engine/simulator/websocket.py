@@ -67,16 +67,19 @@ class WebSocket:
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                await self._stream.send_all(
-                    self._frames.upgrade(self.record.headers["sec-websocket-key"], accept.headers)
-                )
+                head = self._frames.upgrade(self.record.headers["sec-websocket-key"], accept.headers)
+                if accept.close_code not in {None, 1006}:
+                    # In one write with the 101, so that no client can send anything between the two.
+                    head += self._close_frame(accept.close_code or 1000)
+                    nursery.start_soon(self._await_goodbye)
+                await self._stream.send_all(head)
                 self.record.handshake_status = 101
                 self.world.tell(self.record, "answer", {"status": 101, "headers": dict(accept.headers)})
                 self.muted = accept.mute
                 nursery.start_soon(self._write)
                 nursery.start_soon(self._expire)
-                if accept.close_code is not None:
-                    self.finish(accept.close_code)
+                if accept.close_code == 1006:
+                    self.finish(1006)
                 await self._read(received)
                 nursery.cancel_scope.cancel(reason="the WebSocket has ended")
         finally:
@@ -137,12 +140,19 @@ class WebSocket:
         self.record.close_code = code
         self.record.close_reason = reason or None
 
-    async def _say_goodbye(self, code: int, reason: str = "") -> None:
-        """Close; runs in the writer's task."""
+    def _close_frame(self, code: int, reason: str = "") -> bytes:
         self._closing = True
         self._by_server(code, reason)
+        return self._frames.close(code, reason)
+
+    async def _say_goodbye(self, code: int, reason: str = "") -> None:
+        """Close; runs in the writer's task."""
         with trio.move_on_after(_CLOSE):
-            await self._stream.send_all(self._frames.close(code, reason))
+            await self._stream.send_all(self._close_frame(code, reason))
+        await self._await_goodbye()
+
+    async def _await_goodbye(self) -> None:
+        with trio.move_on_after(_CLOSE):
             await self._peer_closed.wait()
         self._end("closed by the simulator")
 

@@ -23,6 +23,7 @@ __all__ = [
     "loads",
     "logprobs",
     "pieces",
+    "rate_limits_event",
     "response_object",
     "tokens_of",
     "usage_object",
@@ -208,6 +209,18 @@ def error_event(error: ApiError, *, sequence: int | None = None) -> dict[str, An
     if error.headers:
         event["error"]["headers"] = dict(error.headers)
     return event
+
+
+def rate_limits_event() -> dict[str, Any]:
+    """Return the event in which the plan route tells how much of the account is used."""
+    window = {"used_percent": 12.5, "window_minutes": 300, "reset_after_seconds": 600, "reset_at": 1790000000}
+    return {
+        "type": "codex.rate_limits",
+        "plan_type": "pro",
+        "rate_limits": {"allowed": True, "limit_reached": False, "primary": window, "secondary": None},
+        "code_review_rate_limits": None,
+        "additional_rate_limits": None,
+    }
 
 
 # --- responses -------------------------------------------------------------------------------------------------------

@@ -24,7 +24,8 @@ from .wire import ApiError, Ids, Item
 if TYPE_CHECKING:
     from .background import Background
     from .requests import Asked
-    from .stage import Stage, Step
+    from .stage import Stage
+from .step import Step
 
 __all__ = ["ControlRoute", "Options", "SimulationFailed", "Tap", "TapKind", "World"]
 

@@ -3,19 +3,17 @@
 Every connection belongs to the `HttpClient` that opened it, and every request to the `HttpRequest` that sends it; both
 close what is theirs, at once. httpx's own timeouts are off: cancel scopes rule, and the caller's bound the whole.
 
-httpx logs the URL of every request at INFO. Nothing is changed about that here, because logging belongs to the program:
-give the handlers that may not show it a `WithoutHttpDetails`.
+Of httpx there are its requests, its answers and the interface of its transports. Its client stays away: it would follow
+redirections, keep cookies, read the environment and log URLs, and takes half as long again.
 """
 
 from __future__ import annotations
 
 import functools
-import logging
 import math
 import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import TracebackType
 from typing import Final
 from urllib.parse import urlsplit
@@ -33,22 +31,11 @@ from engine.transport.http_connection import HttpConnection, HttpFailed
 from engine.transport.http_streams import Carriage, HttpStreams
 from engine.transport.proxy import proxy_on_the_way
 
-__all__ = ["Answer", "HttpClient", "HttpRequest", "WithoutHttpDetails", "read_body", "read_refusal", "whole_answer"]
+__all__ = ["Answer", "HttpClient", "HttpRequest", "read_body", "read_refusal", "whole_answer"]
 
 _MAX_REFUSAL: Final = 16 * 1024
 _REFUSAL_GRACE: Final = 1.0
 _CLOSING: Final = 1.0
-
-
-class WithoutHttpDetails(logging.Filter):
-    """Keeps what httpx logs below WARNING, with URLs in it, from a handler.
-
-    ``handler.addFilter(WithoutHttpDetails())``. On a logger it would do nothing for the loggers below.
-    """
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the record may be shown."""
-        return record.levelno >= logging.WARNING or record.name.partition(".")[0] != "httpx"
 
 
 # --- requests --------------------------------------------------------------------------------------------------------
@@ -81,13 +68,6 @@ class HttpClient:
         self.server: str = target.shown
         self.proxy: str | None = proxy_on_the_way(dialer, url)
         self.streams = HttpStreams(endpoint, dialer, target, nursery=nursery, idle_lifetime=idle_lifetime)
-        self.httpx: httpx.AsyncClient = httpx.AsyncClient(
-            transport=self.streams,
-            timeout=None,  # noqa: S113 - scopes bound every request
-            trust_env=False,
-            follow_redirects=False,
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # none is kept: the WebSocket keeps none
-        )
 
     @property
     def busy(self) -> bool:
@@ -115,8 +95,7 @@ class HttpClient:
 
     async def aclose(self) -> None:
         """Close every connection, at once: that waits for no peer, and cancellation does not reach it."""
-        with trio.move_on_after(_CLOSING, shield=True):
-            await self.httpx.aclose()
+        await self.streams.aclose()
 
     def post(
         self,
@@ -270,14 +249,14 @@ class HttpRequest:
                 except Exception as error:
                     raise HttpFailed(undialled(self._stage, client.server, error)) from None
                 self._stage = "tcp"
-                request = client.httpx.build_request(
+                request = httpx.Request(
                     self._method,
                     client.endpoint.http_url(self._path),
                     headers=self._headers(credentials),
                     content=self._text.encode() if self._text is not None else None,
                     extensions={"carriage": self._carriage},
                 )
-                return self._answered(await client.httpx.send(request, stream=True))
+                return self._answered(await client.streams.handle_async_request(request))
         finally:
             self._carriage.forget()  # and be freed at once, with all that waits for it
         raise HttpFailed(too_slow(self._stage, client.server, self._connect, proxy=client.proxy))
@@ -287,7 +266,6 @@ class HttpRequest:
         fields = [(name.lower(), value) for name, value in response.headers.multi_items()]
         answer = self._answer = Answer(response.status_code, fields, self._carriage.connection)
         self.status, self.headers = answer.status, answer.headers
-        response.stream = httpx.ByteStream(b"")  # httpx's own refers to the response
         return answer
 
     @trio.lowlevel.enable_ki_protection

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar, Final, Generic, Self, TypeAlias, TypeVar, get_type_hints, overload
 
 from attrs import NOTHING, field, frozen
@@ -35,6 +36,7 @@ JsonObject: TypeAlias = dict[str, Any]
 
 T = TypeVar("T")
 W = TypeVar("W", bound="WireObject")
+C = TypeVar("C", bound="WireObject")
 
 DRIFT: Final = (KeyError, TypeError, ValueError)
 """What structuring raises when an object does not have the shape its type announces."""
@@ -210,20 +212,37 @@ def _filler(cls: type[W], members: tuple[_Member, ...]) -> Callable[[JsonObject]
 
 
 class StructureTable(Generic[W]):
-    """Wire types and their classes; each class's structuring is generated once, when its type is first met.
+    """The classes of one kind of wire objects, by wire type. Each class says itself which types are its own.
+
+    A class's structuring is generated once, when its type is first met.
 
     Args:
-        classes: The class of each known wire type. Two types may share a class.
-        unknown: The class of everything else, and of known types whose object has another shape. It takes no fields.
+        unknown: The class of every other type, and of known types whose object has another shape. It takes no fields.
 
     Attributes:
         ready: What was generated so far, by wire type; a hot path may look here first.
     """
 
-    def __init__(self, classes: Mapping[str, type[W]], unknown: type[W]) -> None:
-        self._classes: Final = dict(classes)
+    def __init__(self, unknown: type[W]) -> None:
+        self._classes: Final[dict[str, type[W]]] = {}
         self._unknown: Final = structurer(unknown)
         self.ready: Final[dict[str, Callable[[JsonObject], W]]] = {}
+
+    @property
+    def classes(self) -> Mapping[str, type[W]]:
+        """The class of every known type, as far as their modules were imported."""
+        return MappingProxyType(self._classes)
+
+    def of(self, *wire_types: str) -> Callable[[type[C]], type[C]]:
+        """Make a class that of some wire types: a decorator."""
+
+        def register(cls: type[C]) -> type[C]:
+            for wire_type in wire_types:
+                assert wire_type not in self._classes, f"{wire_type} has a class"
+                self._classes[wire_type] = cls  # type: ignore[assignment]
+            return cls
+
+        return register
 
     def __call__(self, raw: JsonObject, wire_type: Any) -> W:
         """Structure one object as ``wire_type``; never raises on account of what the object holds."""

@@ -11,11 +11,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Final, Literal, TypeAlias
 
-from engine.wire import json_text
-from engine.wire.account_events import ACCOUNT_EVENT_CLASSES
-from engine.wire.base import DRIFT, JsonObject, StructureTable, WireObject, attach
-from engine.wire.control_events import CONTROL_EVENT_CLASSES
-from engine.wire.events import EVENT_CLASSES, Chunks, ServerEvent, UnknownEvent
+from engine.wire import account_events, control_events, json_text, tool_events  # noqa: F401  # their classes register themselves
+from engine.wire.base import DRIFT, JsonObject, WireObject, attach
+from engine.wire.events import Chunks, ServerEvent, UnknownEvent, server_events
 from engine.wire.requests import (
     ClientEvent,
     CreateText,
@@ -26,7 +24,6 @@ from engine.wire.requests import (
     structure_client_event,
 )
 from engine.wire.text import well_formed
-from engine.wire.tool_events import TOOL_EVENT_CLASSES
 
 __all__ = [
     "SERVER_EVENT_CLASSES",
@@ -56,18 +53,12 @@ class MalformedFrame(Exception):
         self.reason: Final[Malformation] = reason
 
 
-SERVER_EVENT_CLASSES: Final[Mapping[str, type[ServerEvent]]] = {
-    **EVENT_CLASSES,
-    **CONTROL_EVENT_CLASSES,
-    **TOOL_EVENT_CLASSES,
-    **ACCOUNT_EVENT_CLASSES,
-}
+SERVER_EVENT_CLASSES: Final[Mapping[str, type[ServerEvent]]] = server_events.classes
 """The class of every known event type."""
 
 
 _read_quickly: Final = json_text.read_quickly
-_events: Final = StructureTable(SERVER_EVENT_CLASSES, UnknownEvent)
-_ready: Final = _events.ready
+_ready: Final = server_events.ready
 
 
 def parse_object(text: str) -> JsonObject:
@@ -122,7 +113,7 @@ def decode_object(raw: JsonObject) -> ServerEvent:
         return _ready[raw["type"]](raw)  # what was met before
     except DRIFT:
         pass
-    event = _events(raw, raw.get("type"))
+    event = server_events(raw, raw.get("type"))
     if event.__class__ is UnknownEvent and (not event.type or "chunks" in raw or raw.get("object") == "error"):
         return _decode_irregular(raw)
     return event
@@ -134,8 +125,8 @@ def _decode_irregular(raw: JsonObject) -> ServerEvent:
         attach(batch, raw)
         return batch
     if _is_error(raw):
-        return _events(raw, "error")
-    event = _events(raw, raw.get("type"))
+        return server_events(raw, "error")
+    event = server_events(raw, raw.get("type"))
     if event.type:
         return event
     raise MalformedFrame("no type")

@@ -6,17 +6,15 @@ the ChatGPT back end only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
 from attrs import frozen
 
 from engine.wire.base import JsonObject, WireField, header_fields, member
-from engine.wire.events import OutputEvent, ServerEvent
+from engine.wire.events import OutputEvent, ServerEvent, server_events
 from engine.wire.items import Item, structure_items
 
 __all__ = [
-    "CONTROL_EVENT_CLASSES",
     "ErrorEvent",
     "InjectCreated",
     "InjectFailed",
@@ -54,11 +52,13 @@ class SteerEvent(ServerEvent):
         return value if isinstance(value, str) else None
 
 
+@server_events.of("response.steer.accepted")
 @frozen(repr=False, eq=False)
 class SteerAccepted(SteerEvent):
     """The server queued the input and owns it; the successor's `ResponseCreated` commits it."""
 
 
+@server_events.of("response.steer.pending")
 @frozen(repr=False, eq=False)
 class SteerPending(SteerEvent):
     """The input waits for the client, which fills the stubs in a new request.
@@ -75,6 +75,7 @@ class SteerPending(SteerEvent):
         return structure_items(self.raw.get("required_input"))
 
 
+@server_events.of("response.steer.failed")
 @frozen(repr=False, eq=False)
 class SteerFailed(SteerEvent):
     """The input was not taken, or could not be committed after all."""
@@ -90,6 +91,7 @@ class SteerFailed(SteerEvent):
         return member(self.raw, "error", "message")
 
 
+@server_events.of("response.inject.created")
 @frozen(repr=False, eq=False)
 class InjectCreated(ServerEvent):
     """Injected items were taken. It may follow the response's terminal."""
@@ -97,6 +99,7 @@ class InjectCreated(ServerEvent):
     response_id: str
 
 
+@server_events.of("response.inject.failed")
 @frozen(repr=False, eq=False)
 class InjectFailed(ServerEvent):
     """Injected items were not taken; ``input`` is what was sent."""
@@ -119,6 +122,7 @@ class InjectFailed(ServerEvent):
         return member(self.raw, "error", "message")
 
 
+@server_events.of("response.interrupt.accepted")
 @frozen(repr=False, eq=False)
 class InterruptAccepted(ServerEvent):
     """The response is being interrupted."""
@@ -126,6 +130,7 @@ class InterruptAccepted(ServerEvent):
     response_id: ClassVar[WireField[str]] = WireField(str)
 
 
+@server_events.of("response.interrupt.failed")
 @frozen(repr=False, eq=False)
 class InterruptFailed(ServerEvent):
     """The response cannot be interrupted."""
@@ -138,6 +143,7 @@ class InterruptFailed(ServerEvent):
         return member(self.raw, "error", "code")
 
 
+@server_events.of("response.output_item.interrupted")
 @frozen(repr=False, eq=False)
 class OutputItemInterrupted(OutputEvent):
     """An item was left unfinished by an interruption and is not part of the output."""
@@ -145,6 +151,7 @@ class OutputItemInterrupted(OutputEvent):
     response_id: ClassVar[WireField[str]] = WireField(str)
 
 
+@server_events.of("error")
 @frozen(repr=False, eq=False)
 class ErrorEvent(ServerEvent):
     """An error, in whichever of its shapes.
@@ -167,8 +174,9 @@ class ErrorEvent(ServerEvent):
     @property
     def status(self) -> int | None:
         """The HTTP status it stands for (``status``, ``status_code``, or a code that is one)."""
-        given = (_status(self.raw.get(name)) for name in ("status", "status_code"))
-        return next((status for status in given if status is not None), _status(self._read("code")))
+        given = (_number(self.raw.get(name)) for name in ("status", "status_code"))
+        coded = _number(self._read("code"))
+        return next((status for status in given if status is not None), coded if 400 <= (coded or 0) < 600 else None)
 
     @property
     def code(self) -> str | None:
@@ -215,11 +223,11 @@ class ErrorEvent(ServerEvent):
         return value if isinstance(value, dict) else None
 
 
-def _status(value: Any) -> int | None:
-    """Read a status of failure; None for any other number, and for what is none."""
+def _number(value: Any) -> int | None:
+    """Read a status, as a number or as text; None for what is none."""
     if isinstance(value, str) and value.isdecimal() and len(value) == _STATUS_DIGITS:
-        value = int(value)
-    return value if value.__class__ is int and 400 <= value < 600 else None
+        return int(value)
+    return value if value.__class__ is int else None
 
 
 _STATUS_DIGITS: Final = 3
@@ -240,17 +248,3 @@ def _words(value: Any) -> str:
         for place, said in problems
         if isinstance(said, str)
     )
-
-
-CONTROL_EVENT_CLASSES: Final[Mapping[str, type[ServerEvent]]] = {
-    "response.steer.accepted": SteerAccepted,
-    "response.steer.pending": SteerPending,
-    "response.steer.failed": SteerFailed,
-    "response.inject.created": InjectCreated,
-    "response.inject.failed": InjectFailed,
-    "response.interrupt.accepted": InterruptAccepted,
-    "response.interrupt.failed": InterruptFailed,
-    "response.output_item.interrupted": OutputItemInterrupted,
-    "error": ErrorEvent,
-}
-"""The class of each event type of this module."""

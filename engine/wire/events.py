@@ -8,22 +8,19 @@ Only members a client steers by are required and typed; the rest is read from ``
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
 from attrs import field, frozen
 
-from engine.wire.base import JsonObject, WireField, WireIndex, WireObject, as_text
+from engine.wire.base import JsonObject, StructureTable, WireField, WireIndex, WireObject, as_text
 from engine.wire.items import Item
 from engine.wire.parts import Annotation, ContentPart, structure_annotation
 from engine.wire.response import ResponseObject, structure_response
 
 __all__ = [
-    "EVENT_CLASSES",
     "LIFECYCLE",
     "TERMINALS",
     "Chunks",
-    "CompactionCompacting",
     "ContentEvent",
     "ContentPartAdded",
     "ContentPartDone",
@@ -56,6 +53,7 @@ __all__ = [
     "SummaryEvent",
     "TerminalEvent",
     "UnknownEvent",
+    "server_events",
 ]
 
 
@@ -83,6 +81,10 @@ class ServerEvent(WireObject):
 @frozen(repr=False, eq=False)
 class UnknownEvent(ServerEvent):
     """An event of a type, or in a shape, that this version does not know. To be ignored, not to fail on."""
+
+
+server_events: Final = StructureTable[ServerEvent](UnknownEvent)
+"""The classes of the events that a server sends."""
 
 
 @frozen(repr=False, eq=False)
@@ -120,16 +122,19 @@ class LifecycleEvent(ServerEvent):
         return value if isinstance(value, str) else None
 
 
+@server_events.of("response.queued")
 @frozen(repr=False, eq=False)
 class ResponseQueued(LifecycleEvent):
     """The response waits for its turn."""
 
 
+@server_events.of("response.created")
 @frozen(repr=False, eq=False)
 class ResponseCreated(LifecycleEvent):
     """The server took the request on. After a steer this is the commit of the queued input."""
 
 
+@server_events.of("response.in_progress")
 @frozen(repr=False, eq=False)
 class ResponseInProgress(LifecycleEvent):
     """The response is being generated."""
@@ -140,16 +145,19 @@ class TerminalEvent(LifecycleEvent):
     """The last event of a response; exactly one ends each."""
 
 
+@server_events.of("response.completed", "response.done")
 @frozen(repr=False, eq=False)
 class ResponseCompleted(TerminalEvent):
     """The response is complete. Some back ends call it ``response.done``; ``type`` tells which it was."""
 
 
+@server_events.of("response.failed")
 @frozen(repr=False, eq=False)
 class ResponseFailed(TerminalEvent):
     """The response failed; ``response.error`` says why."""
 
 
+@server_events.of("response.incomplete")
 @frozen(repr=False, eq=False)
 class ResponseIncomplete(TerminalEvent):
     """The response was cut short: ``response.incomplete_reason`` says why."""
@@ -171,6 +179,7 @@ class OutputEvent(ServerEvent):
     item_id: ClassVar[WireField[str]] = WireField(str)
 
 
+@server_events.of("response.output_item.added")
 @frozen(repr=False, eq=False)
 class OutputItemAdded(OutputEvent):
     """An item begins.
@@ -182,6 +191,7 @@ class OutputItemAdded(OutputEvent):
     item: Item | None
 
 
+@server_events.of("response.output_item.done")
 @frozen(repr=False, eq=False)
 class OutputItemDone(OutputEvent):
     """An item is finished.
@@ -204,6 +214,7 @@ class ContentEvent(OutputEvent):
     content_index: ClassVar[WireIndex] = WireIndex()
 
 
+@server_events.of("response.content_part.added")
 @frozen(repr=False, eq=False)
 class ContentPartAdded(ContentEvent):
     """A part begins: output text, a refusal or reasoning text."""
@@ -211,6 +222,7 @@ class ContentPartAdded(ContentEvent):
     part: ContentPart
 
 
+@server_events.of("response.content_part.done")
 @frozen(repr=False, eq=False)
 class ContentPartDone(ContentEvent):
     """A part is finished; ``part`` is whole."""
@@ -218,6 +230,7 @@ class ContentPartDone(ContentEvent):
     part: ContentPart
 
 
+@server_events.of("response.output_text.delta")
 @frozen(repr=False, eq=False)
 class OutputTextDelta(ContentEvent):
     """More output text."""
@@ -226,6 +239,7 @@ class OutputTextDelta(ContentEvent):
     logprobs: ClassVar[WireField[list[Any]]] = WireField(list)
 
 
+@server_events.of("response.output_text.done")
 @frozen(repr=False, eq=False)
 class OutputTextDone(ContentEvent):
     """The whole text of a part."""
@@ -234,6 +248,7 @@ class OutputTextDone(ContentEvent):
     logprobs: ClassVar[WireField[list[Any]]] = WireField(list)
 
 
+@server_events.of("response.output_text.annotation.added")
 @frozen(repr=False, eq=False)
 class OutputTextAnnotationAdded(ContentEvent):
     """A citation in the text of a part.
@@ -251,6 +266,7 @@ class OutputTextAnnotationAdded(ContentEvent):
         return structure_annotation(value) if isinstance(value, dict) else None
 
 
+@server_events.of("response.refusal.delta")
 @frozen(repr=False, eq=False)
 class RefusalDelta(ContentEvent):
     """More of a refusal."""
@@ -258,6 +274,7 @@ class RefusalDelta(ContentEvent):
     delta: str
 
 
+@server_events.of("response.refusal.done")
 @frozen(repr=False, eq=False)
 class RefusalDone(ContentEvent):
     """The whole refusal."""
@@ -265,6 +282,7 @@ class RefusalDone(ContentEvent):
     refusal: str
 
 
+@server_events.of("response.reasoning_text.delta")
 @frozen(repr=False, eq=False)
 class ReasoningTextDelta(ContentEvent):
     """More reasoning text."""
@@ -272,6 +290,7 @@ class ReasoningTextDelta(ContentEvent):
     delta: str
 
 
+@server_events.of("response.reasoning_text.done")
 @frozen(repr=False, eq=False)
 class ReasoningTextDone(ContentEvent):
     """The whole reasoning text of a part."""
@@ -290,6 +309,7 @@ class SummaryEvent(OutputEvent):
     summary_index: ClassVar[WireIndex] = WireIndex()
 
 
+@server_events.of("response.reasoning_summary_part.added")
 @frozen(repr=False, eq=False)
 class ReasoningSummaryPartAdded(SummaryEvent):
     """A section begins."""
@@ -297,6 +317,7 @@ class ReasoningSummaryPartAdded(SummaryEvent):
     part: ContentPart
 
 
+@server_events.of("response.reasoning_summary_part.done")
 @frozen(repr=False, eq=False)
 class ReasoningSummaryPartDone(SummaryEvent):
     """A section is finished; ``status`` is ``"incomplete"`` when it was interrupted, else absent."""
@@ -305,6 +326,7 @@ class ReasoningSummaryPartDone(SummaryEvent):
     status: ClassVar[WireField[str]] = WireField(str)
 
 
+@server_events.of("response.reasoning_summary_text.delta")
 @frozen(repr=False, eq=False)
 class ReasoningSummaryTextDelta(SummaryEvent):
     """More text of a section."""
@@ -312,6 +334,7 @@ class ReasoningSummaryTextDelta(SummaryEvent):
     delta: str
 
 
+@server_events.of("response.reasoning_summary_text.done")
 @frozen(repr=False, eq=False)
 class ReasoningSummaryTextDone(SummaryEvent):
     """The whole text of a section."""
@@ -319,6 +342,7 @@ class ReasoningSummaryTextDone(SummaryEvent):
     text: str
 
 
+@server_events.of("response.function_call_arguments.delta")
 @frozen(repr=False, eq=False)
 class FunctionCallArgumentsDelta(OutputEvent):
     """More of a call's arguments, a piece of JSON text."""
@@ -326,6 +350,7 @@ class FunctionCallArgumentsDelta(OutputEvent):
     delta: str
 
 
+@server_events.of("response.function_call_arguments.done")
 @frozen(repr=False, eq=False)
 class FunctionCallArgumentsDone(OutputEvent):
     """A call's whole arguments. Neither name nor call id: those are on the item."""
@@ -336,6 +361,7 @@ class FunctionCallArgumentsDone(OutputEvent):
         return as_text(self.raw.get("arguments"))
 
 
+@server_events.of("response.custom_tool_call_input.delta")
 @frozen(repr=False, eq=False)
 class CustomToolCallInputDelta(OutputEvent):
     """More of a custom tool's input."""
@@ -343,6 +369,7 @@ class CustomToolCallInputDelta(OutputEvent):
     delta: str
 
 
+@server_events.of("response.custom_tool_call_input.done")
 @frozen(repr=False, eq=False)
 class CustomToolCallInputDone(OutputEvent):
     """A custom tool's whole input."""
@@ -351,11 +378,6 @@ class CustomToolCallInputDone(OutputEvent):
     def input(self) -> str:
         """The text the model passes."""
         return as_text(self.raw.get("input"))
-
-
-@frozen(repr=False, eq=False)
-class CompactionCompacting(OutputEvent):
-    """The server condenses the conversation."""
 
 
 LIFECYCLE: Final = (
@@ -370,34 +392,3 @@ LIFECYCLE: Final = (
 
 TERMINALS: Final = (ResponseCompleted, ResponseFailed, ResponseIncomplete)
 """Classes of the events that end a response. A request-scoped `ErrorEvent` ends a turn too, but has no response."""
-
-EVENT_CLASSES: Final[Mapping[str, type[ServerEvent]]] = {
-    "response.queued": ResponseQueued,
-    "response.created": ResponseCreated,
-    "response.in_progress": ResponseInProgress,
-    "response.completed": ResponseCompleted,
-    "response.done": ResponseCompleted,
-    "response.failed": ResponseFailed,
-    "response.incomplete": ResponseIncomplete,
-    "response.output_item.added": OutputItemAdded,
-    "response.output_item.done": OutputItemDone,
-    "response.content_part.added": ContentPartAdded,
-    "response.content_part.done": ContentPartDone,
-    "response.output_text.delta": OutputTextDelta,
-    "response.output_text.done": OutputTextDone,
-    "response.output_text.annotation.added": OutputTextAnnotationAdded,
-    "response.refusal.delta": RefusalDelta,
-    "response.refusal.done": RefusalDone,
-    "response.reasoning_text.delta": ReasoningTextDelta,
-    "response.reasoning_text.done": ReasoningTextDone,
-    "response.reasoning_summary_part.added": ReasoningSummaryPartAdded,
-    "response.reasoning_summary_part.done": ReasoningSummaryPartDone,
-    "response.reasoning_summary_text.delta": ReasoningSummaryTextDelta,
-    "response.reasoning_summary_text.done": ReasoningSummaryTextDone,
-    "response.function_call_arguments.delta": FunctionCallArgumentsDelta,
-    "response.function_call_arguments.done": FunctionCallArgumentsDone,
-    "response.custom_tool_call_input.delta": CustomToolCallInputDelta,
-    "response.custom_tool_call_input.done": CustomToolCallInputDone,
-    "response.compaction.compacting": CompactionCompacting,
-}
-"""The class of each event type of this module. ``response.done`` is `ResponseCompleted` by another name."""

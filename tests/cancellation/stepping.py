@@ -463,7 +463,11 @@ async def _served(outside: trio.Nursery, brain: _Repeating, network: Network) ->
 
     async def serve() -> None:
         async with open_simulator(
-            brain=brain, in_memory=network.in_memory, ssl_context=network.server_tls, seed=1
+            brain=brain,
+            in_memory=network.in_memory,
+            ssl_context=network.server_tls,
+            seed=1,
+            events_per_write=1,  # so that there is a step between any two events
         ) as sim:
             running.append(sim)
             ready.set()

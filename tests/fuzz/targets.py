@@ -32,7 +32,7 @@ from twins import HEAD, Happening, lives
 import engine
 from engine.protocol.exchange import Exchange
 from engine.protocol.failures import to_error
-from engine.protocol.routing import Router, Verdict
+from engine.protocol.routing import Doubt, Router, Verdict
 from engine.simulator import MemoryStream, SimulatorDialer, memory_stream_pair
 from engine.values.turn_events import TurnEvent
 from engine.wire.codec import (
@@ -235,7 +235,7 @@ def events(data: bytes) -> None:
             router.begin(exchange)
             told[exchange] = []
         if not choices.below(40):
-            next(iter(router.exchanges())).abandoned = True
+            next(iter(router.exchanges())).abandon()
         raw = _event(choices)
         if lane is not None and choices.below(8):
             raw["stream_id"] = lane
@@ -245,6 +245,10 @@ def events(data: bytes) -> None:
             continue
         for each in getattr(event, "events", (event,)):
             target = router.route(each)
+            if isinstance(target, Doubt):
+                router.end(target.exchange)
+                del told[target.exchange]
+                continue
             if isinstance(target, Verdict):
                 continue
             before = target.partial()

@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import attrs
-import httpx
 import pytest
 import trio
 from trio.testing import MockClock
@@ -30,6 +29,7 @@ from engine.simulator import (
     Stall,
     open_simulator,
 )
+from engine.transport.http import HttpClient
 
 
 @asynccontextmanager
@@ -351,7 +351,7 @@ async def test_a_changed_key_is_used_over_http_too(autojump_clock: MockClock) ->
 async def test_what_sent_with_earlier_keys_is_not_kept(autojump_clock: MockClock) -> None:
     def clients() -> int:
         gc.collect()
-        return sum(isinstance(each, httpx.AsyncClient) for each in gc.get_objects())
+        return sum(isinstance(each, HttpClient) for each in gc.get_objects())
 
     async with engine_to(transport=Transport.SSE) as (eng, sim, _):
         before = clients()

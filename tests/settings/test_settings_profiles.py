@@ -112,4 +112,5 @@ async def test_an_untyped_refusal_of_a_continuation_is_answered_with_the_whole(a
             await chat.send("first")
             assert (await chat.send("second")).text == "second"
         assert [request.previous_response_id is not None for request in sim.requests] == [False, True, False]
-        assert len(sim.connections) == 1
+        # An error that does not say what it is about may be another's, come late: nothing follows it on its connection.
+        assert len(sim.connections) == 2

@@ -16,6 +16,7 @@ from wsproto import ConnectionType, WSConnection, events
 from wsproto.extensions import PerMessageDeflate
 
 from engine.simulator import (
+    Accept,
     Answer,
     CutMidFrame,
     Delay,
@@ -174,6 +175,18 @@ async def test_pings_overtake_what_waits(autojump_clock: MockClock) -> None:
         await peer.create()
         with trio.fail_after(5):
             await peer.socket.ping()
+
+
+async def test_a_close_comes_with_the_upgrade_in_one_write(writes: list[int]) -> None:
+    async with open_simulator(in_memory=True, handshake=Accept(close_code=1008)) as sim:
+        stream = await sim.dialer.open_tcp(sim.host, sim.port)
+        await stream.send_all(
+            b"GET /v1/responses HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
+            b"sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+            b"authorization: Bearer x\r\n\r\n"
+        )
+        assert (await stream.receive_some()).endswith(b"\r\n\r\n\x88\x02\x03\xf0")
+        await trio.aclose_forcefully(stream)
 
 
 # --- text that is no text --------------------------------------------------------------------------------------------
