@@ -382,7 +382,7 @@ class Lane(Calls):
         return self._lane.statistics()
 
     async def __aenter__(self) -> Lane:
-        """Own the lane until the block is left.
+        """Own the lane until the block is left. Has no checkpoint.
 
         Raises:
             ConfigurationError: another block owns it.
@@ -429,7 +429,11 @@ class Session(Calls):
         return Lane(self._core, lane=self._core.lane(_lane_name(name)))
 
     def fork(self, name: str) -> Lane:
-        """Return a new lane that begins where the session's own one is now; see `Lane.fork`."""
+        """Return a new lane that begins where the session's own one is now; see `Lane.fork`.
+
+        Raises:
+            ConfigurationError: the name is empty, or a lane has it.
+        """
         return Lane(self._core, lane=self._core.fork(self._lane, _lane_name(name)))
 
     @property
