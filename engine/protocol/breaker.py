@@ -1,6 +1,6 @@
 """Whether it is worth trying to open a WebSocket to a server, by what became of the last tries.
 
-Two failures to connect in a row open the breaker; while it is open, turns that have another way do not try. Then one try is
+Two failures to connect in a row open the breaker; while it is open, turns with another way do not try. Then one try is
 let through at a time, and its success closes the breaker. What a server has been found not to have, a WebSocket at all,
 is remembered until `Breaker.reset`.
 """
