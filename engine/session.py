@@ -387,6 +387,7 @@ class Lane(Calls):
         Raises:
             ConfigurationError: another block owns it.
         """
+        await trio.lowlevel.checkpoint_if_cancelled()
         if self._lane.owned:
             raise ConfigurationError("lane", "belongs to another block")
         self._lane.owned = True
