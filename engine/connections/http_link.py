@@ -78,6 +78,11 @@ class HttpLink:
         return self._bytes_received + sum(each.bytes_received for each in self._exchanges.values())
 
     @property
+    def unread(self) -> int:
+        """Frames of the answers under way that could not be read."""
+        return sum(each.unread for each in self._exchanges.values())
+
+    @property
     def usable(self) -> bool:
         """Whether it can carry requests."""
         return self._nursery is not None and not self._nursery.cancel_scope.cancel_called

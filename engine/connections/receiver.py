@@ -42,6 +42,11 @@ class Receiver(ABC):
         self._odd = 0
         self._noted: set[Oddity] = set()  # which oddities were logged
 
+    @property
+    def unread(self) -> int:
+        """How much came so far that no turn was told of: events that were dropped, frames that could not be read."""
+        return self._dropped + self._malformed
+
     def _receive(self, texts: Iterable[str], now: float) -> None:
         """Take the texts that came in one piece."""
         for text in texts:

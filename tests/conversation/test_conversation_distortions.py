@@ -11,7 +11,7 @@ from sessions import session_to
 from trio.testing import MockClock
 
 import engine
-from engine.simulator import Abandon, Answer, Event, Script
+from engine.simulator import Abandon, Answer, Event, Raw, Script, Stall
 
 THOUGHT = {"id": "rs_1", "type": "reasoning", "summary": [{"type": "summary_text", "text": "let me add"}]}
 TEXT = {
@@ -129,6 +129,17 @@ async def test_what_was_odd_is_counted_and_told_once(
     assert connection.odd == 8
     assert [record.levelname for record in told] == ["WARNING"]
     assert "repaired, repeated, unreadable" in told[0].message
+
+
+@pytest.mark.parametrize("transport", [engine.Transport.WEBSOCKET, engine.Transport.SSE])
+async def test_a_budget_that_ran_out_says_what_came_meanwhile(
+    autojump_clock: MockClock, transport: engine.Transport
+) -> None:
+    created = {"type": "response.created", "response": {"id": "resp_1", "status": "in_progress", "output": []}}
+    script = Script([[Event(created), Raw("[]"), Raw("no JSON"), Stall()]])
+    async with session_to(script, transport=transport, timeouts=engine.Timeouts(idle=3)) as (session, _):
+        with pytest.raises(engine.TurnTimeout, match="idle budget of 3 s ran out; meanwhile 2 frames were dropped or"):
+            await session.ask("go")
 
 
 def test_the_essence_of_a_message_has_no_names() -> None:

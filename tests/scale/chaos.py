@@ -140,7 +140,7 @@ def reply(asked: Asked, rng: random.Random) -> list[Step]:
         if rng.random() < 0.4:
             steps.append(SayDelta(whole[:9]))
             rest = SayDelta(whole[9:])
-    return [*steps, Delay(rng.random()), *fault, rest]
+    return [*steps, Delay(rng.random()), *fault, rest]  # type: ignore[misc]
 
 
 # --- between the engine and the network ------------------------------------------------------------------------------
