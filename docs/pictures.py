@@ -5,14 +5,21 @@ Where a picture shows something that the code has as a value, it is drawn from t
 
 from __future__ import annotations
 
+import ast
+import functools
 import math
+import tomllib
 from collections.abc import Callable
 from html import escape
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from engine import OnCancel
+from engine.connections.link_states import TRANSITIONS as LINK_TRANSITIONS
+from engine.protocol.exchange_states import TRANSITIONS as EXCHANGE_TRANSITIONS
+from engine.protocol.states import Transitions
 from engine.settings.timeouts import DEFAULT_TIMEOUTS
+from engine.turns.states import TURN_TRANSITIONS, WORK_TRANSITIONS
 
 PICTURES: Final = Path(__file__).with_name("pictures")
 
@@ -232,7 +239,58 @@ def policies() -> str:
     return drawing.svg()
 
 
+def machine(title: str, transitions: Transitions[Any]) -> str:
+    """The states of one object: from each, where it can go, and on what."""
+    rows = sum(max(len(following), 1) for following in transitions.values())
+    drawing = Drawing(760, 52 + 34 * rows, title)
+    drawing.text(24, 30, title, size=16)
+    y = 46
+    for number, (state, following) in enumerate(transitions.items()):
+        colour = FIRST if not number else SECOND if following else FAINT
+        height = 34 * max(len(following), 1) - 8
+        drawing.box(24, y, 170, height, fill=PAPER, stroke=colour)
+        drawing.text(109, y + height / 2 + 5, state.name, fill=colour, anchor="middle", code=True)
+        for place, (after, why) in enumerate(following.items()):
+            middle = y + 34 * place + 13
+            drawing.text(206, middle - 3, why, size=12, fill=FAINT)
+            drawing.line((194, middle + 3), (576, middle + 3), stroke=FAINT, tip=True)
+            drawing.box(580, middle - 13, 156, 26, fill=GREY)
+            drawing.text(658, middle + 5, after.name, anchor="middle", code=True)
+        y += 34 * max(len(following), 1)
+    return drawing.svg()
+
+
+def column() -> str:
+    """The layers of the library, as the contract on its imports has them."""
+    settings = tomllib.loads((PICTURES.parent.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    contracts = settings["tool"]["importlinter"]["contracts"]
+    layers = next(each["layers"] for each in contracts if each["type"] == "layers")
+    drawing = Drawing(760, 60 + 32 * len(layers), "One column: imports go down only")
+    drawing.text(24, 30, "imports go down only", fill=FAINT)
+    for number, layer in enumerate(layers):
+        y = 44 + 32 * number
+        names = " · ".join(name.strip(" ()") for name in layer.split(":"))
+        drawing.box(24, y, 220, 26, fill=PAPER, stroke=FIRST)
+        drawing.text(134, y + 18, names, anchor="middle", code=True)
+        drawing.text(260, y + 18, _told(layer.split(":")[0].strip(" ()")), size=12, fill=FAINT)
+    return drawing.svg()
+
+
+def _told(name: str) -> str:
+    """The first sentence that a module, or a folder of them, says of itself."""
+    place = PICTURES.parent.parent / "engine" / name
+    module = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+    said = (ast.get_docstring(ast.parse(module.read_text(encoding="utf-8"))) or "").partition("\n\n")[0]
+    words = " ".join(said.split())
+    return words if len(words) <= 76 else f"{words[:75].rsplit(' ', 1)[0]} …"
+
+
 DRAWN: Final[dict[str, Callable[[], str]]] = {
+    "column.svg": column,
+    "states-turn.svg": functools.partial(machine, "Turn: its caller's block", TURN_TRANSITIONS),
+    "states-work.svg": functools.partial(machine, "Turn: its work", WORK_TRANSITIONS),
+    "states-link.svg": functools.partial(machine, "WebSocketLink", LINK_TRANSITIONS),
+    "states-exchange.svg": functools.partial(machine, "Exchange", EXCHANGE_TRANSITIONS),
     "story.svg": story,
     "nurseries.svg": nurseries,
     "timeline.svg": timeline,

@@ -38,6 +38,7 @@ from engine.handles import (
     ConversationFacts,
     EngineFacts,
     Handle,
+    LaneFacts,
     ReplyFacts,
     SessionFacts,
     Streamed,
@@ -51,7 +52,7 @@ from engine.portal import Block, Portal
 if TYPE_CHECKING:
     from engine.values.turn_events import TurnEvent
 
-__all__ = ["Conversation", "Engine", "Reply", "Session", "Turn", "open_engine", "open_session"]
+__all__ = ["Conversation", "Engine", "Lane", "Reply", "Session", "Turn", "open_engine", "open_session"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -233,12 +234,48 @@ class Conversation(ConversationFacts):
 # --- sessions and engines --------------------------------------------------------------------------------------------
 
 
+class Lane(LaneFacts):
+    """One of several conversations of a session, side by side on its connection. See `engine.Lane`.
+
+    As an ``async with`` block it ends its turns, and is forgotten, when that is left.
+    """
+
+    ask = _awaited(engine.Lane.ask)
+    conversation = making(engine.Lane.conversation, Conversation)
+    parse = _awaited(engine.Lane.parse)
+    run = _awaited(engine.Lane.run)
+    turn = making(engine.Lane.turn, Turn)
+    warm_up = _awaited(engine.Lane.warm_up)
+
+    def fork(self, name: str) -> Lane:
+        """Return a new lane that begins where this one is now; see `engine.Lane.fork`."""
+        return Lane(self._portal, self._portal.read(lambda: self._inner.fork(name)))
+
+    async def __aenter__(self) -> Lane:
+        """Own the lane until the block is left.
+
+        Raises:
+            engine.ConfigurationError: another block owns it.
+        """
+        await self._portal.run_from_asyncio(self._inner.__aenter__)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """End its turns and forget it."""
+        with contextlib.suppress(engine.SessionClosed):  # the session has been left before it
+            await self._portal.run_from_asyncio(self._inner.__aexit__)
+
+
 class Session(SessionFacts):
     """A conversation partner with a connection of its own, kept open between turns. See `engine.Session`."""
 
     ask = _awaited(engine.Session.ask)
     compact = _awaited(engine.Session.compact)
     conversation = making(engine.Session.conversation, Conversation)
+    fork = making(engine.Session.fork, Lane)
+    lane = making(engine.Session.lane, Lane)
     parse = _awaited(engine.Session.parse)
     run = _awaited(engine.Session.run)
     turn = making(engine.Session.turn, Turn)

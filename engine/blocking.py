@@ -36,6 +36,7 @@ from engine.handles import (
     ConversationFacts,
     EngineFacts,
     Handle,
+    LaneFacts,
     ReplyFacts,
     SessionFacts,
     Streamed,
@@ -49,7 +50,7 @@ from engine.portal import Block, Portal
 if TYPE_CHECKING:
     from engine.values.turn_events import TurnEvent
 
-__all__ = ["Conversation", "Engine", "Reply", "Session", "Turn", "open_engine", "open_session"]
+__all__ = ["Conversation", "Engine", "Lane", "Reply", "Session", "Turn", "open_engine", "open_session"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -181,12 +182,48 @@ class Conversation(ConversationFacts):
 # --- sessions and engines --------------------------------------------------------------------------------------------
 
 
+class Lane(LaneFacts):
+    """One of several conversations of a session, side by side on its connection. See `engine.Lane`.
+
+    As a ``with`` block it ends its turns, and is forgotten, when that is left.
+    """
+
+    ask = _waiting(engine.Lane.ask)
+    conversation = making(engine.Lane.conversation, Conversation)
+    parse = _waiting(engine.Lane.parse)
+    run = _waiting(engine.Lane.run)
+    turn = making(engine.Lane.turn, Turn)
+    warm_up = _waiting(engine.Lane.warm_up)
+
+    def fork(self, name: str) -> Lane:
+        """Return a new lane that begins where this one is now; see `engine.Lane.fork`."""
+        return Lane(self._portal, self._portal.read(lambda: self._inner.fork(name)))
+
+    def __enter__(self) -> Lane:
+        """Own the lane until the block is left.
+
+        Raises:
+            engine.ConfigurationError: another block owns it.
+        """
+        self._portal.run(self._inner.__aenter__)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """End its turns and forget it."""
+        with contextlib.suppress(engine.SessionClosed):  # the session has been left before it
+            self._portal.run(self._inner.__aexit__)
+
+
 class Session(SessionFacts):
     """A conversation partner with a connection of its own, kept open between turns. See `engine.Session`."""
 
     ask = _waiting(engine.Session.ask)
     compact = _waiting(engine.Session.compact)
     conversation = making(engine.Session.conversation, Conversation)
+    fork = making(engine.Session.fork, Lane)
+    lane = making(engine.Session.lane, Lane)
     parse = _waiting(engine.Session.parse)
     run = _waiting(engine.Session.run)
     turn = making(engine.Session.turn, Turn)

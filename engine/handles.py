@@ -29,6 +29,7 @@ __all__ = [
     "ConversationFacts",
     "EngineFacts",
     "Handle",
+    "LaneFacts",
     "ReplyFacts",
     "SessionFacts",
     "Streamed",
@@ -99,6 +100,8 @@ def hosted(name: str, value: Any, host: _Host) -> Any:
     """Return the argument ``name`` with every function that it is or holds replaced."""
     if name in _FUNCTIONS and callable(value):
         return host(value)
+    if name == "journal" and value is not None and not type(value).__module__.startswith("engine."):
+        return _Journal(value, host)
     if name == "tools" and isinstance(value, Iterable):
         return [_tool(each, host) for each in value]
     if not attrs.has(type(value)):
@@ -111,6 +114,17 @@ def hosted(name: str, value: Any, host: _Host) -> Any:
     if isinstance(value, engine.Context) and value.tools:
         changes["tools"] = [_tool(each, host) for each in value.tools]
     return attrs.evolve(value, **changes) if changes else value
+
+
+class _Journal:
+    """A journal of the caller's: its methods are functions of the caller's, too."""
+
+    def __init__(self, journal: Any, host: _Host) -> None:
+        self._journal = journal
+        self._host = host
+
+    def __getattr__(self, name: str) -> Any:
+        return self._host(getattr(self._journal, name))
 
 
 def _tool(value: Any, host: _Host) -> Any:
@@ -248,6 +262,17 @@ class ConversationFacts(Handle[engine.Conversation]):
     def unanswered(self) -> tuple[engine.ToolCall, ...]:
         """The calls of the last response that wait for the caller's results."""
         return self._portal.read(lambda: self._inner.unanswered)
+
+
+class LaneFacts(Handle[engine.Lane]):
+    """What a lane tells."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the session."""
+        return self._inner.name
+
+    statistics = reading(engine.Lane.statistics)
 
 
 class SessionFacts(Handle[engine.Session]):

@@ -386,7 +386,10 @@ class Lane(Calls):
 
         Raises:
             ConfigurationError: another block owns it.
+
+        If cancelled, nothing happens.
         """
+        await trio.lowlevel.checkpoint()
         if self._lane.owned:
             raise ConfigurationError("lane", "belongs to another block")
         self._lane.owned = True
@@ -429,7 +432,11 @@ class Session(Calls):
         return Lane(self._core, lane=self._core.lane(_lane_name(name)))
 
     def fork(self, name: str) -> Lane:
-        """Return a new lane that begins where the session's own one is now; see `Lane.fork`."""
+        """Return a new lane that begins where the session's own one is now; see `Lane.fork`.
+
+        Raises:
+            ConfigurationError: the name is empty, or a lane has it.
+        """
         return Lane(self._core, lane=self._core.fork(self._lane, _lane_name(name)))
 
     @property

@@ -192,6 +192,39 @@ def test_conversations(server: RunningSimulator) -> None:
     run(server, program)
 
 
+def test_lanes_beside_each_other(server: RunningSimulator) -> None:
+    async def program(session: aio.Session) -> None:
+        async with session.lane("critic") as critic:
+            lanes: list[Any] = [critic, session.lane("b"), session]
+            answers = await asyncio.gather(*(lane.ask(f"say {number}") for number, lane in enumerate(lanes)))
+            assert [answer.text for answer in answers] == ["say 0", "say 1", "say 2"]
+            assert (await critic.fork("second thoughts").ask("What is 2+2?")).text == "4"
+
+    run(server, program)
+
+
+def test_a_journal_of_the_callers_runs_in_the_event_loop(server: RunningSimulator) -> None:
+    async def program(session: aio.Session) -> None:
+        loop = asyncio.get_running_loop()
+        told: list[str] = []
+
+        class Journal:
+            def __getattr__(self, name: str) -> Any:
+                async def tell(*_: object) -> None:
+                    assert asyncio.get_running_loop() is loop
+                    await asyncio.sleep(0)
+                    told.append(name)
+
+                return tell
+
+        journal: Any = Journal()
+        await session.conversation(journal=journal).send("hello")
+        assert told[0] == "sending"
+        assert told[-1] == "round"
+
+    run(server, program)
+
+
 def test_an_engine_with_sessions(server: RunningSimulator) -> None:
     async def main() -> None:
         async with aio.open_engine(server.endpoint, model=MODEL) as running:

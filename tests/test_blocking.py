@@ -199,6 +199,20 @@ def test_closing_ends_what_other_threads_wait_for(server: RunningSimulator) -> N
             waiting.result(30)
 
 
+def test_lanes_beside_each_other(server: RunningSimulator, session: blocking.Session) -> None:
+    with ThreadPoolExecutor(3) as pool, session.lane("critic") as critic:
+        assert critic.name == "critic"
+        lanes: list[Any] = [critic, session.lane("b"), session]
+        answers = [pool.submit(lane.ask, f"say {n}") for n, lane in enumerate(lanes)]
+        assert [answer.result(30).text for answer in answers] == ["say 0", "say 1", "say 2"]
+        fork = critic.fork("second thoughts")
+        assert fork.ask("What is 2+2?").text == "4"
+        assert critic.statistics().turns_completed == 1
+        with pytest.raises(ConfigurationError), session.lane("critic"):
+            pass
+    assert len({request.stream_id for request in server.requests}) >= 3
+
+
 def test_an_engine_with_sessions(server: RunningSimulator) -> None:
     with blocking.open_engine(server.endpoint, model=MODEL) as running:
         first = running.session("a")

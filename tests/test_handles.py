@@ -20,7 +20,8 @@ NOT_FOR_CALLERS = {
 ON_INSTANCES = {"Engine": {"breakers"}}
 PAIRS = [
     (getattr(engine, name), getattr(door, name))
-    for name in ("Engine", "Session", "Turn", "Conversation", "Reply")
+    for name in ("Engine", "Session", "Lane", "Turn", "Conversation", "Reply")
+    if hasattr(engine, name)
     for door in (blocking, aio)
 ]
 IDS = [f"{door.__module__}.{door.__name__}" for _, door in PAIRS]

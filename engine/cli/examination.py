@@ -316,8 +316,7 @@ class Examination:
             )
 
         async def lanes() -> Verdict:
-            await trio.lowlevel.checkpoint()
-            return _lanes(self._endpoint)
+            return await _lanes(session, self._endpoint)
 
         async def steering() -> Verdict:
             await trio.lowlevel.checkpoint()
@@ -394,11 +393,29 @@ def _timed(report: TurnReport) -> str:
     return first + whole
 
 
-def _lanes(endpoint: Endpoint) -> Verdict:
-    """Say whether one connection carries several responses at once."""
+async def _lanes(session: Session, endpoint: Endpoint) -> Verdict:
+    """Ask twice at once, each on a lane of its own, and see whether one connection carries both."""
     if not endpoint.server.multiplexing:
+        await trio.lowlevel.checkpoint()
         return "one response at a time: further lanes open connections of their own"
-    return "several responses at once over one connection, by the server's profile"
+    before = session.statistics().connections_opened
+    failures: list[TurnError] = []
+
+    async def ask(name: str) -> None:
+        try:
+            await session.lane(name).ask(_PROMPT, transport=Transport.WEBSOCKET)
+        except TurnError as error:
+            failures.append(error)
+
+    async with trio.open_nursery() as nursery:
+        for name in ("doctor-1", "doctor-2"):
+            nursery.start_soon(ask, name)
+    if failures:
+        raise failures[0]
+    opened = session.statistics().connections_opened - before
+    if opened:
+        return f"two lanes took {opened} further connection{'s' if opened > 1 else ''}"
+    return "two answers at once over one connection"
 
 
 def _steering() -> Verdict:

@@ -125,7 +125,7 @@ class Attempt:
         headers: Fields of the answer's header, or of the upgrade's; set by the link.
         reused: Whether its connection has carried a request before; set by the link.
         exchange: What the server says to it.
-        sink: Where its events go; None once nobody is interested.
+        sink: Where its events go; None once no reader is interested.
         queued: Whether the link has taken it: from then on only the link can say what became of it.
         sent_at: When its last byte was passed on, None before that.
         last_progress: When the last of its events came, None before the first.

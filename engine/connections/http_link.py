@@ -16,6 +16,7 @@ from engine.connections.attempt import Attempt
 from engine.connections.receiver import Receiver
 from engine.instruments import Instruments
 from engine.protocol.aftermath import Aftermath
+from engine.protocol.assembly import Oddity
 from engine.protocol.chain import Held, Plan
 from engine.protocol.exchange import Exchange
 from engine.protocol.failures import Broken, Failure, Rejected
@@ -64,6 +65,7 @@ class HttpLink:
         self.started: trio.Event = trio.Event()
         self._instruments = instruments
         self._nursery: trio.Nursery | None = None
+        self._odd_before: set[Oddity] = set()
         self._exchanges: dict[Attempt, _HttpExchange] = {}
         self._tasks = 0
         self._bytes_received = 0
@@ -74,6 +76,11 @@ class HttpLink:
     def bytes_received(self) -> int:
         """Bytes of answers received so far."""
         return self._bytes_received + sum(each.bytes_received for each in self._exchanges.values())
+
+    @property
+    def unread(self) -> int:
+        """Frames of the answers under way that could not be read."""
+        return sum(each.unread for each in self._exchanges.values())
 
     @property
     def usable(self) -> bool:
@@ -153,7 +160,7 @@ class HttpLink:
     async def carry(self, attempt: Attempt) -> bool:
         """Send an attempt on its way. If cancelled, it was not begun."""
         await trio.lowlevel.checkpoint_if_cancelled()
-        exchange = self._exchanges[attempt] = _HttpExchange(self.client, attempt, self._instruments)
+        exchange = self._exchanges[attempt] = _HttpExchange(self.client, attempt, self._instruments, self._odd_before)
         attempt.transport = self.transport
         self.start(functools.partial(self._run, exchange))
         return True
@@ -197,8 +204,9 @@ class HttpLink:
 class _HttpExchange(Receiver):
     """One request over HTTP and its answer. `run` is its whole life."""
 
-    def __init__(self, client: HttpClient, attempt: Attempt, instruments: Instruments) -> None:
+    def __init__(self, client: HttpClient, attempt: Attempt, instruments: Instruments, odd_before: set[Oddity]) -> None:
         super().__init__(instruments)
+        self._noted = odd_before  # by all answers of the link together
         self.attempt = attempt
         self.bytes_received = 0
         self._scope = trio.CancelScope()

@@ -43,6 +43,11 @@ class Link(Protocol):
         """Bytes received so far."""
         ...
 
+    @property
+    def unread(self) -> int:
+        """How much came so far that no turn was told of: events that were dropped, frames that could not be read."""
+        ...
+
     def warming(self, lane: str | None) -> trio.Event | None:
         """Set when a lane's warm-up is over; None while none is under way."""
         ...

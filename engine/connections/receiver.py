@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from engine.connections.attempt import Attempt
 from engine.instruments import EventInfo, Instruments
+from engine.protocol.assembly import Oddity
 from engine.protocol.draft import delta as draft_delta
 from engine.protocol.exchange import Exchange
 from engine.protocol.routing import Doubt, Router, Verdict
@@ -38,6 +39,13 @@ class Receiver(ABC):
         self._events = 0
         self._dropped = 0
         self._malformed = 0
+        self._odd = 0
+        self._noted: set[Oddity] = set()  # which oddities were logged
+
+    @property
+    def unread(self) -> int:
+        """How much came so far that no turn was told of: events that were dropped, frames that could not be read."""
+        return self._dropped + self._malformed
 
     def _receive(self, texts: Iterable[str], now: float) -> None:
         """Take the texts that came in one piece."""
@@ -114,11 +122,25 @@ class Receiver(ABC):
                 sink.on_events(attempt, events)
         if exchange.outcome is not None:
             self._growing = None
+            if exchange.oddities:
+                self._note(exchange.oddities)
             # The consumer's overflow may have ended it meanwhile, and then it is no longer ours to conclude.
             if self._attempts.pop(exchange, None) is not None:
                 self._router.end(exchange)
                 attempt.conclude()
             self._ended(attempt, now)
+
+    def _note(self, oddities: Mapping[Oddity, int]) -> None:
+        """Count what was odd about an answer, and log each kind of it once."""
+        self._odd += sum(oddities.values())
+        new = oddities.keys() - self._noted
+        self._noted |= new
+        if new:
+            lost = not new.isdisjoint(("unreadable", "contradicted"))
+            kinds = ", ".join(sorted(new))
+            _logger.log(
+                logging.WARNING if lost else logging.INFO, "%s: of what the server said some was %s", self._name, kinds
+            )
 
     # --- what differs between the transports ---
 

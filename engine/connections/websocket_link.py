@@ -359,6 +359,7 @@ class WebSocketLink(Receiver):
             events=self._events,
             dropped=self._dropped,
             malformed=self._malformed,
+            odd=self._odd,
             outbox_bytes=traffic.outbox_bytes,
             retired_because=self._retired_because,
         )

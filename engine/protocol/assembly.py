@@ -60,9 +60,11 @@ from engine.wire.response import ResponseObject
 from engine.wire.text import well_formed, well_formed_value
 from engine.wire.usage import usage_from
 
-__all__ = ["Assembly", "made_call_id"]
+__all__ = ["Assembly", "Oddity", "made_call_id"]
 
 Oddity: TypeAlias = Literal["repeated", "contradicted", "repaired", "unreadable"]
+"""What can be odd about a word of the server's."""
+
 _Spoken: TypeAlias = Literal["text", "refusal"]
 
 _CALLS: Final = (FunctionCallItem, CustomToolCallItem)

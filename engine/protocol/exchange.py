@@ -7,7 +7,7 @@ from typing import Any, Final, TypeAlias
 
 from attrs import evolve
 
-from engine.protocol.assembly import Assembly, made_call_id
+from engine.protocol.assembly import Assembly, Oddity, made_call_id
 from engine.protocol.exchange_states import DELIVERIES, TRANSITIONS, ExchangeState
 from engine.protocol.failures import Failed, Failure, Mismatched, Violated
 from engine.protocol.faults import Fault
@@ -127,6 +127,11 @@ class Exchange:
         self._move(ExchangeState.ENDED)
         self.outcome = outcome
 
+    @property
+    def oddities(self) -> Mapping[Oddity, int]:
+        """How much was odd about its response, by kind."""
+        return self._assembly.oddities
+
     def partial(self) -> AssistantMessage | None:
         """What has arrived of the answer, None when nothing has."""
         return self._assembly.partial()
@@ -153,10 +158,9 @@ class Exchange:
                 return self._ended(event)
         elif event.__class__ is UnknownEvent:
             end = _unknown_end(event, self.response_id)
-            if end is None:
-                return []
-            self._end(end)
-            return self._shown(self._assembly.finish(None))
+            if end is not None:
+                self._end(end)
+                return self._shown(self._assembly.finish(None))
         return self._shown(self._assembly.feed(event))
 
     def _watch_for_end(self, event: ServerEvent) -> None:

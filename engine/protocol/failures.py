@@ -143,10 +143,11 @@ class Mismatched:
 
 @frozen
 class Expired:
-    """A budget of the turn ran out."""
+    """A budget of the turn ran out. Meanwhile so many events and frames came of which the turn was told nothing."""
 
     phase: str
     seconds: float
+    unread: int = 0
 
 
 @frozen
@@ -238,7 +239,7 @@ def to_error(failure: Failure) -> TurnError:
             error.__cause__ = failure.cause
         case Expired():
             error = TurnTimeout(
-                f"the turn's {failure.phase} budget of {failure.seconds:g} s ran out",
+                f"the turn's {failure.phase} budget of {failure.seconds:g} s ran out{_meanwhile(failure.unread)}",
                 phase=failure.phase,
                 seconds=failure.seconds,
             )
@@ -289,3 +290,11 @@ def _said(failure: Rejected | Failed, **words: int | str | None) -> str:
         f"{name}: {word if isinstance(word, int) else token(word)}" for name, word in words.items() if word is not None
     ]
     return ", ".join(named) or ("see its message" if failure.message else "without saying why")
+
+
+def _meanwhile(unread: int) -> str:
+    """Say that a server that seemed silent was not."""
+    if not unread:
+        return ""
+    what = "1 frame was" if unread == 1 else f"{unread} frames were"
+    return f"; meanwhile {what} dropped or could not be read"

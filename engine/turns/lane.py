@@ -269,4 +269,5 @@ class Lane(LaneQueue):
             turns_abandoned=counters.abandoned,
             retries=counters.retries,
             fallbacks=counters.fallbacks,
+            usage=counters.usage,
         )

@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeAlias
 
 import trio
+from attrs import evolve
 
 from engine.connections.attempt import Attempt, Origin
 from engine.connections.link import Link
@@ -104,6 +105,7 @@ class Work:
         self._joined: WebSocketLink | None = None
         self._barred: Lane | None = None  # the lane that waits until the server has begun with this
         self._full_because: str | None = None
+        self._unread = 0  # what the link had dropped before this attempt
         self._again = False  # whether the next attempt is the last one, sent again where that was refused
         self._not_before = 0.0
         self._last_failure: Failure | None = None
@@ -471,6 +473,7 @@ class Work:
         """The request is on its way."""
         assert self._link is not None
         self._sent = attempt
+        self._unread = self._link.unread
         self._recovery.dispatches += 1
         if attempt.origin.wants("request_sent"):
             info = RequestInfo(
@@ -528,6 +531,8 @@ class Work:
         if isinstance(failure, Expired) and failure.phase == "connect":
             assert self._joined is not None
             failure = self._joined.too_slow(failure.seconds)
+        elif isinstance(failure, Expired) and failure.phase in _SILENCES and self._link is not None:
+            failure = evolve(failure, unread=self._link.unread - self._unread)
         if not self._lane.tasks.alive:
             self.fail(failure)
             return

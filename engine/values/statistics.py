@@ -22,6 +22,7 @@ class ConnectionStatistics:
         events: Frames decoded.
         dropped: Events dropped because they belonged to no live turn.
         malformed: Frames dropped because they were not a JSON object with a type.
+        odd: How often an answer said something again, otherwise, or in a shape that was repaired or could not be read.
         outbox_bytes: Bytes waiting to be sent.
         retired_because: Why it takes no new turns; None while it does.
     """
@@ -34,6 +35,7 @@ class ConnectionStatistics:
     events: int
     dropped: int
     malformed: int
+    odd: int = 0
     outbox_bytes: int
     retired_because: str | None
 
@@ -51,6 +53,7 @@ class LaneStatistics:
         turns_abandoned: Of those, how many were left before they ended.
         retries: How often a turn was tried again.
         fallbacks: How often a turn went over HTTP because WebSocket would not do.
+        usage: Tokens of the turns that ended with an answer.
     """
 
     queued: int
@@ -61,6 +64,7 @@ class LaneStatistics:
     turns_abandoned: int
     retries: int
     fallbacks: int
+    usage: Usage
 
 
 @frozen(kw_only=True)

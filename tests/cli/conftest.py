@@ -79,7 +79,7 @@ class Process:
 
     def write(self, text: str) -> None:
         assert self.popen.stdin is not None
-        self.popen.stdin.write(text.encode())
+        self.popen.stdin.write(text.encode())  # type: ignore[arg-type]
         self.popen.stdin.flush()
 
     def interrupt(self) -> None:

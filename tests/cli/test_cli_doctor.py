@@ -66,6 +66,7 @@ async def test_a_server_in_good_health(autojump_clock: MockClock) -> None:
         findings = await examined(sim)
         assert all(finding.ok for finding in findings.values()), findings
         assert "speaks WebSocket" in findings["upgrade"].verdict
+        assert findings["lanes"].verdict == "two answers at once over one connection"
     assert sim.open_connections == []
 
 

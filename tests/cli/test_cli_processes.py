@@ -57,7 +57,7 @@ def read_until(descriptor: int, text: bytes) -> bytes:
 
 def said_aside(process: Any) -> list[str]:
     """The lines it wrote on standard error."""
-    return process.stderr.decode().splitlines()
+    return process.stderr.decode().splitlines()  # type: ignore[no-any-return]
 
 
 # --- interrupts ------------------------------------------------------------------------------------------------------

@@ -74,7 +74,7 @@ def test_records_become_plain_objects() -> None:
 
 
 def test_a_report_leaves_out_what_is_unknown() -> None:
-    table = report_table(TurnReport(transport="websocket", attempts=2, seconds=PhaseSeconds(total=1.23456)))
+    table = report_table(TurnReport(transport="websocket", attempts=2, seconds=PhaseSeconds(total=1.23456)))  # type: ignore[arg-type]
     rows = dict(line.strip().split("  ", 1) for line in table.splitlines())
     assert {name: value.strip() for name, value in rows.items()} == {
         "transport": "websocket",
@@ -160,7 +160,7 @@ async def test_a_descriptor_that_somebody_made_non_blocking(monkeypatch: pytest.
                 raise BlockingIOError
             return real[name](*arguments)  # type: ignore[operator]
 
-        monkeypatch.setattr(terminal.os, name, call)
+        monkeypatch.setattr(terminal.os, name, call)  # type: ignore[attr-defined]
 
     refuse_once("read")
     refuse_once("write")

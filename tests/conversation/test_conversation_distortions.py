@@ -11,7 +11,7 @@ from sessions import session_to
 from trio.testing import MockClock
 
 import engine
-from engine.simulator import Answer, Event, Script
+from engine.simulator import Abandon, Answer, Event, Raw, Script, Stall
 
 THOUGHT = {"id": "rs_1", "type": "reasoning", "summary": [{"type": "summary_text", "text": "let me add"}]}
 TEXT = {
@@ -55,7 +55,7 @@ async def test_every_call_runs_once(
         ran.append(a)
         return a + 1
 
-    script = Script([[Event(raw) for raw in stream], Answer("Done.")])
+    script = Script([[*map(Event, stream), Abandon()], Answer("Done.")])
     async with session_to(script, transport=transport) as (session, sim):
         reply = await session.run("go", tools=[engine.FunctionTool(add)])
         assert reply.text == "Done."
@@ -95,15 +95,51 @@ async def test_calls_without_usable_ids(
     response = {"id": "resp_1", "object": "response", "model": "m", "status": "completed", "output": calls}
     created = {"type": "response.created", "response": {**response, "status": "in_progress", "output": []}}
     stream: list[dict[str, Any]] = [created, *events, {"type": "response.completed", "response": response}]
-    script = Script([[Event(raw) for raw in stream], Answer("Done.")])
+    script = Script([[*map(Event, stream), Abandon()], Answer("Done.")])
     async with session_to(script, transport=transport) as (session, sim):
         await session.run("go", tools=[engine.FunctionTool(add)])
         assert sorted(ran) == [1, 2]
         given = sim.requests[1].input
+        continued = sim.requests[1].previous_response_id is not None
     asked = [item["call_id"] for item in given if item["type"] == "function_call"]
     answered = [item["call_id"] for item in given if item["type"] == "function_call_output"]
-    assert asked == answered
-    assert len(set(asked)) == 2
+    assert len(set(answered)) == 2
+    assert asked == ([] if continued else answered)
+    assert not continued or answered == [call["call_id"] for call in calls]  # made ids are not what the server holds
+
+
+async def test_what_was_odd_is_counted_and_told_once(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    call = called(1, call_id=None, arguments={"a": 1})
+    response = {"id": "resp_1", "object": "response", "model": "m", "status": "completed", "output": [call, call]}
+    created = {"type": "response.created", "response": {**response, "status": "in_progress", "output": []}}
+    stream: list[dict[str, Any]] = [
+        created,
+        {"type": "response.output_text.delta"},
+        {"type": "response.completed", "response": response},
+    ]
+    with caplog.at_level("INFO", logger="engine.connection"):
+        async with session_to(Script([[*map(Event, stream), Abandon()]] * 2)) as (session, _):
+            for _ in range(2):
+                reply = await session.ask("go")
+                assert len(reply.tool_calls) == 1
+            (connection,) = session.statistics().connections
+    told = [record for record in caplog.records if "of what the server said" in record.message]
+    assert connection.odd == 8
+    assert [record.levelname for record in told] == ["WARNING"]
+    assert "repaired, repeated, unreadable" in told[0].message
+
+
+@pytest.mark.parametrize("transport", [engine.Transport.WEBSOCKET, engine.Transport.SSE])
+async def test_a_budget_that_ran_out_says_what_came_meanwhile(
+    autojump_clock: MockClock, transport: engine.Transport
+) -> None:
+    created = {"type": "response.created", "response": {"id": "resp_1", "status": "in_progress", "output": []}}
+    script = Script([[Event(created), Raw("[]"), Raw("no JSON"), Stall()]])
+    async with session_to(script, transport=transport, timeouts=engine.Timeouts(idle=3)) as (session, _):
+        with pytest.raises(engine.TurnTimeout, match="idle budget of 3 s ran out; meanwhile 2 frames were dropped or"):
+            await session.ask("go")
 
 
 def test_the_essence_of_a_message_has_no_names() -> None:

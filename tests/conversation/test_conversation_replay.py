@@ -133,7 +133,7 @@ async def test_ids_of_what_was_never_kept_are_not_sent_to_a_server_that_keeps_th
     autojump_clock: MockClock,
 ) -> None:
     turns = [[Think("why"), Say("one"), Call("f")], [Think("how"), Say("two"), Call("f")], Answer("three")]
-    async with session_to(Script(turns)) as (session, sim):
+    async with session_to(Script(turns)) as (session, sim):  # type: ignore[arg-type]
         messages: list[Any] = [engine.UserMessage("hi")]
         for stored in (False, True, True):
             reply = await session.ask(engine.Context(messages), engine.TurnOptions(store=stored))

@@ -571,11 +571,35 @@ async def test_stalled_prompts_are_in_it_with_their_prompt(autojump_clock: MockC
 async def test_every_lane_goes_on_elsewhere(autojump_clock: MockClock) -> None:
     async with open_simulator(in_memory=True) as sim:
         async with process(sim) as session:
-            core = session._core
-            core.lane("critic").stored = Held("resp_1", ({"type": "message", "content": "x"},), {"model": "gpt-test"})
-            data = sent(session.snapshot())
+            chats = {name: session.lane(name).conversation(store=True) for name in ("author", "critic")}
+            async with trio.open_nursery() as nursery:
+                for chat in chats.values():
+                    nursery.start_soon(chat.send, "What is 2+2?")
+            data, kept = sent(session.snapshot()), {name: sent(chat.snapshot()) for name, chat in chats.items()}
         assert data["lanes"][""]["held"] is None
-        assert data["lanes"]["critic"]["held"]["response_id"] == "resp_1"
+        for name, written in kept.items():
+            assert data["lanes"][name]["held"]["response_id"] == written["held"]["response_id"]
         async with engine.open_engine(sim.endpoint, dialer=sim.dialer) as other:
-            again = await other.session("user-42", resume=data)
-            assert again.snapshot()["lanes"]["critic"] == data["lanes"]["critic"]
+            session = await other.session("user-42", resume=data)
+            assert session.snapshot()["lanes"] == data["lanes"]
+            for name in ("author", "critic"):
+                again = session.lane(name).conversation(resume={**kept[name], "held": None})
+                assert (await again.send("What is 3+3?")).text == "6"
+                assert again.rounds[-1].report.continued  # the lane knows by its own snapshot
+
+
+async def test_a_fork_of_a_conversation_is_written_down_whole(autojump_clock: MockClock) -> None:
+    async with open_simulator(in_memory=True) as sim:
+        async with process(sim) as session:
+            lane = session.lane("author")
+            chat = lane.conversation("Be brief.")
+            await chat.send("What is 2+2?")
+            fork = lane.fork("critic").conversation("Be brief.")
+            await fork.send("What is 3+3?")
+            await chat.send("What is 4+4?")
+            data = sent(fork.snapshot())
+        async with process(sim) as session:
+            again = session.conversation(resume=data)
+            assert (await again.send("What is 5+5?")).text == "10"
+        said = [item["content"] for item in sim.requests[-1].input if item.get("role") == "user"]
+        assert said == ["What is 2+2?", "What is 3+3?", "What is 5+5?"]

@@ -44,7 +44,7 @@ async def test_a_conversation_remembers(autojump_clock: MockClock) -> None:
         first = await chat.send("What is 2+2?")
         second = await chat.send(engine.UserMessage("What is 3+4?"))
         assert (first.text, second.text) == ("4", "7")
-        assert chat.messages == (engine.UserMessage("What is 2+2?"), first, engine.UserMessage("What is 3+4?"), second)
+        assert chat.messages == (engine.UserMessage("What is 2+2?"), first, engine.UserMessage("What is 3+4?"), second)  # type: ignore[comparison-overlap]
         assert chat.context == engine.Context(chat.messages, instructions="Be brief.")
         assert "2+2" not in repr(chat)
         assert [each.message for each in chat.rounds] == [first, second]
@@ -264,7 +264,7 @@ async def test_calls_of_a_given_transcript_count_too(autojump_clock: MockClock) 
     call = engine.ToolCall("call_1", "look", raw_arguments="{}")
     given = [engine.UserMessage("go"), engine.AssistantMessage([call])]
     async with session_to() as (session, _):
-        chat = session.conversation(tools=[LOOK], messages=given)
+        chat = session.conversation(tools=[LOOK], messages=given)  # type: ignore[arg-type]
         assert chat.unanswered == (call,)
         await chat.send(engine.ToolResult("call_1", "seen"))
         assert spoken(chat) == ["go", "look", "=seen", "seen"]

@@ -337,7 +337,15 @@ async def test_a_custom_tool_gets_its_function_as_a_plain_one(autojump_clock: Mo
 
 
 async def test_tokens_are_summed_everywhere(autojump_clock: MockClock) -> None:
-    brain = Script([[Call("weather", {"city": "Bergen"})], Answer("wet"), [SayDelta("half"), Stall()], Answer("fine")])
+    brain = Script(
+        [
+            [Call("weather", {"city": "Bergen"})],
+            Answer("wet"),
+            [SayDelta("half"), Stall()],
+            Answer("fine"),
+            Answer("it"),
+        ]
+    )
     async with session_to(brain) as (session, _):
         chat = session.conversation(tools=[weather])
         assert chat.usage == engine.Usage()
@@ -350,6 +358,10 @@ async def test_tokens_are_summed_everywhere(autojump_clock: MockClock) -> None:
         assert other.usage is not None
         statistics = session.statistics()
         assert statistics.usage == chat.usage + other.usage
+        lane = session.lane("critic")
+        answer = await lane.ask("What is missing?")
+        assert lane.statistics().usage == answer.usage
+        assert session.statistics().usage == statistics.usage + answer.usage
         assert engine.EngineStatistics(sessions={"a": statistics, "b": statistics}, closing=0).usage == (
             statistics.usage + statistics.usage
         )

@@ -103,7 +103,7 @@ def sse(data: bytes) -> None:
     choices = Choices(data)
     limit, sizes = choices.below(200), [1 + choices.below(40) for _ in range(4)]
     stream = choices.rest()
-    slices, place = [], 0
+    slices, place = [], 0  # type: ignore[var-annotated]
     while place < len(stream):
         slices.append(stream[place : place + sizes[len(slices) % 4]])
         place += len(slices[-1])

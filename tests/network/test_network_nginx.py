@@ -102,7 +102,7 @@ async def site(
     """Run all of it for the length of a block, in which nothing hangs and behind which nothing is left."""
     with trio.fail_after(SOON):
         async with contained() as held, open_simulator(**(simulator or {})) as sim:
-            blocks = functools.partial(blocks, behind=sim.port)
+            blocks = functools.partial(blocks, behind=sim.port)  # type: ignore[call-arg]
             with nginx(directory, location(sim.port), blocks=blocks, main=main) as proxy:
                 dialer, watcher = CountingDialer(held), Watcher()
                 url = f"http{'s' if trusting else ''}://127.0.0.1:{proxy.port}/v1"
@@ -137,14 +137,14 @@ def answered(report: Any, transport: str, attempts: int = 1) -> None:
 def lost(error: Any, delivery: Delivery = Delivery.AMBIGUOUS, attempts: int = 1) -> None:
     assert type(error) is engine.ConnectionLost
     assert error.close_code == 1006  # nginx says no goodbye
-    assert (error.delivery, error.report.attempts) == (delivery, attempts)
+    assert (error.delivery, error.report.attempts) == (delivery, attempts)  # type: ignore[union-attr]
 
 
 def refused(error: Any, status: int, delivery: Delivery = Delivery.REJECTED, attempts: int = 1) -> None:
     assert type(error) is engine.RequestRejected
     assert error.status == status
     assert (error.code, error.type, error.message) == (None, None, ""), "a page for people is no message"
-    assert (error.delivery, error.report.attempts) == (delivery, attempts)
+    assert (error.delivery, error.report.attempts) == (delivery, attempts)  # type: ignore[union-attr]
     assert f"status: {status}" in str(error)
 
 
@@ -340,7 +340,7 @@ async def test_an_answer_whose_end_is_missing(version: str, tmp_path: Path) -> N
         session = await at.eng.session("s")
         error = await tried(session)
         assert type(error) is engine.ConnectionLost
-        assert (error.delivery, error.partial.text) == (Delivery.ACCEPTED, "so")
+        assert (error.delivery, error.partial.text) == (Delivery.ACCEPTED, "so")  # type: ignore[union-attr]
         assert type(await tried(session)) is engine.ConnectionLost
         answered(await tried(session), "sse")
 
@@ -432,7 +432,7 @@ async def test_a_server_that_is_down(tmp_path: Path) -> None:
             at.proxy.configure(forwarded(at.sim.port))
             await at.proxy.reload()
             answered(await tried(session, transport=WEBSOCKET), "websocket")
-            assert at.breaker.state is BreakerState.CLOSED
+            assert at.breaker.state is BreakerState.CLOSED  # type: ignore[comparison-overlap]
 
 
 async def test_an_upgrade_that_the_server_does_not_answer(tmp_path: Path) -> None:
@@ -540,7 +540,7 @@ async def test_a_stop_for_good(tmp_path: Path) -> None:
             at.proxy.stop()
             with pytest.raises(engine.ConnectFailed) as caught:
                 await turn.wait()
-        assert (caught.value.stage, caught.value.report.attempts) == ("tcp", 1)
+        assert (caught.value.stage, caught.value.report.attempts) == ("tcp", 1)  # type: ignore[union-attr]
         assert caught.value.delivery is Delivery.AMBIGUOUS
         error = await tried(session)
         assert type(error) is engine.ConnectFailed

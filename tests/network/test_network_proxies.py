@@ -198,7 +198,7 @@ async def test_who_resolves_the_servers_name(autojump_clock: MockClock) -> None:
 async def test_a_server_whose_name_nobody_knows(autojump_clock: MockClock, transport: str) -> None:
     trio.socket.set_custom_hostname_resolver(Resolver(None))
     async with contained(within=2) as held:
-        error = await tried(transport, endpoint("socks5://proxy.test"), dialer=Net(held, socks(lambda: None)))
+        error = await tried(transport, endpoint("socks5://proxy.test"), dialer=Net(held, socks(lambda: None)))  # type: ignore[arg-type]
         assert isinstance(error, engine.ConnectFailed)
         assert (error.stage, str(error)) == ("dns", "the host name of api.test could not be resolved")
 
@@ -532,7 +532,7 @@ async def test_each_url_of_an_endpoint_has_its_own_proxy(
 
 async def test_a_server_that_nobody_decided_about_is_not_reached(autojump_clock: MockClock) -> None:
     async with contained() as held:
-        net = Net(held, connect(lambda: None))
+        net = Net(held, connect(lambda: None))  # type: ignore[arg-type]
         dialer = dialer_to(endpoint(), net)
         with pytest.raises(OSError, match="not decided"):
             await dialer.open_tcp("elsewhere.test", 80)

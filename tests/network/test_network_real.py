@@ -58,7 +58,7 @@ async def test_a_login_that_is_not_accepted(program: str, login: str, transport:
         endpoint = proxied(sim.endpoint, proxy.url(login))
         error = await tried(transport, endpoint, dialer=WatchedTcpDialer(held))
         refused(error, proxy, "status 407", "status 401", "none of the ways to log in", "did not accept the user name")
-        assert sim.connections == sim.requests == []
+        assert sim.connections == sim.requests == []  # type: ignore[comparison-overlap]
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)

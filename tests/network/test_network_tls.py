@@ -167,7 +167,7 @@ async def test_the_name_that_the_server_sees(
 ) -> None:
     names: list[str | None] = []
     server = serving(GOOD)
-    server.sni_callback = lambda _socket, name, _context: names.append(name)  # type: ignore[assignment]
+    server.sni_callback = lambda _socket, name, _context: names.append(name)
     assert await met(server, transport, proxy, host=host, server_hostname=name) in {"4", "compacted"}
     assert set(names) == {seen}
 

@@ -138,7 +138,7 @@ def unsigned(value: Any) -> Any:
 
 
 async def test_what_goes_back_of_a_tool_call(autojump_clock: MockClock) -> None:
-    message, response = await answered(TURNS[0])
+    message, response = await answered(TURNS[0])  # type: ignore[arg-type]
     call: Any = response.output[-1]
     theirs = ItemHelpers.tool_call_output_item(call, "3")
     assert input_items([engine.ToolResult(message.tool_calls[0].id, "3")], stored=True) == [theirs]
@@ -146,7 +146,7 @@ async def test_what_goes_back_of_a_tool_call(autojump_clock: MockClock) -> None:
 
 async def test_what_goes_back_of_a_call_that_a_program_made(autojump_clock: MockClock) -> None:
     """They name the caller as we do. Ours says the namespace of the call too, which the schema has a place for."""
-    message, response = await answered(TURNS[5])
+    message, response = await answered(TURNS[5])  # type: ignore[arg-type]
     call: Any = response.output[-1]
     theirs = {**ItemHelpers.tool_call_output_item(call, "3"), "namespace": "math"}
     assert input_items([message, engine.ToolResult("call_1", "3")], stored=True)[-1] == theirs
@@ -171,8 +171,8 @@ def test_how_a_function_is_described() -> None:
     (ours,) = wire_tools([engine.FunctionTool(add).tool])
     tool = function_tool(add)
     assert isinstance(tool, AgentsFunctionTool)
-    (theirs,) = Converter.convert_tools([tool], handoffs=[]).tools
-    theirs = dict(theirs)
+    (converted,) = Converter.convert_tools([tool], handoffs=[]).tools
+    theirs: dict[str, Any] = dict(converted)
     for name in ("type", "name", "description", "strict"):
         assert ours[name] == theirs[name], name
     mine, other = ours["parameters"], theirs["parameters"]

@@ -52,9 +52,8 @@ async def drive(sim: Simulator, work: Callable[[AsyncOpenAI], Awaitable[None]], 
     """Run ``work`` with a client of its own in an asyncio loop in a thread."""
 
     async def main() -> None:
-        async with AsyncOpenAI(
-            **{"base_url": sim.base_url, "api_key": sim.api_key, "max_retries": 0, "timeout": 20} | options
-        ) as client:
+        settings: dict[str, Any] = {"base_url": sim.base_url, "api_key": sim.api_key, "max_retries": 0, "timeout": 20}
+        async with AsyncOpenAI(**settings | options) as client:
             async with asyncio.timeout(20):
                 await work(client)
 
@@ -128,7 +127,7 @@ async def test_a_tool_turn_on_a_lane_with_its_accumulator() -> None:
             accumulator = ResponsesWebSocketAccumulator()
 
             async def turn(**body: Any) -> Any:
-                await lane.send({"type": "response.create", "model": "m", "tools": [FUNCTION], **body})
+                await lane.send({"type": "response.create", "model": "m", "tools": [FUNCTION], **body})  # type: ignore[arg-type]
                 while True:
                     event = await lane.recv()
                     accumulator.add_event(event)

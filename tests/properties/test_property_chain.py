@@ -80,9 +80,9 @@ def sayings(messages: list[Any]) -> list[tuple[Any, ...]]:
     result: list[tuple[Any, ...]] = []
     for message in messages:
         if isinstance(message, engine.UserMessage):
-            result.append(("message", "user", *(block.text for block in message.content)))
+            result.append(("message", "user", *(block.text for block in message.content)))  # type: ignore[union-attr]
         elif isinstance(message, engine.ToolResult):
-            result.append(("output", message.call_id, *(block.text for block in message.content)))
+            result.append(("output", message.call_id, *(block.text for block in message.content)))  # type: ignore[union-attr]
         else:
             for block in message.content:
                 match block:
@@ -115,7 +115,7 @@ def test_the_server_holds_what_the_transcript_says(steps: list[Any], policy: eng
 
 async def converse(steps: list[Any], policy: engine.OnCancel) -> None:
     messages: list[Any] = []
-    options = {"model": "m", "store": False}
+    options: dict[str, Any] = {"model": "m", "store": False}
     instructions = "be brief"
     async with open_simulator(in_memory=True, brain=brain) as sim:
         async with engine.open_engine(sim.endpoint, model="m", dialer=sim.dialer, on_cancel=policy) as eng:
@@ -156,7 +156,7 @@ async def converse(steps: list[Any], policy: engine.OnCancel) -> None:
                             assert held == sayings([*asked, reply])
                             messages = [*asked, reply]
                             results = [engine.ToolResult(call.id, f"of {call.call_id}") for call in reply.tool_calls]
-                            asked = [*messages, *results] if results else None
+                            asked = [*messages, *results] if results else None  # type: ignore[assignment]
     assert sim.errors == []
 
 

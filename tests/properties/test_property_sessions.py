@@ -123,7 +123,7 @@ class Unheard(Step):
 
     async def perform(self, stage: Stage) -> None:
         self.connections.add(stage.record.connection_id)
-        stage.outlet.deafen()  # type: ignore[attr-defined]
+        stage.outlet.deafen()
         await trio.lowlevel.checkpoint()
 
 
@@ -156,7 +156,7 @@ class Plan:
         """Return the simulator's steps."""
         steps: list[Step] = [*OPENINGS[self.opening]]
         if self.late is not None and self.fault != "abandoned":
-            steps.append(Late([Ghost(self.late[0])], after=self.late[1]))
+            steps.append(Late([Ghost(self.late[0])], after=self.late[1]))  # type: ignore[list-item]
         if self.fault is None:
             return [*steps, Say(answer(nonce, self.words), pause=self.pause)]
         words = answer(nonce, self.words).split(" ")

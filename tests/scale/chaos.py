@@ -140,7 +140,7 @@ def reply(asked: Asked, rng: random.Random) -> list[Step]:
         if rng.random() < 0.4:
             steps.append(SayDelta(whole[:9]))
             rest = SayDelta(whole[9:])
-    return [*steps, Delay(rng.random()), *fault, rest]
+    return [*steps, Delay(rng.random()), *fault, rest]  # type: ignore[misc]
 
 
 # --- between the engine and the network ------------------------------------------------------------------------------
@@ -202,12 +202,18 @@ class WitnessedStream(trio.abc.Stream):
         if head < 4:
             return []
         if data.startswith(b"POST"):
-            length = next(
-                int(line.split(b":")[1]) for line in data[:head].lower().split(b"\r\n") if line.startswith(b"content-l")
-            )
-            whole = len(data) >= head + length
-            return [Written(_tag(data[head : head + length]), 0, head + length if whole else None)]
+            return list(_posts(data))
         return list(_frames(data, head))
+
+
+def _posts(data: bytes) -> Any:
+    start = 0
+    while (head := data.find(b"\r\n\r\n", start) + 4) >= 4:
+        fields = data[start:head].lower().split(b"\r\n")
+        length = next(int(line.split(b":")[1]) for line in fields if line.startswith(b"content-l"))
+        end = head + length
+        yield Written(_tag(data[head:end]), start, end if len(data) >= end else None)
+        start = end
 
 
 def _frames(data: bytes, place: int) -> Any:

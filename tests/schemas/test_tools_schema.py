@@ -422,7 +422,7 @@ class Lost:
 
 @attrs.frozen
 class Untyped:
-    value = attrs.field()
+    value = attrs.field()  # type: ignore[var-annotated]
 
 
 class Odd(Enum):
@@ -457,7 +457,7 @@ def test_keys_that_may_be_left_out() -> None:
 def test_two_classes_of_one_name() -> None:
     other = attrs.make_class("Node", {"inner": attrs.field(type=Any)})
     other.__annotations__["inner"] = list[other]  # type: ignore[valid-type]
-    schema = tool_of(tuple[Node, other]).parameters
+    schema = tool_of(tuple[Node, other]).parameters  # type: ignore[valid-type]
     assert set(schema["$defs"]) == {"Node", "Node_2"}
     Draft202012Validator(schema).validate({"value": [{"value": 1}, {"inner": []}]})
 

@@ -335,13 +335,13 @@ async def refused(session: engine.Session, prompt: str) -> AsyncIterator[Any]:
             return self
 
         async def __anext__(self) -> Any:
-            raise self.error
+            raise self.error  # type: ignore[attr-defined]
 
     turn = Refused()
     with pytest.raises(engine.RequestTooLarge) as caught:
         await session.ask(prompt)
-    turn.error = caught.value
-    turn.report = caught.value.report
+    turn.error = caught.value  # type: ignore[attr-defined]
+    turn.report = caught.value.report  # type: ignore[assignment]
     yield turn
 
 

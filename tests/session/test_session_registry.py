@@ -156,7 +156,7 @@ async def test_a_broken_session_is_replaced_and_its_siblings_live(autojump_clock
 
     async with open_simulator(in_memory=True, brain=Script([Answer("fine"), Answer("fine")])) as sim:
         dialer = Broken(sim.dialer)
-        async with engine.open_engine(sim.endpoint, model="m", dialer=dialer) as eng:  # type: ignore[arg-type]
+        async with engine.open_engine(sim.endpoint, model="m", dialer=dialer) as eng:
             session = await eng.session("a")
             with pytest.raises(engine.ConnectFailed) as caught:
                 await session.ask("hi")

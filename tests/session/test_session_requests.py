@@ -172,7 +172,7 @@ async def test_a_prompt_must_be_one(autojump_clock: MockClock) -> None:
     async with open_simulator(in_memory=True) as sim:
         async with engine.open_session(sim.endpoint, model="m", dialer=sim.dialer) as session:
             with pytest.raises(engine.ConfigurationError, match="prompt"):
-                await session.ask(["hi"])  # type: ignore[arg-type]
+                await session.ask(["hi"])  # type: ignore[list-item]
             with pytest.raises(engine.ConfigurationError, match="options"):
                 await session.ask("hi", {"temperature": 1})  # type: ignore[arg-type]
         assert sim.connections == []

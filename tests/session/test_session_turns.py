@@ -74,9 +74,11 @@ async def test_a_turn_streams_events_that_add_up_to_its_message(autojump_clock: 
     assert isinstance(done, engine.TurnDone)
     assert done.reason == "tool_use"
     assert done.message is turn.message
-    for index, block in enumerate(turn.message.content):
-        deltas = "".join(e.delta for e in events if hasattr(e, "delta") and e.index == index)
-        ended = next(e.block for e in events if type(e).__name__.endswith("Ended") and e.index == index)
+    seen: list[Any] = list(events)
+    blocks: tuple[Any, ...] = turn.message.content
+    for index, block in enumerate(blocks):
+        deltas = "".join(e.delta for e in seen if hasattr(e, "delta") and e.index == index)
+        ended = next(e.block for e in seen if type(e).__name__.endswith("Ended") and e.index == index)
         assert ended == block
         text = block.raw_arguments if isinstance(block, engine.ToolCall) else block.text
         assert deltas == text
@@ -98,7 +100,7 @@ async def test_two_turns_started_at_once_are_served_in_order_each_with_its_own_a
     assert answers == {f"nonce-{n}": f"nonce-{n}" for n in range(8)}
     assert len(sim.connections) == 1
     spans = sorted((r.received_at, r.finished_at) for r in sim.requests)
-    assert all(earlier[1] <= later[0] for earlier, later in itertools.pairwise(spans))
+    assert all(earlier[1] <= later[0] for earlier, later in itertools.pairwise(spans))  # type: ignore[operator]
 
 
 async def test_a_second_turn_nested_in_the_first_waits_and_is_then_served(autojump_clock: MockClock) -> None:

@@ -97,7 +97,12 @@ async def connect(
         async with trio.open_nursery() as nursery:
             fields = [*headers, *([] if key is None else [(b"Authorization", key)])]
             socket = await trio_websocket.wrap_client_stream(
-                nursery, stream, "simulator", path, extra_headers=fields, max_message_size=size
+                nursery,
+                stream,  # type: ignore[arg-type]
+                "simulator",
+                path,
+                extra_headers=fields,
+                max_message_size=size,
             )
             yield Peer(socket, check=check)
             with trio.move_on_after(1):
@@ -157,7 +162,7 @@ async def request(
         try:
             event = connection.next_event()
             if event is h11.NEED_DATA:
-                connection.receive_data(await stream.receive_some())
+                connection.receive_data(await stream.receive_some())  # type: ignore[arg-type]
                 continue
         except (h11.RemoteProtocolError, trio.BrokenResourceError):
             return answer

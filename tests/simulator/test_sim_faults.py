@@ -707,7 +707,11 @@ async def test_leaving_ends_stuck_clients_at_once(autojump_clock: MockClock) -> 
         async with trio.open_nursery() as nursery:
             for raw in streams[:3]:
                 socket = await trio_websocket.wrap_client_stream(
-                    nursery, raw, "x", "/v1/responses", extra_headers=[(b"authorization", KEY)]
+                    nursery,
+                    raw,  # type: ignore[arg-type]
+                    "x",
+                    "/v1/responses",
+                    extra_headers=[(b"authorization", KEY)],
                 )
                 await Peer(socket, check=False).create()
             await trio.testing.wait_all_tasks_blocked()

@@ -61,7 +61,7 @@ async def slices(sim: Simulator, **body: Any) -> list[bytes]:
     while True:
         event = client.next_event()
         if event is h11.NEED_DATA:
-            client.receive_data(await raw.receive_some())
+            client.receive_data(await raw.receive_some())  # type: ignore[arg-type]
         elif isinstance(event, h11.Data):
             if event.chunk_start:
                 found.append(b"")

@@ -286,7 +286,7 @@ async def test_an_owner_that_raises_breaks_its_connection_only(autojump_clock: M
         async with contained(within=0) as held:
             whole = line(held, script)
             callbacks = Callbacks(whole._opened, whole.messages.extend, whole._failed)
-            callbacks = evolve(callbacks, **{name: raises})
+            callbacks = evolve(callbacks, **{name: raises})  # type: ignore[arg-type]
             whole.socket = WebSocket(whole.endpoint, whole.dialer, whole.bounds, callbacks)
             await whole.run()
             assert type(whole.error) is engine.SessionClosed

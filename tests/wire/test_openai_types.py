@@ -92,7 +92,7 @@ def test_full_samples_do_reach_parts_and_annotations() -> None:
     raw = instance(members(ResponseOutputItem)[0], full=True)
     item = structure_item(raw)
     assert isinstance(item, MessageItem)
-    text, refusal = item.content
+    text, refusal = item.content  # type: ignore[str-unpack]
     assert len(text.annotations) == 4  # type: ignore[union-attr]
     assert refusal.refusal == "text"  # type: ignore[union-attr]
 
