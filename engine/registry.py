@@ -369,6 +369,7 @@ class Engine:
         for core in cores:
             core.shut(self._shut_because)
         with trio.move_on_after(grace):
+            await trio.lowlevel.checkpoint()
             for core in cores:
                 await core.until_idle()
         in_time = not any(core.busy for core in cores)

@@ -382,11 +382,14 @@ class Lane(Calls):
         return self._lane.statistics()
 
     async def __aenter__(self) -> Lane:
-        """Own the lane until the block is left. Has no checkpoint.
+        """Own the lane until the block is left.
 
         Raises:
             ConfigurationError: another block owns it.
+
+        If cancelled, nothing happens.
         """
+        await trio.lowlevel.checkpoint()
         if self._lane.owned:
             raise ConfigurationError("lane", "belongs to another block")
         self._lane.owned = True

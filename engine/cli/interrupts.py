@@ -27,7 +27,7 @@ def run(program: Callable[[], Awaitable[None]]) -> bool:
 
 async def _interruptible(program: Callable[[], Awaitable[None]]) -> bool:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        # Whoever started the process, for example with nohup, wants it to live on.
+        # The process was started to live on, for example with nohup.
         await program()
         return False
     interrupted = trio.Event()

@@ -111,7 +111,7 @@ def report_table(report: TurnReport) -> str:
     table.add_column(overflow="fold")
     for name, content in _rows(report):
         table.add_row(Cell(name), Cell(one_line(content)))
-    # Not printed by rich itself: it ends the process when nobody reads.
+    # Not printed by rich itself: it ends the process when the reader is gone.
     text = io.StringIO()
     Console(file=text, width=shutil.get_terminal_size((100, 24)).columns).print(table)
     return text.getvalue()

@@ -41,7 +41,7 @@ from engine.values.problems import ConfigurationError, EngineError
 __all__ = ["NOTICE", "Question", "Wishes", "ask", "chat", "endpoint_of", "told", "verdict"]
 
 NOTICE: Final = "No OPENAI_API_KEY and no --base-url: the built-in simulator answers, not a model."
-# Somebody who scrolls back in a pager stops reading for minutes; the answer is small enough to wait in memory.
+# A reader who scrolls back in a pager stops reading for minutes; the answer is small enough to wait in memory.
 _LIMITS: Final = Limits(buffer_events=4_000_000, buffer_bytes=256 * 1024 * 1024)
 
 
@@ -127,7 +127,7 @@ def told(terminal: Terminal, program: Callable[[], int]) -> int:
     try:
         return program()
     except BrokenPipeError:
-        return DONE  # whoever reads the answer has seen enough
+        return DONE  # the answer's reader has seen enough
     except CommandFailed as error:
         terminal.notice(f"Error: {error}")
         return error.code

@@ -159,7 +159,7 @@ def _table(sessions: tuple[SessionRecord, ...]) -> str:
             f"{each.expires_in:.0f} s" if held else "",
             "interrupted" if each.interrupted else "",
         )
-    # Not printed by rich itself: it ends the process when nobody reads.
+    # Not printed by rich itself: it ends the process when the reader is gone.
     text = io.StringIO()
     Console(file=text, width=shutil.get_terminal_size((100, 24)).columns).print(table)
     return text.getvalue()

@@ -38,7 +38,7 @@ def _write_all(descriptor: int, data: bytes) -> None:
     while view:
         try:
             view = view[os.write(descriptor, view) :]
-        except BlockingIOError:  # whoever else holds this terminal or pipe made it non-blocking
+        except BlockingIOError:  # another process that holds this terminal or pipe made it so
             select.select([], [descriptor], [])
 
 
@@ -58,7 +58,7 @@ def _read_some(descriptor: int) -> bytes:
 class Outlet:
     """A standard stream to write to.
 
-    Whoever reads it may stop reading, so each write waits in a thread, on the bare descriptor: Python's own stream
+    Its reader may stop reading, so each write waits in a thread, on the bare descriptor: Python's own stream
     would hold a lock there that the interpreter wants at shutdown.
 
     Args:
@@ -82,7 +82,7 @@ class Outlet:
         If cancelled, part of it may have been written, or may yet be.
 
         Raises:
-            BrokenPipeError: nobody reads any more, and the stream is not optional.
+            BrokenPipeError: the reader is gone, and the stream is not optional.
             OSError: it cannot be written, for example because a disk is full, and is not optional.
         """
         if self.is_terminal:
@@ -171,4 +171,4 @@ class Terminal:
         try:
             print(one_line(redact(text, self.secret)), file=sys.stderr, flush=True)
         except (OSError, ValueError):
-            return  # nobody is listening, and there is nowhere left to say so
+            return  # the reader is gone, and there is nowhere left to say so

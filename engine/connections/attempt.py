@@ -77,8 +77,12 @@ class Sink(Protocol):
         """Whether anything is done with events of the caller's: where not, none need be made."""
         ...
 
+    def on_connected(self, attempt: Attempt, now: float) -> None:
+        """A connection is there, and the request is about to be queued on it."""
+        ...
+
     def on_sending(self, attempt: Attempt, now: float) -> None:
-        """A connection is there, and the first byte of the request is about to leave."""
+        """Everything queued before it has left, and the first byte of the request is about to."""
         ...
 
     def on_dispatched(self, attempt: Attempt) -> None:
@@ -121,7 +125,7 @@ class Attempt:
         headers: Fields of the answer's header, or of the upgrade's; set by the link.
         reused: Whether its connection has carried a request before; set by the link.
         exchange: What the server says to it.
-        sink: Where its events go; None once nobody is interested.
+        sink: Where its events go; None once no reader is interested.
         queued: Whether the link has taken it: from then on only the link can say what became of it.
         sent_at: When its last byte was passed on, None before that.
         last_progress: When the last of its events came, None before the first.
@@ -150,6 +154,7 @@ class Attempt:
         "plan",
         "queued",
         "reused",
+        "sending_at",
         "sent_at",
         "sink",
         "size",
@@ -181,6 +186,7 @@ class Attempt:
         self.exchange: Exchange = Exchange(text_format=text_format)
         self.sink: Sink | None = sink
         self.queued: bool = False
+        self.sending_at: float | None = None
         self.sent_at: float | None = None
         self.last_progress: float | None = None
         self.held: Held | None = None
@@ -191,10 +197,21 @@ class Attempt:
 
     # --- what its link tells ---
 
-    def sending(self) -> None:
-        """The first byte of the request is about to leave."""
+    def connected(self) -> None:
+        """A connection is there, and the request is about to be queued on it."""
         if self.sink is not None:
-            self.sink.on_sending(self, trio.current_time())
+            self.sink.on_connected(self, trio.current_time())
+
+    def sending(self) -> None:
+        """The first byte of the request is about to leave: what was queued before it has."""
+        self.sending_at = trio.current_time()
+        if self.sink is not None:
+            self.sink.on_sending(self, self.sending_at)
+
+    @property
+    def stuck(self) -> bool:
+        """Whether a part of the request has left, and the rest has not."""
+        return self.sending_at is not None and self.sent_at is None
 
     def dispatched(self) -> None:
         """The request is on its way."""

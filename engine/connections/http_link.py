@@ -253,6 +253,7 @@ class _HttpExchange(Receiver):
     def _sending(self) -> None:
         self.attempt.reused = self._post.reused
         self.attempt.exchange.dispatched()
+        self.attempt.connected()
         self.attempt.sending()
         self.attempt.dispatched()
 

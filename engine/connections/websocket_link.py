@@ -229,8 +229,8 @@ class WebSocketLink(Receiver):
         self._attempts[exchange] = attempt  # an error may arrive while the frame is being queued
         # The turn may end while it is, and the frame leaves all the same: it must not say that nothing was sent.
         exchange.dispatched()
-        attempt.sending()
-        queued = await self._socket.send(attempt.frame, on_passed=attempt.sent)
+        attempt.connected()
+        queued = await self._socket.send(attempt.frame, on_reached=attempt.sending, on_passed=attempt.sent)
         if not queued or self.failure is not None:  # what is queued on a failed socket goes nowhere
             exchange.withdrawn()
             self._attempts.pop(exchange, None)
@@ -262,6 +262,8 @@ class WebSocketLink(Receiver):
                 self._socket.wake_by(self._give_up_at[exchange])
             case Aftermath.RETIRE:
                 self.retire("a turn was left before its response had ended")
+                if attempt.stuck and not wanted:  # nothing that is queued behind it will ever leave
+                    self.abort("the peer did not take a request in time")
         return chosen
 
     @property

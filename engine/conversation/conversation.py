@@ -409,7 +409,7 @@ class Reply:
         except StopAsyncIteration:
             await self._complete(loop, turn)
             return
-        # What needs no tools is kept with its last event: whoever stops reading there has read everything.
+        # What needs no tools is kept with its last event: a reader who stops there has read everything.
         if isinstance(event, TurnDone) and turn.answered and self._chat._toolbox.is_last(turn.message):
             await self._complete(loop, turn)
 

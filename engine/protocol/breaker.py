@@ -1,6 +1,6 @@
 """Whether it is worth trying to open a WebSocket to a server, by what became of the last tries.
 
-Two failures to connect in a row open the breaker; while it is open, nobody who has another way tries. Then one try is
+Two failures to connect in a row open the breaker; while it is open, turns with another way do not try. Then one try is
 let through at a time, and its success closes the breaker. What a server has been found not to have, a WebSocket at all,
 is remembered until `Breaker.reset`.
 """
@@ -20,7 +20,7 @@ class BreakerState(Enum):
     CLOSED = "closed"
     """Everybody may try."""
     OPEN = "open"
-    """Nobody may."""
+    """No try is allowed."""
     HALF_OPEN = "half_open"
     """One may, and everybody waits for what comes of it."""
 
@@ -65,7 +65,7 @@ class Breaker:
 
     @property
     def objection(self) -> str | None:
-        """Why nobody should try now; None where one may."""
+        """The reason not to try now; None where a try is allowed."""
         if self.no_websocket is not None:
             return self.no_websocket
         if self._clock() < self._forbidden_until:
@@ -90,7 +90,7 @@ class Breaker:
     # --- what becomes of a try ---
 
     def begin(self) -> int:
-        """Take note that somebody tries; returns the number of the try."""
+        """Note that a try begins; returns its number."""
         self._tries += 1
         if self._probe is None and self.state is BreakerState.HALF_OPEN:
             self._probe = self._tries
@@ -117,6 +117,6 @@ class Breaker:
             self._opened_at = self._clock()
 
     def given_up(self, number: int) -> None:
-        """Nobody waited for the end of a try, or it failed for a reason that says nothing of the server."""
+        """The end of a try was not waited for, or it failed for a reason that says nothing of the server."""
         if self._probe == number:
             self._probe = None

@@ -194,5 +194,5 @@ _OWN: Final = CloseCode("the server's own code", curable=False)
 
 
 def close_code(code: int) -> CloseCode:
-    """Look a code up; one that nobody registered is the server's own."""
+    """Look a code up; one that is not registered is the server's own."""
     return CLOSE_CODES.get(code, _OWN)

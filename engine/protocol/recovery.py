@@ -155,7 +155,7 @@ def _forgotten(setback: Setback) -> bool:
 def _failed_server(setback: Setback) -> bool:
     if setback.fault is Fault.SERVER:
         return True
-    # A response that began and failed for a reason that nobody knows; a refusal without one is the request's.
+    # A response that began and failed for an unknown reason; a refusal without one is the request's.
     return isinstance(setback.failure, Failed) and setback.fault is None
 
 

@@ -82,7 +82,7 @@ def parse(text_format: Any, text: str) -> Any:
     """Return a reply's text as the value that its format promised.
 
     A type gives a value of it. A JSON schema gives the parsed JSON, which is not checked against the schema. The wire's
-    own object gives None: whoever writes it reads the text in their own way.
+    own object gives None: its author reads the text in their own way.
 
     Raises:
         ValueError: the text is not that. The exception's text quotes nothing of it.

@@ -36,7 +36,7 @@ def _is_token(name: object) -> bool:
 def check_header(name: object, value: object, *, where: str) -> None:
     """Raise `ConfigurationError` unless the pair is a legal HTTP field (RFC 9110 section 5).
 
-    A line break would let whoever supplies the value write headers of their own.
+    A line break would let the value's supplier write headers of their own.
     """
     if not _is_token(name):
         raise ConfigurationError(where, "the header name holds characters that a header name may not have")

@@ -96,6 +96,6 @@ _DEFAULTS: Final = Settings(
 
 
 def defaults_for(endpoint: Endpoint) -> Settings:
-    """Return what holds where nobody says otherwise, for that kind of server."""
+    """Return the defaults, for that kind of server."""
     lifetime = endpoint.server.connection_lifetime
     return evolve(_DEFAULTS, limits=evolve(DEFAULT_LIMITS, connection_lifetime=lifetime))

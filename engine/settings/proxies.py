@@ -1,7 +1,7 @@
 """Which proxy stands between us and a server: what its URL says, and what the environment says.
 
 Nothing is guessed. A proxy that is named but cannot be used is a `ConfigurationError`: going to the server directly
-instead would show whoever watches the network what was meant to be kept from them.
+instead would show an observer of the network what was meant to be kept from them.
 """
 
 from __future__ import annotations

@@ -118,7 +118,7 @@ class Background:
         await self.stage.emit("response.failed", response=self._final)
 
     async def frame(self, payload: str | bytes) -> None:
-        """Do nothing: nobody listens for sure."""
+        """Do nothing: no client need be listening."""
         await trio.lowlevel.checkpoint()
 
     async def cut(self, payload: str, fraction: float) -> None:

@@ -10,7 +10,7 @@ The first line says what the file is. Every other one is an entry: ``at`` (milli
 - ``end``: the end of an answer, or of a WebSocket, then with ``code``, ``reason`` and ``by``
 
 A payload is ``json`` where it is JSON, ``text`` otherwise, and ``base64`` where it is neither text. Header fields are
-only those that name nobody: keys, cookies and ids of organisations are never written, and wherever else the key of a
+only those that identify no-one: keys, cookies and ids of organisations are never written, and where else the key of a
 request occurs, ``(removed)`` stands for it.
 """
 

@@ -254,7 +254,7 @@ class HttpExchange:
         await self._end_stream()
 
     async def _watch(self) -> None:
-        # Nobody else notices that the client has left while the response is silent.
+        # No other task notices that the client has left while the response is silent.
         while True:
             try:
                 data = await self._stream.receive_some(65536)

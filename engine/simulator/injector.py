@@ -57,7 +57,7 @@ class Faults:
     """What is done to one connection; by default nothing.
 
     Attributes:
-        dial: ``refuse`` as if nobody listened; ``hang`` for ever.
+        dial: ``refuse`` as if nothing listened; ``hang`` for ever.
         dial_delay: Seconds before the dial is answered.
         send_delay: Seconds before what is sent leaves.
         receive_delay: Seconds before what has come is handed over.
@@ -180,7 +180,7 @@ class FaultInjector(SimulatorDialer):
 
     @property
     def dials(self) -> int:
-        """How often somebody dialled."""
+        """The number of dials."""
         return self._count
 
     async def open_tcp(self, host: str, port: int) -> trio.abc.Stream:

@@ -17,7 +17,7 @@ CAPACITY: Final = 256 * 1024
 
 
 class _Pipe:
-    """One direction. Whoever waits sits in a parking lot, so virtual time can jump."""
+    """One direction. A task that waits sits in a parking lot, so virtual time can jump."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -174,7 +174,7 @@ class MemoryDialer(SimulatorDialer):
     """Reaches a simulator that lives in memory, whatever host and port are asked for.
 
     Attributes:
-        refusals: How many of the next dials fail as if nobody listened.
+        refusals: How many of the next dials fail as if nothing listened.
         dials: How many dials there were.
     """
 

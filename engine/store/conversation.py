@@ -264,7 +264,7 @@ class _Scribe:
         self._before = self._lease.intent
 
     async def pass_gate(self) -> None:
-        """Before each dispatch: whoever does not hold the session any more stops here."""
+        """Before each dispatch: a process that no longer holds the session stops here."""
         await self._lease.begin(key=self._key, digest=self._digest)
 
     async def settle(self) -> None:

@@ -212,7 +212,7 @@ class Lease:
 
 
 async def take(group: Group, nursery: trio.Nursery, session: str, *, owner: str, seconds: float, wait: float) -> Lease:
-    """Acquire a session, waiting for whoever holds it.
+    """Acquire a session, waiting for its holder.
 
     Args:
         group: Asks the store.

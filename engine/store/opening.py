@@ -57,7 +57,7 @@ class Terms:
 class Kept:
     """What memory holds of sessions that this process held last, by the number of their newest row.
 
-    Where that is still the newest row in the store, nobody else went on with the session, and nothing has to be read.
+    Where that is still the newest row in the store, no other process went on with it, and nothing has to be read.
     """
 
     def __init__(self) -> None:

@@ -329,7 +329,7 @@ def listed(database: Database) -> tuple[SessionRecord, ...]:
 
 
 def free(database: Database, session: str) -> bool:
-    """End the lease of a session, whoever has it; False where there is no such session.
+    """End the lease of a session, whichever process has it; False where there is no such session.
 
     Its holder is stopped by the fence at its next step: the token grows with the next acquisition.
     """

@@ -120,7 +120,7 @@ class Store:
         return await self._group.do(operations.listed)
 
     async def release(self, session_id: str) -> bool:
-        """End the lease of a session whoever holds it; returns whether there is such a session.
+        """End the lease of a session, whichever process holds it; returns whether there is such a session.
 
         For sessions whose process is known to be gone, where waiting for the end of the lease is too long. A holder
         that is alive after all loses its lease at its next step.
@@ -238,7 +238,7 @@ class open_store:  # noqa: N801 - read as a function: async with open_store(...)
         """Do what waits, and close the database. Takes a bounded time; cannot be cut short."""
         assert self._nursery is not None
         self._group.close()
-        # What was asked for is written, whoever cancels the block; for a bounded time.
+        # What was asked for is written even if the block is cancelled; for a bounded time.
         self._nursery.cancel_scope.shield = True
         self._nursery.cancel_scope.deadline = trio.current_time() + _LAST_SECONDS
         try:

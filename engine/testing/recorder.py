@@ -94,22 +94,28 @@ class Recorder:
             upstream = WebSocket(endpoint, dialer_to(endpoint, self._dialer), _BOUNDS, relay.callbacks())
             nursery.start_soon(upstream.run)
             await relay.opened.wait()
-            if relay.failure is not None and not relay.was_open:
+            if relay.was_open:
+                await self._both_ways(connection, socket, upstream, relay, nursery)
+            else:
+                assert relay.failure is not None
                 await self._refuse(connection, relay.failure, socket)
                 nursery.cancel_scope.cancel(reason="the server refused")
-                return
-            await socket.accept(_kept(upstream.handshake_headers))
-            self._log.answered(connection, 101, dict(upstream.handshake_headers))
-            nursery.start_soon(relay.hand_back)
-            while (message := await socket.receive()) is not None:
-                text = message if isinstance(message, str) else message.decode("utf-8", "replace")
-                self._log.received(connection, text)
-                if not await upstream.send(text):
-                    break
-            upstream.close()
-            if relay.failure is None:
-                self._log.ended(connection, {"code": socket.code, "reason": socket.reason, "by": socket.by})
-                nursery.cancel_scope.cancel(reason="the client has left")
+
+    async def _both_ways(
+        self, connection: int, socket: Relayed, upstream: WebSocket, relay: _Relay, nursery: trio.Nursery
+    ) -> None:
+        await socket.accept(_kept(upstream.handshake_headers))
+        self._log.answered(connection, 101, dict(upstream.handshake_headers))
+        nursery.start_soon(relay.hand_back)
+        while (message := await socket.receive()) is not None:
+            text = message if isinstance(message, str) else message.decode("utf-8", "replace")
+            self._log.received(connection, text)
+            if not await upstream.send(text):
+                break
+        upstream.close()
+        if relay.failure is None:
+            self._log.ended(connection, {"code": socket.code, "reason": socket.reason, "by": socket.by})
+            nursery.cancel_scope.cancel(reason="the client has left")
 
     async def _refuse(self, connection: int, failure: Failure, socket: Relayed) -> None:
         status, body = 502, b"upstream cannot be reached"

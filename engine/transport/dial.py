@@ -99,7 +99,7 @@ async def close_at_once(stream: trio.abc.Stream) -> None:
     """Close without a goodbye. Cancellation does not reach it, so that an exception on its way out stays what it is.
 
     In a cancelled task, a checkpoint in a ``finally`` clause puts a `trio.Cancelled` in the place of a
-    KeyboardInterrupt, and then nobody ever learns of it.
+    KeyboardInterrupt, and then it is never learnt of.
     """
     with trio.CancelScope(shield=True):
         await trio.aclose_forcefully(stream)

@@ -2,7 +2,7 @@
 
 python-socks speaks the protocols. It neither dials nor closes here: it is given a stream that is open already, in the
 place where it would take that of a proxy before this one. The stream is the dialer's that opened it, and belongs to
-whoever called `ProxyDialer.open_tcp`, or is closed there.
+the caller of `ProxyDialer.open_tcp`, or is closed there.
 """
 
 from __future__ import annotations
@@ -237,7 +237,7 @@ class _Wire:
                 break
             del received[: end.end()]  # an interim answer: the real one follows
         if status[1] == b"2" and len(received) > end.end():
-            # Servers wait to be spoken to, so nobody but the proxy can have said this.
+            # Servers wait to be spoken to, so only the proxy can have said this.
             raise ProxyFailed(f"the proxy {self._proxy} sent more than the answer to CONNECT")
         return bytes(received[: end.end()])
 

@@ -96,7 +96,7 @@ class WebSocket:
         return too_slow(self._stage, self._target.shown, seconds, proxy=proxy)
 
     def close(self) -> None:
-        """Begin the closing handshake, or abort where there is nobody to shake hands with. Idempotent."""
+        """Begin the closing handshake, or abort where there is no peer to shake hands with. Idempotent."""
         self._closing.set()
         if self._ws is None:
             self._dialling.cancel(reason="the socket was closed before it was open")

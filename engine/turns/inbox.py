@@ -1,4 +1,4 @@
-"""What a turn holds for whoever reads it: events that have arrived and were not taken yet.
+"""The events that a turn holds for its reader: those that have arrived and were not taken yet.
 
 What says who is parked and who was rescheduled has to be right at any time, so there a KeyboardInterrupt waits.
 """
@@ -90,7 +90,7 @@ class Inbox:
     # --- the reader's side ---
 
     def check_reader(self) -> None:
-        """Raise `RuntimeError` if somebody else is reading."""
+        """Raise `RuntimeError` if another task is reading."""
         if self._reading:
             raise RuntimeError("another task is reading this turn")
 

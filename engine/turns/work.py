@@ -460,9 +460,14 @@ class Work:
         """Whether its events are kept for a reader."""
         return self.inbox.keeping
 
+    def on_connected(self, attempt: Attempt, now: float) -> None:
+        """A connection is there, and the request is about to be queued on it."""
+        self.timeline.reach("connected", now)
+
     def on_sending(self, attempt: Attempt, now: float) -> None:
-        """A connection is there, and the first byte of the request is about to leave."""
-        self.timeline.begin("connected", "send", now)
+        """The first byte of the request is about to leave. Another's upload before it counts in ``start`` only."""
+        if attempt is self._attempt:
+            self.timeline.start("send", now)
 
     def on_dispatched(self, attempt: Attempt) -> None:
         """The request is on its way."""

@@ -192,7 +192,7 @@ def sequence_of(kind: type, wanted: str) -> Validator:
 
     def validate(instance: object, attribute: Attribute[Any], value: object) -> None:
         where = place(instance, attribute)
-        # A string is a sequence of strings, and nobody means one character per entry.
+        # A string is a sequence of strings, and one character per entry is never meant.
         if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
             raise wrong_type(where, value, f"a sequence of {wanted}s")
         for position, each in enumerate(value):
@@ -203,7 +203,7 @@ def sequence_of(kind: type, wanted: str) -> Validator:
 
 
 def listed(value: Any, where: str, wanted: str) -> tuple[Any, ...]:
-    """Take a collection as a tuple. Strings and mappings are collections too, of what nobody means here."""
+    """Take a collection as a tuple. Strings and mappings are collections too, of things that are not meant here."""
     if isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping)):
         return tuple(value)
     raise wrong_type(where, value, f"a sequence of {wanted}")

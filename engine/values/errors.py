@@ -251,7 +251,7 @@ class RequestTooLarge(TurnError):
 
 
 class BufferOverflow(TurnError):
-    """More events arrived than the turn's buffer holds while nobody was reading them.
+    """More events arrived than the turn's buffer holds while no reader took them.
 
     Raise `engine.Limits.buffer_events` or ``buffer_bytes``, read faster, or use `Turn.wait`, which does not buffer.
     """

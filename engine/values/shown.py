@@ -1,4 +1,4 @@
-"""What texts and reprs may show of values that are nobody else's business."""
+"""What texts and reprs may show of values that are the caller's own business."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ __all__ = [
     "CONNECT",
     "EXIT",
     "FALL_BACK",
+    "LANES",
     "LEAVE",
     "LEAVE_FROZEN",
     "LEAVE_OVER_HTTP",
@@ -93,6 +94,42 @@ async def _queue(world: World) -> None:
     world.after.append(done.wait)
     world.arm()
     await world.ask()
+
+
+async def _lanes(world: World) -> None:
+    """A turn of one lane, left after its first words, while those of two others are in progress beside it."""
+    going = [world.gated() for _ in range(2)]
+    done = [trio.Event() for _ in going]
+    started = [trio.Event() for _ in going]
+
+    async def beside(number: int) -> None:
+        text, _ = going[number]
+        try:
+            async with world.session.lane(f"beside {number}").turn(text) as turn:
+                await anext(turn)
+                started[number].set()
+                assert (await turn.wait()).text == text, "another lane got another answer"
+        except engine.TurnError:
+            assert world.blow == "interrupt"  # which may have ended the engine
+        finally:
+            done[number].set()
+
+    for number in range(2):
+        world.held.outside.start_soon(beside, number)
+        await started[number].wait()
+        world.after.append(done[number].wait)
+    world.arm()
+    try:
+        async with world.session.lane("mine").turn(world.prompt()) as turn:
+            async for event in turn:
+                if isinstance(event, engine.TextDelta):
+                    break
+        await world.ask()
+    finally:
+        with trio.CancelScope(shield=True):
+            for (_, gate), over in zip(going, done, strict=True):
+                gate.set()
+                await over.wait()
 
 
 async def _leave(world: World) -> None:
@@ -227,6 +264,7 @@ TOOLS = Scenario("tools", _tools, ask_once, points=170)
 QUEUE = Scenario("queue", _queue, points=120)
 CONNECT = Scenario("connect", _ask, nothing, points=100)
 WARM_UP = Scenario("warm-up", _warm_up, nothing, points=130)
+LANES = Scenario("lanes", _lanes, ask_once, points=500)
 LEAVE = Scenario("leave", _leave, ask_once, points=160)
 LEAVE_FROZEN = Scenario(
     "leave frozen",
@@ -244,6 +282,6 @@ LEAVE_OVER_HTTP = Scenario("leave over http", _leave_over_http, points=100, poli
 FALL_BACK = Scenario("fall back", _fall_back, points=80, policies=(OnCancel.CLOSE,))
 BACK_OFF = Scenario("back off", _back_off, points=80, policies=(OnCancel.CLOSE,))
 SEND_AGAIN = Scenario("send again", _send_again, ask_once, points=80, policies=(OnCancel.CLOSE,))
-OVER_WEBSOCKET = (ASK, STREAM, TOOLS, QUEUE, CONNECT, WARM_UP, LEAVE, LEAVE_FROZEN, RELEASE, LIFE, EXIT)
+OVER_WEBSOCKET = (ASK, STREAM, TOOLS, QUEUE, LANES, CONNECT, WARM_UP, LEAVE, LEAVE_FROZEN, RELEASE, LIFE, EXIT)
 RECOVERING = (STREAM_OVER_HTTP, LEAVE_OVER_HTTP, FALL_BACK, BACK_OFF, SEND_AGAIN)
 ALL = (*OVER_WEBSOCKET, *RECOVERING)

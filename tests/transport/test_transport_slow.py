@@ -20,6 +20,7 @@ from raw_peer import (
     PeerDialer,
     close_frame,
     completed,
+    created,
     event,
     frame,
     line,
@@ -196,7 +197,7 @@ async def test_a_request_over_the_outbox_limit_goes_out_on_one_connection(autoju
         await peer.accept()
         for number in range(2):
             await peer.request()
-            await peer.send(frame("", PING) + completed("fine", number))
+            await peer.send(frame("", PING) + created(number) + completed("fine", number))
         await peer.until_gone()
 
     async with contained(within=0) as held:

@@ -8,7 +8,7 @@ from sessions import session_with
 from trio.testing import MockClock
 
 import engine
-from engine.simulator import Abort, Created, Delay, Echo, Gate, InProgress, Say, SayDelta, Script, Stall
+from engine.simulator import Abort, Created, Delay, Echo, Gate, InProgress, Reject, Say, SayDelta, Script, Stall
 
 session_to = session_with()
 PLAIN = {"endpoint_options": {"profile": engine.Profile("plain")}}
@@ -211,3 +211,15 @@ async def test_a_conversation_on_a_fork_begins_with_what_its_parent_had(autojump
             sim.requests[0].response_id,
             sim.requests[1].response_id,
         ]
+
+
+@pytest.mark.parametrize("multiplexing", [True, False])
+async def test_a_server_without_websocket_serves_every_lane_over_http(
+    autojump_clock: MockClock, multiplexing: bool
+) -> None:
+    options = {**(LANES if multiplexing else PLAIN), "handshake": Reject(426)}
+    async with session_to(sim_options=options) as (session, sim):
+        assert await asked(session, 6) == [f"number {number}" for number in range(6)]
+        refusals = sum(len(connection.refusals) for connection in sim.connections)
+        assert refusals == (1 if multiplexing else 4)  # those that were under way when the first was refused
+        assert session.statistics().fallbacks == 6
