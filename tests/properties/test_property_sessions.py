@@ -98,12 +98,15 @@ BULK: Final = 400_000
 
 @attrs.frozen
 class Ghost:
-    """Something of this response after its end, told apart from the next response's events only by its ids."""
+    """Something of this response after its end, and before the next request on its channel has arrived.
+
+    What comes still later cannot be told from the next response's events: ids prove nothing.
+    """
 
     kind: str
 
     async def perform(self, stage: Stage) -> None:
-        if not (stage.finished and stage.output):
+        if not (stage.finished and stage.output) or self._is_past(stage.world, stage):
             return
         match self.kind:
             case "delta":
@@ -113,6 +116,14 @@ class Ghost:
                 await stage.emit("response.completed", response=stage.snapshot("completed"))
             case _:
                 await stage.emit("response.in_progress", response=stage.snapshot("in_progress"))
+
+    @staticmethod
+    def _is_past(world: Any, stage: Stage) -> bool:
+        where = (stage.record.connection_id, stage.record.stream_id)
+        return any(
+            (record.connection_id, record.stream_id) == where and record.number > stage.record.number
+            for record in world.requests
+        )
 
 
 @attrs.frozen
