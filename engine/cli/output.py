@@ -20,6 +20,7 @@ from engine.cli.terminal import Outlet, Terminal
 from engine.values.messages import Text
 from engine.values.reports import TurnReport
 from engine.values.turn_events import TextDelta, TextStarted, TurnDone, TurnEvent
+from engine.values.usage import Usage
 
 __all__ = ["JsonView", "Pieces", "TextView", "View", "plain", "report_table"]
 
@@ -114,7 +115,7 @@ def report_table(report: TurnReport) -> str:
     # Not printed by rich itself: it ends the process when the reader is gone.
     text = io.StringIO()
     Console(file=text, width=shutil.get_terminal_size((100, 24)).columns).print(table)
-    return text.getvalue()
+    return "".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines())
 
 
 def _rows(report: TurnReport) -> list[tuple[str, str]]:
@@ -123,10 +124,16 @@ def _rows(report: TurnReport) -> list[tuple[str, str]]:
         value = getattr(report, field.name)
         if value is None or value in ((), {}) or field.name == "seconds":
             continue
-        if isinstance(value, Enum):
-            value = value.value
-        elif isinstance(value, bool):
-            value = "yes" if value else "no"
+        match value:
+            case Usage():
+                counted = {each.name: getattr(value, each.name) for each in attrs.fields(Usage)}
+                value = ", ".join(f"{count} {name[:-7].replace('_', ' ')}" for name, count in counted.items() if count)
+            case Mapping():
+                value = ", ".join(value)  # what header fields say is not for the screen
+            case Enum():
+                value = value.value
+            case bool():
+                value = "yes" if value else "no"
         rows.append((field.name.replace("_", " "), str(value)))
     for phase, seconds in attrs.asdict(report.seconds).items():
         if seconds is not None:

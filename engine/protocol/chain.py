@@ -16,7 +16,7 @@ from attrs import field, frozen
 
 from engine.settings.profiles import GENERIC, Profile
 
-__all__ = ["NEUTRAL_FIELDS", "Chain", "Held", "Mark", "Plan", "canonical"]
+__all__ = ["NEUTRAL_FIELDS", "Chain", "HeldResponse", "Mark", "Plan", "canonical"]
 
 NEUTRAL_FIELDS: Final = frozenset(
     {
@@ -111,7 +111,7 @@ def _is_same(held: Mapping[str, Any] | Mark, given: Any) -> bool:
 
 
 @frozen
-class Held:
+class HeldResponse:
     """What the server holds.
 
     Attributes:
@@ -126,7 +126,9 @@ class Held:
     fields: Mapping[str, Any] = field(repr=False)
 
     @classmethod
-    def after(cls, response_id: str, body: Mapping[str, Any], output: Sequence[Mapping[str, Any]]) -> Held | None:
+    def after(
+        cls, response_id: str, body: Mapping[str, Any], output: Sequence[Mapping[str, Any]]
+    ) -> HeldResponse | None:
         """What the server holds once it has answered ``body`` with ``output``; None if that cannot be known."""
         sent = body.get("input")
         if not isinstance(sent, list) or any(name in body for name in _EXCLUSIVE):
@@ -158,7 +160,7 @@ class Plan:
     full_because: str | None = None
 
 
-def plan(held: Held, body: Mapping[str, Any], server: Profile = GENERIC) -> Plan:
+def plan(held: HeldResponse, body: Mapping[str, Any], server: Profile = GENERIC) -> Plan:
     """Say whether ``body`` extends what is held, and where it differs if it does not."""
     for name in sorted(server.fresh_fields):
         if body.get(name) is not None:
@@ -187,10 +189,10 @@ class Chain:
     """The chain of one lane of one connection."""
 
     def __init__(self) -> None:
-        self._held: Held | None = None
+        self._held: HeldResponse | None = None
         self._empty_because = "nothing was sent on this connection and lane yet"
 
-    def plan(self, body: Mapping[str, Any], *, server: Profile = GENERIC, stored: Held | None = None) -> Plan:
+    def plan(self, body: Mapping[str, Any], *, server: Profile = GENERIC, stored: HeldResponse | None = None) -> Plan:
         """Say how a request would be sent, and leave the chain as it is.
 
         Args:
@@ -205,7 +207,7 @@ class Chain:
         """A request that was planned is about to go: until `arm`, nothing can be continued here."""
         self._held, self._empty_because = None, "the previous response did not end cleanly"
 
-    def arm(self, held: Held | None) -> None:
+    def arm(self, held: HeldResponse | None) -> None:
         """Note what the server holds after a clean end."""
         self._held = held
         if held is None:

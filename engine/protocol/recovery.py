@@ -20,15 +20,15 @@ from typing import Final
 from attrs import field, frozen
 
 from engine.protocol.failures import (
-    Barred,
     Expired,
     Failed,
     Failure,
     Lost,
-    Refused,
-    Rejected,
+    RequestRefused,
     TooLarge,
     Unreachable,
+    UpgradeRefused,
+    WebSocketBarred,
     to_error,
 )
 from engine.protocol.faults import Fault, close_code
@@ -95,7 +95,7 @@ class Setback:
     @property
     def fault(self) -> Fault | None:
         """What the server's error is about; None where it is no error of the server's, or an unknown one."""
-        return self.failure.fault if isinstance(self.failure, Rejected | Failed) else None
+        return self.failure.fault if isinstance(self.failure, RequestRefused | Failed) else None
 
     @property
     def risky(self) -> bool:
@@ -127,11 +127,11 @@ class Row:
 
 
 def _refused(*statuses: int) -> Callable[[Setback], bool]:
-    return lambda setback: isinstance(setback.failure, Refused) and setback.failure.status in statuses
+    return lambda setback: isinstance(setback.failure, UpgradeRefused) and setback.failure.status in statuses
 
 
 def _refused_by_a_broken_server(setback: Setback) -> bool:
-    return isinstance(setback.failure, Refused) and setback.failure.status >= 500
+    return isinstance(setback.failure, UpgradeRefused) and setback.failure.status >= 500
 
 
 def _unreachable_over(transport: Transport) -> Callable[[Setback], bool]:
@@ -149,7 +149,7 @@ def _of(fault: Fault) -> Callable[[Setback], bool]:
 
 def _is_refusal(setback: Setback) -> bool:
     # Some servers refuse with a failed response that never began.
-    return isinstance(setback.failure, Rejected) or setback.delivery is Delivery.REJECTED
+    return isinstance(setback.failure, RequestRefused) or setback.delivery is Delivery.REJECTED
 
 
 def _forgotten(setback: Setback) -> bool:
@@ -206,13 +206,17 @@ _HTTP: Final = (Dose(Remedy.FALL_BACK),)
 TABLE: Final = (
     Row("anything after output", lambda setback: setback.output_seen),
     Row("content filter or policy", _of(Fault.CONTENT)),
-    Row("breaker open, or no WebSocket there", lambda setback: isinstance(setback.failure, Barred), auto=_HTTP),
+    Row(
+        "breaker open, or no WebSocket there", lambda setback: isinstance(setback.failure, WebSocketBarred), auto=_HTTP
+    ),
     Row("the api_key function failed", _without_a_key),
     Row("upgrade 401", _refused(401), auto=_FRESH_KEY + _HTTP, websocket=_FRESH_KEY),
     Row("upgrade 404, 405, 426", _refused(404, 405, 426), auto=_HTTP),
     Row("upgrade 429", _refused(429), auto=_WHEN_ASKED + _HTTP, websocket=_WHEN_ASKED),
     Row("upgrade 5xx", _refused_by_a_broken_server, auto=_HTTP, websocket=_BACK_OFF),
-    Row("upgrade 400, 403, or any other status", lambda setback: isinstance(setback.failure, Refused), auto=_HTTP),
+    Row(
+        "upgrade 400, 403, or any other status", lambda setback: isinstance(setback.failure, UpgradeRefused), auto=_HTTP
+    ),
     Row("no WebSocket came about", _unreachable_over(Transport.WEBSOCKET), auto=_HTTP, websocket=_BACK_OFF),
     Row("no HTTP connection came about", _unreachable_over(Transport.SSE), sse=_BACK_OFF),
     Row("request too large for the WebSocket", lambda setback: isinstance(setback.failure, TooLarge), auto=_HTTP),
@@ -229,7 +233,7 @@ TABLE: Final = (
     Row("quota used up", _of(Fault.QUOTA)),
     Row("rate limit", _of(Fault.RATE), auto=_WHEN_ASKED, websocket=_WHEN_ASKED, sse=_WHEN_ASKED),
     Row("the server failed", _failed_server, auto=_BACK_OFF_ONCE + _HTTP, websocket=_BACK_OFF_ONCE, sse=_BACK_OFF_ONCE),
-    Row("any other refusal or failed response", lambda setback: isinstance(setback.failure, Rejected | Failed)),
+    Row("any other refusal or failed response", lambda setback: isinstance(setback.failure, RequestRefused | Failed)),
     Row("closed with 1009", _lost_to_its_size, auto=_HTTP),
     Row("lost before anything was sent", _lost_unsent, auto=_HTTP, websocket=_BACK_OFF, sse=_BACK_OFF),
     Row("closed with a code that will come again", _lost_for_good, auto=_HTTP),
@@ -243,7 +247,7 @@ released or broke, the consumer fell behind, the peer broke the protocol, a repl
 
 def lacks_websocket(failure: Failure) -> bool:
     """Whether a failure shows that the server has no WebSocket, and will have none in a minute either."""
-    return isinstance(failure, Refused) and failure.status in {404, 405, 426}
+    return isinstance(failure, UpgradeRefused) and failure.status in {404, 405, 426}
 
 
 def forbids_websocket(failure: Failure | None) -> bool:
@@ -251,12 +255,12 @@ def forbids_websocket(failure: Failure | None) -> bool:
 
     Frameworks answer 403 where they have no route for an upgrade; so does a key without the right to one.
     """
-    return isinstance(failure, Refused) and failure.status == 403
+    return isinstance(failure, UpgradeRefused) and failure.status == 403
 
 
 def counts_as_outage(failure: Failure) -> bool:
     """Whether a failure to connect counts for the breaker: the server was not there, or not able to serve."""
-    if isinstance(failure, Refused):
+    if isinstance(failure, UpgradeRefused):
         return failure.status >= 500
     if not isinstance(failure, Unreachable) or failure.during == "credentials":
         return False
@@ -365,9 +369,9 @@ class Recovery:
 def _asked_wait(failure: Failure) -> float | None:
     """Return how long the server asks to wait; None where it does not say."""
     match failure:
-        case Rejected() | Failed():
+        case RequestRefused() | Failed():
             return failure.retry_after
-        case Refused():
+        case UpgradeRefused():
             fields: Mapping[str, str] = {name.lower(): value for name, value in reversed(failure.headers)}
             return retry_after(fields)
     return None

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from attrs import frozen
 
-__all__ = ["Claim", "Held", "Intent", "Kind", "NewRow", "Row", "SessionRecord", "Taken"]
+__all__ = ["Claim", "HeldBy", "Intent", "Kind", "NewRow", "Row", "SessionRecord", "Taken"]
 
 
 class Kind(StrEnum):
@@ -78,7 +78,7 @@ class Taken:
 
 
 @frozen(kw_only=True)
-class Held:
+class HeldBy:
     """A session that another holds.
 
     Attributes:

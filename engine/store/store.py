@@ -21,7 +21,7 @@ from engine.store.errors import SessionHeld
 from engine.store.group import Group
 from engine.store.opening import Kept, Opening, Terms
 from engine.store.places import connection_to
-from engine.store.records import Held, SessionRecord
+from engine.store.records import HeldBy, SessionRecord
 from engine.values.messages import AnyTool
 from engine.values.problems import ConfigurationError
 
@@ -146,7 +146,7 @@ class Store:
         If cancelled, it may be removed all the same.
         """
         found = await self._group.do(lambda database: operations.forget(database, session_id, force=force))
-        if isinstance(found, Held):
+        if isinstance(found, HeldBy):
             raise SessionHeld(session_id, found.owner, found.seconds)
         return found
 

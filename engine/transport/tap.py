@@ -12,7 +12,7 @@ from typing import Final
 
 import trio
 
-from engine.protocol.failures import Broken, Failure, Lost, Refused, Unreachable
+from engine.protocol.failures import Broken, Failure, Lost, Unreachable, UpgradeRefused
 from engine.transport.dial import network_problem, refused_by_tls
 from engine.transport.inlet import Inlet
 from engine.transport.outbox import Outbox
@@ -166,7 +166,7 @@ class Tap(trio.abc.Stream):
         return bytes(data)
 
     @property
-    def refusal(self) -> Refused | None:
+    def refusal(self) -> UpgradeRefused | None:
         """What is known so far of an answer that refuses the upgrade."""
         return self._refusal.refused if self._refusal is not None else None
 

@@ -12,7 +12,7 @@ from engine.connections.link import Link
 from engine.connections.pool import Pool
 from engine.connections.tasks import Tasks
 from engine.instruments import Instruments
-from engine.protocol.chain import Held
+from engine.protocol.chain import HeldResponse
 from engine.protocol.failures import Failure
 from engine.protocol.seals import RefusedSeals
 from engine.values.problems import ConfigurationError
@@ -167,8 +167,8 @@ class Lane(LaneQueue):
         self.session: str = session
         self.pool: Pool = pool
         self.instruments: Instruments = instruments
-        self.stored: Held | None = None
-        self.held: Held | None = None
+        self.stored: HeldResponse | None = None
+        self.held: HeldResponse | None = None
         self.held_by: int | None = None
         self._adding = False
         self.parent: Lane | None = None
@@ -256,7 +256,7 @@ class Lane(LaneQueue):
         self._adding = False
         return items
 
-    def answered(self, held: Held | None, link: Link) -> None:
+    def answered(self, held: HeldResponse | None, link: Link) -> None:
         """Note what the server holds after an answer."""
         self.parent, self.held, self.held_by, self._adding = None, held, link.number, False
         if held is not None and held.stored:

@@ -66,9 +66,8 @@ HANDSHAKE = {
     "user-agent",
     "authorization",
 }
-POST = {
+POST = {  # and no "connection": it is kept for the next request, as HTTP/1.1 does where nothing is said
     "host",
-    "connection",
     "content-type",
     "content-length",
     "accept",
