@@ -60,7 +60,7 @@ it does not say. Where none is left, the failure is raised. `–` raises at once
   returns. Once per turn, over all transports.
 - *whole, same connection*: the server refused it before it began, and the connection carries it a second time.
 - *whole without sealed reasoning*: the server could not read what it is said to have encrypted, as after a change of
-  key or model. The reasoning stays out, in every later turn of the session too, and what came with it goes without its ids.
+  key or model. The reasoning stays out, in every later turn of the session too, and what came with it goes without ids.
   `session.statistics().refused_seals` counts it. What a compaction sealed is never left out.
 - *HTTP*: the turn goes on over HTTP with server-sent events, and stays there. Its request is whole, and has nothing in
   it that belongs to the socket. The caller sees one sequence of turn events.
