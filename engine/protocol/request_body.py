@@ -30,7 +30,7 @@ from engine.values.messages import (
 )
 from engine.values.problems import ConfigurationError
 
-__all__ = ["create_body", "input_items", "is_stored", "wire_tools"]
+__all__ = ["create_body", "input_items", "is_stored", "wire_tools", "without_id"]
 
 Item: TypeAlias = dict[str, Any]
 _Spoken: TypeAlias = tuple[tuple[str | None, str | None, Mapping[str, Any]], Item]  # what makes it one message; it
@@ -305,6 +305,13 @@ def _kept(given: Mapping[str, Any]) -> Item:
     if item.get("type") == "shell_call_output" and isinstance(pieces, list):
         item["output"] = [_sendable(piece) if isinstance(piece, dict) else piece for piece in pieces]
     return item
+
+
+def without_id(item: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return an item as if it were new to the server; the same item where it means nothing without its id."""
+    if item.get("type") == "reasoning" or item.get("type") in _NAMELESS_WITHOUT_ID:
+        return item
+    return {name: member for name, member in item.items() if name != "id"}
 
 
 def _sendable(given: Mapping[str, Any]) -> dict[str, Any]:
