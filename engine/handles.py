@@ -179,7 +179,7 @@ class Streamed(Handle[T]):
 
 
 class TurnFacts(Streamed[engine.Turn]):
-    """What a turn tells."""
+    """The attributes of a turn."""
 
     @property
     def message(self) -> engine.AssistantMessage:
@@ -188,7 +188,7 @@ class TurnFacts(Streamed[engine.Turn]):
 
     @property
     def partial(self) -> engine.AssistantMessage:
-        """What has arrived of the answer so far; see `engine.Turn.partial`."""
+        """The part of the answer that has arrived; see `engine.Turn.partial`."""
         return self._portal.read(lambda: self._inner.partial)
 
     @property
@@ -198,7 +198,7 @@ class TurnFacts(Streamed[engine.Turn]):
 
     @property
     def report(self) -> engine.TurnReport:
-        """What is known of the turn at this moment."""
+        """The turn's report at this moment."""
         return self._portal.read(lambda: self._inner.report)
 
     def texts(self) -> Texts:
@@ -207,7 +207,7 @@ class TurnFacts(Streamed[engine.Turn]):
 
 
 class ReplyFacts(Streamed[engine.Reply]):
-    """What a reply tells."""
+    """The attributes of a reply."""
 
     @property
     def message(self) -> engine.AssistantMessage:
@@ -216,7 +216,7 @@ class ReplyFacts(Streamed[engine.Reply]):
 
     @property
     def partial(self) -> engine.AssistantMessage:
-        """What has arrived of the response that is being read; see `engine.Reply.partial`."""
+        """The part of the response that has arrived; see `engine.Reply.partial`."""
         return self._portal.read(lambda: self._inner.partial)
 
     @property
@@ -226,7 +226,7 @@ class ReplyFacts(Streamed[engine.Reply]):
 
     @property
     def report(self) -> engine.TurnReport:
-        """What is known at this moment of the last request."""
+        """The report of the last request at this moment."""
         return self._portal.read(lambda: self._inner.report)
 
     def texts(self) -> Texts:
@@ -235,7 +235,7 @@ class ReplyFacts(Streamed[engine.Reply]):
 
 
 class ConversationFacts(Handle[engine.Conversation]):
-    """What a conversation tells."""
+    """The attributes of a conversation."""
 
     @property
     def messages(self) -> tuple[Message, ...]:
@@ -273,7 +273,7 @@ class ConversationFacts(Handle[engine.Conversation]):
 
 
 class LaneFacts(Handle[engine.Lane]):
-    """What a lane tells."""
+    """The attributes of a lane."""
 
     @property
     def name(self) -> str:
@@ -286,7 +286,7 @@ class LaneFacts(Handle[engine.Lane]):
 
 
 class SessionFacts(Handle[engine.Session]):
-    """What a session tells."""
+    """The attributes of a session."""
 
     @property
     def id(self) -> str:
@@ -308,7 +308,7 @@ class SessionFacts(Handle[engine.Session]):
 
 
 class EngineFacts(Handle[engine.Engine]):
-    """What an engine tells."""
+    """The attributes of an engine."""
 
     @property
     def breakers(self) -> Breakers:
@@ -317,7 +317,7 @@ class EngineFacts(Handle[engine.Engine]):
 
     @property
     def endpoint(self) -> engine.Endpoint:
-        """Where sessions go."""
+        """The endpoint of the sessions."""
         return self._inner.endpoint
 
     @mirrored(reading(engine.Engine.change_endpoint))

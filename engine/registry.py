@@ -23,7 +23,7 @@ from engine.connections.home import Home
 from engine.connections.http_link import HttpLink
 from engine.conversation.snapshot import Snapshot, session_from
 from engine.instruments import Instruments
-from engine.protocol.chain import Held
+from engine.protocol.chain import HeldResponse
 from engine.protocol.failures import Closed, Failure
 from engine.session import Session
 from engine.settings.endpoint import Endpoint
@@ -149,14 +149,14 @@ class Engine:
 
     def _checked(
         self, call: str, session_id: str, resume: Snapshot | None, fields: SessionFields
-    ) -> tuple[Settings, Mapping[str, Held]]:
+    ) -> tuple[Settings, Mapping[str, HeldResponse]]:
         """Return what would hold for a session, and what the server stores for it, if nothing asked for is wrong."""
         self._home.check()
         if not isinstance(session_id, str) or not session_id:
             raise ConfigurationError("session id", "must be a string that is not empty")
         check_names(call, fields, SessionFields.__annotations__)
         resumed: dict[str, Any] = {}
-        held: Mapping[str, Held] = {}
+        held: Mapping[str, HeldResponse] = {}
         if resume is not None:
             resumed, held = session_from(resume, self._endpoint.websocket.hostname or "")
         return self._settings.over(**resumed).over(**fields), held
@@ -170,7 +170,9 @@ class Engine:
             return None
         return entry
 
-    def _start(self, session_id: str, settings: Settings, held: Mapping[str, Held], *, kept: bool = False) -> _Entry:
+    def _start(
+        self, session_id: str, settings: Settings, held: Mapping[str, HeldResponse], *, kept: bool = False
+    ) -> _Entry:
         core = SessionCore(
             session_id,
             endpoint=self._endpoint,
@@ -187,7 +189,7 @@ class Engine:
 
     @property
     def endpoint(self) -> Endpoint:
-        """Where sessions go."""
+        """The endpoint of the sessions."""
         return self._endpoint
 
     @trio.lowlevel.enable_ki_protection
@@ -395,7 +397,7 @@ class Engine:
 class _OpenedSession(AbstractAsyncContextManager[Session]):
     """A session for a block: ``async with engine.open_session("user-43") as session``."""
 
-    def __init__(self, engine: Engine, session_id: str, settings: Settings, held: Mapping[str, Held]) -> None:
+    def __init__(self, engine: Engine, session_id: str, settings: Settings, held: Mapping[str, HeldResponse]) -> None:
         self._engine = engine
         self._id = session_id
         self._settings = settings

@@ -15,7 +15,7 @@ import trio
 from attrs import field, frozen
 
 from engine.instruments import Instruments
-from engine.protocol.chain import Held, Plan
+from engine.protocol.chain import HeldResponse, Plan
 from engine.protocol.exchange import Exchange
 from engine.protocol.failures import Failure, Lost
 from engine.protocol.request_body import input_items, is_stored
@@ -189,7 +189,7 @@ class Attempt:
         self.sending_at: float | None = None
         self.sent_at: float | None = None
         self.last_progress: float | None = None
-        self.held: Held | None = None
+        self.held: HeldResponse | None = None
         self.failure: Failure | None = None
         self.done: trio.Event = trio.Event()
         self.drained: trio.Event = trio.Event()
@@ -238,7 +238,7 @@ class Attempt:
         if isinstance(message, AssistantMessage):
             if exchange.continuable and exchange.response_id is not None:
                 output = input_items((message,), stored=is_stored(self.body))
-                self.held = Held.after(exchange.response_id, self.body, output)
+                self.held = HeldResponse.after(exchange.response_id, self.body, output)
             if self.sink is not None:
                 self.sink.on_answer(self, message)
         self.done.set()

@@ -17,9 +17,9 @@ from engine.connections.receiver import Receiver
 from engine.instruments import Instruments
 from engine.protocol.aftermath import Aftermath
 from engine.protocol.assembly import Oddity
-from engine.protocol.chain import Held, Plan
+from engine.protocol.chain import HeldResponse, Plan
 from engine.protocol.exchange import Exchange
-from engine.protocol.failures import Broken, Failure, Rejected
+from engine.protocol.failures import Broken, Failure, RequestRefused
 from engine.protocol.routing import Doubt, Verdict
 from engine.settings.endpoint import Endpoint
 from engine.settings.limits import ResolvedLimits
@@ -134,11 +134,11 @@ class HttpLink:
         """Whether a lane's next request can go over it: each has an answer of its own."""
         return True
 
-    def plan(self, lane: str | None, body: Mapping[str, Any], *, stored: Held | None = None) -> Plan:
+    def plan(self, lane: str | None, body: Mapping[str, Any], *, stored: HeldResponse | None = None) -> Plan:
         """Say how a lane's request would be sent: whole."""
         return _WHOLE
 
-    def adopt(self, lane: str | None, held: Held) -> None:
+    def adopt(self, lane: str | None, held: HeldResponse) -> None:
         """Let a lane's next request continue what the server holds of another one: over HTTP nothing."""
 
     def write(self, lane: str | None, text: CreateText, plan: Plan, *, generate: bool | None = None) -> str:
@@ -243,7 +243,7 @@ class _HttpExchange(Receiver):
             return
         if not self._post.sent:  # what had left turned out to be unread
             exchange.withdrawn()
-        if isinstance(failure, Rejected) and failure.status not in _GATEWAY_STATUSES:
+        if isinstance(failure, RequestRefused) and failure.status not in _GATEWAY_STATUSES:
             exchange.refused()
         self.attempt.fail(failure)
 

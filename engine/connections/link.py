@@ -12,7 +12,7 @@ import trio
 
 from engine.connections.attempt import Attempt
 from engine.protocol.aftermath import Aftermath
-from engine.protocol.chain import Held, Plan
+from engine.protocol.chain import HeldResponse, Plan
 from engine.settings.endpoint import Endpoint
 from engine.values.choices import OnCancel, Transport
 from engine.wire.requests import CreateText
@@ -73,11 +73,11 @@ class Link(Protocol):
         """
         ...
 
-    def plan(self, lane: str | None, body: Mapping[str, Any], *, stored: Held | None = None) -> Plan:
+    def plan(self, lane: str | None, body: Mapping[str, Any], *, stored: HeldResponse | None = None) -> Plan:
         """Say how a lane's request would be sent. ``stored``: a response that can be named on any connection."""
         ...
 
-    def adopt(self, lane: str | None, held: Held) -> None:
+    def adopt(self, lane: str | None, held: HeldResponse) -> None:
         """Let a lane's next request continue what the server holds of another one."""
         ...
 

@@ -22,8 +22,8 @@ from engine.connections.warm_up import WarmUp
 from engine.connections.websocket_link import WebSocketLink
 from engine.instruments import Instruments, RotationInfo
 from engine.protocol.breaker import Breaker
-from engine.protocol.chain import Chain, Held
-from engine.protocol.failures import Barred, Failure, Refused, Unreachable
+from engine.protocol.chain import Chain, HeldResponse
+from engine.protocol.failures import Failure, Unreachable, UpgradeRefused, WebSocketBarred
 from engine.protocol.recovery import counts_as_outage, forbids_websocket, lacks_websocket
 from engine.settings.endpoint import Endpoint
 from engine.settings.levels import Settings
@@ -106,7 +106,7 @@ class Pool:
         """Whether a turn dispatched now would find an open connection, as far as can be told."""
         return any(link.usable for link in self._current.values())
 
-    def may_continue(self, lane: str | None, body: Mapping[str, Any], stored: Held | None) -> bool:
+    def may_continue(self, lane: str | None, body: Mapping[str, Any], stored: HeldResponse | None) -> bool:
         """Whether the server is known to hold what a request would continue, on the connection there is."""
         link = self._current.get(self._slot(lane))
         if link is not None and link.usable and link.make_room(lane):
@@ -188,7 +188,7 @@ class Pool:
                 if not self._tasks.alive:
                     return self._tasks.ending
                 if cautious and (objection := self._objection()) is not None:
-                    return Barred(objection)
+                    return WebSocketBarred(objection)
                 current = self._current[self._slot(lane)] = self._dial(connect)
             if on_joined is not None:
                 on_joined(current)
@@ -315,7 +315,7 @@ class Pool:
             breaker.connected()
         elif failure is not None and counts_as_outage(failure):
             breaker.failed()
-        elif isinstance(failure, Refused):
+        elif isinstance(failure, UpgradeRefused):
             no_websocket = f"the server has no WebSocket: it answered the upgrade with status {failure.status}"
             breaker.answered(no_websocket if lacks_websocket(failure) else None)
         else:

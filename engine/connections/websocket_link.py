@@ -20,9 +20,9 @@ from engine.connections.link_states import OVER, TRANSITIONS, LinkState
 from engine.connections.receiver import Receiver
 from engine.instruments import ConnectionInfo, Instruments
 from engine.protocol.aftermath import Aftermath, aftermath
-from engine.protocol.chain import Held, Plan
+from engine.protocol.chain import HeldResponse, Plan
 from engine.protocol.exchange import Exchange
-from engine.protocol.failures import Failure, Lost
+from engine.protocol.failures import Failure, Lost, to_error
 from engine.protocol.refusals import rejection
 from engine.protocol.routing import Doubt, Verdict
 from engine.protocol.states import move
@@ -198,11 +198,11 @@ class WebSocketLink(Receiver):
         self.retire("more may come of the last response on it")
         return False
 
-    def plan(self, lane: str | None, body: Mapping[str, Any], *, stored: Held | None = None) -> Plan:
+    def plan(self, lane: str | None, body: Mapping[str, Any], *, stored: HeldResponse | None = None) -> Plan:
         """Say how a lane's request would be sent."""
         return self._channels.of(lane).chain.plan(body, server=self._server, stored=stored)
 
-    def adopt(self, lane: str | None, held: Held) -> None:
+    def adopt(self, lane: str | None, held: HeldResponse) -> None:
         """Let a lane's next request continue what the server holds of another one."""
         self._channels.of(lane).chain.arm(held)
 
@@ -395,7 +395,7 @@ class WebSocketLink(Receiver):
         self._receiving = False
         self.failure = self.failure or failure
         if self._state not in OVER:
-            self._retired_because = self._retired_because or type(failure).__name__.lower()
+            self._retired_because = self._retired_because or str(to_error(failure))
             self._become(LinkState.FAILED)
         for exchange, attempt in list(self._attempts.items()):
             if attempt.queued:  # of one that is not, `carry` will notice

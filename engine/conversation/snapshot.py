@@ -16,7 +16,7 @@ import attrs
 from attrs import field, frozen
 
 from engine.conversation.rounds import Progress
-from engine.protocol.chain import Held, Mark
+from engine.protocol.chain import HeldResponse, Mark
 from engine.schemas.answer_format import wire_format
 from engine.schemas.fit import Misfit
 from engine.schemas.transcripts import misread, read_as, written
@@ -51,7 +51,7 @@ _ELSEWHERE: Final = "the lane has gone on with something else since: the next re
 
 @frozen(kw_only=True)
 class Memory:
-    """What a server keeps for a lane.
+    """The responses that a server keeps for a lane.
 
     Attributes:
         server: The server's host.
@@ -59,11 +59,11 @@ class Memory:
     """
 
     server: str
-    held: Held | None = None
+    held: HeldResponse | None = None
 
     @classmethod
     def of(cls, lane: Lane) -> Memory:
-        """What the server keeps for a lane at this moment."""
+        """Return the responses that the server keeps for a lane at this moment."""
         return cls(server=lane.pool.endpoint.websocket.hostname or "", held=lane.stored)
 
 
@@ -157,7 +157,7 @@ def _written_memory(state: ConversationState, lost: dict[str, str]) -> dict[str,
     return None
 
 
-def _written_held(held: Held) -> dict[str, Any]:
+def _written_held(held: HeldResponse) -> dict[str, Any]:
     return {
         "response_id": held.response_id,
         "marks": [str(Mark.of(item)) for item in held.items],
@@ -165,7 +165,7 @@ def _written_held(held: Held) -> dict[str, Any]:
     }
 
 
-def session_snapshot(settings: Settings, server: str, lanes: Mapping[str, Held | None]) -> Snapshot:
+def session_snapshot(settings: Settings, server: str, lanes: Mapping[str, HeldResponse | None]) -> Snapshot:
     """Return a session as plain data.
 
     Args:
@@ -279,16 +279,16 @@ def _read_options(values: dict[str, Any]) -> TurnOptions:
     return options
 
 
-def _read_held(value: dict[str, Any], where: str) -> Held:
+def _read_held(value: dict[str, Any], where: str) -> HeldResponse:
     _refuse_unknown(value, {"response_id", "marks", "fields"}, where)
-    return Held(
+    return HeldResponse(
         _read(value, "response_id", str, where),
         tuple(map(Mark, _read(value, "marks", list[str], where))),
         _read(value, "fields", dict[str, Any], where),
     )
 
 
-def session_from(data: object, server: str) -> tuple[dict[str, Any], dict[str, Held]]:
+def session_from(data: object, server: str) -> tuple[dict[str, Any], dict[str, HeldResponse]]:
     """Return what `session_snapshot` wrote: the arguments that set up such a session, and what is stored by lane.
 
     Args:
@@ -302,7 +302,7 @@ def session_from(data: object, server: str) -> tuple[dict[str, Any], dict[str, H
     whole = _opened(data, "session", _OF_SESSIONS)
     settings = _read(whole, "settings", dict[str, Any])
     _refuse_unknown(settings, {*_GROUPS, "on_cancel", "transport"}, "settings")
-    lanes: dict[str, Held] = {}
+    lanes: dict[str, HeldResponse] = {}
     for name, lane in _read(whole, "lanes", dict[str, dict[str, Any]]).items():
         _refuse_unknown(lane, {"held", "lost"}, f"lanes.{name}")
         held = _read(lane, "held", dict[str, Any] | None, f"lanes.{name}")

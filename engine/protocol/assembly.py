@@ -110,7 +110,7 @@ class Assembly:
     # --- what is known so far ---
 
     def partial(self) -> AssistantMessage | None:
-        """What has arrived of the answer, None when nothing has."""
+        """The part of the answer that has arrived, None when nothing has."""
         if not self._drafts:
             return None
         return self._message(None)

@@ -1,4 +1,4 @@
-"""What the server already holds on one connection and lane, and whether a request may build on it.
+"""The items that the server already holds on one connection and lane, and whether a request may build on them.
 
 A request may name the previous response and carry only what is new. The server keeps that response in the memory of
 the connection, so a chain belongs to one lane of one connection and ends with it; only stored responses can be named
@@ -16,7 +16,7 @@ from attrs import field, frozen
 
 from engine.settings.profiles import GENERIC, Profile
 
-__all__ = ["NEUTRAL_FIELDS", "Chain", "Held", "Mark", "Plan", "canonical"]
+__all__ = ["NEUTRAL_FIELDS", "Chain", "HeldResponse", "Mark", "Plan", "canonical"]
 
 NEUTRAL_FIELDS: Final = frozenset(
     {
@@ -111,8 +111,8 @@ def _is_same(held: Mapping[str, Any] | Mark, given: Any) -> bool:
 
 
 @frozen
-class Held:
-    """What the server holds.
+class HeldResponse:
+    """A response that the server holds, with what led to it.
 
     Attributes:
         response_id: The response that a request may continue.
@@ -126,8 +126,10 @@ class Held:
     fields: Mapping[str, Any] = field(repr=False)
 
     @classmethod
-    def after(cls, response_id: str, body: Mapping[str, Any], output: Sequence[Mapping[str, Any]]) -> Held | None:
-        """What the server holds once it has answered ``body`` with ``output``; None if that cannot be known."""
+    def after(
+        cls, response_id: str, body: Mapping[str, Any], output: Sequence[Mapping[str, Any]]
+    ) -> HeldResponse | None:
+        """Return what the server holds once it has answered ``body`` with ``output``; None if that cannot be known."""
         sent = body.get("input")
         if not isinstance(sent, list) or any(name in body for name in _EXCLUSIVE):
             return None
@@ -145,7 +147,7 @@ def _fixed(body: Mapping[str, Any]) -> dict[str, Any]:
 
 @frozen
 class Plan:
-    """How to send a request.
+    """The form in which a request is sent.
 
     Attributes:
         previous_response_id: The response to continue; None to send the whole input.
@@ -158,7 +160,7 @@ class Plan:
     full_because: str | None = None
 
 
-def plan(held: Held, body: Mapping[str, Any], server: Profile = GENERIC) -> Plan:
+def plan(held: HeldResponse, body: Mapping[str, Any], server: Profile = GENERIC) -> Plan:
     """Say whether ``body`` extends what is held, and where it differs if it does not."""
     for name in sorted(server.fresh_fields):
         if body.get(name) is not None:
@@ -187,10 +189,10 @@ class Chain:
     """The chain of one lane of one connection."""
 
     def __init__(self) -> None:
-        self._held: Held | None = None
+        self._held: HeldResponse | None = None
         self._empty_because = "nothing was sent on this connection and lane yet"
 
-    def plan(self, body: Mapping[str, Any], *, server: Profile = GENERIC, stored: Held | None = None) -> Plan:
+    def plan(self, body: Mapping[str, Any], *, server: Profile = GENERIC, stored: HeldResponse | None = None) -> Plan:
         """Say how a request would be sent, and leave the chain as it is.
 
         Args:
@@ -205,7 +207,7 @@ class Chain:
         """A request that was planned is about to go: until `arm`, nothing can be continued here."""
         self._held, self._empty_because = None, "the previous response did not end cleanly"
 
-    def arm(self, held: Held | None) -> None:
+    def arm(self, held: HeldResponse | None) -> None:
         """Note what the server holds after a clean end."""
         self._held = held
         if held is None:

@@ -28,7 +28,6 @@ from engine.values.errors import (
 from engine.values.shown import token
 
 __all__ = [
-    "Barred",
     "Broken",
     "Closed",
     "Expired",
@@ -37,11 +36,12 @@ __all__ = [
     "Lost",
     "Mismatched",
     "Overflowed",
-    "Refused",
-    "Rejected",
+    "RequestRefused",
     "TooLarge",
     "Unreachable",
+    "UpgradeRefused",
     "Violated",
+    "WebSocketBarred",
     "to_error",
 ]
 
@@ -52,7 +52,7 @@ def _shown(said: str | None) -> str:
 
 
 @frozen
-class Barred:
+class WebSocketBarred:
     """No connection was tried: experience says that it would fail."""
 
     reason: str
@@ -72,13 +72,13 @@ class Unreachable:
 
 
 @frozen
-class Refused:
+class UpgradeRefused:
     """The server answered the upgrade with something other than 101."""
 
     status: int
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     body: bytes = field(default=b"", repr=False)
-    said: Rejected | None = field(default=None, repr=False)  # its words, as far as the body has any
+    said: RequestRefused | None = field(default=None, repr=False)  # its words, as far as the body has any
 
 
 @frozen
@@ -99,7 +99,7 @@ class Violated:
 
 
 @frozen
-class Rejected:
+class RequestRefused:
     """The server refused the request, in band or over HTTP."""
 
     status: int | None
@@ -181,12 +181,12 @@ class Broken:
 
 
 Failure: TypeAlias = (
-    Barred
+    WebSocketBarred
     | Unreachable
-    | Refused
+    | UpgradeRefused
     | Lost
     | Violated
-    | Rejected
+    | RequestRefused
     | Failed
     | Mismatched
     | Expired
@@ -200,14 +200,14 @@ Failure: TypeAlias = (
 def to_error(failure: Failure) -> TurnError:
     """Return a new exception for ``failure``; the texts hold no payload, key or header value."""
     match failure:
-        case Barred():
+        case WebSocketBarred():
             error: TurnError = ConnectFailed(failure.reason, stage="barred")
         case Unreachable():
             error = ConnectFailed(failure.detail, stage=failure.stage)
             error.__cause__ = failure.cause
-        case Refused(status=401):
-            error = _rejection(failure.said or Rejected(401, None, None, None), "refused the WebSocket upgrade")
-        case Refused():
+        case UpgradeRefused(status=401):
+            error = _rejection(failure.said or RequestRefused(401, None, None, None), "refused the WebSocket upgrade")
+        case UpgradeRefused():
             error = ConnectFailed(
                 f"the server answered the WebSocket upgrade with status {failure.status}",
                 status=failure.status,
@@ -220,7 +220,7 @@ def to_error(failure: Failure) -> TurnError:
             error.__cause__ = failure.cause
         case Violated():
             error = ProtocolViolation(failure.detail)
-        case Rejected():
+        case RequestRefused():
             error = _rejection(failure)
         case Failed():
             error = ResponseFailed(
@@ -261,7 +261,7 @@ def to_error(failure: Failure) -> TurnError:
     return error
 
 
-def _rejection(failure: Rejected, did: str = "rejected the request") -> RequestRejected:
+def _rejection(failure: RequestRefused, did: str = "rejected the request") -> RequestRejected:
     fault = failure.fault
     if fault is Fault.CREDENTIALS:
         kind: type[RequestRejected] = AuthenticationFailed
@@ -284,7 +284,7 @@ def _rejection(failure: Rejected, did: str = "rejected the request") -> RequestR
     return error
 
 
-def _said(failure: Rejected | Failed, **words: int | str | None) -> str:
+def _said(failure: RequestRefused | Failed, **words: int | str | None) -> str:
     """What a text may say of the server's reasons. Its own words may quote the prompt: they stay an attribute."""
     named = [
         f"{name}: {word if isinstance(word, int) else token(word)}" for name, word in words.items() if word is not None

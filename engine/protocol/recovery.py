@@ -20,15 +20,15 @@ from typing import Final
 from attrs import field, frozen
 
 from engine.protocol.failures import (
-    Barred,
     Expired,
     Failed,
     Failure,
     Lost,
-    Refused,
-    Rejected,
+    RequestRefused,
     TooLarge,
     Unreachable,
+    UpgradeRefused,
+    WebSocketBarred,
     to_error,
 )
 from engine.protocol.faults import Fault, close_code
@@ -54,6 +54,7 @@ class Remedy(Enum):
     """What can be done about a failure."""
 
     SAME_CONNECTION = "send it whole on the same connection"
+    UNSEALED = "send it whole and without its sealed reasoning on the same connection"
     NEW_CONNECTION = "send it over a new connection"
     BACK_OFF = "wait a random part of the back-off, and as long as the server asks, then a new connection"
     RETRY_AFTER = "wait as long as the server asks, then again: over the same connection, if it refused in band"
@@ -79,6 +80,7 @@ class Setback:
         delivery: How far its request got.
         output_seen: Whether the turn has shown any of an answer.
         continued: Whether the request named a response to continue.
+        sealed: Whether the request has sealed reasoning.
         untyped: Whether the server is of a kind whose errors do not say what they are about.
     """
 
@@ -87,12 +89,13 @@ class Setback:
     delivery: Delivery = Delivery.NOT_SENT
     output_seen: bool = False
     continued: bool = False
+    sealed: bool = False
     untyped: bool = False
 
     @property
     def fault(self) -> Fault | None:
         """What the server's error is about; None where it is no error of the server's, or an unknown one."""
-        return self.failure.fault if isinstance(self.failure, Rejected | Failed) else None
+        return self.failure.fault if isinstance(self.failure, RequestRefused | Failed) else None
 
     @property
     def risky(self) -> bool:
@@ -124,11 +127,11 @@ class Row:
 
 
 def _refused(*statuses: int) -> Callable[[Setback], bool]:
-    return lambda setback: isinstance(setback.failure, Refused) and setback.failure.status in statuses
+    return lambda setback: isinstance(setback.failure, UpgradeRefused) and setback.failure.status in statuses
 
 
 def _refused_by_a_broken_server(setback: Setback) -> bool:
-    return isinstance(setback.failure, Refused) and setback.failure.status >= 500
+    return isinstance(setback.failure, UpgradeRefused) and setback.failure.status >= 500
 
 
 def _unreachable_over(transport: Transport) -> Callable[[Setback], bool]:
@@ -144,12 +147,19 @@ def _of(fault: Fault) -> Callable[[Setback], bool]:
     return lambda setback: setback.fault is fault
 
 
-def _forgotten(setback: Setback) -> bool:
+def _is_refusal(setback: Setback) -> bool:
     # Some servers refuse with a failed response that never began.
-    refused = isinstance(setback.failure, Rejected) or setback.delivery is Delivery.REJECTED
-    if not setback.continued or not refused:
+    return isinstance(setback.failure, RequestRefused) or setback.delivery is Delivery.REJECTED
+
+
+def _forgotten(setback: Setback) -> bool:
+    if not setback.continued or not _is_refusal(setback):
         return False
     return setback.fault is Fault.CACHE_MISS or (setback.untyped and setback.fault is None)
+
+
+def _unreadable(setback: Setback) -> bool:
+    return setback.fault is Fault.SEAL and setback.sealed and _is_refusal(setback)
 
 
 def _failed_server(setback: Setback) -> bool:
@@ -184,6 +194,7 @@ def _silent(setback: Setback) -> bool:
 
 
 _RESEND: Final = (Dose(Remedy.SAME_CONNECTION),)
+_RESEND_UNSEALED: Final = (Dose(Remedy.UNSEALED),)
 _AGAIN: Final = (Dose(Remedy.NEW_CONNECTION),)
 _AT_A_RISK: Final = (Dose(Remedy.NEW_CONNECTION, None),)
 _BACK_OFF_ONCE: Final = (Dose(Remedy.BACK_OFF),)
@@ -195,23 +206,34 @@ _HTTP: Final = (Dose(Remedy.FALL_BACK),)
 TABLE: Final = (
     Row("anything after output", lambda setback: setback.output_seen),
     Row("content filter or policy", _of(Fault.CONTENT)),
-    Row("breaker open, or no WebSocket there", lambda setback: isinstance(setback.failure, Barred), auto=_HTTP),
+    Row(
+        "breaker open, or no WebSocket there", lambda setback: isinstance(setback.failure, WebSocketBarred), auto=_HTTP
+    ),
     Row("the api_key function failed", _without_a_key),
     Row("upgrade 401", _refused(401), auto=_FRESH_KEY + _HTTP, websocket=_FRESH_KEY),
     Row("upgrade 404, 405, 426", _refused(404, 405, 426), auto=_HTTP),
     Row("upgrade 429", _refused(429), auto=_WHEN_ASKED + _HTTP, websocket=_WHEN_ASKED),
     Row("upgrade 5xx", _refused_by_a_broken_server, auto=_HTTP, websocket=_BACK_OFF),
-    Row("upgrade 400, 403, or any other status", lambda setback: isinstance(setback.failure, Refused), auto=_HTTP),
+    Row(
+        "upgrade 400, 403, or any other status", lambda setback: isinstance(setback.failure, UpgradeRefused), auto=_HTTP
+    ),
     Row("no WebSocket came about", _unreachable_over(Transport.WEBSOCKET), auto=_HTTP, websocket=_BACK_OFF),
     Row("no HTTP connection came about", _unreachable_over(Transport.SSE), sse=_BACK_OFF),
     Row("request too large for the WebSocket", lambda setback: isinstance(setback.failure, TooLarge), auto=_HTTP),
     Row("previous_response_not_found", _forgotten, auto=_RESEND, websocket=_RESEND),
+    Row(
+        "invalid_encrypted_content",
+        _unreadable,
+        auto=_RESEND_UNSEALED,
+        websocket=_RESEND_UNSEALED,
+        sse=_RESEND_UNSEALED,
+    ),
     Row("websocket_connection_limit_reached", _of(Fault.CONNECTION_LIMIT), auto=_AGAIN, websocket=_AGAIN),
     Row("401 over HTTP", _refused_credentials_over_http, auto=_FRESH_KEY, sse=_FRESH_KEY),
     Row("quota used up", _of(Fault.QUOTA)),
     Row("rate limit", _of(Fault.RATE), auto=_WHEN_ASKED, websocket=_WHEN_ASKED, sse=_WHEN_ASKED),
     Row("the server failed", _failed_server, auto=_BACK_OFF_ONCE + _HTTP, websocket=_BACK_OFF_ONCE, sse=_BACK_OFF_ONCE),
-    Row("any other refusal or failed response", lambda setback: isinstance(setback.failure, Rejected | Failed)),
+    Row("any other refusal or failed response", lambda setback: isinstance(setback.failure, RequestRefused | Failed)),
     Row("closed with 1009", _lost_to_its_size, auto=_HTTP),
     Row("lost before anything was sent", _lost_unsent, auto=_HTTP, websocket=_BACK_OFF, sse=_BACK_OFF),
     Row("closed with a code that will come again", _lost_for_good, auto=_HTTP),
@@ -225,7 +247,7 @@ released or broke, the consumer fell behind, the peer broke the protocol, a repl
 
 def lacks_websocket(failure: Failure) -> bool:
     """Whether a failure shows that the server has no WebSocket, and will have none in a minute either."""
-    return isinstance(failure, Refused) and failure.status in {404, 405, 426}
+    return isinstance(failure, UpgradeRefused) and failure.status in {404, 405, 426}
 
 
 def forbids_websocket(failure: Failure | None) -> bool:
@@ -233,12 +255,12 @@ def forbids_websocket(failure: Failure | None) -> bool:
 
     Frameworks answer 403 where they have no route for an upgrade; so does a key without the right to one.
     """
-    return isinstance(failure, Refused) and failure.status == 403
+    return isinstance(failure, UpgradeRefused) and failure.status == 403
 
 
 def counts_as_outage(failure: Failure) -> bool:
     """Whether a failure to connect counts for the breaker: the server was not there, or not able to serve."""
-    if isinstance(failure, Refused):
+    if isinstance(failure, UpgradeRefused):
         return failure.status >= 500
     if not isinstance(failure, Unreachable) or failure.during == "credentials":
         return False
@@ -347,9 +369,9 @@ class Recovery:
 def _asked_wait(failure: Failure) -> float | None:
     """Return how long the server asks to wait; None where it does not say."""
     match failure:
-        case Rejected() | Failed():
+        case RequestRefused() | Failed():
             return failure.retry_after
-        case Refused():
+        case UpgradeRefused():
             fields: Mapping[str, str] = {name.lower(): value for name, value in reversed(failure.headers)}
             return retry_after(fields)
     return None

@@ -1,4 +1,4 @@
-"""How a server says no: in an error event, or in an HTTP answer whose status is not one of success."""
+"""The refusals of a server: an error event, or an HTTP answer whose status is not one of success."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 
 from attrs import evolve
 
-from engine.protocol.failures import Rejected
+from engine.protocol.failures import RequestRefused
 from engine.protocol.faults import Fault, fault_of
 from engine.wire.base import attach
 from engine.wire.codec import MalformedFrame, parse_object
@@ -29,9 +29,9 @@ __all__ = [
 _MAX_WORDS: Final = 2000
 
 
-def rejection(event: ErrorEvent) -> Rejected:
+def rejection(event: ErrorEvent) -> RequestRefused:
     """Read an error event that refuses a request."""
-    return Rejected(
+    return RequestRefused(
         status=event.status,
         code=event.code,
         type=event.error_type,
@@ -70,7 +70,7 @@ _UNITS: Final = {
 }
 
 
-def refusal(status: int, headers: Iterable[tuple[str, str]], body: bytes) -> Rejected:
+def refusal(status: int, headers: Iterable[tuple[str, str]], body: bytes) -> RequestRefused:
     """Read an HTTP answer that refuses a request.
 
     Args:
@@ -85,7 +85,7 @@ def refusal(status: int, headers: Iterable[tuple[str, str]], body: bytes) -> Rej
         raw = parse_object(text)
     except MalformedFrame:
         words = "" if text.startswith("<") or "\0" in text or "\ufffd" in text else text[:_MAX_WORDS]
-        said = Rejected(status, None, None, None, words)
+        said = RequestRefused(status, None, None, None, words)
     else:
         event = ErrorEvent()
         attach(event, raw)

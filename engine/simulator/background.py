@@ -22,7 +22,7 @@ __all__ = ["Background", "retell"]
 
 
 class Host(Surroundings, Protocol):
-    """What such a response asks of the server."""
+    """The needs of such a response, which the server meets."""
 
     async def steps_for(self, asked: Asked) -> list[Step]:
         """Return what the brain answers."""

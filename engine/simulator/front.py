@@ -50,7 +50,7 @@ class Head:
 
 
 class Backend(Protocol):
-    """Where answers come from."""
+    """The source of answers."""
 
     async def websocket(self, connection: int, head: Head, socket: Relayed) -> None:
         """Accept or refuse the upgrade, then answer messages until either side has ended it."""

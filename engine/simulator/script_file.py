@@ -69,7 +69,7 @@ class ScriptFileError(ValueError):
 
 @attrs.frozen(kw_only=True)
 class ScriptFile:
-    """What a script file says.
+    """The contents of a script file.
 
     Attributes:
         name: The file.

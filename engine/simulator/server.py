@@ -70,7 +70,7 @@ class Simulator(World):
 
     @property
     def endpoint(self) -> Endpoint:
-        """What the client library needs to reach this server."""
+        """The endpoint by which the client library reaches this server."""
         from engine.settings.endpoint import Endpoint
 
         given = {"profile": "openai", **self.options.endpoint_options}

@@ -25,7 +25,7 @@ __all__ = ["Pending", "Stage", "Surroundings"]
 
 
 class Surroundings(Protocol):
-    """What a response asks of the server it runs in."""
+    """The server as the responses in it need it."""
 
     ids: Ids
     quirks: Quirks

@@ -13,7 +13,7 @@ from attrs import evolve
 from engine.store import operations
 from engine.store.errors import LeaseLost, SessionHeld, StoreUnavailable
 from engine.store.group import Group
-from engine.store.records import Claim, Held, Intent, Kind, NewRow, Taken
+from engine.store.records import Claim, HeldBy, Intent, Kind, NewRow, Taken
 
 __all__ = ["Lease", "take"]
 
@@ -234,7 +234,7 @@ async def take(group: Group, nursery: trio.Nursery, session: str, *, owner: str,
 
     while True:
         asked_at = trio.current_time()
-        arrived: list[Taken | Held] = []
+        arrived: list[Taken | HeldBy] = []
         try:
             found = await group.do(
                 lambda database: operations.acquire(database, session, owner=owner, nonce=nonce, lease=seconds),

@@ -1,4 +1,4 @@
-"""What is done to a store, as statements that SQLite and PostgreSQL both understand.
+"""The operations of a store, as statements that SQLite and PostgreSQL both understand.
 
 Each operation is one function over a `Database`: it runs inside a transaction of the caller's, so that several of them
 can share one, and it changes a session only by comparing first what the claim says with what stands there. Only the
@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 
 from attrs import asdict, evolve
 
-from engine.store.records import Claim, Held, Intent, Kind, NewRow, Row, SessionRecord, Taken
+from engine.store.records import Claim, HeldBy, Intent, Kind, NewRow, Row, SessionRecord, Taken
 
 __all__ = [
     "VERSION",
@@ -108,7 +108,7 @@ def migrate(database: Database) -> int:
 # --- leases ----------------------------------------------------------------------------------------------------------
 
 
-def acquire(database: Database, session: str, *, owner: str, nonce: str, lease: float) -> Taken | Held:
+def acquire(database: Database, session: str, *, owner: str, nonce: str, lease: float) -> Taken | HeldBy:
     """Take a session that is free, or whose lease is over; saying it again with one nonce changes nothing more."""
     now = database.now
     database.execute(
@@ -132,7 +132,7 @@ def acquire(database: Database, session: str, *, owner: str, nonce: str, lease: 
         ((holder, seconds),) = database.execute(
             f"SELECT owner, expires - {now} FROM engine_sessions WHERE id = ?", (session,)
         )
-        return Held(owner=str(holder), seconds=float(seconds))
+        return HeldBy(owner=str(holder), seconds=float(seconds))
     token, head, base, intent = rows[0]
     claim = Claim(session=session, owner=owner, nonce=nonce, token=int(token))
     return Taken(claim=claim, head=int(head), base=int(base), intent=_intent(intent))
@@ -345,8 +345,8 @@ def free(database: Database, session: str) -> bool:
 # --- the end ---------------------------------------------------------------------------------------------------------
 
 
-def forget(database: Database, session: str, *, force: bool) -> bool | Held:
-    """Remove a session and its rows; False where there is none, `Held` where it is held and ``force`` is not set."""
+def forget(database: Database, session: str, *, force: bool) -> bool | HeldBy:
+    """Remove a session and its rows; False where there is none, `HeldBy` where it is held and ``force`` is not set."""
     rows = database.execute(
         f"SELECT owner, expires - {database.now}, token FROM engine_sessions WHERE id = ?", (session,)
     )
@@ -354,7 +354,7 @@ def forget(database: Database, session: str, *, force: bool) -> bool | Held:
         return False
     owner, seconds, token = rows[0]
     if owner is not None and float(seconds) > 0 and not force:
-        return Held(owner=str(owner), seconds=float(seconds))
+        return HeldBy(owner=str(owner), seconds=float(seconds))
     _remove(database, session, int(token))
     return True
 

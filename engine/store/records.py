@@ -1,4 +1,4 @@
-"""What a store keeps of a session, and what its operations give back: frozen values, no I/O."""
+"""The records of a store, and the results of its operations: frozen values, no I/O."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from enum import StrEnum
 
 from attrs import frozen
 
-__all__ = ["Claim", "Held", "Intent", "Kind", "NewRow", "Row", "SessionRecord", "Taken"]
+__all__ = ["Claim", "HeldBy", "Intent", "Kind", "NewRow", "Row", "SessionRecord", "Taken"]
 
 
 class Kind(StrEnum):
-    """What a row of a session holds."""
+    """The kind of a session's row."""
 
     RESPONSE = "response"
     """A response whose calls are being run: the prompt, where it is the prompt's first, and the message."""
@@ -24,7 +24,7 @@ class Kind(StrEnum):
 
 @frozen(kw_only=True)
 class Claim:
-    """What proves to the store that a session is held: every change names it.
+    """The proof to the store that a session is held: every change names it.
 
     Attributes:
         session: The session's id.
@@ -78,7 +78,7 @@ class Taken:
 
 
 @frozen(kw_only=True)
-class Held:
+class HeldBy:
     """A session that another holds.
 
     Attributes:

@@ -21,7 +21,7 @@ from engine.store.errors import SessionHeld
 from engine.store.group import Group
 from engine.store.opening import Kept, Opening, Terms
 from engine.store.places import connection_to
-from engine.store.records import Held, SessionRecord
+from engine.store.records import HeldBy, SessionRecord
 from engine.values.messages import AnyTool
 from engine.values.problems import ConfigurationError
 
@@ -146,7 +146,7 @@ class Store:
         If cancelled, it may be removed all the same.
         """
         found = await self._group.do(lambda database: operations.forget(database, session_id, force=force))
-        if isinstance(found, Held):
+        if isinstance(found, HeldBy):
             raise SessionHeld(session_id, found.owner, found.seconds)
         return found
 
@@ -238,7 +238,7 @@ class open_store:  # noqa: N801 - read as a function: async with open_store(...)
         """Do what waits, and close the database. Takes a bounded time; cannot be cut short."""
         assert self._nursery is not None
         self._group.close()
-        # What was asked for is written even if the block is cancelled; for a bounded time.
+        # Writes that were asked for are made even if the block is cancelled; for a bounded time.
         self._nursery.cancel_scope.shield = True
         self._nursery.cancel_scope.deadline = trio.current_time() + _LAST_SECONDS
         try:

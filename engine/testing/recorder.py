@@ -11,7 +11,7 @@ import httpx
 import trio
 
 import engine
-from engine.protocol.failures import Failure, Lost, Refused
+from engine.protocol.failures import Failure, Lost, UpgradeRefused
 from engine.simulator.frame_log import FrameLog
 from engine.simulator.front import Head, HttpAnswer, Relayed
 from engine.transport.dial import Dialer
@@ -120,7 +120,7 @@ class Recorder:
     async def _refuse(self, connection: int, failure: Failure, socket: Relayed) -> None:
         status, body = 502, b"upstream cannot be reached"
         headers: tuple[tuple[str, str], ...] = ()
-        if isinstance(failure, Refused):
+        if isinstance(failure, UpgradeRefused):
             status, headers, body = failure.status, failure.headers, failure.body
         self._log.answered(connection, status, dict(headers))
         self._log.sent(connection, body)
@@ -128,7 +128,7 @@ class Recorder:
 
 
 class _Relay:
-    """What the upstream socket says, handed back to the client in order."""
+    """The messages of the upstream socket, handed back to the client in order."""
 
     def __init__(self, connection: int, socket: Relayed, log: FrameLog, scope: trio.CancelScope) -> None:
         self.opened = trio.Event()

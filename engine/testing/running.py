@@ -60,12 +60,12 @@ class RunningSimulator:
 
     @property
     def endpoint(self) -> Any:
-        """What `engine.open_session` needs to reach it."""
+        """The endpoint that `engine.open_session` needs to reach it."""
         return self._simulator.endpoint
 
     @property
     def brain(self) -> AnyBrain:
-        """Who answers. May be replaced at any time."""
+        """The brain that answers. May be replaced at any time."""
         return self._simulator.brain
 
     @brain.setter
@@ -74,7 +74,7 @@ class RunningSimulator:
 
     @property
     def quirks(self) -> Quirks:
-        """How the wire deviates. May be replaced at any time."""
+        """The deviations of the wire. May be replaced at any time."""
         return self._simulator.quirks
 
     @quirks.setter
@@ -118,7 +118,7 @@ class RunningSimulator:
 
     @property
     def errors(self) -> list[Exception]:
-        """What was raised by brains, or by the simulator itself; empty in a sound test."""
+        """The exceptions raised by brains, or by the simulator itself; empty in a sound test."""
         return self._portal.read(lambda: list(self._simulator.errors))
 
     def problems(self) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from engine.protocol.failures import Failure, Lost, Rejected, Violated
+from engine.protocol.failures import Failure, Lost, RequestRefused, Violated
 from engine.protocol.refusals import refusal
 from engine.transport.http import Answer, HttpRequest, read_body, read_refusal
 from engine.wire.codec import MalformedFrame, encode, parse_object
@@ -91,7 +91,7 @@ async def _whole(answer: Answer, take: Callable[[Sequence[SseEvent]], bool], lim
     event = _as_event(raw)
     if event is None:
         said = refusal(answer.status, answer.headers, body)
-        return Rejected(None, said.code, said.type, said.param, said.message, said.retry_after)
+        return RequestRefused(None, said.code, said.type, said.param, said.message, said.retry_after)
     if take([SseEvent("", event)]):
         return None
     return Lost("the server ended the answer before the response had ended")

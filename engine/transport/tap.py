@@ -12,7 +12,7 @@ from typing import Final
 
 import trio
 
-from engine.protocol.failures import Broken, Failure, Lost, Refused, Unreachable
+from engine.protocol.failures import Broken, Failure, Lost, Unreachable, UpgradeRefused
 from engine.transport.dial import network_problem, refused_by_tls
 from engine.transport.inlet import Inlet
 from engine.transport.outbox import Outbox
@@ -166,13 +166,13 @@ class Tap(trio.abc.Stream):
         return bytes(data)
 
     @property
-    def refusal(self) -> Refused | None:
-        """What is known so far of an answer that refuses the upgrade."""
+    def refusal(self) -> UpgradeRefused | None:
+        """The part that has come so far of an answer that refuses the upgrade."""
         return self._refusal.refused if self._refusal is not None else None
 
     @property
     def objection(self) -> Unreachable:
-        """Why trio-websocket is not content with the answer it got."""
+        """The reason why trio-websocket is not content with the answer it got."""
         problem = objection(self._request, self._answer.accepted or b"")
         return Unreachable("upgrade", f"the server's answer to the upgrade {problem}")
 

@@ -16,7 +16,7 @@ from typing import Final
 import h11
 import trio
 
-from engine.protocol.failures import Refused
+from engine.protocol.failures import UpgradeRefused
 from engine.protocol.refusals import refusal
 
 __all__ = ["AnswerHead", "RefusalReader", "objection"]
@@ -84,12 +84,12 @@ class RefusalReader:
         self._body = bytearray()
 
     @property
-    def refused(self) -> Refused | None:
+    def refused(self) -> UpgradeRefused | None:
         """The refusal, as far as it is understood; None before its head is, or if that is not HTTP."""
         if self._head is None:
             return None
         status, headers = self._head
-        return Refused(status, headers, bytes(self._body), said=refusal(status, headers, bytes(self._body)))
+        return UpgradeRefused(status, headers, bytes(self._body), said=refusal(status, headers, bytes(self._body)))
 
     async def read(self, stream: trio.abc.Stream) -> None:
         """Read what comes promptly of the rest. If cancelled, ``refused`` knows what came before."""

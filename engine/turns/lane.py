@@ -12,8 +12,9 @@ from engine.connections.link import Link
 from engine.connections.pool import Pool
 from engine.connections.tasks import Tasks
 from engine.instruments import Instruments
-from engine.protocol.chain import Held
+from engine.protocol.chain import HeldResponse
 from engine.protocol.failures import Failure
+from engine.protocol.seals import RefusedSeals
 from engine.values.problems import ConfigurationError
 from engine.values.statistics import LaneStatistics
 from engine.values.usage import Usage
@@ -114,7 +115,7 @@ class LaneQueue:
 class Counters:
     """How the turns of a lane went, and the tokens of those that were answered."""
 
-    __slots__ = ("abandoned", "completed", "failed", "fallbacks", "retries", "started", "usage")
+    __slots__ = ("abandoned", "completed", "failed", "fallbacks", "refused_seals", "retries", "started", "usage")
 
     def __init__(self) -> None:
         self.usage: Usage = Usage()
@@ -124,6 +125,7 @@ class Counters:
         self.abandoned: int = 0
         self.retries: int = 0
         self.fallbacks: int = 0
+        self.refused_seals: int = 0
 
     @property
     def active(self) -> int:
@@ -141,6 +143,7 @@ class Lane(LaneQueue):
         instruments: What is told of them.
         numbers: Numbers the session's turns.
         tasks: Where its turns' work lives.
+        refused_seals: What the session's server could not read.
 
     Attributes:
         stored: The newest response that the server keeps beyond its connection.
@@ -162,14 +165,15 @@ class Lane(LaneQueue):
         instruments: Instruments,
         numbers: Iterator[int],
         tasks: Tasks,
+        refused_seals: RefusedSeals,
     ) -> None:
         super().__init__()
         self.name: str | None = name
         self.session: str = session
         self.pool: Pool = pool
         self.instruments: Instruments = instruments
-        self.stored: Held | None = None
-        self.held: Held | None = None
+        self.stored: HeldResponse | None = None
+        self.held: HeldResponse | None = None
         self.held_by: int | None = None
         self._adding = False
         self.parent: Lane | None = None
@@ -177,6 +181,7 @@ class Lane(LaneQueue):
         self.failure: Failure | None = None
         self.owned: bool = False
         self.tasks: Tasks = tasks
+        self.refused_seals: RefusedSeals = refused_seals
         self.idle_since: float = trio.current_time()
         self._idle = trio.lowlevel.ParkingLot()
         self._numbers = numbers
@@ -256,7 +261,7 @@ class Lane(LaneQueue):
         self._adding = False
         return items
 
-    def answered(self, held: Held | None, link: Link) -> None:
+    def answered(self, held: HeldResponse | None, link: Link) -> None:
         """Note what the server holds after an answer."""
         self.parent, self.held, self.held_by, self._adding = None, held, link.number, False
         if held is not None and held.stored:
@@ -274,5 +279,6 @@ class Lane(LaneQueue):
             turns_abandoned=counters.abandoned,
             retries=counters.retries,
             fallbacks=counters.fallbacks,
+            refused_seals=counters.refused_seals,
             usage=counters.usage,
         )

@@ -29,6 +29,7 @@ from engine.protocol.chain import Plan
 from engine.protocol.failures import Broken, Closed, Expired, Failure, Overflowed, TooLarge, to_error
 from engine.protocol.recovery import Decision, Recovery, Remedy, Setback
 from engine.protocol.refusals import lower_case, request_id, telling
+from engine.protocol.seals import is_sealed
 from engine.protocol.states import move
 from engine.settings.levels import Settings
 from engine.turns.inbox import Inbox
@@ -49,7 +50,11 @@ _logger = logging.getLogger("engine.turn")
 Gate: TypeAlias = Callable[[], Awaitable[None]]
 """Awaited before each dispatch of a turn, resends included; what it raises ends the turn, as it is."""
 
-_FORGOTTEN: Final = "the server no longer held the previous response"
+# Remedies that need nothing but the connection there is → why the request is whole then.
+_ON_THE_SAME: Final = {
+    Remedy.SAME_CONNECTION: "the server no longer held the previous response",
+    Remedy.UNSEALED: "the server could not read sealed reasoning",
+}
 
 # Budgets that end a silence. What has come in and was not read yet, because the process was busy, is no silence.
 _SILENCES: Final = frozenset({"start", "first_event", "idle"})
@@ -137,6 +142,7 @@ class Work:
                 await submission.ask_hook()
             if scope.cancelled_caught:
                 raise self._failed(Expired("turn", self._timeouts.turn))
+        submission.leave_out(self._lane.refused_seals)
         submission.encode()
         if self._settings.transport is Transport.WEBSOCKET and (oversized := self._oversized) is not None:
             raise self._failed(oversized)
@@ -543,6 +549,7 @@ class Work:
             delivery=attempt.exchange.delivery if attempt is not None else Delivery.NOT_SENT,
             output_seen=attempt is not None and attempt.exchange.output_seen,
             continued=attempt is not None and attempt.plan.previous_response_id is not None,
+            sealed=is_sealed(self._submission.body),
             untyped=not self._pool.endpoint.server.typed_errors,
         )
         decision = self._recovery.decide(setback, left=self.timeline.left_to_start(trio.current_time()))
@@ -554,12 +561,12 @@ class Work:
     def _try_again(self, decision: Decision, failure: Failure) -> None:
         self._lift_bar()
         attempt, self._last_failure = self._attempt, failure
-        self._again = decision.remedy is Remedy.SAME_CONNECTION
+        self._again = decision.remedy in _ON_THE_SAME
         if attempt is not None:
             self._again = self._again or _may_stay(decision, attempt)
             self._delivered = further(self._delivered, attempt.exchange.delivery)
-            if decision.remedy is Remedy.SAME_CONNECTION:
-                self._full_because = _FORGOTTEN
+            if decision.remedy in _ON_THE_SAME:
+                self._full_because = _ON_THE_SAME[decision.remedy]
                 self._lane.stored = None
             elif attempt.exchange.outcome is None:
                 self._abandon(attempt, wanted=False)
@@ -567,11 +574,21 @@ class Work:
                 self._link.avoid()
             attempt.forget()
             self._attempt = None
+        if decision.remedy is Remedy.UNSEALED:
+            self._unseal()
         if self._recovery.transport is Transport.SSE:
             self._give_place_back()
         self.timeline.begin_again()
         self._not_before = trio.current_time() + decision.wait
         self._count(decision)
+
+    def _unseal(self) -> None:
+        """Leave the sealed reasoning out, now and in every later turn of the session."""
+        refused = self._lane.refused_seals.add(self._submission.body)
+        self._lane.counters.refused_seals += refused
+        _logger.warning("sealed reasoning that the server cannot read is left out from now on: %d items", refused)
+        self._submission.leave_out(self._lane.refused_seals)
+        self._submission.encode()
 
     def _count(self, decision: Decision) -> None:
         assert self._origin is not None

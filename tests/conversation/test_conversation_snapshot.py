@@ -22,7 +22,7 @@ from trio.testing import MockClock
 import engine
 from engine.conversation.rounds import Progress
 from engine.conversation.snapshot import ConversationState, Memory, conversation_from, conversation_snapshot
-from engine.protocol.chain import Held, Mark
+from engine.protocol.chain import HeldResponse, Mark
 from engine.simulator import Answer, Call, Created, Script, Simulator, Stall, open_simulator
 
 KEY = "sk-secret-of-all"
@@ -76,7 +76,7 @@ def states(draw: st.DrawFn) -> ConversationState:
     memory = None
     if last and last[0].response_id and draw(st.booleans()):
         marks = tuple(map(Mark, draw(st.lists(names, max_size=3))))
-        memory = Memory(server="there", held=Held(last[0].response_id, marks, draw(plain)))
+        memory = Memory(server="there", held=HeldResponse(last[0].response_id, marks, draw(plain)))
     return ConversationState(
         instructions=draw(st.none() | texts),
         messages=whole,

@@ -11,7 +11,7 @@ from attrs import fields
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.protocol.chain import NEUTRAL_FIELDS, Chain, Held, Plan, canonical, plan
+from engine.protocol.chain import NEUTRAL_FIELDS, Chain, HeldResponse, Plan, canonical, plan
 from engine.settings.turn_options import TurnOptions
 from engine.wire.codec import encode_create
 
@@ -22,8 +22,8 @@ OUTPUT = {"type": "function_call_output", "call_id": "c1", "output": "7"}
 BODY = {"model": "m", "store": False, "input": [USER]}
 
 
-def held(output: Any = (ASSISTANT,), **fields: Any) -> Held:
-    result = Held.after("resp_1", {**BODY, **fields}, output)
+def held(output: Any = (ASSISTANT,), **fields: Any) -> HeldResponse:
+    result = HeldResponse.after("resp_1", {**BODY, **fields}, output)
     assert result is not None
     return result
 
@@ -58,7 +58,7 @@ def test_fields_that_break_it_are_named(name: str) -> None:
 def test_requests_that_say_themselves_what_they_continue(name: str) -> None:
     assert plan(held(), extended(**{name: None})).full_because == name
     assert plan(held(), extended(**{name: "given"})).full_because == name
-    assert Held.after("resp_1", {**BODY, name: "given"}, ()) is None
+    assert HeldResponse.after("resp_1", {**BODY, name: "given"}, ()) is None
 
 
 def test_every_option_is_a_field_that_was_thought_about() -> None:
@@ -128,7 +128,7 @@ def test_items_that_are_nothing_but_such_members_are_compared_by_them(one: Any, 
     assert canonical(one) == canonical(dict(reversed(one.items())))
 
 
-def taken(chain: Chain, body: Any, stored: Held | None = None) -> Plan:
+def taken(chain: Chain, body: Any, stored: HeldResponse | None = None) -> Plan:
     planned = chain.plan(body, stored=stored)
     assert chain.plan(body, stored=stored) == planned
     chain.use_up()
@@ -149,13 +149,13 @@ def test_a_chain_is_used_up_by_a_request_and_armed_by_its_clean_end_alone() -> N
 def test_a_stored_response_stands_in_where_the_lane_has_none() -> None:
     chain = Chain()
     assert taken(chain, extended(store=True), held(store=True)).previous_response_id == "resp_1"
-    chain.arm(Held("resp_2", (USER, ASSISTANT), {"model": "m", "store": True}))
+    chain.arm(HeldResponse("resp_2", (USER, ASSISTANT), {"model": "m", "store": True}))
     assert taken(chain, extended(store=True), held(store=True)).previous_response_id == "resp_2"
 
 
 @pytest.mark.parametrize(("store", "expected"), [({"store": True}, True), ({"store": False}, False), ({}, True)])
 def test_servers_store_unless_told_not_to(store: dict[str, bool], expected: bool) -> None:
-    result = Held.after("r", {"model": "m", "input": [], **store}, ())
+    result = HeldResponse.after("r", {"model": "m", "input": [], **store}, ())
     assert result is not None
     assert result.stored is expected
 
@@ -174,7 +174,7 @@ def test_what_is_left_out_is_what_the_server_holds(
     sent: list[Any], output: list[Any], new: list[Any], data: st.DataObject
 ) -> None:
     """However the next input is made, the items left out say the same as those the server holds."""
-    first = Held.after("r", {"model": "m", "input": sent}, output)
+    first = HeldResponse.after("r", {"model": "m", "input": sent}, output)
     assert first is not None
     given_input = data.draw(st.sampled_from([sent + output + new, sent + new, output + sent, new + sent + output]))
     result = plan(first, {"model": "m", "input": given_input})

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from engine.protocol.exchange import Exchange
-from engine.protocol.failures import Failed, Rejected, Violated
+from engine.protocol.failures import Failed, RequestRefused, Violated
 from engine.protocol.refusals import rejection
 from engine.protocol.routing import Router, Verdict
 from engine.values.choices import Delivery
@@ -258,22 +258,22 @@ def test_both_names_of_the_good_end(wire_type: str) -> None:
     [
         (
             error("model_not_found", status=404, param="model", message="no such thing"),
-            Rejected(404, "model_not_found", "invalid_request_error", "model", "no such thing"),
+            RequestRefused(404, "model_not_found", "invalid_request_error", "model", "no such thing"),
         ),
-        (event("error", code="bad", message="no", param=None), Rejected(None, "bad", None, None, "no")),
+        (event("error", code="bad", message="no", param=None), RequestRefused(None, "bad", None, None, "no")),
         (
             decode_object({"error": {"message": "no", "type": "api_error"}}),
-            Rejected(None, None, "api_error", None, "no"),
+            RequestRefused(None, None, "api_error", None, "no"),
         ),
-        (event("error", error="no"), Rejected(None, None, None, None, "no")),
-        (event("error"), Rejected(None, None, None, None, "")),
+        (event("error", error="no"), RequestRefused(None, None, None, None, "no")),
+        (event("error"), RequestRefused(None, None, None, None, "")),
         (
             error("slow_down", status_code=429, headers={"Retry-After": "2"}),
-            Rejected(429, "slow_down", "invalid_request_error", None, "", 2.0),
+            RequestRefused(429, "slow_down", "invalid_request_error", None, "", 2.0),
         ),
     ],
 )
-def test_an_error_before_anything_rejects(refusal: ServerEvent, expected: Rejected) -> None:
+def test_an_error_before_anything_rejects(refusal: ServerEvent, expected: RequestRefused) -> None:
     exchange = sent()
     assert exchange.receive(refusal) == []
     assert exchange.delivery is Delivery.REJECTED
@@ -418,5 +418,5 @@ def test_an_error_ends_an_abandoned_request(begun: ServerEvent | None, before: b
     exchange.abandoned = True
     assert router.route(error("server_error")) is exchange
     assert exchange.receive(error("server_error")) == []
-    assert isinstance(exchange.outcome, Rejected if begun is None else Failed)
+    assert isinstance(exchange.outcome, RequestRefused if begun is None else Failed)
     assert exchange.delivery is (Delivery.REJECTED if begun is None else Delivery.ACCEPTED)

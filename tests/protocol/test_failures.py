@@ -18,10 +18,10 @@ from engine.protocol.failures import (
     Failure,
     Lost,
     Overflowed,
-    Refused,
-    Rejected,
+    RequestRefused,
     TooLarge,
     Unreachable,
+    UpgradeRefused,
     Violated,
     to_error,
 )
@@ -51,32 +51,34 @@ CASES: list[tuple[Failure, type[TurnError], dict[str, Any]]] = [
     (Unreachable("dns", "the host name could not be resolved", CAUSE), ConnectFailed, {
         "stage": "dns", "status": None, "headers": (), "body": b"", "__cause__": CAUSE,
     }),
-    (Refused(503, (("x-token", SECRET),), SECRET.encode()), ConnectFailed, {
+    (UpgradeRefused(503, (("x-token", SECRET),), SECRET.encode()), ConnectFailed, {
         "stage": "upgrade", "status": 503, "headers": (("x-token", SECRET),), "body": SECRET.encode(),
     }),
-    (Refused(429), ConnectFailed, {"status": 429}),
-    (Refused(401, (("x", SECRET),), SECRET.encode()), AuthenticationFailed, {"status": 401, "code": None}),
+    (UpgradeRefused(429), ConnectFailed, {"status": 429}),
+    (UpgradeRefused(401, (("x", SECRET),), SECRET.encode()), AuthenticationFailed, {"status": 401, "code": None}),
     (Lost("the peer closed", 1011, SECRET, CAUSE), ConnectionLost, {
         "close_code": 1011, "close_reason": SECRET, "__cause__": CAUSE,
     }),
     (Lost("reset"), ConnectionLost, {"close_code": 1006, "close_reason": None, "__cause__": None}),
     (Violated("a frame was too large"), ProtocolViolation, {}),
-    (Rejected(400, "model_not_found", "invalid_request_error", "model", SECRET), RequestRejected, {
+    (RequestRefused(400, "model_not_found", "invalid_request_error", "model", SECRET), RequestRejected, {
         "status": 400, "code": "model_not_found", "type": "invalid_request_error", "param": "model", "message": SECRET,
     }),
-    (Rejected(None, None, None, None), RequestRejected, {"status": None, "code": None, "message": ""}),
-    (Rejected(400, SECRET, SECRET, SECRET, SECRET), RequestRejected, {"code": SECRET, "type": SECRET, "param": SECRET}),
-    (Rejected(401, None, None, None), AuthenticationFailed, {"status": 401}),
-    (Rejected(None, "invalid_api_key", None, None), AuthenticationFailed, {}),
-    (Rejected(None, None, "authentication_error", None), AuthenticationFailed, {}),
-    (Rejected(403, None, "permission_error", None), RequestRejected, {"status": 403}),
-    (Rejected(429, None, None, None, retry_after=1.5), RateLimited, {"retry_after": 1.5}),
-    (Rejected(None, "rate_limit_exceeded", None, None), RateLimited, {"retry_after": None}),
-    (Rejected(None, "slow_down", None, None), RateLimited, {}),
-    (Rejected(None, "insufficient_quota", None, None), RateLimited, {}),
-    (Rejected(None, None, "usage_limit_reached", None), RateLimited, {}),
-    (Rejected(None, None, "rate_limit_error", None), RateLimited, {}),
-    (Rejected(500, "server_error", "server_error", None), RequestRejected, {"status": 500}),
+    (RequestRefused(None, None, None, None), RequestRejected, {"status": None, "code": None, "message": ""}),
+    (RequestRefused(400, SECRET, SECRET, SECRET, SECRET), RequestRejected, {
+        "code": SECRET, "type": SECRET, "param": SECRET,
+    }),
+    (RequestRefused(401, None, None, None), AuthenticationFailed, {"status": 401}),
+    (RequestRefused(None, "invalid_api_key", None, None), AuthenticationFailed, {}),
+    (RequestRefused(None, None, "authentication_error", None), AuthenticationFailed, {}),
+    (RequestRefused(403, None, "permission_error", None), RequestRejected, {"status": 403}),
+    (RequestRefused(429, None, None, None, retry_after=1.5), RateLimited, {"retry_after": 1.5}),
+    (RequestRefused(None, "rate_limit_exceeded", None, None), RateLimited, {"retry_after": None}),
+    (RequestRefused(None, "slow_down", None, None), RateLimited, {}),
+    (RequestRefused(None, "insufficient_quota", None, None), RateLimited, {}),
+    (RequestRefused(None, None, "usage_limit_reached", None), RateLimited, {}),
+    (RequestRefused(None, None, "rate_limit_error", None), RateLimited, {}),
+    (RequestRefused(500, "server_error", "server_error", None), RequestRejected, {"status": 500}),
     (Failed("server_error", "t", "resp_1", SECRET), ResponseFailed, {
         "code": "server_error", "type": "t", "response_id": "resp_1", "message": SECRET,
     }),
@@ -129,11 +131,13 @@ def test_exceptions_can_be_copied(
 
 
 def test_a_rejection_without_reasons() -> None:
-    assert str(to_error(Rejected(None, None, None, None))) == "the server rejected the request (without saying why)"
+    assert (
+        str(to_error(RequestRefused(None, None, None, None))) == "the server rejected the request (without saying why)"
+    )
 
 
 def test_what_a_rejection_says() -> None:
-    error = to_error(Rejected(400, "bad_value", "invalid_request_error", "input[0].content"))
+    error = to_error(RequestRefused(400, "bad_value", "invalid_request_error", "input[0].content"))
     assert str(error) == (
         "the server rejected the request "
         "(status: 400, code: bad_value, type: invalid_request_error, param: (not shown))"

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from engine.protocol.failures import (
-    Barred,
     Broken,
     Closed,
     Expired,
@@ -16,11 +15,12 @@ from engine.protocol.failures import (
     Lost,
     Mismatched,
     Overflowed,
-    Refused,
-    Rejected,
+    RequestRefused,
     TooLarge,
     Unreachable,
+    UpgradeRefused,
     Violated,
+    WebSocketBarred,
 )
 from engine.protocol.faults import Fault
 from engine.protocol.recovery import TABLE, Recovery, Remedy, Setback, counts_as_outage, lacks_websocket
@@ -36,8 +36,8 @@ UNSENT, AMBIGUOUS, ACCEPTED, REJECTED = Delivery.NOT_SENT, Delivery.AMBIGUOUS, D
 
 def rejected(
     status: int | None, code: str | None = None, kind: str | None = None, wait: float | None = None
-) -> Rejected:
-    return Rejected(status, code, kind, None, "", wait)
+) -> RequestRefused:
+    return RequestRefused(status, code, kind, None, "", wait)
 
 
 LIMIT = rejected(400, "websocket_connection_limit_reached")
@@ -53,16 +53,16 @@ ROWS: dict[str, tuple[Setback, dict[Transport, list[Remedy]]]] = {
         Setback(Failed("content_filter"), delivery=ACCEPTED),
         {AUTO: [], WEBSOCKET: [], SSE: []},
     ),
-    "breaker open, or no WebSocket there": (Setback(Barred("open")), {AUTO: [HTTP], WEBSOCKET: [], SSE: []}),
+    "breaker open, or no WebSocket there": (Setback(WebSocketBarred("open")), {AUTO: [HTTP], WEBSOCKET: [], SSE: []}),
     "the api_key function failed": (Setback(Unreachable("credentials", "x")), {AUTO: [], WEBSOCKET: [], SSE: []}),
-    "upgrade 401": (Setback(Refused(401)), {AUTO: [KEY, HTTP], WEBSOCKET: [KEY], SSE: []}),
-    "upgrade 404, 405, 426": (Setback(Refused(426)), {AUTO: [HTTP], WEBSOCKET: [], SSE: []}),
+    "upgrade 401": (Setback(UpgradeRefused(401)), {AUTO: [KEY, HTTP], WEBSOCKET: [KEY], SSE: []}),
+    "upgrade 404, 405, 426": (Setback(UpgradeRefused(426)), {AUTO: [HTTP], WEBSOCKET: [], SSE: []}),
     "upgrade 429": (
-        Setback(Refused(429, (("Retry-After", "2"),))),
+        Setback(UpgradeRefused(429, (("Retry-After", "2"),))),
         {AUTO: [ASKED, ASKED, HTTP], WEBSOCKET: [ASKED, ASKED], SSE: []},
     ),
-    "upgrade 5xx": (Setback(Refused(503)), {AUTO: [HTTP], WEBSOCKET: [BACK_OFF] * 5, SSE: []}),
-    "upgrade 400, 403, or any other status": (Setback(Refused(403)), {AUTO: [HTTP], WEBSOCKET: [], SSE: []}),
+    "upgrade 5xx": (Setback(UpgradeRefused(503)), {AUTO: [HTTP], WEBSOCKET: [BACK_OFF] * 5, SSE: []}),
+    "upgrade 400, 403, or any other status": (Setback(UpgradeRefused(403)), {AUTO: [HTTP], WEBSOCKET: [], SSE: []}),
     "no WebSocket came about": (
         Setback(Unreachable("tcp", "refused")),
         {AUTO: [HTTP], WEBSOCKET: [BACK_OFF] * 5, SSE: []},
@@ -75,6 +75,10 @@ ROWS: dict[str, tuple[Setback, dict[Transport, list[Remedy]]]] = {
     "previous_response_not_found": (
         Setback(MISS, delivery=REJECTED, continued=True),
         {AUTO: [SAME], WEBSOCKET: [SAME], SSE: []},
+    ),
+    "invalid_encrypted_content": (
+        Setback(rejected(400, "invalid_encrypted_content"), delivery=REJECTED, sealed=True),
+        {AUTO: [Remedy.UNSEALED], WEBSOCKET: [Remedy.UNSEALED], SSE: [Remedy.UNSEALED]},
     ),
     "websocket_connection_limit_reached": (
         Setback(LIMIT, delivery=REJECTED),
@@ -148,9 +152,12 @@ def test_row(name: str, transport: Transport) -> None:
 @pytest.mark.parametrize(
     ("failure", "row"),
     [
-        *((Refused(status), "upgrade 404, 405, 426") for status in (404, 405, 426)),
-        *((Refused(status), "upgrade 5xx") for status in (500, 502, 503, 504, 599)),
-        *((Refused(status), "upgrade 400, 403, or any other status") for status in (200, 302, 400, 402, 403, 451)),
+        *((UpgradeRefused(status), "upgrade 404, 405, 426") for status in (404, 405, 426)),
+        *((UpgradeRefused(status), "upgrade 5xx") for status in (500, 502, 503, 504, 599)),
+        *(
+            (UpgradeRefused(status), "upgrade 400, 403, or any other status")
+            for status in (200, 302, 400, 402, 403, 451)
+        ),
         *(
             (Unreachable(stage, "x"), "no WebSocket came about")
             for stage in ("dns", "tcp", "tls", "upgrade", "timeout")
@@ -248,13 +255,13 @@ def test_no_more_dispatches_than_allowed(name: str, transport: Transport) -> Non
 def test_back_off_is_jittered_and_grows() -> None:
     parts = iter([1.0, 0.5, 0.25, 0.0, 1.0])
     tried = recovery(WEBSOCKET, jitter=lambda: next(parts))
-    setback = Setback(Refused(503))
+    setback = Setback(UpgradeRefused(503))
     assert [tried.decide(setback, left=1000).wait for _ in range(6)] == [1, 1, 1, 0, 16, 0]
 
 
 def test_a_back_off_longer_than_what_is_left_is_none() -> None:
-    assert recovery(WEBSOCKET).decide(Setback(Refused(503)), left=0.9).remedy is None
-    assert recovery(WEBSOCKET).decide(Setback(Refused(503)), left=1.1).remedy is BACK_OFF
+    assert recovery(WEBSOCKET).decide(Setback(UpgradeRefused(503)), left=0.9).remedy is None
+    assert recovery(WEBSOCKET).decide(Setback(UpgradeRefused(503)), left=1.1).remedy is BACK_OFF
 
 
 def test_without_time_left_nothing_is_tried() -> None:
@@ -263,7 +270,7 @@ def test_without_time_left_nothing_is_tried() -> None:
 
 
 def test_a_server_that_asks_for_too_long_a_wait_is_left_alone() -> None:
-    asking = Setback(Refused(429, (("retry-after", "61"),)))
+    asking = Setback(UpgradeRefused(429, (("retry-after", "61"),)))
     assert recovery(AUTO).decide(asking, left=60).remedy is HTTP
     assert recovery(WEBSOCKET).decide(asking, left=60).remedy is None
 
@@ -278,30 +285,30 @@ def test_a_server_that_asks_for_too_long_a_wait_is_left_alone() -> None:
     ],
 )
 def test_the_wait_a_server_asks_for(headers: Any, wait: float) -> None:
-    decision = recovery(WEBSOCKET).decide(Setback(Refused(429, headers)), left=60)
+    decision = recovery(WEBSOCKET).decide(Setback(UpgradeRefused(429, headers)), left=60)
     assert (decision.remedy, decision.wait) == (ASKED, wait)
 
 
 def test_without_a_wait_asked_for_there_is_none() -> None:
-    assert recovery(WEBSOCKET).decide(Setback(Refused(429)), left=60).remedy is None
+    assert recovery(WEBSOCKET).decide(Setback(UpgradeRefused(429)), left=60).remedy is None
     assert recovery(AUTO).decide(Setback(rejected(429)), left=60).remedy is None
 
 
 def test_without_a_function_there_is_no_fresh_key() -> None:
-    assert course(recovery(AUTO, renewable_key=False), Setback(Refused(401))) == [HTTP]
-    assert course(recovery(WEBSOCKET, renewable_key=False), Setback(Refused(401))) == []
+    assert course(recovery(AUTO, renewable_key=False), Setback(UpgradeRefused(401))) == [HTTP]
+    assert course(recovery(WEBSOCKET, renewable_key=False), Setback(UpgradeRefused(401))) == []
 
 
 def test_a_key_is_refreshed_once_over_all_transports() -> None:
     tried = recovery(AUTO)
-    assert course(tried, Setback(Refused(401))) == [KEY, HTTP]
+    assert course(tried, Setback(UpgradeRefused(401))) == [KEY, HTTP]
     assert course(tried, Setback(rejected(401), transport=SSE, delivery=REJECTED)) == []
 
 
 def test_a_turn_that_went_over_http_says_why_and_stays_there() -> None:
     tried = recovery(AUTO)
     assert (tried.transport, tried.fallback_reason) == (WEBSOCKET, None)
-    tried.decide(Setback(Refused(426)), left=60)
+    tried.decide(Setback(UpgradeRefused(426)), left=60)
     assert tried.transport is SSE
     assert tried.fallback_reason == "the server answered the WebSocket upgrade with status 426"
     assert course(tried, Setback(rejected(500), transport=SSE, delivery=REJECTED)) == [BACK_OFF]
@@ -310,7 +317,7 @@ def test_a_turn_that_went_over_http_says_why_and_stays_there() -> None:
 def test_nothing_the_server_said_is_in_the_reason() -> None:
     tried = recovery(AUTO)
     tried.decide(Setback(rejected(500, "server_error", "server_error")), left=60)
-    tried.decide(Setback(Rejected(500, "se cret", None, "se cret", "se cret")), left=60)
+    tried.decide(Setback(RequestRefused(500, "se cret", None, "se cret", "se cret")), left=60)
     assert tried.fallback_reason is not None
     assert "cret" not in tried.fallback_reason
 
@@ -321,11 +328,11 @@ def test_nothing_the_server_said_is_in_the_reason() -> None:
 @pytest.mark.parametrize(
     ("failure", "counts"),
     [
-        (Refused(503), True),
-        (Refused(500), True),
-        (Refused(401), False),
-        (Refused(429), False),
-        (Refused(426), False),
+        (UpgradeRefused(503), True),
+        (UpgradeRefused(500), True),
+        (UpgradeRefused(401), False),
+        (UpgradeRefused(429), False),
+        (UpgradeRefused(426), False),
         (Unreachable("tcp", "x"), True),
         (Unreachable("timeout", "x"), True),
         (Unreachable("upgrade", "x"), True),
@@ -343,5 +350,5 @@ def test_what_counts_as_an_outage(failure: Failure, counts: bool) -> None:
 
 
 def test_what_shows_that_there_is_no_websocket() -> None:
-    assert [status for status in range(300, 600) if lacks_websocket(Refused(status))] == [404, 405, 426]
+    assert [status for status in range(300, 600) if lacks_websocket(UpgradeRefused(status))] == [404, 405, 426]
     assert not lacks_websocket(Unreachable("tcp", "x"))

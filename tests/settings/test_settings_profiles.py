@@ -8,7 +8,7 @@ import pytest
 from trio.testing import MockClock
 
 import engine
-from engine.protocol.chain import Chain, Held, Plan
+from engine.protocol.chain import Chain, HeldResponse, Plan
 from engine.settings.profiles import AZURE, GENERIC, HTTP_ONLY, OPENAI, XAI, Profile, profile_of
 from engine.simulator import Echo, Error, Quirks, Script, open_simulator
 from engine.transport.credentials import Credentials, request_headers
@@ -86,7 +86,7 @@ BODY: dict[str, Any] = {"model": "m", "store": True, "input": [{"role": "user", 
 def planned(server: Profile, **fields: Any) -> Plan:
     body = {**BODY, **fields}
     chain = Chain()
-    chain.arm(Held.after("resp_1", body, ()))
+    chain.arm(HeldResponse.after("resp_1", body, ()))
     return chain.plan(body, server=server)
 
 

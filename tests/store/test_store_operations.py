@@ -11,7 +11,7 @@ from engine.store import operations
 from engine.store.group import Connection
 from engine.store.operations import Database
 from engine.store.places import connection_to
-from engine.store.records import Claim, Held, Intent, Kind, NewRow, Taken
+from engine.store.records import Claim, HeldBy, Intent, Kind, NewRow, Taken
 
 T = TypeVar("T")
 
@@ -70,7 +70,7 @@ def row(prompt: str = "k", *, last: bool = False, kind: Kind = Kind.ROUND, data:
 def test_a_held_session_is_not_given_twice(do: Direct) -> None:
     taken(do)
     held = do(operations.acquire, "s", owner="two", nonce="m", lease=LEASE)
-    assert isinstance(held, Held)
+    assert isinstance(held, HeldBy)
     assert held.owner == "one"
     assert 0 < held.seconds <= LEASE
 
@@ -81,7 +81,7 @@ def test_asking_again_with_one_nonce_is_asking_once(do: Direct) -> None:
 
 def test_one_owner_does_not_take_its_own_session_twice(do: Direct) -> None:
     taken(do)
-    assert isinstance(do(operations.acquire, "s", owner="one", nonce="other", lease=LEASE), Held)
+    assert isinstance(do(operations.acquire, "s", owner="one", nonce="other", lease=LEASE), HeldBy)
 
 
 def test_tokens_grow_with_each_acquisition(do: Direct) -> None:
@@ -103,7 +103,7 @@ def test_a_lease_that_is_over_is_renewed_while_nobody_has_taken_it(do: Direct) -
     claim = taken(do).claim
     expire(do)
     assert do(operations.renew, claim, lease=LEASE)
-    assert isinstance(do(operations.acquire, "s", owner="two", nonce="m", lease=LEASE), Held)
+    assert isinstance(do(operations.acquire, "s", owner="two", nonce="m", lease=LEASE), HeldBy)
 
 
 def test_a_lease_that_was_taken_over_is_not_renewed_and_not_released(do: Direct) -> None:
@@ -239,7 +239,7 @@ def test_a_transcript_that_was_replaced_begins_there(do: Direct) -> None:
 def test_a_held_session_is_forgotten_by_force_only(do: Direct) -> None:
     claim = taken(do).claim
     do(operations.commit, claim, [row(last=True)], head=0, lease=LEASE)
-    assert isinstance(do(operations.forget, "s", force=False), Held)
+    assert isinstance(do(operations.forget, "s", force=False), HeldBy)
     assert do(operations.forget, "s", force=True) is True
     assert do(operations.forget, "s", force=True) is False
     assert do(operations.read, "s", after=0) == ()

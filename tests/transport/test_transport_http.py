@@ -21,7 +21,7 @@ from raw_peer import Peer, PeerDialer, ScriptFor, WatchedTcpDialer, pipe, serve
 from trio.testing import MockClock
 
 import engine
-from engine.protocol.failures import Broken, Failure, Lost, Rejected, Unreachable, Violated, to_error
+from engine.protocol.failures import Broken, Failure, Lost, RequestRefused, Unreachable, Violated, to_error
 from engine.transport.http import HttpClient, HttpRequest, whole_answer
 
 KEY = "sk-http-0123456789"
@@ -251,7 +251,7 @@ async def test_packed_answers_are_unpacked(
 async def test_a_packed_refusal_keeps_its_words(autojump_clock: MockClock) -> None:
     packed = answer(gzip.compress(json.dumps(SAYS).encode()), 400, "Content-Encoding: gzip")
     outcome, _ = await played(answering(packed))
-    assert outcome == Rejected(400, "c", "t", "p", "No.")
+    assert outcome == RequestRefused(400, "c", "t", "p", "No.")
 
 
 async def test_a_small_answer_that_unpacks_to_a_large_one_is_not_held(autojump_clock: MockClock) -> None:
@@ -288,39 +288,39 @@ SAYS = {"error": {"message": "No.", "type": "t", "param": "p", "code": "c"}}
 @pytest.mark.parametrize(
     ("refusal", "expected"),
     [
-        (answer(json.dumps(SAYS), 400), Rejected(400, "c", "t", "p", "No.")),
-        (answer(json.dumps(SAYS), 401), Rejected(401, "c", "t", "p", "No.")),
-        (answer(json.dumps(SAYS), 429, "Retry-After: 7"), Rejected(429, "c", "t", "p", "No.", 7.0)),
-        (answer(b"{}", 429, "retry-after: 7", "retry-after-ms: 1500"), Rejected(429, None, None, None, "", 1.5)),
+        (answer(json.dumps(SAYS), 400), RequestRefused(400, "c", "t", "p", "No.")),
+        (answer(json.dumps(SAYS), 401), RequestRefused(401, "c", "t", "p", "No.")),
+        (answer(json.dumps(SAYS), 429, "Retry-After: 7"), RequestRefused(429, "c", "t", "p", "No.", 7.0)),
+        (answer(b"{}", 429, "retry-after: 7", "retry-after-ms: 1500"), RequestRefused(429, None, None, None, "", 1.5)),
         (
             answer(b"{}", 503, "Retry-After: Fri, 20 Nov 2026 12:00:30 GMT", DATE),
-            Rejected(503, None, None, None, "", 30.0),
+            RequestRefused(503, None, None, None, "", 30.0),
         ),
         (
             answer(b"{}", 503, "Retry-After: Fri, 20 Nov 2026 11:00:30 GMT", DATE),
-            Rejected(503, None, None, None, "", 0.0),
+            RequestRefused(503, None, None, None, "", 0.0),
         ),
-        (answer(b"{}", 503, "Retry-After: soon"), Rejected(503, None, None, None)),
-        (answer(b"<html><body>Bad gateway</body></html>", 502), Rejected(502, None, None, None)),
-        (answer(b"", 500), Rejected(500, None, None, None)),
-        (answer(b"upstream connect error", 503), Rejected(503, None, None, None, "upstream connect error")),
-        (answer(b"no\r\nupstream\n", 503), Rejected(503, None, None, None, "no\r\nupstream")),
-        (answer(b"\xff\x00\x01", 500), Rejected(500, None, None, None)),
-        (answer(b"[1, 2]", 500), Rejected(500, None, None, None, "[1, 2]")),
+        (answer(b"{}", 503, "Retry-After: soon"), RequestRefused(503, None, None, None)),
+        (answer(b"<html><body>Bad gateway</body></html>", 502), RequestRefused(502, None, None, None)),
+        (answer(b"", 500), RequestRefused(500, None, None, None)),
+        (answer(b"upstream connect error", 503), RequestRefused(503, None, None, None, "upstream connect error")),
+        (answer(b"no\r\nupstream\n", 503), RequestRefused(503, None, None, None, "no\r\nupstream")),
+        (answer(b"\xff\x00\x01", 500), RequestRefused(500, None, None, None)),
+        (answer(b"[1, 2]", 500), RequestRefused(500, None, None, None, "[1, 2]")),
         (
             answer('{"object": "error", "message": "No.", "type": "BadRequest", "param": null, "code": 400}', 400),
-            Rejected(400, "400", "BadRequest", None, "No."),
+            RequestRefused(400, "400", "BadRequest", None, "No."),
         ),
-        (answer('{"error": "No."}', 403), Rejected(403, None, None, None, "No.")),
-        (answer(json.dumps(SAYS), 404, length=5000), Rejected(404, "c", "t", "p", "No.")),
-        (b"HTTP/1.1 409 No\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", Rejected(409, None, None, None)),
-        (answer(100_000 * b"x", 500), Rejected(500, None, None, None, 2000 * "x")),
+        (answer('{"error": "No."}', 403), RequestRefused(403, None, None, None, "No.")),
+        (answer(json.dumps(SAYS), 404, length=5000), RequestRefused(404, "c", "t", "p", "No.")),
+        (b"HTTP/1.1 409 No\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", RequestRefused(409, None, None, None)),
+        (answer(100_000 * b"x", 500), RequestRefused(500, None, None, None, 2000 * "x")),
     ],
 )
-async def test_refusals(autojump_clock: MockClock, refusal: bytes, expected: Rejected) -> None:
+async def test_refusals(autojump_clock: MockClock, refusal: bytes, expected: RequestRefused) -> None:
     outcome, post = await played(hanging_up(refusal))
     assert outcome == expected
-    assert isinstance(outcome, Rejected)
+    assert isinstance(outcome, RequestRefused)
     assert outcome.message == expected.message
     assert post.status == expected.status
 
@@ -341,12 +341,12 @@ async def test_the_error_of_a_refusal(autojump_clock: MockClock, status: int, ki
 @pytest.mark.parametrize("target", ["http://elsewhere.test/v1", "/other", "http://[", "", "javascript:alert(1)"])
 async def test_redirections_are_refusals(autojump_clock: MockClock, status: int, target: str) -> None:
     outcome, _ = await played(answering(answer(b"", status, f"Location: {target}")))
-    assert outcome == Rejected(status, None, None, None)
+    assert outcome == RequestRefused(status, None, None, None)
 
 
 async def test_a_refusal_is_told_although_its_body_never_ends(autojump_clock: MockClock) -> None:
     outcome, _ = await played(answering(answer('{"error"', 429, "Retry-After: 9", length=500)), within=1.0)
-    assert outcome == Rejected(429, None, None, None, '{"error"', retry_after=9.0)
+    assert outcome == RequestRefused(429, None, None, None, '{"error"', retry_after=9.0)
 
 
 async def test_a_refusal_that_does_not_wait_for_the_whole_request(autojump_clock: MockClock) -> None:
@@ -355,7 +355,7 @@ async def test_a_refusal_that_does_not_wait_for_the_whole_request(autojump_clock
         await peer.send(answer(json.dumps(SAYS), 413))
 
     outcome, post = await played(script, text=json.dumps("x" * (1 << 20)))
-    assert isinstance(outcome, Rejected)
+    assert isinstance(outcome, RequestRefused)
     assert outcome.status == post.status == 413
 
 

@@ -18,7 +18,7 @@ from test_transport_http import ENDPOINT, KEY, PATH, TEXT, Steps, answer, read_r
 from trio.testing import MockClock
 
 import engine
-from engine.protocol.failures import Failure, Lost, Rejected
+from engine.protocol.failures import Failure, Lost, RequestRefused
 from engine.transport.http import HttpClient, HttpRequest, whole_answer
 
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -332,7 +332,7 @@ async def test_what_a_server_says_before_it_hangs_up_is_the_answer(autojump_cloc
     async with contained() as held, client_of(held, PeerDialer(held, script, capacity=1000)) as client:
         await ask(client, "x" * 100)
         outcome, post = await ask(client, "x" * 100_000)
-        assert isinstance(outcome, Rejected)
+        assert isinstance(outcome, RequestRefused)
         assert (outcome.status, outcome.code, post.sent) == (413, "too_large", True)
         assert not held.still_open
 
