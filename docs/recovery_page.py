@@ -17,6 +17,7 @@ _Key = TypeVar("_Key", str, int)
 
 _WORDS: Final[Mapping[Remedy, str]] = {
     Remedy.SAME_CONNECTION: "whole, same connection",
+    Remedy.UNSEALED: "whole without sealed reasoning, same connection",
     Remedy.NEW_CONNECTION: "new connection",
     Remedy.BACK_OFF: "back off",
     Remedy.RETRY_AFTER: "wait as asked",
@@ -57,8 +58,10 @@ it does not say. Where none is left, the failure is raised. `–` raises at once
   ("try again in 2s"). A server that does not say is not asked again.
 - *fresh key*: where `Endpoint.api_key` is a function, it is asked once more, and a new connection made with what it
   returns. Once per turn, over all transports.
-- *whole, same connection*: the only case in which a connection carries the request a second time. The server refused it
-  before it began.
+- *whole, same connection*: the server refused it before it began, and the connection carries it a second time.
+- *whole without sealed reasoning*: the server could not read what it is said to have encrypted, as after a change of
+  key or model. The reasoning stays out, in every later turn of the session too, and what came with it goes without ids.
+  `session.statistics().refused_seals` counts it. What a compaction sealed is never left out.
 - *HTTP*: the turn goes on over HTTP with server-sent events, and stays there. Its request is whole, and has nothing in
   it that belongs to the socket. The caller sees one sequence of turn events.
 - *anything else*: the caller left, any other budget ran out, the session was released or broke, the consumer fell

@@ -43,7 +43,7 @@ _T = TypeVar("_T")
 
 
 class Calls:
-    """What can be asked of a session, and of each of its lanes.
+    """The calls of a session, and of each of its lanes.
 
     All calls take the same prompts: a text, a message, messages, or a whole `engine.Context`. A text is one user
     message without history. And all take the fields of `engine.TurnOptions` as keywords, laid over ``options``: what is
@@ -339,7 +339,7 @@ class Calls:
         chosen = options_with(options, fields, "warm_up")
         settings = settings_with(self._settings, fields)
         body = create_body(context_of(prompt, instructions, tools), chosen, model=settings.model)
-        body = await hooked(body, chosen.payload_hook)
+        body = self._lane.refused_seals.without(await hooked(body, chosen.payload_hook))
         text = create_text(body)
         size, limit = len(text.frame(generate=False).encode()), settings.limits.max_request_bytes
         if size > limit:

@@ -18,6 +18,7 @@ class Fault(Enum):
     """What an error is about, and with that what could help."""
 
     CACHE_MISS = "the server no longer holds the response that the request continues"
+    SEAL = "the server cannot read reasoning that it is said to have sealed"
     CONNECTION_LIMIT = "the server ends the connection's life"
     CREDENTIALS = "the credentials are not accepted"
     QUOTA = "the account has nothing left to spend"
@@ -36,6 +37,7 @@ CODES: Final[Mapping[str, Fault]] = {
     "websocket_stream_limit_reached": Fault.REQUEST,
     "concurrent_request": Fault.REQUEST,  # vLLM
     "response_already_in_flight": Fault.REQUEST,  # gateways
+    "invalid_encrypted_content": Fault.SEAL,
     # credentials
     "invalid_api_key": Fault.CREDENTIALS,
     "incorrect_api_key_provided": Fault.CREDENTIALS,

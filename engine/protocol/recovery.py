@@ -54,6 +54,7 @@ class Remedy(Enum):
     """What can be done about a failure."""
 
     SAME_CONNECTION = "send it whole on the same connection"
+    UNSEALED = "send it whole and without its sealed reasoning on the same connection"
     NEW_CONNECTION = "send it over a new connection"
     BACK_OFF = "wait a random part of the back-off, and as long as the server asks, then a new connection"
     RETRY_AFTER = "wait as long as the server asks, then again: over the same connection, if it refused in band"
@@ -79,6 +80,7 @@ class Setback:
         delivery: How far its request got.
         output_seen: Whether the turn has shown any of an answer.
         continued: Whether the request named a response to continue.
+        sealed: Whether the request has sealed reasoning.
         untyped: Whether the server is of a kind whose errors do not say what they are about.
     """
 
@@ -87,6 +89,7 @@ class Setback:
     delivery: Delivery = Delivery.NOT_SENT
     output_seen: bool = False
     continued: bool = False
+    sealed: bool = False
     untyped: bool = False
 
     @property
@@ -144,12 +147,19 @@ def _of(fault: Fault) -> Callable[[Setback], bool]:
     return lambda setback: setback.fault is fault
 
 
-def _forgotten(setback: Setback) -> bool:
+def _is_refusal(setback: Setback) -> bool:
     # Some servers refuse with a failed response that never began.
-    refused = isinstance(setback.failure, RequestRefused) or setback.delivery is Delivery.REJECTED
-    if not setback.continued or not refused:
+    return isinstance(setback.failure, RequestRefused) or setback.delivery is Delivery.REJECTED
+
+
+def _forgotten(setback: Setback) -> bool:
+    if not setback.continued or not _is_refusal(setback):
         return False
     return setback.fault is Fault.CACHE_MISS or (setback.untyped and setback.fault is None)
+
+
+def _unreadable(setback: Setback) -> bool:
+    return setback.fault is Fault.SEAL and setback.sealed and _is_refusal(setback)
 
 
 def _failed_server(setback: Setback) -> bool:
@@ -184,6 +194,7 @@ def _silent(setback: Setback) -> bool:
 
 
 _RESEND: Final = (Dose(Remedy.SAME_CONNECTION),)
+_RESEND_UNSEALED: Final = (Dose(Remedy.UNSEALED),)
 _AGAIN: Final = (Dose(Remedy.NEW_CONNECTION),)
 _AT_A_RISK: Final = (Dose(Remedy.NEW_CONNECTION, None),)
 _BACK_OFF_ONCE: Final = (Dose(Remedy.BACK_OFF),)
@@ -210,6 +221,13 @@ TABLE: Final = (
     Row("no HTTP connection came about", _unreachable_over(Transport.SSE), sse=_BACK_OFF),
     Row("request too large for the WebSocket", lambda setback: isinstance(setback.failure, TooLarge), auto=_HTTP),
     Row("previous_response_not_found", _forgotten, auto=_RESEND, websocket=_RESEND),
+    Row(
+        "invalid_encrypted_content",
+        _unreadable,
+        auto=_RESEND_UNSEALED,
+        websocket=_RESEND_UNSEALED,
+        sse=_RESEND_UNSEALED,
+    ),
     Row("websocket_connection_limit_reached", _of(Fault.CONNECTION_LIMIT), auto=_AGAIN, websocket=_AGAIN),
     Row("401 over HTTP", _refused_credentials_over_http, auto=_FRESH_KEY, sse=_FRESH_KEY),
     Row("quota used up", _of(Fault.QUOTA)),

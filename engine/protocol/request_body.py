@@ -30,7 +30,7 @@ from engine.values.messages import (
 )
 from engine.values.problems import ConfigurationError
 
-__all__ = ["create_body", "input_items", "is_stored", "wire_tools"]
+__all__ = ["create_body", "input_items", "is_stored", "wire_tools", "without_id"]
 
 Item: TypeAlias = dict[str, Any]
 _Spoken: TypeAlias = tuple[tuple[str | None, str | None, Mapping[str, Any]], Item]  # what makes it one message; it
@@ -70,7 +70,7 @@ _OUTPUT_ONLY: Final = frozenset({"created_by"})
 # Members of a reasoning item that are replayed by rules of their own. A status says nothing in a request.
 _REASONING_MEMBERS: Final = frozenset({"type", "id", "status", "summary", "content", "encrypted_content"})
 
-# What the service's ids look like, and how those of some kinds of items begin.
+# The form of the service's ids, and the beginnings of those of some kinds of items.
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _PREFIXES: Final[Mapping[str, str]] = {
     "message": "msg_",
@@ -147,7 +147,7 @@ def is_stored(body: Mapping[str, Any]) -> bool:
 
 
 def _held(messages: Sequence[Message], options: TurnOptions) -> int:
-    """How many messages the server holds in what the options name, and must not be told again.
+    """Return the number of messages that the server holds in what the options name, and must not be told again.
 
     A conversation holds all up to its last answer, since each request and each response is added to it; a stored
     response all up to its own message, where that is one of them.
@@ -305,6 +305,13 @@ def _kept(given: Mapping[str, Any]) -> Item:
     if item.get("type") == "shell_call_output" and isinstance(pieces, list):
         item["output"] = [_sendable(piece) if isinstance(piece, dict) else piece for piece in pieces]
     return item
+
+
+def without_id(item: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return an item as if it were new to the server; the same item where it means nothing without its id."""
+    if item.get("type") == "reasoning" or item.get("type") in _NAMELESS_WITHOUT_ID:
+        return item
+    return {name: member for name, member in item.items() if name != "id"}
 
 
 def _sendable(given: Mapping[str, Any]) -> dict[str, Any]:

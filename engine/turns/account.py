@@ -14,6 +14,7 @@ from engine.protocol.chain import Plan
 from engine.protocol.failures import Expired, Failure, to_error
 from engine.protocol.recovery import Decision, Recovery, Remedy, Setback
 from engine.protocol.refusals import lower_case, request_id, telling
+from engine.protocol.seals import is_sealed
 from engine.turns.lane import Lane
 from engine.turns.submission import Submission
 from engine.turns.timeline import Timeline
@@ -145,6 +146,7 @@ class Account:
             delivery=attempt.exchange.delivery if attempt is not None else Delivery.NOT_SENT,
             output_seen=attempt is not None and attempt.exchange.output_seen,
             continued=attempt is not None and attempt.plan.previous_response_id is not None,
+            sealed=is_sealed(self._submission.body),
             untyped=not self._lane.pool.endpoint.server.typed_errors,
         )
 

@@ -20,6 +20,7 @@ from engine.connections.tasks import Tasks
 from engine.instruments import Instruments
 from engine.protocol.breaker import Breaker
 from engine.protocol.failures import Broken, Closed, Failure
+from engine.protocol.seals import RefusedSeals
 from engine.settings.endpoint import Endpoint
 from engine.settings.levels import Settings
 from engine.transport.dial import Dialer
@@ -76,6 +77,7 @@ class SessionCore:
         self._numbers = itertools.count(1)
         self._made_at = trio.current_time()
         self._lanes: dict[str | None, Lane] = {}
+        self._refused_seals = RefusedSeals()
         self._past: list[Counters] = []  # of lanes that were forgotten
 
     # --- life ---
@@ -150,6 +152,7 @@ class SessionCore:
                 instruments=self._instruments,
                 numbers=self._numbers,
                 tasks=self._tasks,
+                refused_seals=self._refused_seals,
             )
         return lane
 
@@ -230,6 +233,7 @@ class SessionCore:
             turns_abandoned=sum(each.abandoned for each in counters),
             retries=sum(each.retries for each in counters),
             fallbacks=sum(each.fallbacks for each in counters),
+            refused_seals=sum(each.refused_seals for each in counters),
             usage=sum((each.usage for each in counters), Usage()),
             connections_opened=self.pool.opened,
             connections=self.pool.statistics(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Final
 
@@ -10,15 +11,22 @@ from engine.connections.link import Link
 from engine.connections.websocket_link import WebSocketLink
 from engine.protocol.chain import Plan
 from engine.protocol.failures import Failure, TooLarge
+from engine.protocol.recovery import Decision, Remedy
 from engine.settings.levels import Settings
 from engine.turns.lane import Lane
 from engine.turns.submission import Submission
 from engine.turns.timeline import Timeline
-from engine.values.choices import Transport
+from engine.values.choices import Delivery, Transport
 
-__all__ = ["Dispatcher"]
+__all__ = ["ON_THE_SAME", "Dispatcher"]
 
-_FORGOTTEN: Final = "the server no longer held the previous response"
+_logger = logging.getLogger("engine.turn")
+
+ON_THE_SAME: Final[dict[Remedy, str]] = {
+    Remedy.SAME_CONNECTION: "the server no longer held the previous response",
+    Remedy.UNSEALED: "the server could not read sealed reasoning",
+}
+"""Remedies that need nothing but the connection there is → why the request is whole then."""
 
 
 class Dispatcher:
@@ -137,7 +145,21 @@ class Dispatcher:
         if barred is not None:
             barred.lift(self)
 
-    def send_whole(self) -> None:
-        """The server has forgotten what the turn wanted to continue."""
-        self._full_because = _FORGOTTEN
-        self._lane.stored = None
+    def follow(self, decision: Decision, failed: Attempt | None) -> None:
+        """Let the next attempt differ from the one that failed as a decision wants it."""
+        # A request that was refused in band, and whole, leaves its connection as good as it was.
+        refused = failed is not None and failed.exchange.delivery is Delivery.REJECTED
+        self.again = decision.remedy in ON_THE_SAME or (decision.remedy is Remedy.RETRY_AFTER and refused)
+        if decision.remedy in ON_THE_SAME:
+            self._full_because = ON_THE_SAME[decision.remedy]
+            self._lane.stored = None
+        if decision.remedy is Remedy.UNSEALED:
+            self._unseal()
+
+    def _unseal(self) -> None:
+        """Leave the sealed reasoning out, now and in every later turn of the session."""
+        refused = self._lane.refused_seals.add(self._submission.body)
+        self._lane.counters.refused_seals += refused
+        _logger.warning("sealed reasoning that the server cannot read is left out from now on: %d items", refused)
+        self._submission.leave_out(self._lane.refused_seals)
+        self._submission.encode()

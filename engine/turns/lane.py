@@ -14,6 +14,7 @@ from engine.connections.tasks import Tasks
 from engine.instruments import Instruments
 from engine.protocol.chain import HeldResponse
 from engine.protocol.failures import Failure
+from engine.protocol.seals import RefusedSeals
 from engine.values.problems import ConfigurationError
 from engine.values.statistics import LaneStatistics
 from engine.values.usage import Usage
@@ -114,11 +115,17 @@ class LaneQueue:
 class Counters:
     """How the turns of a lane went, and the tokens of those that were answered."""
 
-    __slots__ = ("abandoned", "completed", "failed", "fallbacks", "retries", "started", "usage")
+    __slots__ = ("abandoned", "completed", "failed", "fallbacks", "refused_seals", "retries", "started", "usage")
 
     def __init__(self) -> None:
         self.usage: Usage = Usage()
-        self.started = self.completed = self.failed = self.abandoned = self.retries = self.fallbacks = 0
+        self.started: int = 0
+        self.completed: int = 0
+        self.failed: int = 0
+        self.abandoned: int = 0
+        self.retries: int = 0
+        self.fallbacks: int = 0
+        self.refused_seals: int = 0
 
     @property
     def active(self) -> int:
@@ -136,6 +143,7 @@ class Lane(LaneQueue):
         instruments: What is told of them.
         numbers: Numbers the session's turns.
         tasks: Where its turns' work lives.
+        refused_seals: What the session's server could not read.
 
     Attributes:
         stored: The newest response that the server keeps beyond its connection.
@@ -157,6 +165,7 @@ class Lane(LaneQueue):
         instruments: Instruments,
         numbers: Iterator[int],
         tasks: Tasks,
+        refused_seals: RefusedSeals,
     ) -> None:
         super().__init__()
         self.name: str | None = name
@@ -172,6 +181,7 @@ class Lane(LaneQueue):
         self.failure: Failure | None = None
         self.owned: bool = False
         self.tasks: Tasks = tasks
+        self.refused_seals: RefusedSeals = refused_seals
         self.idle_since: float = trio.current_time()
         self._idle = trio.lowlevel.ParkingLot()
         self._numbers = numbers
@@ -269,5 +279,6 @@ class Lane(LaneQueue):
             turns_abandoned=counters.abandoned,
             retries=counters.retries,
             fallbacks=counters.fallbacks,
+            refused_seals=counters.refused_seals,
             usage=counters.usage,
         )

@@ -1,4 +1,4 @@
-"""A request on its way in: the caller's hook has its say, then the body is written, once.
+"""A request on its way in: the caller's hook has its say, then the body is written.
 
 All of it happens in the caller's task, before anything is queued or sent.
 """
@@ -12,6 +12,7 @@ from typing import Any
 import trio
 
 from engine.protocol.request_tools import own
+from engine.protocol.seals import RefusedSeals
 from engine.settings.turn_options import PayloadHook, TurnOptions
 from engine.values.problems import ConfigurationError
 from engine.wire.codec import encode, encode_create
@@ -66,13 +67,17 @@ class Submission:
         self.body = await hooked(self.body, hook)
 
     def encode(self) -> None:
-        """Encode the body, once.
+        """Encode the body.
 
         Raises:
             ConfigurationError: a field is the library's own, or cannot be written as JSON.
         """
         self._text = create_text(self.body)
         self.size = len(self._text.frame().encode())
+
+    def leave_out(self, refused: RefusedSeals) -> None:
+        """Leave out reasoning that the server could not read before; a request that was encoded has to be again."""
+        self.body = refused.without(self.body)
 
     @property
     def text(self) -> CreateText:

@@ -22,18 +22,18 @@ from engine.connections.attempt import Attempt
 from engine.connections.link import Link
 from engine.protocol.aftermath import Aftermath
 from engine.protocol.failures import Broken, Closed, Expired, Failure, Overflowed, TooLarge
-from engine.protocol.recovery import Decision, Recovery, Remedy
+from engine.protocol.recovery import Decision, Recovery
 from engine.protocol.states import move
 from engine.settings.levels import Settings
 from engine.turns.account import Account, arrived
-from engine.turns.dispatcher import Dispatcher
+from engine.turns.dispatcher import ON_THE_SAME, Dispatcher
 from engine.turns.inbox import Inbox
 from engine.turns.lane import Lane
 from engine.turns.states import WORK_TRANSITIONS, WorkState
 from engine.turns.submission import Submission
 from engine.turns.timeline import Timeline
 from engine.turns.watch import Watch
-from engine.values.choices import Delivery, Transport
+from engine.values.choices import Transport
 from engine.values.errors import TurnError
 from engine.values.messages import AssistantMessage
 from engine.values.reports import TurnReport
@@ -121,6 +121,7 @@ class Work:
                 await submission.ask_hook()
             if scope.cancelled_caught:
                 raise self._failed(Expired("turn", self._timeouts.turn))
+        submission.leave_out(self._lane.refused_seals)
         submission.encode()
         if self._settings.transport is Transport.WEBSOCKET and (oversized := self._dispatcher.oversized) is not None:
             raise self._failed(oversized)
@@ -244,9 +245,8 @@ class Work:
                     attempt.forget()
             self._link = self._dispatcher.joined = None
             if self._aftermath is Aftermath.RETIRE:
-                self._pool.dial_ahead(
-                    self._lane.name
-                )  # here, because the one who leaves a turn should not have to wait for it
+                # Here, because the one who leaves a turn should not have to wait for it.
+                self._pool.dial_ahead(self._lane.name)
 
     async def _go_on(self) -> None:
         """Make an attempt, or wait for the end of the one there is."""
@@ -254,7 +254,10 @@ class Work:
             if self._not_before > trio.current_time():
                 await trio.sleep_until(self._not_before)
             if self._gate is not None:
-                await self._pass(self._gate)
+                try:
+                    await self._gate()
+                except Exception as error:
+                    self._settle(error=error)
             if not self.settled:
                 await self._begin()
         attempt = self._attempt
@@ -266,12 +269,6 @@ class Work:
         if not self.settled and not isinstance(result, AssistantMessage):
             assert result is not None
             self._setback(result)
-
-    async def _pass(self, gate: Gate) -> None:
-        try:
-            await gate()
-        except Exception as error:
-            self._settle(error=error)
 
     async def _begin(self) -> None:
         """Send the request over the link that there is, or find out what stands in the way."""
@@ -386,19 +383,15 @@ class Work:
     def _try_again(self, decision: Decision, failure: Failure) -> None:
         self._dispatcher.lift_bar()
         attempt = self._attempt
-        again = decision.remedy is Remedy.SAME_CONNECTION
+        self._dispatcher.follow(decision, attempt)
         if attempt is not None:
-            again = again or _may_stay(decision, attempt)
             self._account.given_up(attempt)
-            if decision.remedy is Remedy.SAME_CONNECTION:
-                self._dispatcher.send_whole()
-            elif attempt.exchange.outcome is None:
+            if attempt.exchange.outcome is None and decision.remedy not in ON_THE_SAME:
                 self._abandon(attempt, wanted=False)
-            elif self._link is not None and not _may_stay(decision, attempt):
+            elif self._link is not None and not self._dispatcher.again:
                 self._link.avoid()
             attempt.forget()
             self._attempt = None
-        self._dispatcher.again = again
         if self._recovery.transport is Transport.SSE:
             self._give_place_back()
         self.timeline.begin_again()
@@ -456,8 +449,3 @@ class Work:
             attempt.on_drained = functools.partial(places.give_back, attempt)
         else:
             places.give_back(self)
-
-
-def _may_stay(decision: Decision, attempt: Attempt) -> bool:
-    """Whether the next attempt may go over the connection of the one that failed: it was refused in band, and whole."""
-    return decision.remedy is Remedy.RETRY_AFTER and attempt.exchange.delivery is Delivery.REJECTED

@@ -53,6 +53,7 @@ class LaneStatistics:
         turns_abandoned: Of those, how many were left before they ended.
         retries: How often a turn was tried again.
         fallbacks: How often a turn went over HTTP because WebSocket would not do.
+        refused_seals: How many pieces of sealed reasoning the server could not read; they are left out since.
         usage: Tokens of the turns that ended with an answer.
     """
 
@@ -64,6 +65,7 @@ class LaneStatistics:
     turns_abandoned: int
     retries: int
     fallbacks: int
+    refused_seals: int
     usage: Usage
 
 
@@ -80,6 +82,7 @@ class SessionStatistics:
         turns_abandoned: Of those, how many were left before they ended.
         retries: How often a turn was tried again.
         fallbacks: How often a turn went over HTTP because WebSocket would not do.
+        refused_seals: How many pieces of sealed reasoning the server could not read; they are left out since.
         usage: Tokens of the turns that ended with an answer.
         connections_opened: Connections opened so far.
         connections: The connections that exist now, the current one first.
@@ -93,6 +96,7 @@ class SessionStatistics:
     turns_abandoned: int
     retries: int
     fallbacks: int
+    refused_seals: int
     usage: Usage
     connections_opened: int
     connections: tuple[ConnectionStatistics, ...]

@@ -76,6 +76,10 @@ ROWS: dict[str, tuple[Setback, dict[Transport, list[Remedy]]]] = {
         Setback(MISS, delivery=REJECTED, continued=True),
         {AUTO: [SAME], WEBSOCKET: [SAME], SSE: []},
     ),
+    "invalid_encrypted_content": (
+        Setback(rejected(400, "invalid_encrypted_content"), delivery=REJECTED, sealed=True),
+        {AUTO: [Remedy.UNSEALED], WEBSOCKET: [Remedy.UNSEALED], SSE: [Remedy.UNSEALED]},
+    ),
     "websocket_connection_limit_reached": (
         Setback(LIMIT, delivery=REJECTED),
         {AUTO: [NEW], WEBSOCKET: [NEW], SSE: []},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -273,6 +274,7 @@ CASES: Final = [
 def test_every_row_is_met() -> None:
     elsewhere = {
         "previous_response_not_found",  # in the tests of continuation
+        "invalid_encrypted_content",  # below: it takes reasoning in the prompt
         "lost before anything was sent",  # in the tests of the transport: its peer ends what it has just accepted
     }
     assert {case.row for case in CASES} | elsewhere == {row.name for row in TABLE}
@@ -516,3 +518,88 @@ async def test_a_wait_beyond_the_turns_own_budget_raises_what_failed(autojump_cl
         with pytest.raises(engine.ConnectFailed) as caught:
             await session.ask("hi", timeouts=Timeouts(turn=2.5))
         assert (caught.value.status, trio.current_time() - begun) == (503, 1)  # the next wait would take 2 s
+
+
+# --- sealed reasoning ------------------------------------------------------------------------------------------------
+
+
+def sealed(name: str) -> engine.Thinking:
+    item = {"type": "reasoning", "id": f"rs_{name}", "summary": [], "encrypted_content": f"seal of {name}"}
+    return engine.Thinking("", json.dumps(item))
+
+
+def with_reasoning() -> list[engine.Message]:
+    """A transcript of two answers, the first with sealed reasoning and a call; ids are those of a stored response."""
+    call = engine.ToolCall("call_1|fc_1", "weather", {}, "{}")
+    return [
+        engine.UserMessage("one"),
+        engine.AssistantMessage((sealed("a"), engine.Text("first", item_id="msg_1"), call)),
+        engine.ToolResult("call_1", "fine"),
+        engine.AssistantMessage((engine.Text("second", item_id="msg_2"),)),
+        engine.UserMessage("two"),
+    ]
+
+
+UNREADABLE: Final = [Error(400, "invalid_encrypted_content", message="The content of a could not be verified.")]
+WEATHER: Final = engine.Tool("weather", "", {"type": "object", "properties": {}})
+
+
+@pytest.mark.parametrize("transport", list(Transport), ids=lambda transport: transport.value)
+async def test_reasoning_that_the_server_cannot_read_is_left_out(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, transport: Transport
+) -> None:
+    caplog.set_level("WARNING", "engine")
+    async with session_to(Script([UNREADABLE], then=Echo()), transport=transport) as (session, sim):
+        messages = with_reasoning()
+        async with session.turn(messages, tools=[WEATHER], store=True) as turn:
+            answer = await turn.wait()
+        assert (answer.text, turn.report.attempts, turn.report.fallback_reason) == ("two", 2, None)
+        refused, healed = (request.body["input"] for request in sim.requests)
+        assert [item.get("id") for item in refused] == [None, "rs_a", "msg_1", "fc_1", None, "msg_2", None]
+        assert [item["type"] for item in healed] == [item["type"] for item in refused if item["type"] != "reasoning"]
+        assert [item.get("id") for item in healed] == [None, None, None, None, "msg_2", None]
+        assert session.statistics().refused_seals == 1
+        assert len(sim.connections) == 1
+        # What was refused once is not sent again; what another server sealed since is.
+        messages += [attrs.evolve(answer, content=(sealed("b"), *answer.content)), engine.UserMessage("three")]
+        assert (await session.ask(messages, tools=[WEATHER], store=True)).text == "three"
+        async with session.turn(messages, tools=[WEATHER], store=True) as turn:
+            await turn.wait()
+        assert turn.report.attempts == 1
+        assert len(sim.requests) == 4
+        seals = [item.get("encrypted_content") for item in sim.requests[3].body["input"] if item["type"] == "reasoning"]
+        assert seals == ["seal of b"]
+    said = [record.getMessage() for record in caplog.records if record.name == "engine.turn"]
+    assert said == ["sealed reasoning that the server cannot read is left out from now on: 1 items"]
+
+
+async def test_a_turn_after_a_healed_one_continues_it(autojump_clock: MockClock) -> None:
+    async with session_to(Script([UNREADABLE], then=Echo())) as (session, sim):
+        messages = with_reasoning()
+        messages.append(await session.ask(messages, tools=[WEATHER]))
+        async with session.turn([*messages, engine.UserMessage("three")], tools=[WEATHER]) as turn:
+            await turn.wait()
+        assert turn.report.continued
+        assert [len(connection.requests) for connection in sim.connections] == [3]
+
+
+@pytest.mark.parametrize("transport", list(Transport), ids=lambda transport: transport.value)
+async def test_reasoning_is_left_out_once(autojump_clock: MockClock, transport: Transport) -> None:
+    async with session_to(Script([UNREADABLE, UNREADABLE], then=Echo()), transport=transport) as (session, sim):
+        with pytest.raises(engine.RequestRejected) as caught:
+            await session.ask(with_reasoning(), tools=[WEATHER])
+        assert caught.value.code == "invalid_encrypted_content"
+        assert len(sim.requests) == 2
+
+
+@pytest.mark.parametrize("transport", list(Transport), ids=lambda transport: transport.value)
+async def test_a_compaction_that_the_server_cannot_read_is_the_turns_failure(
+    autojump_clock: MockClock, transport: Transport
+) -> None:
+    compaction = engine.OutputItem({"type": "compaction", "id": "cmp_1", "encrypted_content": "sealed"})
+    async with session_to(Script([UNREADABLE], then=Echo()), transport=transport) as (session, sim):
+        with pytest.raises(engine.RequestRejected) as caught:
+            await session.ask([compaction, engine.UserMessage("two")])
+        assert caught.value.code == "invalid_encrypted_content"
+        assert len(sim.requests) == 1
+        assert session.statistics().refused_seals == 0

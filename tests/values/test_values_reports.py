@@ -36,6 +36,7 @@ SESSION = SessionStatistics(
     turns_abandoned=0,
     retries=0,
     fallbacks=0,
+    refused_seals=0,
     usage=Usage(1, 2, 3),
     connections_opened=1,
     connections=(CONNECTION,),
