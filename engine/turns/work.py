@@ -265,10 +265,9 @@ class Work:
             return
         if not attempt.done.is_set():
             await attempt.done.wait()
-        result = attempt.result
-        if not self.settled and not isinstance(result, AssistantMessage):
-            assert result is not None
-            self._setback(result)
+        if not self.settled and not isinstance(attempt.result, AssistantMessage):
+            assert attempt.result is not None
+            self._setback(attempt.result)
 
     async def _begin(self) -> None:
         """Send the request over the link that there is, or find out what stands in the way."""
