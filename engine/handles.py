@@ -36,6 +36,7 @@ __all__ = [
     "TurnFacts",
     "bound",
     "making",
+    "mirrored",
     "reading",
 ]
 
@@ -55,6 +56,11 @@ class Handle(Generic[T]):
 
     def __repr__(self) -> str:
         return repr(self._inner)
+
+
+def mirrored(method: T) -> Callable[[Callable[..., object]], T]:
+    """Put a method of the engine's, as it is on this side, in the place of its declaration."""
+    return lambda declaration: method
 
 
 def reading(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[Any, P], R]:
@@ -246,7 +252,9 @@ class ConversationFacts(Handle[engine.Conversation]):
         """Every complete round of every prompt, oldest first."""
         return self._portal.read(lambda: self._inner.rounds)
 
-    snapshot = reading(engine.Conversation.snapshot)
+    @mirrored(reading(engine.Conversation.snapshot))
+    def snapshot(self) -> None:
+        """See `engine.Conversation.snapshot`."""
 
     @property
     def usage(self) -> engine.Usage:
@@ -272,7 +280,9 @@ class LaneFacts(Handle[engine.Lane]):
         """Its name in the session."""
         return self._inner.name
 
-    statistics = reading(engine.Lane.statistics)
+    @mirrored(reading(engine.Lane.statistics))
+    def statistics(self) -> None:
+        """See `engine.Lane.statistics`."""
 
 
 class SessionFacts(Handle[engine.Session]):
@@ -288,8 +298,13 @@ class SessionFacts(Handle[engine.Session]):
         """Whether a turn started now would find an open connection, as far as can be told."""
         return self._portal.read(lambda: self._inner.connected)
 
-    snapshot = reading(engine.Session.snapshot)
-    statistics = reading(engine.Session.statistics)
+    @mirrored(reading(engine.Session.snapshot))
+    def snapshot(self) -> None:
+        """See `engine.Session.snapshot`."""
+
+    @mirrored(reading(engine.Session.statistics))
+    def statistics(self) -> None:
+        """See `engine.Session.statistics`."""
 
 
 class EngineFacts(Handle[engine.Engine]):
@@ -305,9 +320,17 @@ class EngineFacts(Handle[engine.Engine]):
         """The endpoint of the sessions."""
         return self._inner.endpoint
 
-    change_endpoint = reading(engine.Engine.change_endpoint)
-    has_session = reading(engine.Engine.has_session)
-    statistics = reading(engine.Engine.statistics)
+    @mirrored(reading(engine.Engine.change_endpoint))
+    def change_endpoint(self) -> None:
+        """See `engine.Engine.change_endpoint`."""
+
+    @mirrored(reading(engine.Engine.has_session))
+    def has_session(self) -> None:
+        """See `engine.Engine.has_session`."""
+
+    @mirrored(reading(engine.Engine.statistics))
+    def statistics(self) -> None:
+        """See `engine.Engine.statistics`."""
 
     def __contains__(self, session_id: object) -> bool:
         return self._portal.read(lambda: session_id in self._inner)

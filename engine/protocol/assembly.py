@@ -105,7 +105,7 @@ class Assembly:
         self._grown: Draft | None = None
         self.shortcut: Shortcut | None = None
         self.oddities: Final[Counter[Oddity]] = Counter()
-        self.as_held = True
+        self.as_held: bool = True
 
     # --- what is known so far ---
 

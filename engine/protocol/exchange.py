@@ -32,7 +32,7 @@ __all__ = ["FOREIGN_TERMINALS", "TERMINAL_TYPES", "Exchange", "LaneName"]
 
 LaneName: TypeAlias = str | None
 
-FOREIGN_TERMINALS: Final = {"response.cancelled": "cancelled", "response.error": None}
+FOREIGN_TERMINALS: Final[dict[str, str | None]] = {"response.cancelled": "cancelled", "response.error": None}
 """Terminals that no schema has and that some servers send all the same, with the code that stands in for their own."""
 
 TERMINAL_TYPES: Final = frozenset({"response.completed", "response.done", "response.failed", "response.incomplete"})

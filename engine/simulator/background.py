@@ -41,7 +41,7 @@ class Background:
     """
 
     def __init__(self, world: Host, record: RequestRecord, asked: Asked) -> None:
-        self.stage = Stage(asked, self, record, world=world, keep=self._keep)
+        self.stage: Stage = Stage(asked, self, record, world=world, keep=self._keep)
         self.over: bool = False
         self.broken: bool = False
         self._world = world

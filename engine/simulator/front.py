@@ -111,7 +111,7 @@ class Relayed:
         self._sending = trio.StrictFIFOLock()
         self._waiting: list[str | bytes] = []
         self._heard_end = trio.Event()
-        self.accepted = False
+        self.accepted: bool = False
         self.code: int | None = None
         self.reason: str | None = None
         self.by: str | None = None

@@ -117,7 +117,7 @@ class Simulator(World):
     # --- connections ---
 
     async def _run(self, nursery: trio.Nursery) -> None:
-        self.nursery = nursery
+        self.nursery: trio.Nursery | None = nursery
         if not self.options.in_memory:
             listeners = await trio.open_tcp_listeners(self.options.port, host=self.host)
             # A name such as localhost can stand for two addresses, and those would get different random ports.

@@ -53,7 +53,7 @@ class Cassette:
         environment: Mapping[str, str] = os.environ,
     ) -> None:
         self.path = path
-        self.recording = mode in {"new_episodes", "all", "rewrite"} or (mode == "once" and not path.exists())
+        self.recording: bool = mode in {"new_episodes", "all", "rewrite"} or (mode == "once" and not path.exists())
         self.dialer: SimulatorDialer = _Dialer(self)
         self.session: SessionOpener = SessionOpener(self)
         self._mode = mode

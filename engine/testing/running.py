@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Final, ParamSpec
 
+from engine.handles import mirrored
 from engine.portal import Block, Portal
 from engine.simulator import (
     AnyAnswer,
@@ -209,12 +210,15 @@ class Runner:
 
 def _running(manager: Callable[P, AbstractAsyncContextManager[Simulator]]) -> Callable[P, Runner]:
     @functools.wraps(manager)
-    def run_simulator(*args: P.args, **kwargs: P.kwargs) -> Runner:
+    def run(*args: P.args, **kwargs: P.kwargs) -> Runner:
         return Runner(lambda: manager(*args, **kwargs))
 
-    return run_simulator
+    return run
 
 
-run_simulator = _running(open_simulator)
-"""Run a simulator in a thread of its own, for the length of a ``with`` block, with the arguments of
-`engine.simulator.open_simulator`: for synchronous tests, asyncio, several processes."""
+@mirrored(_running(open_simulator))
+def run_simulator() -> None:
+    """Run a simulator in a thread of its own, for the length of a ``with`` block.
+
+    Takes the arguments of `engine.simulator.open_simulator`: for synchronous tests, asyncio, several processes.
+    """
