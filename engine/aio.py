@@ -46,6 +46,7 @@ from engine.handles import (
     bound,
     hosted,
     making,
+    mirrored,
 )
 from engine.portal import Block, Portal
 
@@ -199,7 +200,9 @@ class Turn(TurnFacts):
         """
         return await _next(self)
 
-    wait = _awaited(engine.Turn.wait)
+    @mirrored(_awaited(engine.Turn.wait))
+    def wait(self) -> None:
+        """See `engine.Turn.wait`."""
 
 
 class Reply(ReplyFacts):
@@ -227,8 +230,13 @@ class Reply(ReplyFacts):
 class Conversation(ConversationFacts):
     """Keeps a transcript and runs the tool loop. See `engine.Conversation`."""
 
-    send = _awaited(engine.Conversation.send)
-    stream = making(engine.Conversation.stream, Reply)
+    @mirrored(_awaited(engine.Conversation.send))
+    def send(self) -> None:
+        """See `engine.Conversation.send`."""
+
+    @mirrored(making(engine.Conversation.stream, Reply))
+    def stream(self) -> None:
+        """See `engine.Conversation.stream`."""
 
 
 # --- sessions and engines --------------------------------------------------------------------------------------------
@@ -240,12 +248,29 @@ class Lane(LaneFacts):
     As an ``async with`` block it ends its turns, and is forgotten, when that is left.
     """
 
-    ask = _awaited(engine.Lane.ask)
-    conversation = making(engine.Lane.conversation, Conversation)
-    parse = _awaited(engine.Lane.parse)
-    run = _awaited(engine.Lane.run)
-    turn = making(engine.Lane.turn, Turn)
-    warm_up = _awaited(engine.Lane.warm_up)
+    @mirrored(_awaited(engine.Lane.ask))
+    def ask(self) -> None:
+        """See `engine.Lane.ask`."""
+
+    @mirrored(making(engine.Lane.conversation, Conversation))
+    def conversation(self) -> None:
+        """See `engine.Lane.conversation`."""
+
+    @mirrored(_awaited(engine.Lane.parse))
+    def parse(self) -> None:
+        """See `engine.Lane.parse`."""
+
+    @mirrored(_awaited(engine.Lane.run))
+    def run(self) -> None:
+        """See `engine.Lane.run`."""
+
+    @mirrored(making(engine.Lane.turn, Turn))
+    def turn(self) -> None:
+        """See `engine.Lane.turn`."""
+
+    @mirrored(_awaited(engine.Lane.warm_up))
+    def warm_up(self) -> None:
+        """See `engine.Lane.warm_up`."""
 
     def fork(self, name: str) -> Lane:
         """Return a new lane that begins where this one is now; see `engine.Lane.fork`."""
@@ -271,15 +296,41 @@ class Lane(LaneFacts):
 class Session(SessionFacts):
     """A conversation partner with a connection of its own, kept open between turns. See `engine.Session`."""
 
-    ask = _awaited(engine.Session.ask)
-    compact = _awaited(engine.Session.compact)
-    conversation = making(engine.Session.conversation, Conversation)
-    fork = making(engine.Session.fork, Lane)
-    lane = making(engine.Session.lane, Lane)
-    parse = _awaited(engine.Session.parse)
-    run = _awaited(engine.Session.run)
-    turn = making(engine.Session.turn, Turn)
-    warm_up = _awaited(engine.Session.warm_up)
+    @mirrored(_awaited(engine.Session.ask))
+    def ask(self) -> None:
+        """See `engine.Session.ask`."""
+
+    @mirrored(_awaited(engine.Session.compact))
+    def compact(self) -> None:
+        """See `engine.Session.compact`."""
+
+    @mirrored(making(engine.Session.conversation, Conversation))
+    def conversation(self) -> None:
+        """See `engine.Session.conversation`."""
+
+    @mirrored(making(engine.Session.fork, Lane))
+    def fork(self) -> None:
+        """See `engine.Session.fork`."""
+
+    @mirrored(making(engine.Session.lane, Lane))
+    def lane(self) -> None:
+        """See `engine.Session.lane`."""
+
+    @mirrored(_awaited(engine.Session.parse))
+    def parse(self) -> None:
+        """See `engine.Session.parse`."""
+
+    @mirrored(_awaited(engine.Session.run))
+    def run(self) -> None:
+        """See `engine.Session.run`."""
+
+    @mirrored(making(engine.Session.turn, Turn))
+    def turn(self) -> None:
+        """See `engine.Session.turn`."""
+
+    @mirrored(_awaited(engine.Session.warm_up))
+    def warm_up(self) -> None:
+        """See `engine.Session.warm_up`."""
 
 
 class Opener(Generic[H]):
@@ -363,11 +414,25 @@ def _opening_within(
 class Engine(EngineFacts):
     """Sessions by id. See `engine.Engine`."""
 
-    open_session = _opening_within(engine.Engine.open_session, Session)
-    release = _awaited(engine.Engine.release)
-    drain = _awaited(engine.Engine.drain)
-    request = _awaited(engine.Engine.request)
-    session = _obtaining(engine.Engine.session, Session)
+    @mirrored(_opening_within(engine.Engine.open_session, Session))
+    def open_session(self) -> None:
+        """See `engine.Engine.open_session`."""
+
+    @mirrored(_awaited(engine.Engine.release))
+    def release(self) -> None:
+        """See `engine.Engine.release`."""
+
+    @mirrored(_awaited(engine.Engine.drain))
+    def drain(self) -> None:
+        """See `engine.Engine.drain`."""
+
+    @mirrored(_awaited(engine.Engine.request))
+    def request(self) -> None:
+        """See `engine.Engine.request`."""
+
+    @mirrored(_obtaining(engine.Engine.session, Session))
+    def session(self) -> None:
+        """See `engine.Engine.session`."""
 
 
 def _opening(manager: Callable[P, AbstractAsyncContextManager[Any]], kind: type[H]) -> Callable[P, Opener[H]]:
@@ -384,5 +449,11 @@ def _opening(manager: Callable[P, AbstractAsyncContextManager[Any]], kind: type[
     return opener
 
 
-open_engine = _opening(engine.open_engine, Engine)
-open_session = _opening(engine.open_session, Session)
+@mirrored(_opening(engine.open_engine, Engine))
+def open_engine() -> None:
+    """See `engine.open_engine`."""
+
+
+@mirrored(_opening(engine.open_session, Session))
+def open_session() -> None:
+    """See `engine.open_session`."""

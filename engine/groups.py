@@ -1,4 +1,4 @@
-"""What to raise in place of an exception group: one failure is one exception."""
+"""The exception that is raised in place of an exception group: one failure is one exception."""
 
 from __future__ import annotations
 

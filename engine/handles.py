@@ -36,6 +36,7 @@ __all__ = [
     "TurnFacts",
     "bound",
     "making",
+    "mirrored",
     "reading",
 ]
 
@@ -55,6 +56,11 @@ class Handle(Generic[T]):
 
     def __repr__(self) -> str:
         return repr(self._inner)
+
+
+def mirrored(method: T) -> Callable[[Callable[..., object]], T]:
+    """Put a method of the engine's, as it is on this side, in the place of its declaration."""
+    return lambda declaration: method
 
 
 def reading(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[Any, P], R]:
@@ -173,7 +179,7 @@ class Streamed(Handle[T]):
 
 
 class TurnFacts(Streamed[engine.Turn]):
-    """What a turn tells."""
+    """The attributes of a turn."""
 
     @property
     def message(self) -> engine.AssistantMessage:
@@ -182,7 +188,7 @@ class TurnFacts(Streamed[engine.Turn]):
 
     @property
     def partial(self) -> engine.AssistantMessage:
-        """What has arrived of the answer so far; see `engine.Turn.partial`."""
+        """The part of the answer that has arrived; see `engine.Turn.partial`."""
         return self._portal.read(lambda: self._inner.partial)
 
     @property
@@ -192,7 +198,7 @@ class TurnFacts(Streamed[engine.Turn]):
 
     @property
     def report(self) -> engine.TurnReport:
-        """What is known of the turn at this moment."""
+        """The turn's report at this moment."""
         return self._portal.read(lambda: self._inner.report)
 
     def texts(self) -> Texts:
@@ -201,7 +207,7 @@ class TurnFacts(Streamed[engine.Turn]):
 
 
 class ReplyFacts(Streamed[engine.Reply]):
-    """What a reply tells."""
+    """The attributes of a reply."""
 
     @property
     def message(self) -> engine.AssistantMessage:
@@ -210,7 +216,7 @@ class ReplyFacts(Streamed[engine.Reply]):
 
     @property
     def partial(self) -> engine.AssistantMessage:
-        """What has arrived of the response that is being read; see `engine.Reply.partial`."""
+        """The part of the response that has arrived; see `engine.Reply.partial`."""
         return self._portal.read(lambda: self._inner.partial)
 
     @property
@@ -220,7 +226,7 @@ class ReplyFacts(Streamed[engine.Reply]):
 
     @property
     def report(self) -> engine.TurnReport:
-        """What is known at this moment of the last request."""
+        """The report of the last request at this moment."""
         return self._portal.read(lambda: self._inner.report)
 
     def texts(self) -> Texts:
@@ -229,7 +235,7 @@ class ReplyFacts(Streamed[engine.Reply]):
 
 
 class ConversationFacts(Handle[engine.Conversation]):
-    """What a conversation tells."""
+    """The attributes of a conversation."""
 
     @property
     def messages(self) -> tuple[Message, ...]:
@@ -246,7 +252,9 @@ class ConversationFacts(Handle[engine.Conversation]):
         """Every complete round of every prompt, oldest first."""
         return self._portal.read(lambda: self._inner.rounds)
 
-    snapshot = reading(engine.Conversation.snapshot)
+    @mirrored(reading(engine.Conversation.snapshot))
+    def snapshot(self) -> None:
+        """See `engine.Conversation.snapshot`."""
 
     @property
     def usage(self) -> engine.Usage:
@@ -265,18 +273,20 @@ class ConversationFacts(Handle[engine.Conversation]):
 
 
 class LaneFacts(Handle[engine.Lane]):
-    """What a lane tells."""
+    """The attributes of a lane."""
 
     @property
     def name(self) -> str:
         """Its name in the session."""
         return self._inner.name
 
-    statistics = reading(engine.Lane.statistics)
+    @mirrored(reading(engine.Lane.statistics))
+    def statistics(self) -> None:
+        """See `engine.Lane.statistics`."""
 
 
 class SessionFacts(Handle[engine.Session]):
-    """What a session tells."""
+    """The attributes of a session."""
 
     @property
     def id(self) -> str:
@@ -288,12 +298,17 @@ class SessionFacts(Handle[engine.Session]):
         """Whether a turn started now would find an open connection, as far as can be told."""
         return self._portal.read(lambda: self._inner.connected)
 
-    snapshot = reading(engine.Session.snapshot)
-    statistics = reading(engine.Session.statistics)
+    @mirrored(reading(engine.Session.snapshot))
+    def snapshot(self) -> None:
+        """See `engine.Session.snapshot`."""
+
+    @mirrored(reading(engine.Session.statistics))
+    def statistics(self) -> None:
+        """See `engine.Session.statistics`."""
 
 
 class EngineFacts(Handle[engine.Engine]):
-    """What an engine tells."""
+    """The attributes of an engine."""
 
     @property
     def breakers(self) -> Breakers:
@@ -302,12 +317,20 @@ class EngineFacts(Handle[engine.Engine]):
 
     @property
     def endpoint(self) -> engine.Endpoint:
-        """Where sessions go."""
+        """The endpoint of the sessions."""
         return self._inner.endpoint
 
-    change_endpoint = reading(engine.Engine.change_endpoint)
-    has_session = reading(engine.Engine.has_session)
-    statistics = reading(engine.Engine.statistics)
+    @mirrored(reading(engine.Engine.change_endpoint))
+    def change_endpoint(self) -> None:
+        """See `engine.Engine.change_endpoint`."""
+
+    @mirrored(reading(engine.Engine.has_session))
+    def has_session(self) -> None:
+        """See `engine.Engine.has_session`."""
+
+    @mirrored(reading(engine.Engine.statistics))
+    def statistics(self) -> None:
+        """See `engine.Engine.statistics`."""
 
     def __contains__(self, session_id: object) -> bool:
         return self._portal.read(lambda: session_id in self._inner)

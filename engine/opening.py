@@ -1,4 +1,4 @@
-"""How an engine, or one session, is opened: a block that owns the nursery of everything in it."""
+"""The opening of an engine or a session: a block that owns all tasks in it."""
 
 from __future__ import annotations
 

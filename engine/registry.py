@@ -189,7 +189,7 @@ class Engine:
 
     @property
     def endpoint(self) -> Endpoint:
-        """Where sessions go."""
+        """The endpoint of the sessions."""
         return self._endpoint
 
     @trio.lowlevel.enable_ki_protection

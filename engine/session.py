@@ -43,7 +43,7 @@ _T = TypeVar("_T")
 
 
 class Calls:
-    """What can be asked of a session, and of each of its lanes.
+    """The calls of a session, and of each of its lanes.
 
     All calls take the same prompts: a text, a message, messages, or a whole `engine.Context`. A text is one user
     message without history. And all take the fields of `engine.TurnOptions` as keywords, laid over ``options``: what is

@@ -55,7 +55,7 @@ class Batch:
 
     @property
     def progress(self) -> BatchProgress:
-        """How far it has got."""
+        """The batch's progress at this moment."""
         return BatchProgress(
             total=self._total,
             begun=self._begun,
@@ -162,7 +162,7 @@ class open_batch:  # noqa: N801 - read as a function: async with open_batch(...)
         if ledger is not None and not isinstance(ledger, Ledger):
             raise ConfigurationError("ledger", f"is a {type(ledger).__name__}, not a Ledger")
         self._ledger = ledger
-        # What is about the turn and not about the request; the model is an option.
+        # Fields about the turn and not about the request; the model is an option.
         self._settings: Any = {
             name: value for name, value in fields.items() if name in SessionFields.__annotations__ and name != "model"
         }

@@ -1,4 +1,4 @@
-"""What a batch has done already, in a store: no prompt is answered twice, whichever process asks and however often."""
+"""The work that a batch has done already, in a store: no prompt is answered twice, whichever process asks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a batch gives back: a result for each prompt, and how far it has got."""
+"""The results of a batch, one for each prompt, and its progress."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ K = TypeVar("K")
 
 @frozen(kw_only=True)
 class BatchResult:
-    """What became of one prompt.
+    """The result of one prompt.
 
     Attributes:
         key: The prompt's key; its number in the batch, from 0, where none was given.
@@ -48,7 +48,7 @@ class BatchResult:
 
 @frozen(kw_only=True)
 class BatchProgress:
-    """How far a batch has got.
+    """The progress of a batch.
 
     Attributes:
         total: How many prompts there are; None while that is not known.
@@ -68,5 +68,5 @@ class BatchProgress:
 
     @property
     def done(self) -> int:
-        """How many have a result."""
+        """The number of prompts that have a result."""
         return self.answered + self.failed

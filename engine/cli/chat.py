@@ -116,7 +116,7 @@ def _session(screen: Screen, wishes: Wishes) -> Iterator[Any]:
 
 
 def _history() -> History:
-    """What was typed, in a file that only its owner may read; in memory where there is no place for one."""
+    """Return the lines typed so far, in a file that only its owner may read; in memory where there can be none."""
     state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
     try:
         folder = state / "trio-session-engine"
@@ -143,7 +143,7 @@ def _keys() -> KeyBindings:
 
 
 class Screen:
-    """What a person sees.
+    """The terminal as a person sees it.
 
     Args:
         plain: Whether text is shown as it comes, without layout.

@@ -1,4 +1,4 @@
-"""What ``doctor`` looks at on the way to a server: one step after the other, each timed and judged.
+"""The steps of ``doctor`` on the way to a server, one after the other, each timed and judged.
 
 The steps up to the upgrade are taken by hand, so that each is seen by itself. Those behind it are turns of an ordinary
 session. A step that needs another one which failed is not tried. Answers are never shown, nor is the key.
@@ -74,7 +74,7 @@ _STATUS_HINTS: Final = {
 
 @frozen(kw_only=True)
 class Finding:
-    """What a step found.
+    """The finding of one step.
 
     Attributes:
         step: Its name, one of `NEEDS`.
@@ -434,7 +434,7 @@ _SLOW_HINTS: Final = {
 
 
 def _hint(error: TurnError) -> str | None:
-    """What to do about a turn that failed."""
+    """Return advice about a turn that failed."""
     match error:
         case AuthenticationFailed():
             return _STATUS_HINTS[401]

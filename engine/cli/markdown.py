@@ -24,7 +24,7 @@ class Blocks:
 
     @property
     def unfinished(self) -> str:
-        """What has come of the block that is being written."""
+        """The text so far of the block that is being written."""
         return "".join([*self._lines, self._rest])
 
     def add(self, text: str) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""How a turn is shown: as text, as JSON lines, and its report as a table."""
+"""The output of a turn: text, JSON lines, and its report as a table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the commands do once their arguments are understood."""
+"""The work of the commands, once their arguments are understood."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _LIMITS: Final = Limits(buffer_events=4_000_000, buffer_bytes=256 * 1024 * 1024)
 
 @attrs.frozen(kw_only=True)
 class Wishes:
-    """What the options of ``ask`` and ``chat`` say.
+    """The values of the options of ``ask`` and ``chat``.
 
     Attributes:
         model: The model to ask.
@@ -70,7 +70,7 @@ class Wishes:
 
 @attrs.frozen(kw_only=True)
 class Question:
-    """What ``ask`` is given beside the prompt.
+    """The arguments of ``ask`` beside the prompt.
 
     Attributes:
         instructions: What holds for the answer.

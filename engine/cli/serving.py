@@ -1,4 +1,4 @@
-"""What every command that serves has in common: how it says that it is ready, and how it is ended.
+"""The common part of commands that serve: saying that they are ready, and ending.
 
 Without click, so that a test server needs nothing but the library.
 """

@@ -37,7 +37,7 @@ class Chat(Protocol):
 
     @property
     def messages(self) -> tuple[Message, ...]:
-        """What was said."""
+        """The messages of the conversation."""
         ...
 
     @property
@@ -52,7 +52,7 @@ class Chat(Protocol):
 
 @attrs.frozen(kw_only=True)
 class Opening:
-    """How a conversation begins.
+    """The beginning of a conversation.
 
     Attributes:
         instructions: What holds for the whole conversation.
@@ -137,7 +137,7 @@ def save_snapshot(path: str, chat: Chat) -> None:
 
 
 class Commands:
-    """What lines that begin with a slash do.
+    """The commands that begin with a slash.
 
     Args:
         chat: The conversation.

@@ -279,7 +279,7 @@ class Reply:
 
     @property
     def partial(self) -> AssistantMessage:
-        """What has arrived of the response that is being read, else the last response; empty when nothing has."""
+        """The part of the current response that has arrived, else the last response; empty when nothing has."""
         if self._turn is not None:
             return self._turn.partial
         last = self._loop.message if self._loop is not None else None
@@ -287,7 +287,7 @@ class Reply:
 
     @property
     def report(self) -> TurnReport:
-        """What is known at this moment of the last request."""
+        """The report of the last request at this moment."""
         if self._turn is not None:
             return self._turn.report
         return self._loop.report if self._loop is not None else TurnReport()
@@ -409,7 +409,7 @@ class Reply:
         except StopAsyncIteration:
             await self._complete(loop, turn)
             return
-        # What needs no tools is kept with its last event: a reader who stops there has read everything.
+        # A response that needs no tools is kept with its last event: a reader who stops there has read everything.
         if isinstance(event, TurnDone) and turn.answered and self._chat._toolbox.is_last(turn.message):
             await self._complete(loop, turn)
 

@@ -1,4 +1,4 @@
-"""What callers say of a tool loop."""
+"""The settings of a tool loop, as callers give them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _journal(instance: object, attribute: Attribute[Any], value: object) -> None
 
 @frozen(kw_only=True)
 class LoopSettings:
-    """What holds for a tool loop.
+    """The settings of a tool loop.
 
     Attributes:
         max_rounds: How many responses may be asked for.

@@ -1,4 +1,4 @@
-"""What callers say: a text, a message, messages, or a whole context."""
+"""The prompts of callers: a text, a message, messages, or a whole context."""
 
 from __future__ import annotations
 

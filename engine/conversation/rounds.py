@@ -30,7 +30,7 @@ class Round:
 
 @frozen(kw_only=True)
 class Progress:
-    """What has been begun and is not in the transcript yet.
+    """The work that has begun and is not in the transcript yet.
 
     Attributes:
         prompt: Messages that were to be answered.

@@ -51,7 +51,7 @@ _ELSEWHERE: Final = "the lane has gone on with something else since: the next re
 
 @frozen(kw_only=True)
 class Memory:
-    """What a server keeps for a lane.
+    """The responses that a server keeps for a lane.
 
     Attributes:
         server: The server's host.
@@ -63,7 +63,7 @@ class Memory:
 
     @classmethod
     def of(cls, lane: Lane) -> Memory:
-        """What the server keeps for a lane at this moment."""
+        """Return the responses that the server keeps for a lane at this moment."""
         return cls(server=lane.pool.endpoint.websocket.hostname or "", held=lane.stored)
 
 

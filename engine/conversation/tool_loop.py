@@ -206,7 +206,7 @@ class ToolLoop:
             self._scope.cancel(reason="the reply was left")
 
     def _errands(self) -> trio.CancelScope:
-        """What surrounds the functions that the loop waits for, and no turn."""
+        """Return the scope of the functions that the loop waits for, and of no turn."""
         self._scope = trio.CancelScope()
         return self._scope
 

@@ -77,7 +77,7 @@ class ToolRunner:
         await trio.lowlevel.checkpoint()  # a tool may have made an exception of its own of a cancellation
 
     async def _refusal(self, call: ToolCall) -> str | None:
-        """Why a call is not run; None if it is."""
+        """Return the reason why a call is not run; None if it is."""
         if call.name not in self._functions and call.kind != "mcp_approval":
             return f"there is no tool called {call.name!r}"
         if self._settings.approve is None:

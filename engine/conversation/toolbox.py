@@ -32,7 +32,7 @@ _MAY_CHANGE: Final = frozenset({"authorization", "description", "headers", "serv
 
 
 class Toolbox:
-    """What the model may call, and which of it there is a function for.
+    """The tools that the model may call, and the functions of those that have one.
 
     A function whose name is declared without one serves that declaration; this is how a custom tool gets its function.
 

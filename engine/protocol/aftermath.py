@@ -1,4 +1,4 @@
-"""What becomes of a connection when a turn ends before its response does. A table, not a mechanism."""
+"""The treatment of a connection when a turn ends before its response does. A table, not a mechanism."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["Aftermath", "aftermath"]
 
 
 class Aftermath(Enum):
-    """What is done with the connection."""
+    """The treatment of the connection."""
 
     NOTHING = "nothing"
     """There is nothing left of the response, or it had a connection to itself that is closed."""

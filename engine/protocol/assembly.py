@@ -105,12 +105,12 @@ class Assembly:
         self._grown: Draft | None = None
         self.shortcut: Shortcut | None = None
         self.oddities: Final[Counter[Oddity]] = Counter()
-        self.as_held = True
+        self.as_held: bool = True
 
     # --- what is known so far ---
 
     def partial(self) -> AssistantMessage | None:
-        """What has arrived of the answer, None when nothing has."""
+        """The part of the answer that has arrived, None when nothing has."""
         if not self._drafts:
             return None
         return self._message(None)

@@ -54,7 +54,7 @@ _MEMBERS: Final[Mapping[str, frozenset[str]]] = {
 
 
 def extra_of(item: Item | None) -> Mapping[str, Any]:
-    """What an item says that its blocks have no attributes for; nothing for an item that is kept whole."""
+    """Return the members of an item that its blocks have no attributes for; nothing for an item that is kept whole."""
     members = _MEMBERS.get(item.type) if item is not None else None
     if item is None or members is None:
         return {}
@@ -148,7 +148,7 @@ def call_text(item: Call) -> str:
 
 
 def call_id_of(item: Call) -> str:
-    """What pairs the call with its output: its call id, else its item's; ``""`` where neither can be used.
+    """Return the id that pairs the call with its output: its call id, else its item's; ``""`` where neither will do.
 
     A stroke cannot stand in it: `ToolCall.id` has one between the two ids.
     """
@@ -179,7 +179,7 @@ def is_replayable(item: Item) -> bool:
 
 
 def content_key(item: Item) -> Hashable:
-    """What an item says, apart from its id, its status, and what servers add here and leave out there."""
+    """Return an item's content, apart from its id, its status, and what servers add here and leave out there."""
     match item:
         case MessageItem():
             said = ((type(each), each.text if isinstance(each, Text) else each.refusal) for each in spoken_blocks(item))
@@ -207,7 +207,7 @@ def _canonical(value: Any) -> str:
 
 
 def fuller(early: Mapping[str, Any], late: dict[str, Any], *, without: frozenset[str] = frozenset()) -> dict[str, Any]:
-    """What is known of an item told twice: the later word counts, where it says anything.
+    """Join two tellings of one item: the later word counts, where it says anything.
 
     Args:
         early: The item as it was told first.

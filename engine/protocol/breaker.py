@@ -15,7 +15,7 @@ __all__ = ["Breaker", "BreakerState"]
 
 
 class BreakerState(Enum):
-    """What a breaker does with those who ask."""
+    """The answers of a breaker to those who ask."""
 
     CLOSED = "closed"
     """Everybody may try."""
@@ -51,7 +51,7 @@ class Breaker:
 
     @property
     def state(self) -> BreakerState:
-        """What it does now."""
+        """The breaker's state now."""
         if self._opened_at is None:
             return BreakerState.CLOSED
         return BreakerState.OPEN if self.remaining > 0 else BreakerState.HALF_OPEN

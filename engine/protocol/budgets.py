@@ -1,4 +1,4 @@
-"""Which of a turn's budgets are running, and which one an expiry belongs to. No clock and no scope in here."""
+"""The budgets of a turn: which are running, and which one an expiry belongs to. No clock and no scope in here."""
 
 from __future__ import annotations
 

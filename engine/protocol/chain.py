@@ -1,4 +1,4 @@
-"""What the server already holds on one connection and lane, and whether a request may build on it.
+"""The items that the server already holds on one connection and lane, and whether a request may build on them.
 
 A request may name the previous response and carry only what is new. The server keeps that response in the memory of
 the connection, so a chain belongs to one lane of one connection and ends with it; only stored responses can be named
@@ -112,7 +112,7 @@ def _is_same(held: Mapping[str, Any] | Mark, given: Any) -> bool:
 
 @frozen
 class HeldResponse:
-    """What the server holds.
+    """A response that the server holds, with what led to it.
 
     Attributes:
         response_id: The response that a request may continue.
@@ -129,7 +129,7 @@ class HeldResponse:
     def after(
         cls, response_id: str, body: Mapping[str, Any], output: Sequence[Mapping[str, Any]]
     ) -> HeldResponse | None:
-        """What the server holds once it has answered ``body`` with ``output``; None if that cannot be known."""
+        """Return what the server holds once it has answered ``body`` with ``output``; None if that cannot be known."""
         sent = body.get("input")
         if not isinstance(sent, list) or any(name in body for name in _EXCLUSIVE):
             return None
@@ -147,7 +147,7 @@ def _fixed(body: Mapping[str, Any]) -> dict[str, Any]:
 
 @frozen
 class Plan:
-    """How to send a request.
+    """The form in which a request is sent.
 
     Attributes:
         previous_response_id: The response to continue; None to send the whole input.

@@ -127,7 +127,7 @@ class Draft:
 
 
 def _beyond(text: str, written: str) -> str:
-    """What of a text stands beyond what was written, where that has fewer breaks between its sections."""
+    """Return the part of a text beyond what was written, where that has fewer breaks between its sections."""
     left = written.replace(SECTION_BREAK, "")
     place = 0
     for section in text.split(SECTION_BREAK):

@@ -32,7 +32,7 @@ __all__ = ["FOREIGN_TERMINALS", "TERMINAL_TYPES", "Exchange", "LaneName"]
 
 LaneName: TypeAlias = str | None
 
-FOREIGN_TERMINALS: Final = {"response.cancelled": "cancelled", "response.error": None}
+FOREIGN_TERMINALS: Final[dict[str, str | None]] = {"response.cancelled": "cancelled", "response.error": None}
 """Terminals that no schema has and that some servers send all the same, with the code that stands in for their own."""
 
 TERMINAL_TYPES: Final = frozenset({"response.completed", "response.done", "response.failed", "response.incomplete"})
@@ -88,7 +88,7 @@ class Exchange:
 
     @property
     def delivery(self) -> Delivery:
-        """How far the request got."""
+        """The request's delivery state."""
         return DELIVERIES[self.state]
 
     def _move(self, state: ExchangeState) -> None:
@@ -129,11 +129,11 @@ class Exchange:
 
     @property
     def oddities(self) -> Mapping[Oddity, int]:
-        """How much was odd about its response, by kind."""
+        """The oddities of its response, counted by kind."""
         return self._assembly.oddities
 
     def partial(self) -> AssistantMessage | None:
-        """What has arrived of the answer, None when nothing has."""
+        """The part of the answer that has arrived, None when nothing has."""
         return self._assembly.partial()
 
     def receive(self, event: ServerEvent) -> list[TurnEvent]:
@@ -227,7 +227,7 @@ class Exchange:
 
 
 def _failure(event: TerminalEvent) -> Failed | None:
-    """What a terminal event says went wrong; None for an answer, a cut one included."""
+    """Return the failure that a terminal event tells of; None for an answer, a cut one included."""
     response = event.response
     if isinstance(event, ResponseFailed) or response.status in {"failed", "cancelled"}:
         return _failed(response.error or {}, "cancelled" if response.status == "cancelled" else None, response.id)
@@ -245,7 +245,7 @@ def _failed(error: Mapping[str, Any], fallback: str | None, response_id: str | N
 
 
 def _unknown_end(event: UnknownEvent, response_id: str | None) -> Failure | None:
-    """What an event of no known shape says of the response's end; None when it does not end it."""
+    """Return the end that an event of no known shape tells of; None when it does not end the response."""
     if event.type in TERMINAL_TYPES:
         return Violated(f"the event {event.type} held no response")
     if event.type not in FOREIGN_TERMINALS:

@@ -12,7 +12,7 @@ __all__ = ["DELIVERIES", "TRANSITIONS", "ExchangeState"]
 
 
 class ExchangeState(Enum):
-    """Where in its life one request is."""
+    """The states of one request."""
 
     NOT_SENT = "not sent"
     """Nothing of it has left."""

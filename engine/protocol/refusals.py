@@ -1,4 +1,4 @@
-"""How a server says no: in an error event, or in an HTTP answer whose status is not one of success."""
+"""The refusals of a server: an error event, or an HTTP answer whose status is not one of success."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ _OUTPUT_ONLY: Final = frozenset({"created_by"})
 # Members of a reasoning item that are replayed by rules of their own. A status says nothing in a request.
 _REASONING_MEMBERS: Final = frozenset({"type", "id", "status", "summary", "content", "encrypted_content"})
 
-# What the service's ids look like, and how those of some kinds of items begin.
+# The form of the service's ids, and the beginnings of those of some kinds of items.
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _PREFIXES: Final[Mapping[str, str]] = {
     "message": "msg_",
@@ -147,7 +147,7 @@ def is_stored(body: Mapping[str, Any]) -> bool:
 
 
 def _held(messages: Sequence[Message], options: TurnOptions) -> int:
-    """How many messages the server holds in what the options name, and must not be told again.
+    """Return the number of messages that the server holds in what the options name, and must not be told again.
 
     A conversation holds all up to its last answer, since each request and each response is added to it; a stored
     response all up to its own message, where that is one of them.

@@ -1,4 +1,4 @@
-"""Which events of one connection belong to which of its exchanges.
+"""The assignment of one connection's events to its exchanges.
 
 On the default channel server events carry no mark of the request they answer, so a client that is careless here shows
 one request's answer as another's. The answers on a channel come in the order of its requests; the only question is
@@ -36,7 +36,7 @@ __all__ = ["Doubt", "Router", "Verdict", "Word", "word_of"]
 
 
 class Verdict(Enum):
-    """Where an event goes that belongs to no exchange."""
+    """The verdict on an event that belongs to no exchange."""
 
     CONNECTION = "connection"
     """It is about the connection or the account."""
@@ -58,7 +58,7 @@ class Doubt:
 
 
 class Word(Enum):
-    """What an event says of a response's life."""
+    """The meaning of an event for a response's life."""
 
     OPENS = auto()
     """Created, queued or in_progress."""
@@ -102,7 +102,7 @@ def word_of(event: ServerEvent) -> Word:
 
 @define
 class _End:
-    """How an exchange ended.
+    """The end of an exchange.
 
     Attributes:
         opened: Whether it had opened.
@@ -181,7 +181,7 @@ class Router:
 
     @property
     def in_flight(self) -> int:
-        """How many exchanges have not ended, abandoned ones included."""
+        """The number of exchanges that have not ended, abandoned ones included."""
         return self._in_flight
 
     def exchanges(self) -> Iterator[Exchange]:
@@ -276,7 +276,7 @@ class Router:
         return Doubt(exchange) if channel.began else None
 
     def _unclaimed(self, event: ServerEvent, word: Word, channel: _Channel | None) -> Exchange | Verdict:
-        """Where an event goes on whose channel nothing is in flight."""
+        """Judge an event on whose channel nothing is in flight."""
         unlabelled = event.stream_id is None
         if word is Word.ERROR and unlabelled:
             in_flight = list(self.exchanges())

@@ -15,7 +15,7 @@ __all__ = ["Shortcut"]
 
 
 class Shortcut:
-    """Where the last delta went, and how one looks that goes there as well.
+    """The place of the last delta, and the form of one that goes there as well.
 
     Args:
         raw: That delta.

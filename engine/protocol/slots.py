@@ -304,7 +304,7 @@ def _call_id(slot: Slot) -> str:
 
 @define
 class _Reason:
-    """Why an item of a terminal's list is one told before."""
+    """The reason why an item of a terminal's list is one told before."""
 
     of_slot: Callable[[Slot], Iterable[Hashable]]
     of_item: Callable[[Item, Hashable], Hashable]

@@ -20,7 +20,7 @@ _SCHEMA_WORDS: Final = frozenset({"properties", "$ref", "$defs", "anyOf", "allOf
 _NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9_-]+")
 _FIELD: Final = "options.text_format"
 
-# What holds a value that is no object: servers want one at the top.
+# The member that holds a value that is no object: servers want one at the top.
 _WRAPPED: Final = "value"
 
 

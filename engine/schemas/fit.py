@@ -205,7 +205,7 @@ class StrictConverter(Converter):
                 return self._fit(value, option)
             except Misfit as misfit:
                 misfits.append(misfit)
-        # What got past the top of one alternative was meant to be that one.
+        # A value that got past the top of one alternative was meant to be that one.
         near = [each for each in misfits if any(path for path, _ in each.problems)]
         if len(near) == 1 or len(misfits) == 1:
             raise (near or misfits)[0]

@@ -149,7 +149,7 @@ class FunctionTool:
 
     @property
     def description(self) -> str | None:
-        """What it does, for the model."""
+        """The tool's purpose, for the model."""
         return self.tool.description
 
     @property
@@ -242,7 +242,7 @@ _SECONDS: Final[Validator] = optional(seconds(positive=True, finite=True))
 
 @frozen(kw_only=True)
 class _Options:
-    """What a tool is to be like, where its function does not say."""
+    """The options of a tool, where its function does not say."""
 
     _section = "FunctionTool"
 

@@ -1,4 +1,4 @@
-"""What types consist of; classes with named members are seen alike, whatever made them."""
+"""The members of types; classes with named members are seen alike, whatever made them."""
 
 from __future__ import annotations
 

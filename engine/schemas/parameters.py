@@ -1,4 +1,4 @@
-"""What a callable takes: its parameters, resolved, without those that a `functools.partial` has bound."""
+"""The parameters of a callable, resolved, without those that a `functools.partial` has bound."""
 
 from __future__ import annotations
 

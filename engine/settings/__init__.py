@@ -1,1 +1,1 @@
-"""What callers set: servers, budgets, limits, retries, and the options of a turn."""
+"""The settings of callers: servers, budgets, limits, retries, turns' options."""

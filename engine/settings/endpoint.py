@@ -1,4 +1,4 @@
-"""Where a server is, and how to be let in."""
+"""The address of a server, and the means to be let in."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ class Endpoint:
 
     @property
     def server(self) -> Profile:
-        """What kind of server it is: the given profile, or the one that fits the host."""
+        """The kind of server: the given profile, or the one that fits the host."""
         return profile_of(self.profile, self.websocket.hostname or "")
 
     @property

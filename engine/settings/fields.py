@@ -1,4 +1,4 @@
-"""What calls take as keywords: the settings of an engine or a session, and the options and settings of one request.
+"""The keywords of calls: the settings of an engine or a session, and the options and settings of one request.
 
 Each set is written once, as a TypedDict that calls unpack: ``**fields: Unpack[TurnFields]``. Type checkers read it
 there; `spelled_out` shows it to ``help``, to `inspect.signature` and to the completion of notebooks.
@@ -27,7 +27,7 @@ __all__ = ["SessionFields", "TurnFields", "check_names", "options_with", "settin
 
 
 class SessionFields(TypedDict, total=False):
-    """What holds for the turns of an engine or a session. What is absent or None is decided further out.
+    """The settings of an engine's or a session's turns. One that is absent or None is decided further out.
 
     Attributes:
         model: The model of requests that name none.
@@ -47,7 +47,7 @@ class SessionFields(TypedDict, total=False):
 
 
 class TurnFields(TypedDict, total=False):
-    """What one request asks of the model, and what holds for its turn.
+    """The options of one request, and the settings of its turn.
 
     The fields of `engine.TurnOptions`, laid over those of its options: what is absent is left as it is there, and None
     means that the field is not sent. The rest is as for a session.

@@ -1,4 +1,4 @@
-"""What holds for every turn of an engine, a session or one turn: each level says what differs from the one above."""
+"""The settings of an engine, a session and a turn: each level says what differs from the one above."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ _SPAN: Final = given(optional(seconds(positive=True)))
 
 @frozen(kw_only=True)
 class Limits:
-    """How much to hold and how long to keep it; what is not given is decided further out.
+    """The limits on what is held, and for how long; what is not given is decided further out.
 
     A single turn can set ``max_request_bytes``, ``buffer_events`` and ``buffer_bytes``; the others are about the
     connection, which is the session's.

@@ -1,4 +1,4 @@
-"""What differs between servers that speak the Responses API, as data."""
+"""The differences between servers that speak the Responses API, as data."""
 
 from __future__ import annotations
 

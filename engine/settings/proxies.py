@@ -1,4 +1,4 @@
-"""Which proxy stands between us and a server: what its URL says, and what the environment says.
+"""The proxy between us and a server, as its URL and the environment tell of it.
 
 Nothing is guessed. A proxy that is named but cannot be used is a `ConfigurationError`: going to the server directly
 instead would show an observer of the network what was meant to be kept from them.

@@ -1,4 +1,4 @@
-"""What callers set about trying again: how often, how long to wait, and when to stop asking a server."""
+"""The settings of trying again: how often, how long to wait, and when to stop asking a server."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _as_tuple(value: Any) -> Any:
 
 @frozen(kw_only=True)
 class RetryPolicy:
-    """How often to try again, and how long to wait before; what is not given is decided further out.
+    """The rules of trying again: how often, and how long to wait before; what is not given is decided further out.
 
     Which failures are worth another try, and over which transport, is a table; these are its numbers. Whatever they
     say, every try of a turn has to fit into its `engine.Timeouts.start`, and nothing is sent again once a turn has

@@ -23,7 +23,7 @@ _BUDGET: Final = given(optional(seconds()))
 
 @frozen(kw_only=True)
 class Timeouts:
-    """How long to wait for what, in seconds; None waits for ever, and what is not given is decided further out.
+    """The budgets of waiting, in seconds; None waits for ever, and what is not given is decided further out.
 
     Attributes:
         queue: From queueing, right after the payload hook, until the lane is granted. Default 30.

@@ -1,4 +1,4 @@
-"""What to ask of the model."""
+"""The options of a request to the model."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _format(instance: object, attribute: Attribute[Any], value: Any) -> None:
 
 @frozen(kw_only=True)
 class TurnOptions:
-    """What one request asks of the model. A field left at None is not sent at all, never as null.
+    """The options of one request to the model. A field left at None is not sent at all, never as null.
 
     Attributes:
         model: Instead of the session's model.

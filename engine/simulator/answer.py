@@ -1,4 +1,4 @@
-"""What a brain may answer, and how it becomes a list of steps."""
+"""The answers that a brain may give, and their steps."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ __all__ = ["Background", "retell"]
 
 
 class Host(Surroundings, Protocol):
-    """What such a response asks of the server."""
+    """The needs of such a response, which the server meets."""
 
     async def steps_for(self, asked: Asked) -> list[Step]:
         """Return what the brain answers."""
@@ -41,7 +41,7 @@ class Background:
     """
 
     def __init__(self, world: Host, record: RequestRecord, asked: Asked) -> None:
-        self.stage = Stage(asked, self, record, world=world, keep=self._keep)
+        self.stage: Stage = Stage(asked, self, record, world=world, keep=self._keep)
         self.over: bool = False
         self.broken: bool = False
         self._world = world

@@ -1,4 +1,4 @@
-"""Who answers: a calculator that also calls tools, an echo, or any function of the request."""
+"""The brains that answer: a calculator that also calls tools, an echo, or any function of the request."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ __all__ = ["Cassette", "CassetteError", "Exchange", "Part", "difference", "parse
 _TERMINAL: Final = frozenset(
     {"response.completed", "response.incomplete", "response.failed", "response.done", "response.cancelled", "error"}
 )
-# What differs from run to run without changing what is asked for.
+# Members that differ from run to run without changing what is asked for.
 _CHANGING: Final = frozenset(
     {"stream_id", "metadata", "client_metadata", "prompt_cache_key", "safety_identifier", "user", "event_id"}
 )
@@ -75,7 +75,7 @@ class Exchange:
 
 @attrs.define(eq=False)
 class Cassette:
-    """What a file holds.
+    """The contents of a file.
 
     Attributes:
         exchanges: Requests with their answers, in order.

@@ -1,4 +1,4 @@
-"""How a mistake in a script is told, and what the members of steps may be."""
+"""The wording of mistakes in a script, and the types of the members of steps."""
 
 from __future__ import annotations
 

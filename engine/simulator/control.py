@@ -46,7 +46,7 @@ class Control:
     """
 
     def __init__(self, simulator: Simulator, rules: Rulebook, *, token: str, version: str) -> None:
-        self.token = token
+        self.token: str = token
         self._simulator = simulator
         self._rules = rules
         self._version = version

@@ -1,4 +1,4 @@
-"""How servers nearly keep to the protocol: what becomes of ids, of positions, of calls, and of the events themselves.
+"""The ways in which servers nearly keep to the protocol: in ids, positions, calls, and the events themselves.
 
 Each habit is applied to one response's events as they come. None moves an event across the response's terminal or
 before its announcement, so that a careful reader can still tell what the response says.

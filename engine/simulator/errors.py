@@ -1,4 +1,4 @@
-"""How the service words its errors: what belongs to a code, and what to a status."""
+"""The service's wording of errors: what belongs to a code, and what to a status."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How events are written into an HTTP body (WHATWG HTML, section 9.2.5 "Parsing an event stream"), quirks included."""
+"""The writing of events into an HTTP body (WHATWG HTML, section 9.2.5 "Parsing an event stream"), quirks included."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What passes between clients and a server, written down as JSON lines: the format of logs and of cassettes.
+"""The frames that pass between clients and a server, written down as JSON lines: the format of logs and of cassettes.
 
 The first line says what the file is. Every other one is an entry: ``at`` (milliseconds since the beginning),
 ``connection`` (a number), ``kind``, and what belongs to it:
@@ -40,7 +40,7 @@ _SECRETS: Final = (
 
 
 class Redaction:
-    """What is never written down.
+    """The parts of frames that are never written down.
 
     Args:
         patterns: Regular expressions; what they find in a payload is replaced.

@@ -44,7 +44,7 @@ Received: TypeAlias = "str | bytes | Pinged | Ended"
 
 
 class Frames:
-    """What a connection's bytes mean.
+    """The reading of a connection's bytes.
 
     Args:
         limit: Characters or bytes a message may have.

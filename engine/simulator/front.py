@@ -50,7 +50,7 @@ class Head:
 
 
 class Backend(Protocol):
-    """Where answers come from."""
+    """The source of answers."""
 
     async def websocket(self, connection: int, head: Head, socket: Relayed) -> None:
         """Accept or refuse the upgrade, then answer messages until either side has ended it."""
@@ -111,7 +111,7 @@ class Relayed:
         self._sending = trio.StrictFIFOLock()
         self._waiting: list[str | bytes] = []
         self._heard_end = trio.Event()
-        self.accepted = False
+        self.accepted: bool = False
         self.code: int | None = None
         self.reason: str | None = None
         self.by: str | None = None

@@ -1,4 +1,4 @@
-"""What the server remembers: the newest response of each lane of a connection, and stored responses."""
+"""The memory of the server: the newest response of each lane of a connection, and stored responses."""
 
 from __future__ import annotations
 

@@ -314,7 +314,7 @@ class Shell(Step):
 
 @attrs.frozen
 class ShellOutput(Step):
-    """What the service's container printed.
+    """The output of the service's container.
 
     Attributes:
         call_id: The call.
@@ -382,7 +382,7 @@ class ApplyPatch(Step):
 
 @attrs.frozen
 class Computer(Step):
-    """What the client does with its screen, keyboard and pointer.
+    """An action of the client with its screen, keyboard and pointer.
 
     Attributes:
         action: The action, such as ``{"type": "click", "button": "left", "x": 1, "y": 2}``.

@@ -54,7 +54,7 @@ class Cut:
 
 @attrs.frozen
 class Faults:
-    """What is done to one connection; by default nothing.
+    """The faults of one connection; by default none.
 
     Attributes:
         dial: ``refuse`` as if nothing listened; ``hang`` for ever.
@@ -259,7 +259,7 @@ class InjectedStream(trio.abc.Stream):
 
     @property
     def ending(self) -> Literal["reset", "eof", "stall"] | None:
-        """How the network has ended it, if it has."""
+        """The network's way of ending it, if it has ended."""
         return self._ending
 
     # --- sending ---

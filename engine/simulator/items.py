@@ -1,4 +1,4 @@
-"""What may stand in ``input`` and ``tools``."""
+"""The items and tools that may stand in ``input`` and ``tools``."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def check_item(param: str, item: object, *, last: bool) -> None:
         raise missing_parameter(f"{param}.type")
     if not isinstance(kind, str) or (kind not in _ITEM_FIELDS and kind not in _OTHER_ITEMS):
         raise wrong_value(f"{param}.type", f"'{param}.type' names no kind of input item.")
-    # What the service notes for its reader is in no schema of an input item; clients send the null of it back.
+    # The notes of the service for its reader are in no schema of an input item; clients send the null of it back.
     if item.get("created_by") is not None:
         raise unknown_parameter(f"{param}.created_by")
     if kind in _OTHER_ITEMS:

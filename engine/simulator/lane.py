@@ -36,7 +36,7 @@ class Job:
 
 
 class Line(Protocol):
-    """What a lane asks of its connection."""
+    """The connection as a lane needs it."""
 
     world: World
     record: ConnectionRecord
@@ -143,7 +143,7 @@ class Lane:
                 await stage.queued()
                 await self._connection.slots.acquire()
             try:
-                # What it refers to may have gone while it waited.
+                # The response that it refers to may have gone while it waited.
                 stage.asked = self._read(job)
                 if waits:
                     del self._steers[job.body["previous_response_id"]]

@@ -142,7 +142,7 @@ def memory_stream_pair(capacity: int = CAPACITY) -> tuple[MemoryStream, MemorySt
 
 
 class SimulatorDialer:
-    """How a client reaches the simulator: opens streams and wraps them in TLS."""
+    """The dialer by which a client reaches the simulator: opens streams and wraps them in TLS."""
 
     async def open_tcp(self, host: str, port: int) -> trio.abc.Stream:
         """Return a stream to the simulator. Cancelled, nothing stays open.

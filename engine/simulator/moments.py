@@ -248,7 +248,7 @@ class Gate(Step):
 
 @attrs.frozen
 class With(Step):
-    """How the rest of the response is: its pace, and what its Response object says. Sends nothing.
+    """The manner of the rest of the response: its pace, and what its Response object says. Sends nothing.
 
     Attributes:
         response: Members of the Response in place of the server's own, such as ``id``, ``model`` or ``created_at``.

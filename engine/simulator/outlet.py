@@ -1,4 +1,4 @@
-"""Where a response's events go."""
+"""The outlet of a response's events."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Outlet"]
 
 
 class Outlet(Protocol):
-    """Where a response's events go: a lane of a WebSocket, or the body of an HTTP answer.
+    """The outlet of a response's events: a lane of a WebSocket, or the body of an HTTP answer.
 
     Methods that end the connection do not return: they wait to be cancelled with it.
     """

@@ -1,4 +1,4 @@
-"""How fast text comes."""
+"""The pace of text."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _rate(pace: object, member: attrs.Attribute[float | None], value: object) ->
 
 @attrs.frozen
 class Pace:
-    """How fast text comes where a step names no pause.
+    """The pace of text where a step names no pause.
 
     Attributes:
         first: Seconds before a response's first output.

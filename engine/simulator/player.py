@@ -18,7 +18,7 @@ _CODE: Final = "not_in_cassette"
 
 
 class Upstream(Protocol):
-    """Where requests go that a cassette does not answer."""
+    """The server for requests that a cassette does not answer."""
 
     async def websocket(self, connection: int, head: Head, socket: Relayed) -> None:
         """Hand a whole WebSocket on."""

@@ -170,7 +170,7 @@ _TERMINAL = frozenset({"response.completed", "response.incomplete", "response.fa
 
 
 class Handshake:
-    """How one upgrade request is answered, or one ``POST …/responses`` before it is looked at."""
+    """The treatment of one upgrade request, or of one ``POST …/responses`` before it is looked at."""
 
     delay: float = 0.0
 

@@ -1,4 +1,4 @@
-"""What the simulator saw: one record per connection and one per request."""
+"""The records of the simulator: one per connection and one per request."""
 
 from __future__ import annotations
 

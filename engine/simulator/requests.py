@@ -127,7 +127,7 @@ def text_of(content: object) -> str:
 
 @attrs.frozen
 class Shelf:
-    """Where a request may find what it refers to.
+    """The places where a request may find what it refers to.
 
     Attributes:
         response: Finds a response by id.

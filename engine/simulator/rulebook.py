@@ -25,7 +25,7 @@ _JOURNAL: Final = 10_000
 
 @attrs.frozen
 class Entry:
-    """What became of one accepted request.
+    """The outcome of one accepted request.
 
     Attributes:
         asked: The request.

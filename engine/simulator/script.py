@@ -94,7 +94,7 @@ _TRANSPORTS: Final = ("websocket", "sse", "json")
 
 @attrs.frozen(kw_only=True)
 class When:
-    """Which requests a rule is for; of several conditions all must hold, and without any, every request fits.
+    """The requests that a rule is for; of several conditions all must hold, and without any, every request fits.
 
     Attributes:
         text: The newest user message. A plain string here and below is a part of it.
@@ -326,12 +326,12 @@ class Script:
 
     @property
     def served(self) -> int:
-        """How many requests its entries have answered."""
+        """The number of requests that its entries have answered."""
         return sum(rule.uses for rule in self.rules)
 
     @property
     def left(self) -> int:
-        """How many turns are still to come."""
+        """The number of turns that are still to come."""
         return sum(rule.times is not None and rule.uses == 0 for rule in self.rules)
 
     def unused(self) -> list[Rule]:

@@ -59,7 +59,8 @@ class ScriptFileError(ValueError):
 
     def __init__(self, name: str, place: tuple[int, int], path: Path, problem: str) -> None:
         self.name = name
-        self.line, self.column = place
+        self.line: int = place[0]
+        self.column: int = place[1]
         self.path = path
         self.problem = problem
         where = str(ScriptError(problem, path))
@@ -68,7 +69,7 @@ class ScriptFileError(ValueError):
 
 @attrs.frozen(kw_only=True)
 class ScriptFile:
-    """What a script file says.
+    """The contents of a script file.
 
     Attributes:
         name: The file.

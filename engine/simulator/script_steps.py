@@ -196,7 +196,7 @@ _PACE: Final[Mapping[str, Reader]] = {"first_ms": milliseconds, "tokens_per_seco
 
 @attrs.frozen
 class Form:
-    """How a class is written in a script.
+    """The spelling of a class in a script.
 
     Attributes:
         made: The class.

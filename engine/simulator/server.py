@@ -70,7 +70,7 @@ class Simulator(World):
 
     @property
     def endpoint(self) -> Endpoint:
-        """What the client library needs to reach this server."""
+        """The endpoint by which the client library reaches this server."""
         from engine.settings.endpoint import Endpoint
 
         given = {"profile": "openai", **self.options.endpoint_options}
@@ -117,7 +117,7 @@ class Simulator(World):
     # --- connections ---
 
     async def _run(self, nursery: trio.Nursery) -> None:
-        self.nursery = nursery
+        self.nursery: trio.Nursery | None = nursery
         if not self.options.in_memory:
             listeners = await trio.open_tcp_listeners(self.options.port, host=self.host)
             # A name such as localhost can stand for two addresses, and those would get different random ports.

@@ -25,7 +25,7 @@ __all__ = ["Pending", "Stage", "Surroundings"]
 
 
 class Surroundings(Protocol):
-    """What a response asks of the server it runs in."""
+    """The server as the responses in it need it."""
 
     ids: Ids
     quirks: Quirks
@@ -104,8 +104,8 @@ class Stage:
         self.outlet = outlet
         self.record = record
         self.world = world
-        self.quirks = world.quirks
-        self.ids = world.ids
+        self.quirks: Quirks = world.quirks
+        self.ids: Ids = world.ids
         self.response_id: str = world.ids.new("resp")
         self.output: list[Item] = []
         self.begun: bool = False
@@ -122,7 +122,7 @@ class Stage:
         self._next_index = 0
         self._open: _Open | None = None
         self.abandoned: bool = False
-        self.tokens = Tokens(asked.body.get("max_output_tokens"))
+        self.tokens: Tokens = Tokens(asked.body.get("max_output_tokens"))
         options = asked.body.get("stream_options") or {}
         self._pad = self.quirks.obfuscation and options.get("include_obfuscation") is not False
         self._overrides: dict[str, Any] = {}

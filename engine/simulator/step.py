@@ -1,4 +1,4 @@
-"""What every step of a script is, and how a response does its steps."""
+"""The common part of all steps of a script, and the course of a response through its steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a response costs, and how much it may."""
+"""The cost of a response, and its limit."""
 
 from __future__ import annotations
 

@@ -372,7 +372,7 @@ class WebSocket:
         try:
             answer = answer_inject(event, stage, ended=name in self._finished)
         except InjectError as error:
-            # What the schema does not allow ends the connection, unlike what the rules do not.
+            # A breach of the schema ends the connection, unlike a breach of the rules.
             await self.send_event(wire.error_event(ApiError(400, "invalid_value", str(error), error.param)))
             self.finish(1008, "invalid event")
             return

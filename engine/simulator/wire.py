@@ -1,4 +1,4 @@
-"""What the server writes: ids, Response objects, usage, errors. Plain dicts, built without the client's classes."""
+"""The output of the server: ids, Response objects, usage, errors. Plain dicts, built without the client's classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all connections of a simulator share: who answers, how, what may be continued, and what was seen."""
+"""The state that all connections of a simulator share: who answers, how, what may be continued, and what was seen."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class SimulationFailed(AssertionError):
 
 @attrs.frozen(kw_only=True)
 class Options:
-    """What `engine.simulator.open_simulator` was told; its docstring says what each means."""
+    """The arguments of `engine.simulator.open_simulator`; its docstring says what each means."""
 
     host: str
     port: int
@@ -176,7 +176,7 @@ class World:
 
     @property
     def executed(self) -> int:
-        """How many requests it began to answer, refused ones left out; a steered continuation is none of its own."""
+        """The number of requests it began to answer, without refused ones; a steered continuation is not one more."""
         return self._executed_before + sum(_counts(record) for record in self.requests)
 
     def executed_by(self, tag: str) -> dict[str, list[RequestRecord]]:

@@ -1,4 +1,4 @@
-"""What stands between a row's text and the store: nothing, or encryption."""
+"""The layer between a row's text and the store: nothing, or encryption."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class InterruptedPrompt:
 
 @frozen(kw_only=True)
 class Open:
-    """How a stored conversation was opened.
+    """The manner in which a stored conversation was opened.
 
     Attributes:
         start: Begins a conversation with messages, a journal, and a gate that is awaited before each dispatch.
@@ -116,7 +116,7 @@ class StoredConversation:
 
     @property
     def interrupted(self) -> InterruptedPrompt | None:
-        """What was begun and never answered, here or by another process; None where there is none.
+        """The request that was begun and never answered, here or by another process; None where there is none.
 
         Sending with its key goes on with it. Another prompt takes its place.
         """
@@ -166,7 +166,7 @@ class StoredConversation:
 
     @property
     def kept(self) -> Transcript | None:
-        """What memory holds, where it is known to be what the store holds."""
+        """The rows in memory, where they are known to be those of the store."""
         if not self._lease.sure or self._chat.interrupted is not None or self._chat.unanswered:
             return None
         return Transcript(messages=self._chat.messages)

@@ -1,4 +1,4 @@
-"""What goes wrong with a store.
+"""The errors of a store.
 
 EngineError
 ├── StoreError               a store could not do what it was asked

@@ -37,7 +37,7 @@ def _seconds(instance: object, attribute: Attribute[Any], value: float | None) -
 
 @frozen(kw_only=True)
 class Terms:
-    """How a session is held.
+    """The terms on which a session is held.
 
     Attributes:
         owner: The name of this process.
@@ -55,7 +55,7 @@ class Terms:
 
 
 class Kept:
-    """What memory holds of sessions that this process held last, by the number of their newest row.
+    """The rows in memory of sessions that this process held last, by the number of their newest row.
 
     Where that is still the newest row in the store, no other process went on with it, and nothing has to be read.
     """

@@ -1,4 +1,4 @@
-"""What is done to a store, as statements that SQLite and PostgreSQL both understand.
+"""The operations of a store, as statements that SQLite and PostgreSQL both understand.
 
 Each operation is one function over a `Database`: it runs inside a transaction of the caller's, so that several of them
 can share one, and it changes a session only by comparing first what the claim says with what stands there. Only the

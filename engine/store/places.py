@@ -1,4 +1,4 @@
-"""Where a store is, by its URL."""
+"""The place of a store, by its URL."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a store keeps of a session, and what its operations give back: frozen values, no I/O."""
+"""The records of a store, and the results of its operations: frozen values, no I/O."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["Claim", "HeldBy", "Intent", "Kind", "NewRow", "Row", "SessionRecord"
 
 
 class Kind(StrEnum):
-    """What a row of a session holds."""
+    """The kind of a session's row."""
 
     RESPONSE = "response"
     """A response whose calls are being run: the prompt, where it is the prompt's first, and the message."""
@@ -24,7 +24,7 @@ class Kind(StrEnum):
 
 @frozen(kw_only=True)
 class Claim:
-    """What proves to the store that a session is held: every change names it.
+    """The proof to the store that a session is held: every change names it.
 
     Attributes:
         session: The session's id.

@@ -238,7 +238,7 @@ class open_store:  # noqa: N801 - read as a function: async with open_store(...)
         """Do what waits, and close the database. Takes a bounded time; cannot be cut short."""
         assert self._nursery is not None
         self._group.close()
-        # What was asked for is written even if the block is cancelled; for a bounded time.
+        # Writes that were asked for are made even if the block is cancelled; for a bounded time.
         self._nursery.cancel_scope.shield = True
         self._nursery.cancel_scope.deadline = trio.current_time() + _LAST_SECONDS
         try:

@@ -30,7 +30,7 @@ __all__ = [
 
 @frozen(kw_only=True)
 class Transcript:
-    """What a conversation knows of its past.
+    """The past of a conversation, as far as it knows it.
 
     Attributes:
         messages: The messages of complete rounds.

@@ -53,7 +53,7 @@ class Cassette:
         environment: Mapping[str, str] = os.environ,
     ) -> None:
         self.path = path
-        self.recording = mode in {"new_episodes", "all", "rewrite"} or (mode == "once" and not path.exists())
+        self.recording: bool = mode in {"new_episodes", "all", "rewrite"} or (mode == "once" and not path.exists())
         self.dialer: SimulatorDialer = _Dialer(self)
         self.session: SessionOpener = SessionOpener(self)
         self._mode = mode
@@ -106,7 +106,7 @@ class Cassette:
 
     @property
     def endpoint(self) -> engine.Endpoint:
-        """What `engine.open_session` needs to reach it, beside the ``dialer``."""
+        """The endpoint that `engine.open_session` needs to reach it, beside the ``dialer``."""
         path = self._upstream.partition("://")[2].partition("/")[2].strip("/")
         return engine.Endpoint(base_url=f"{_HOST}/{path}", api_key=self._key or "sk-replayed", profile="openai")
 

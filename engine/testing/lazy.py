@@ -60,7 +60,7 @@ class LazySimulator:
 
     @property
     def endpoint(self) -> engine.Endpoint:
-        """What `engine.open_session` needs to reach it, beside the ``dialer``."""
+        """The endpoint that `engine.open_session` needs to reach it, beside the ``dialer``."""
         roots = self._options.get("roots", ("/v1",))
         root = roots if isinstance(roots, str) else next(iter(roots))
         key = self._options.get("api_key") or "sk-simulator"
@@ -69,7 +69,7 @@ class LazySimulator:
 
     @property
     def brain(self) -> AnyBrain:
-        """Who answers. May be replaced at any time."""
+        """The brain that answers. May be replaced at any time."""
         return self._brain if self._simulator is None else self._simulator.brain
 
     @brain.setter
@@ -165,16 +165,16 @@ class _Dialer(SimulatorDialer):
 
 
 class _Reachable(Protocol):
-    """What leads to a server in memory."""
+    """The way to a server in memory."""
 
     @property
     def endpoint(self) -> engine.Endpoint:
-        """Where it is."""
+        """The server's endpoint."""
         ...
 
     @property
     def dialer(self) -> SimulatorDialer:
-        """What opens streams to it."""
+        """The dialer that opens streams to it."""
         ...
 
 

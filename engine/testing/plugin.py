@@ -105,7 +105,7 @@ def responses_server(request: pytest.FixtureRequest, _shown: None) -> Iterator[R
 
 @pytest.fixture
 def responses_session(responses_simulator: LazySimulator) -> SessionOpener:
-    """How a test opens sessions to ``responses_simulator``.
+    """Open sessions to ``responses_simulator``.
 
     ``async with responses_session() as session`` opens one for Trio, ``responses_session.blocking()`` one for a
     ``with`` block of a plain test, and ``responses_session.aio()`` one for asyncio.
@@ -117,7 +117,7 @@ def responses_session(responses_simulator: LazySimulator) -> SessionOpener:
 
 @pytest.fixture
 def responses_cassette(request: pytest.FixtureRequest, _shown: None) -> Iterator[Cassette]:
-    """What a server once answered this test, from ``cassettes/MODULE/TEST.jsonl`` beside it.
+    """The answers that a server once gave this test, from ``cassettes/MODULE/TEST.jsonl`` beside it.
 
     ``async with responses_cassette.session(model=…) as session``; or its ``endpoint`` and ``dialer``. What is recorded,
     and when, is said by ``--simulator-record``.

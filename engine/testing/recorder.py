@@ -128,7 +128,7 @@ class Recorder:
 
 
 class _Relay:
-    """What the upstream socket says, handed back to the client in order."""
+    """The messages of the upstream socket, handed back to the client in order."""
 
     def __init__(self, connection: int, socket: Relayed, log: FrameLog, scope: trio.CancelScope) -> None:
         self.opened = trio.Event()

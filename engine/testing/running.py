@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Final, ParamSpec
 
+from engine.handles import mirrored
 from engine.portal import Block, Portal
 from engine.simulator import (
     AnyAnswer,
@@ -59,12 +60,12 @@ class RunningSimulator:
 
     @property
     def endpoint(self) -> Any:
-        """What `engine.open_session` needs to reach it."""
+        """The endpoint that `engine.open_session` needs to reach it."""
         return self._simulator.endpoint
 
     @property
     def brain(self) -> AnyBrain:
-        """Who answers. May be replaced at any time."""
+        """The brain that answers. May be replaced at any time."""
         return self._simulator.brain
 
     @brain.setter
@@ -73,7 +74,7 @@ class RunningSimulator:
 
     @property
     def quirks(self) -> Quirks:
-        """How the wire deviates. May be replaced at any time."""
+        """The deviations of the wire. May be replaced at any time."""
         return self._simulator.quirks
 
     @quirks.setter
@@ -117,7 +118,7 @@ class RunningSimulator:
 
     @property
     def errors(self) -> list[Exception]:
-        """What was raised by brains, or by the simulator itself; empty in a sound test."""
+        """The exceptions raised by brains, or by the simulator itself; empty in a sound test."""
         return self._portal.read(lambda: list(self._simulator.errors))
 
     def problems(self) -> list[str]:
@@ -209,12 +210,15 @@ class Runner:
 
 def _running(manager: Callable[P, AbstractAsyncContextManager[Simulator]]) -> Callable[P, Runner]:
     @functools.wraps(manager)
-    def run_simulator(*args: P.args, **kwargs: P.kwargs) -> Runner:
+    def run(*args: P.args, **kwargs: P.kwargs) -> Runner:
         return Runner(lambda: manager(*args, **kwargs))
 
-    return run_simulator
+    return run
 
 
-run_simulator = _running(open_simulator)
-"""Run a simulator in a thread of its own, for the length of a ``with`` block, with the arguments of
-`engine.simulator.open_simulator`: for synchronous tests, asyncio, several processes."""
+@mirrored(_running(open_simulator))
+def run_simulator() -> None:
+    """Run a simulator in a thread of its own, for the length of a ``with`` block.
+
+    Takes the arguments of `engine.simulator.open_simulator`: for synchronous tests, asyncio, several processes.
+    """

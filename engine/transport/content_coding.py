@@ -58,7 +58,7 @@ class Unpacker:
 
 
 def unpacker(coding: str) -> Unpacker | Violated | None:
-    """What unpacks a body, by its Content-Encoding field; None where nothing is to be done."""
+    """Return the unpacker of a body, by its Content-Encoding field; None where nothing is to be done."""
     names = [name for each in coding.split(",") if (name := each.strip().lower()) not in {"", "identity"}]
     if not names:
         return None

@@ -1,4 +1,4 @@
-"""Who we are: the key, and the header fields that every request of every transport carries."""
+"""The credentials of the caller: the key, and the header fields that every request of every transport carries."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ except PackageNotFoundError:  # run from a source tree that was never installed
 
 @frozen
 class Credentials:
-    """What a connection is let in by: as long as it lasts, they are its own.
+    """The credentials of a connection: as long as it lasts, they are its own.
 
     Attributes:
         key: The key; None where there is none.

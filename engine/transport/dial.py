@@ -214,7 +214,7 @@ def undialled(stage: str, server: str, error: Exception) -> Unreachable:
 
 
 def network_problem(error: BaseException | None) -> str:
-    """What the system said, as it goes behind "failed"; empty where it said nothing that has a name.
+    """Return the system's words, as they go behind "failed"; empty where it said nothing that has a name.
 
     Where several addresses were tried, the first that has a name counts.
     """
@@ -259,7 +259,7 @@ _REFUSALS: Final = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED", "HANDSHAKE_FAI
 
 
 def tls_problem(cause: BaseException) -> str:
-    """What TLS objected to, as it goes behind "failed": the verdict on a certificate, or the name of an alert."""
+    """Return TLS's objection, as it goes behind "failed": the verdict on a certificate, or the name of an alert."""
     if isinstance(cause, ssl.SSLCertVerificationError):
         return f": the certificate was not accepted ({cause.verify_message.rstrip('.')})"
     reason = getattr(cause, "reason", None)

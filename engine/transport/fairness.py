@@ -1,4 +1,4 @@
-"""How long sockets may hand messages on before everything else has its turn.
+"""The time that sockets may hand messages on before everything else has its turn.
 
 A socket that brings much hands a whole batch on within one step of its task. With a hundred such sockets a step of the
 event loop would take a hundred batches, and timers and callers would wait for all of them. So one meter per run counts

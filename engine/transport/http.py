@@ -67,7 +67,7 @@ class HttpClient:
         target = Target.of(url)
         self.server: str = target.shown
         self.proxy: str | None = proxy_on_the_way(dialer, url)
-        self.streams = HttpStreams(endpoint, dialer, target, nursery=nursery, idle_lifetime=idle_lifetime)
+        self.streams: HttpStreams = HttpStreams(endpoint, dialer, target, nursery=nursery, idle_lifetime=idle_lifetime)
 
     @property
     def busy(self) -> bool:

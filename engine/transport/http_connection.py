@@ -206,7 +206,7 @@ class HttpConnection:
 
 
 def _patience(fields: Sequence[tuple[bytes, bytes]]) -> float:
-    """How long the server keeps the connection, from its Keep-Alive field (RFC 2068 section 19.7.1.1)."""
+    """Return how long the server keeps the connection, from its Keep-Alive field (RFC 2068 section 19.7.1.1)."""
     for name, value in fields:
         if name == b"keep-alive":
             said = _STAYS_OPEN.search(value.decode("latin-1"))

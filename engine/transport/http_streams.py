@@ -38,7 +38,7 @@ def _no_stage(stage: str) -> None:
 
 @define(eq=False)
 class Carriage:
-    """How one request travels; given to the transport as the request's extension ``carriage``.
+    """The record of one request on its way; given to the transport as the request's extension ``carriage``.
 
     Attributes:
         on_stage: Told of each step of reaching the server, by its name.
@@ -125,7 +125,7 @@ class HttpStreams(httpx.AsyncBaseTransport):
 
     @property
     def open_connections(self) -> int:
-        """How many connections there are, kept ones included."""
+        """The number of connections, kept ones included."""
         return len(self._open)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:

@@ -1,4 +1,4 @@
-"""What waits to be sent over one stream, and the one task that sends it.
+"""The outbox of one stream, and the one task that sends it.
 
 Putting something in never blocks, so no cancelled writer can tear a frame, and a small answer never waits for its
 writer to come back.

@@ -52,7 +52,7 @@ _PROTOCOLS: Final = {
 }
 _NAMES_RESOLVED_THERE: Final = {"socks4a", "socks5h"}  # as curl has it; CONNECT always sends the name
 
-# What python-socks says without giving a code, where that is no nonsense of the proxy's.
+# Errors that python-socks tells without a code, where they are no nonsense of the proxy's.
 _LOGINS: Final = {
     "No acceptable authentication methods were offered": "accepts none of the ways to log in that it was offered",
     "Username and password authentication failure": "did not accept the user name and password",
@@ -188,7 +188,7 @@ async def _open_tunnel(stream: trio.abc.Stream, proxy: Proxy, host: str, port: i
 
 
 def _refusal(error: ProxyError, *, http: bool) -> str:
-    """What a proxy answered, in words that are not its own."""
+    """Return a proxy's answer, in words that are not its own."""
     code = error.error_code
     if code is None:
         return _LOGINS.get(str(error), "gave an answer that makes no sense")

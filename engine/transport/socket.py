@@ -21,7 +21,7 @@ __all__ = ["Bounds", "Callbacks", "Socket", "SocketFactory", "Traffic"]
 
 @frozen
 class Bounds:
-    """What one socket may take: seconds for connecting and closing, bytes for one message and for the outbox."""
+    """The bounds of one socket: seconds for connecting and closing, bytes for one message and for the outbox."""
 
     connect: float
     close: float
@@ -31,7 +31,7 @@ class Bounds:
 
 @define
 class Traffic:
-    """What has gone through a socket so far. One record for its whole life, kept up to date by the socket.
+    """The traffic of a socket so far. One record for its whole life, kept up to date by the socket.
 
     Attributes:
         bytes_received: Bytes received.
@@ -55,7 +55,7 @@ def _nothing() -> None:
 
 @frozen
 class Callbacks:
-    """How a socket tells its owner; all plain functions, called from the socket's tasks.
+    """The callbacks by which a socket tells its owner; all plain functions, called from the socket's tasks.
 
     Attributes:
         on_opened: The upgrade is done.
@@ -78,7 +78,7 @@ class Socket(Protocol):
 
     @property
     def traffic(self) -> Traffic:
-        """What has gone through it; there from the beginning, zeros before it is connected."""
+        """The socket's traffic; there from the beginning, zeros before it is connected."""
         ...
 
     @property

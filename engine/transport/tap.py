@@ -167,12 +167,12 @@ class Tap(trio.abc.Stream):
 
     @property
     def refusal(self) -> UpgradeRefused | None:
-        """What is known so far of an answer that refuses the upgrade."""
+        """The part that has come so far of an answer that refuses the upgrade."""
         return self._refusal.refused if self._refusal is not None else None
 
     @property
     def objection(self) -> Unreachable:
-        """Why trio-websocket is not content with the answer it got."""
+        """The reason why trio-websocket is not content with the answer it got."""
         problem = objection(self._request, self._answer.accepted or b"")
         return Unreachable("upgrade", f"the server's answer to the upgrade {problem}")
 

@@ -76,7 +76,7 @@ class WebSocket:
 
     @property
     def traffic(self) -> Traffic:
-        """What has gone through it."""
+        """The socket's traffic."""
         return self._traffic
 
     @property

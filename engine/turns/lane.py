@@ -119,8 +119,13 @@ class Counters:
 
     def __init__(self) -> None:
         self.usage: Usage = Usage()
-        self.started = self.completed = self.failed = self.abandoned = self.retries = self.fallbacks = 0
-        self.refused_seals = 0
+        self.started: int = 0
+        self.completed: int = 0
+        self.failed: int = 0
+        self.abandoned: int = 0
+        self.retries: int = 0
+        self.fallbacks: int = 0
+        self.refused_seals: int = 0
 
     @property
     def active(self) -> int:

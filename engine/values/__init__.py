@@ -1,1 +1,4 @@
-"""What callers hold: messages, events, errors, reports. Plain values that know neither the wire nor Trio."""
+"""The plain values of callers: messages, events, errors and reports.
+
+They know neither the wire nor Trio.
+"""

@@ -40,7 +40,7 @@ _ITEMS: Final[Mapping[str, tuple[CallKind, tuple[str, ...]]]] = {
     "tool_search_call": ("tool_search", ("arguments",)),
 }
 
-# Where an answer names its call, for those that have no call id.
+# The place where an answer names its call, for those that have no call id.
 _PAIRED_BY: Final[Mapping[str, str]] = {
     "mcp_approval_request": "id",
     "mcp_approval_response": "approval_request_id",

@@ -1,4 +1,4 @@
-"""What is checked of values that callers hand in: validators for fields, and conversions that refuse.
+"""The checks of values that callers hand in: validators for fields, and conversions that refuse.
 
 A validator names the field it refuses as ``section.field``: a class of settings says its section as ``_section``, any
 other class is called by its name.
@@ -42,7 +42,7 @@ Validator: TypeAlias = Callable[[Any, "Attribute[Any]", Any], None]
 
 
 def place(instance: object, attribute: Attribute[Any]) -> str:
-    """What a field is called in an error."""
+    """Return the name of a field in an error."""
     section = getattr(type(instance), "_section", type(instance).__name__)
     return f"{section}.{attribute.name}" if section else attribute.name
 

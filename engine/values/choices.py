@@ -34,7 +34,7 @@ UNSET: Final = Unset.UNSET
 
 
 class Transport(StrEnum):
-    """How a turn travels. Its strings are taken wherever it is: ``transport="sse"``."""
+    """The transport of a turn. Its strings are taken wherever it is: ``transport="sse"``."""
 
     AUTO = "auto"
     """WebSocket, and HTTP with server-sent events where that fails safely."""
@@ -45,7 +45,7 @@ class Transport(StrEnum):
 
 
 class OnCancel(StrEnum):
-    """What becomes of the connection when a turn is left before its response has ended.
+    """The treatment of the connection when a turn is left before its response has ended.
 
     Its strings are taken wherever it is: ``on_cancel="drain"``.
     """
@@ -59,7 +59,7 @@ class OnCancel(StrEnum):
 
 
 class Delivery(StrEnum):
-    """How far a request got. It decides whether sending it again could do the work, and cost the money, twice."""
+    """The delivery of a request. It decides whether sending it again could do the work, and cost the money, twice."""
 
     NOT_SENT = "not_sent"
     """No byte of it left this process."""

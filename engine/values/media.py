@@ -14,7 +14,7 @@ from engine.values.problems import ConfigurationError
 
 __all__ = ["data_url", "file_type", "image_type", "read_bytes"]
 
-# How files of these kinds begin.
+# The first bytes of files of these kinds.
 _SIGNATURES: Final = (
     (re.compile(rb"\x89PNG\r\n\x1a\n"), "image/png"),
     (re.compile(rb"\xff\xd8\xff"), "image/jpeg"),

@@ -1,4 +1,4 @@
-"""What a conversation is made of: blocks, messages, tools and the context that holds them.
+"""The material of conversations: blocks, messages, tools and the context that holds them.
 
 Plain frozen values. Their reprs give sizes and never contents, so a traceback or a log line cannot leak a prompt.
 """
@@ -81,7 +81,7 @@ class Text:
 
 @frozen
 class Thinking:
-    """What the model disclosed of its reasoning.
+    """The part of its reasoning that the model disclosed.
 
     Attributes:
         text: The summary, or the reasoning text where the server sends that instead.
@@ -291,7 +291,7 @@ def _bare_call_id(given: str) -> str:
 
 @frozen
 class UserMessage:
-    """What the user says.
+    """A message of the user.
 
     Attributes:
         content: Text, images and files; a plain string is one text.
@@ -305,14 +305,14 @@ class UserMessage:
 
 @frozen
 class DeveloperMessage:
-    """What the application says to the model, with more weight than the user's words."""
+    """A message of the application to the model, with more weight than the user's words."""
 
     text: str = field(repr=size_only, validator=string)
 
 
 @frozen
 class ToolResult:
-    """What a tool gave back.
+    """The result of a tool.
 
     Attributes:
         call_id: Of the call it answers; the ``call_id|item_id`` form is understood too.
@@ -340,7 +340,7 @@ class ToolResult:
 
 @frozen
 class AssistantMessage:
-    """What the model answered.
+    """The model's answer.
 
     Attributes:
         content: Blocks in the order of the response's items; a plain string is one text.
@@ -393,7 +393,7 @@ class AssistantMessage:
 
     @property
     def commentary(self) -> str:
-        """What the model said along the way and marked as commentary."""
+        """The text that the model wrote along the way and marked as commentary."""
         return "".join(block.text for block in self.content if isinstance(block, Text) and block.phase == "commentary")
 
     @property
@@ -461,7 +461,7 @@ class DescribedTool(Protocol):
 
     @property
     def tool(self) -> Tool:
-        """What the model is told of it."""
+        """The description of the tool that the model is given."""
         ...
 
 
@@ -477,7 +477,7 @@ def _check_tools(tools: Iterable[object]) -> None:
 
 @frozen
 class Context:
-    """What one request tells the model.
+    """The instructions, messages and tools of one request.
 
     Attributes:
         messages: The conversation so far, oldest first. An `OutputItem` in it is an item in the wire's own form, such

@@ -1,4 +1,4 @@
-"""What happened to one turn."""
+"""The report of one turn."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class PhaseSeconds:
 
 @frozen(kw_only=True)
 class TurnReport:
-    """What happened to one turn.
+    """The report of one turn.
 
     Attributes:
         transport: What the request went over, `Transport.WEBSOCKET` or `Transport.SSE`, which is any request over

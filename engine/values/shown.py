@@ -1,4 +1,4 @@
-"""What texts and reprs may show of values that are the caller's own business."""
+"""The parts of callers' values that texts and reprs may show."""
 
 from __future__ import annotations
 

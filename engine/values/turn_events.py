@@ -1,4 +1,4 @@
-"""What a turn tells while it runs, in the caller's terms.
+"""The events of a turn while it runs, in the caller's terms.
 
 ``index`` counts blocks, and ``turn.message.content[index]`` is the block an event speaks of.
 """

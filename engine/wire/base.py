@@ -1,4 +1,4 @@
-"""What every value from the wire has in common: its JSON object kept whole, and strict structuring over it.
+"""The common part of all values from the wire: the JSON object kept whole, and strict structuring over it.
 
 Classes take few fields and keep the parsed object as ``raw``. Fields a newer server adds thereby survive a round trip,
 and structuring costs little more than the parse.

@@ -42,7 +42,7 @@ Malformation: TypeAlias = Literal["not JSON", "not an object", "no type", "neste
 
 
 class MalformedFrame(Exception):
-    """What arrived is no event at all. The peer broke the protocol; nothing of what it sent is in the text.
+    """A frame is no event at all. The peer broke the protocol; nothing of what it sent is in the text.
 
     Attributes:
         reason: What is wrong with it.

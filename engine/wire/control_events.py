@@ -30,7 +30,7 @@ __all__ = [
 
 @frozen(repr=False, eq=False)
 class SteerEvent(ServerEvent):
-    """What became of a steer.
+    """The outcome of a steer.
 
     Attributes:
         steer: Its ``id`` (absent when it was refused before one was given), ``previous_response_id``, and on failure
@@ -82,12 +82,12 @@ class SteerFailed(SteerEvent):
 
     @property
     def code(self) -> str | None:
-        """Why, an open set; for example ``too_many_pending_steers``."""
+        """The reason as a code, an open set; for example ``too_many_pending_steers``."""
         return member(self.raw, "error", "code")
 
     @property
     def message(self) -> str | None:
-        """Why, in words."""
+        """The reason in words."""
         return member(self.raw, "error", "message")
 
 
@@ -118,7 +118,7 @@ class InjectFailed(ServerEvent):
 
     @property
     def message(self) -> str | None:
-        """Why, in words."""
+        """The reason in words."""
         return member(self.raw, "error", "message")
 
 
@@ -139,7 +139,7 @@ class InterruptFailed(ServerEvent):
 
     @property
     def code(self) -> str | None:
-        """Why, where the server says so."""
+        """The reason as a code, where the server gives one."""
         return member(self.raw, "error", "code")
 
 

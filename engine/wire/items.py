@@ -94,7 +94,7 @@ class MessageItem(Item):
 @items.of("reasoning")
 @frozen(repr=False, eq=False)
 class ReasoningItem(Item):
-    """What the model disclosed of its reasoning, and what it needs to go on from there.
+    """The part of its reasoning that the model disclosed, and what it needs to go on from there.
 
     Attributes:
         encrypted_content: Opaque state; only the finished item has all of it.
@@ -130,7 +130,7 @@ class CallItem(Item):
 
     @property
     def caller(self) -> JsonObject | None:
-        """Who called: ``{"type": "direct"}``, or a program with its ``caller_id``."""
+        """The caller: ``{"type": "direct"}``, or a program with its ``caller_id``."""
         caller = self.raw.get("caller")
         return caller if isinstance(caller, dict) else None
 

@@ -1,4 +1,4 @@
-"""What messages and reasoning are made of: content parts, and the annotations on output text.
+"""The parts of messages and reasoning: content parts, and the annotations on output text.
 
 Shapes are those of the Responses API reference.
 """
@@ -30,7 +30,7 @@ __all__ = [
 
 @frozen(repr=False, eq=False)
 class Annotation(WireObject):
-    """Where a stretch of output text comes from; what it says is in ``raw``."""
+    """The source of a stretch of output text; what it says is in ``raw``."""
 
 
 structure_annotation: Final = structurer(Annotation)

@@ -58,13 +58,13 @@ class ResponseObject(WireObject):
 
     @property
     def created_at(self) -> float | None:
-        """When the response was created, in seconds since the epoch."""
+        """The time when the response was created, in seconds since the epoch."""
         value = self.raw.get("created_at")
         return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
     @property
     def incomplete_reason(self) -> str | None:
-        """Why it is incomplete: ``max_output_tokens``, ``content_filter``, ``steered``, … — an open set."""
+        """The reason why it is incomplete: ``max_output_tokens``, ``content_filter``, ``steered``, … — an open set."""
         value = (self.incomplete_details or {}).get("reason")
         return value if isinstance(value, str) else None
 
