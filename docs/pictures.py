@@ -239,6 +239,47 @@ def policies() -> str:
     return drawing.svg()
 
 
+def lanes() -> str:
+    """Lanes as tracks over one socket, two of them forks of the first."""
+    title = (
+        "Lanes as tracks over one socket: two forks continue a plan, which goes on when the server has begun with both"
+    )
+    drawing = Drawing(760, 330, title)
+    drawing.text(24, 34, "One WebSocket, frames of three lanes", size=16)
+    drawing.text(736, 34, "time", fill=FAINT, anchor="end")
+    drawing.line((360, 29), (690, 29), stroke=FAINT, tip=True)
+    drawing.box(24, 48, 712, 40, fill=GREY)
+    plan, cost, risk = (FIRST, range(112, 216, 17)), (SECOND, range(290, 480, 38)), (THIRD, range(309, 500, 38))
+    for colour, places in (plan, cost, risk, (FIRST, range(564, 700, 17))):
+        for x in places:
+            drawing.box(x, 60, 13, 16, fill=colour, stroke=colour)
+    for y, colour, name in ((136, FIRST, "plan"), (200, SECOND, "cost"), (264, THIRD, "risk")):
+        drawing.text(24, y + 5, name, fill=colour, code=True)
+        drawing.line((96, y), (736, y), stroke=LINE)
+    for x, y, width, colour, text in (
+        (104, 136, 122, FIRST, "a plan"),
+        (556, 136, 154, FIRST, "goes on"),
+        (266, 200, 228, SECOND, "what does it cost?"),
+        (266, 264, 246, THIRD, "what can go wrong?"),
+    ):
+        drawing.box(x, y - 16, width, 32, fill=PAPER, stroke=colour)
+        drawing.text(x + width / 2, y + 5, text, fill=colour, size=12, anchor="middle")
+    drawing.path("M230 140 C250 150 240 196 262 198", stroke=SECOND, tip=True)
+    drawing.path("M230 140 C250 160 236 258 262 262", stroke=THIRD, tip=True)
+    drawing.text(100, 178, 'plan.fork("cost")', size=12, fill=FAINT, code=True)
+    drawing.box(266, 129, 42, 14, fill=FAINT)
+    drawing.text(266, 106, "the barrier of the forks: the plan's next turn", size=12, fill=FAINT)
+    drawing.text(266, 122, "waits until the server has begun with both", size=12, fill=FAINT)
+    drawing.line((308, 144), (308, 280), stroke=FAINT, dash="3 4")
+    drawing.path("M498 198 C530 196 520 146 552 140", stroke=FAINT, tip=True)
+    drawing.path("M516 262 C540 258 524 152 552 144", stroke=FAINT, tip=True)
+    drawing.text(566, 178, "the critics' answers", size=12, fill=FAINT)
+    drawing.text(
+        24, 312, "Each lane serves its turns one after the other, beside those of other lanes.", size=12, fill=FAINT
+    )
+    return drawing.svg()
+
+
 def machine(title: str, transitions: Transitions[Any]) -> str:
     """The states of one object: from each, where it can go, and on what."""
     rows = sum(max(len(following), 1) for following in transitions.values())
@@ -295,6 +336,7 @@ DRAWN: Final[dict[str, Callable[[], str]]] = {
     "nurseries.svg": nurseries,
     "timeline.svg": timeline,
     "policies.svg": policies,
+    "lanes.svg": lanes,
 }
 
 
