@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import trio
 
-from engine.protocol.chain import Chain
+from engine.protocol.chain import Chain, Plan
+from engine.wire.requests import CreateText
 
 __all__ = ["Channel", "Channels"]
 
@@ -28,6 +29,27 @@ class Channel:
         self.requests: int = 0
         self.warming: trio.Event | None = None
         self.idle: bool = False
+
+    @property
+    def fresh(self) -> bool:
+        """Whether a warm-up could help: nothing was ever sent over it."""
+        return self.requests == 0 and self.warming is None
+
+    def write(self, text: CreateText, plan: Plan, *, generate: bool | None) -> str:
+        """Give a request its form on the wire."""
+        return text.frame(
+            stream_id=self.name, previous_response_id=plan.previous_response_id, skip=plan.skip, generate=generate
+        )
+
+    def begin_warm_up(self) -> None:
+        """Hold the lane's turns back until `end_warm_up`."""
+        self.warming = trio.Event()
+
+    def end_warm_up(self) -> None:
+        """Let the lane's turns through, whatever came of the warm-up."""
+        warming, self.warming = self.warming, None
+        if warming is not None:
+            warming.set()
 
 
 class Channels:

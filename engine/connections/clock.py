@@ -65,6 +65,11 @@ class Clock:
         """Begin."""
         self.opened_at = self.idle_since = self.last_decoded = now
 
+    def take_over(self, idle_since: float) -> float:
+        """Stand by no longer, in place of a connection that was idle since then; return `unused_at`."""
+        self.standing_by, self.idle_since = False, idle_since
+        return self.unused_at
+
     @property
     def unused_at(self) -> float:
         """When it will have been unused for too long, if nothing uses it."""

@@ -6,19 +6,21 @@ lives and dies with it.
 
 from __future__ import annotations
 
-import logging
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import trio
 
+from engine.connections.abandoned import Abandoned
 from engine.connections.attempt import Attempt
 from engine.connections.channels import Channels
 from engine.connections.clock import Alarms, Clock
 from engine.connections.link_states import OVER, TRANSITIONS, LinkState
+from engine.connections.notices import Notices
 from engine.connections.receiver import Receiver
-from engine.instruments import ConnectionInfo, Instruments
+from engine.instruments import Instruments
 from engine.protocol.aftermath import Aftermath, aftermath
 from engine.protocol.chain import HeldResponse, Plan
 from engine.protocol.exchange import Exchange
@@ -39,8 +41,6 @@ from engine.wire.events import ServerEvent
 from engine.wire.requests import CreateText
 
 __all__ = ["WebSocketLink"]
-
-_logger = logging.getLogger("engine.connection")
 
 
 class WebSocketLink(Receiver):
@@ -90,34 +90,26 @@ class WebSocketLink(Receiver):
         self.number: int = number
         self.endpoint: Endpoint = endpoint
         self.patience: float = timeouts.connect
-        self.started_at: float = trio.current_time()
         self.failure: Failure | None = None
         self.dial_done: trio.Event = trio.Event()
         self.ended: trio.Event = trio.Event()
         self.requests: int = 0
         self.broke_unused: bool = False
-        self._session = session
+        self._notices = Notices(instruments, session, number)
+        self.started_at: float = self._notices.started_at
         self._server = endpoint.server
-        self._limits = limits
         self._on_change = on_change
         self._on_ageing = on_ageing
         self._on_aged = on_aged
         self._state = LinkState.DIALLING
         self._retired_because: str | None = None
-        self._abandoned: dict[Exchange, Attempt] = {}
-        self._give_up_at: dict[Exchange, float] = {}
-        self._drain = timeouts.drain
         self._headers: tuple[tuple[str, str], ...] = ()  # of the upgrade
+        self._abandoned = Abandoned(timeouts.drain)
         self._channels = Channels(self._server.max_lanes if self._server.multiplexing else 0)
         self._socket = make_socket(
             endpoint,
             dialer,
-            Bounds(
-                connect=timeouts.connect,
-                close=timeouts.close,
-                max_message_bytes=limits.max_message_bytes,
-                max_outbox_bytes=limits.max_outbox_bytes,
-            ),
+            Bounds(timeouts.connect, timeouts.close, limits.max_message_bytes, limits.max_outbox_bytes),
             Callbacks(
                 on_opened=self._on_opened, on_texts=self._on_texts, on_failed=self._on_failed, on_due=self._on_due
             ),
@@ -173,16 +165,13 @@ class WebSocketLink(Receiver):
 
     def take_over(self, idle_since: float) -> None:
         """Stand in for a link that was idle since then."""
-        self._clock.standing_by = False
-        self._clock.idle_since = min(idle_since, trio.current_time())
-        self._socket.wake_by(self._clock.unused_at)
+        self._socket.wake_by(self._clock.take_over(min(idle_since, trio.current_time())))
 
     # --- requests ---
 
     def fresh(self, lane: str | None) -> bool:
         """Whether a warm-up could help a lane: nothing was ever sent for it."""
-        channel = self._channels.of(lane)
-        return channel.requests == 0 and channel.warming is None
+        return self._channels.of(lane).fresh
 
     def prepare(self, lane: str | None, *, again: bool) -> bool:
         """Whether a lane's next request can go over it; if not, it has retired.
@@ -208,12 +197,7 @@ class WebSocketLink(Receiver):
 
     def write(self, lane: str | None, text: CreateText, plan: Plan, *, generate: bool | None = None) -> str:
         """Give a lane's request its form on the wire."""
-        return text.frame(
-            stream_id=self._channels.of(lane).name,
-            previous_response_id=plan.previous_response_id,
-            skip=plan.skip,
-            generate=generate,
-        )
+        return self._channels.of(lane).write(text, plan, generate=generate)
 
     async def carry(self, attempt: Attempt) -> bool:
         """Send an attempt on its way; False if the socket turned out to be gone and no byte of it was queued.
@@ -234,8 +218,8 @@ class WebSocketLink(Receiver):
         if not queued or self.failure is not None:  # what is queued on a failed socket goes nowhere
             exchange.withdrawn()
             self._attempts.pop(exchange, None)
-            self._abandoned.pop(exchange, None)
             self._router.end(exchange)
+            self._abandoned.end(exchange)
             attempt.end_drain()
             attempt.fail(self.ending)
             return False
@@ -250,16 +234,13 @@ class WebSocketLink(Receiver):
             return Aftermath.NOTHING  # it has ended, or failed with the link
         exchange.abandon()
         self._clock.idle_since = trio.current_time()
-        self._abandoned[exchange] = attempt
+        self._abandoned.add(attempt)
         sound = attempt.sent_at is not None and self.usable
-        chosen = aftermath(
-            policy, wanted=wanted, sound=sound, fresh_lane=self._offers_lane, siblings=len(self._attempts) > 0
-        )
+        chosen = aftermath(policy, wanted=wanted, sound=sound, fresh_lane=self._offers_lane, siblings=self.busy)
         match chosen:
             case Aftermath.NEW_LANE:
                 self._channels.renew(attempt.origin.lane)
-                self._give_up_at[exchange] = trio.current_time() + self._drain
-                self._socket.wake_by(self._give_up_at[exchange])
+                self._socket.wake_by(self._abandoned.bound(exchange, trio.current_time()))
             case Aftermath.RETIRE:
                 self.retire("a turn was left before its response had ended")
                 if attempt.stuck and not wanted:  # nothing that is queued behind it will ever leave
@@ -296,14 +277,11 @@ class WebSocketLink(Receiver):
 
     def begin_warm_up(self, lane: str | None) -> None:
         """Hold a lane's turns back until `end_warm_up`."""
-        self._channels.of(lane).warming = trio.Event()
+        self._channels.of(lane).begin_warm_up()
 
     def end_warm_up(self, lane: str | None) -> None:
         """Let a lane's turns through, whatever came of the warm-up."""
-        channel = self._channels.of(lane)
-        warming, channel.warming = channel.warming, None
-        if warming is not None:
-            warming.set()
+        self._channels.of(lane).end_warm_up()
 
     # --- its end ---
 
@@ -342,10 +320,9 @@ class WebSocketLink(Receiver):
             if self._attempts:
                 self._fail(Lost("the connection was closed"))
             else:
-                self._drop_abandoned()
+                self._abandoned.end_all()
             self._become(LinkState.CLOSED)
-            _logger.debug("%s closed", self._name)
-            self._tell("connection_closed", trio.current_time(), self._retired_because)
+            self._notices.closed(self._retired_because)
 
     def statistics(self) -> ConnectionStatistics:
         """Counters at this moment."""
@@ -368,25 +345,17 @@ class WebSocketLink(Receiver):
 
     @property
     def _name(self) -> str:
-        return f"connection {self.number} of a session"
+        return self._notices.name
 
     def _on_opened(self) -> None:
-        now = trio.current_time()
-        self._clock.open(now)
+        self._clock.open(trio.current_time())
         self._headers = self._socket.handshake_headers
         if self._state is LinkState.DIALLING:
             self._become(LinkState.OPEN)
-            _logger.debug("%s open", self._name)
-            self._tell("connection_opened", now)
-
-    def _tell(self, hook: str, now: float, reason: str | None = None) -> None:
-        info = ConnectionInfo(
-            session=self._session, connection=self.number, seconds=now - self.started_at, reason=reason
-        )
-        self._instruments.emit(hook, info)
+            self._notices.opened()
 
     def _on_failed(self, failure: Failure) -> None:
-        _logger.info("%s failed: %s", self._name, type(failure).__name__)
+        self._notices.failed(failure)
         self.broke_unused = self._state is LinkState.OPEN and not self._attempts
         self._fail(failure)
 
@@ -402,13 +371,7 @@ class WebSocketLink(Receiver):
                 del self._attempts[exchange]
                 self._router.end(exchange)
                 attempt.fail(failure)
-        self._drop_abandoned()
-
-    def _drop_abandoned(self) -> None:
-        abandoned, self._abandoned = self._abandoned, {}
-        self._give_up_at.clear()
-        for attempt in abandoned.values():
-            attempt.end_drain()
+        self._abandoned.end_all()
 
     def _on_texts(self, texts: Sequence[str]) -> None:
         now = self._clock.last_decoded = trio.current_time()
@@ -425,19 +388,15 @@ class WebSocketLink(Receiver):
     def _unclaimed(self, target: Exchange | Verdict | Doubt, event: ServerEvent, now: float) -> None:
         if isinstance(target, Doubt):
             self._lose(target.exchange)
-            return
-        if isinstance(target, Verdict):
+        elif isinstance(target, Verdict):
             self._unrouted(target, event, now)
-            return
-        self._dropped += 1  # its turn was left
-        target.receive(event)
-        if target.outcome is not None:
-            self._router.end(target)
-            self._clock.idle_since = now
-            self._give_up_at.pop(target, None)
-            attempt = self._abandoned.pop(target, None)
-            if attempt is not None:
-                attempt.end_drain()
+        else:
+            self._dropped += 1  # its turn was left
+            target.receive(event)
+            if target.outcome is not None:
+                self._router.end(target)
+                self._clock.idle_since = now
+                self._abandoned.end(target)
 
     def _lose(self, exchange: Exchange) -> None:
         """Give up an exchange whose events cannot be told from those of the one before it."""
@@ -446,9 +405,7 @@ class WebSocketLink(Receiver):
         attempt = self._attempts.pop(exchange, None)
         if attempt is not None:
             attempt.fail(Lost("the server's events cannot be told from those of an earlier response"))
-        abandoned = self._abandoned.pop(exchange, None)
-        if abandoned is not None:
-            abandoned.end_drain()
+        self._abandoned.end(exchange)
         self.retire("the server mixes up its responses")
 
     def _unrouted(self, verdict: Verdict, event: ServerEvent, now: float) -> None:
@@ -457,19 +414,17 @@ class WebSocketLink(Receiver):
                 if isinstance(event, KeepAlive):
                     for attempt in self._attempts.values():
                         attempt.kept_alive(now)
-            case Verdict.LIMIT:
+            case Verdict.LIMIT | Verdict.FATAL:
                 assert isinstance(event, ErrorEvent)
-                for exchange in self._attempts:
-                    exchange.refused()
+                if verdict is Verdict.LIMIT:
+                    for exchange in self._attempts:
+                        exchange.refused()
                 self._socket.fail(rejection(event))
             case Verdict.DROPPED:
                 self._dropped += 1
             case Verdict.STRAY:
                 self._dropped += 1
                 self.retire("the server sent something after the response had ended")
-            case Verdict.FATAL:
-                assert isinstance(event, ErrorEvent)
-                self._socket.fail(rejection(event))
 
     # --- time ---
 
@@ -477,26 +432,19 @@ class WebSocketLink(Receiver):
         alarms = Alarms(
             ping=self._socket.ping,
             on_silence=self._on_silence,
-            on_unused=self._on_unused,
-            on_ageing=self._on_age,
+            on_unused=functools.partial(self.retire, "no turn used it for a while"),
+            on_ageing=functools.partial(self._on_ageing, self),
             on_aged=self._on_end_of_life,
         )
         due = self._clock.due(now, alarms, busy=self._router.in_flight > 0)
-        given_up = min(self._give_up_at.values(), default=math.inf)
-        if given_up > now:
-            return min(due, given_up)
-        self._give_up_at.clear()
+        if self._abandoned.give_up_at > now:
+            return min(due, self._abandoned.give_up_at)
+        self._abandoned.give_up()
         self.retire("a response that was left to itself went on for too long")
         return due
 
     def _on_silence(self, seconds: float) -> None:
         self._socket.fail(Lost(f"the server did not answer a ping within {seconds:g} s"))
-
-    def _on_unused(self) -> None:
-        self.retire("no turn used it for a while")
-
-    def _on_age(self) -> None:
-        self._on_ageing(self)
 
     def _on_end_of_life(self) -> None:
         if not self._attempts:
