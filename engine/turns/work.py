@@ -21,12 +21,25 @@ import trio
 from attrs import evolve
 
 from engine.connections.attempt import Attempt, Origin
+from engine.connections.gates import Gate as RateGate
 from engine.connections.link import Link
 from engine.connections.websocket_link import WebSocketLink
 from engine.instruments import FallbackInfo, RequestInfo, RetryInfo, TurnEndInfo, TurnStartInfo
 from engine.protocol.aftermath import Aftermath
 from engine.protocol.chain import Plan
-from engine.protocol.failures import Broken, Closed, Expired, Failure, Overflowed, TooLarge, to_error
+from engine.protocol.failures import (
+    Broken,
+    Closed,
+    Expired,
+    Failed,
+    Failure,
+    Overflowed,
+    RequestRefused,
+    Throttled,
+    TooLarge,
+    to_error,
+)
+from engine.protocol.faults import Fault
 from engine.protocol.recovery import Decision, Recovery, Remedy, Setback
 from engine.protocol.refusals import lower_case, request_id, telling
 from engine.protocol.seals import is_sealed
@@ -109,6 +122,7 @@ class Work:
         self._delivered = Delivery.NOT_SENT  # by attempts that were given up
         self._joined: WebSocketLink | None = None
         self._barred: Lane | None = None  # the lane that waits until the server has begun with this
+        self._rate_gate: RateGate | None = None  # where it waits, or has gone first
         self._full_because: str | None = None
         self._unread = 0  # what the link had dropped before this attempt
         self._again = False  # whether the next attempt is the last one, sent again where that was refused
@@ -325,6 +339,8 @@ class Work:
             if self._gate is not None:
                 await self._pass(self._gate)
             if not self.settled:
+                await self._wait_for_rate()
+            if not self.settled:
                 await self._begin()
         attempt = self._attempt
         if attempt is None or self.settled:
@@ -335,6 +351,23 @@ class Work:
         if not self.settled and not isinstance(result, AssistantMessage):
             assert result is not None
             self._setback(result)
+
+    async def _wait_for_rate(self) -> None:
+        """Wait out a limit of the server's rate that was told to any turn of the engine's."""
+        gate = self._pool.gates.of(self._submission.model)
+        if gate is None:
+            return
+        remaining = gate.rule.remaining
+        if remaining > 0 and remaining >= self.timeline.left_to_start(trio.current_time()):
+            self.fail(self._last_failure or Throttled(remaining))
+            return
+        self._rate_gate = gate
+        await gate.wait(self)
+
+    def _leave_rate_gate(self) -> None:
+        gate, self._rate_gate = self._rate_gate, None
+        if gate is not None:
+            gate.left(self)
 
     async def _pass(self, gate: Gate) -> None:
         try:
@@ -504,6 +537,9 @@ class Work:
     def on_first_event(self, attempt: Attempt, now: float) -> None:
         """The first event of the response arrived. From now on `_overrun` looks after silence."""
         self._lift_bar()
+        gate, self._rate_gate = self._rate_gate, None
+        if gate is not None:
+            gate.accepted(self)
         self.timeline.reach("first_event", now)
         if not self.timeline.reached("sent"):
             self.timeline.reach("sent", now)
@@ -552,11 +588,20 @@ class Work:
             sealed=is_sealed(self._submission.body),
             untyped=not self._pool.endpoint.server.typed_errors,
         )
+        held = setback.fault is Fault.RATE and self._hold_others(failure)
+        self._leave_rate_gate()
         decision = self._recovery.decide(setback, left=self.timeline.left_to_start(trio.current_time()))
         if decision.remedy is None:
             self.fail(failure)
         else:
             self._try_again(decision, failure)
+            if held and decision.remedy is Remedy.RETRY_AFTER:
+                self._not_before = trio.current_time()  # it waits with the others
+
+    def _hold_others(self, failure: Failure) -> bool:
+        """Let no other turn ask for more while the server's rate is limited; returns whether they are held."""
+        wait = failure.retry_after if isinstance(failure, RequestRefused | Failed) else None
+        return wait is not None and self._pool.gates.limited(self._submission.model, wait)
 
     def _try_again(self, decision: Decision, failure: Failure) -> None:
         self._lift_bar()
@@ -633,6 +678,7 @@ class Work:
         self._move(WorkState.DRAINING if aftermath is Aftermath.DRAIN else WorkState.ENDED)
         self._admitted.set()
         self._lift_bar()
+        self._leave_rate_gate()
         self.inbox.close()
         if isinstance(error, TurnError):
             error.report = self.report
