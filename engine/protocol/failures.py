@@ -285,7 +285,7 @@ def _rejection(failure: RequestRefused, did: str = "rejected the request") -> Re
 
 
 def _said(failure: RequestRefused | Failed, **words: int | str | None) -> str:
-    """Return the server's reasons, as far as a text may tell them: its own words may quote the prompt, and are not in it."""
+    """Return the server's reasons, as far as a text may tell them: its own words may quote the prompt."""
     named = [
         f"{name}: {word if isinstance(word, int) else token(word)}" for name, word in words.items() if word is not None
     ]
