@@ -48,7 +48,7 @@ Gate: TypeAlias = Callable[[], Awaitable[None]]
 
 
 class Work:
-    """What a session does for one turn.
+    """The session's work for one turn.
 
     Args:
         lane: The lane it takes its turn on.
@@ -165,12 +165,12 @@ class Work:
 
     @property
     def arrived(self) -> AssistantMessage | None:
-        """What has come of the answer; None while nothing has."""
+        """The part of the answer that has come; None while nothing has."""
         return arrived(self.message, self._attempt)
 
     @property
     def report(self) -> TurnReport:
-        """What is known of the turn at this moment."""
+        """The turn's report at this moment."""
         return self._account.report(self.message, self._attempt)
 
     @property
