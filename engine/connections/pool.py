@@ -95,14 +95,14 @@ class Pool:
         return server.max_active if server.multiplexing else self._settings.limits.max_connections
 
     def _slot(self, lane: str | None) -> str | None:
-        """Where the connection of a lane is found: a server that takes one request at a time wants one for each."""
+        """Return the slot of a lane's connection: a server that takes one request at a time wants one for each."""
         return None if self._endpoint.server.multiplexing else lane
 
     # --- what turns ask ---
 
     @property
     def endpoint(self) -> Endpoint:
-        """Where requests go."""
+        """The endpoint of the requests."""
         return self._endpoint
 
     @property
@@ -218,7 +218,7 @@ class Pool:
         return current
 
     def _objection(self) -> str | None:
-        """Why no WebSocket should be tried; None where one may."""
+        """Return the reason why no WebSocket should be tried; None where one may."""
         return self._breaker.objection if self._endpoint.server.websocket else "this kind of server has no WebSocket"
 
     def note_answer(self, link: Link, fell_back_on: Failure | None) -> None:

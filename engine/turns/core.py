@@ -87,7 +87,7 @@ class SessionCore:
 
     @property
     def failure(self) -> Failure | None:
-        """Why it takes no more turns; None while it does."""
+        """The reason why it takes no more turns; None while it does."""
         return self._tasks.failure
 
     @trio.lowlevel.enable_ki_protection
@@ -132,7 +132,7 @@ class SessionCore:
 
     @property
     def idle_since(self) -> float:
-        """When its last turn ended, or when it was made."""
+        """The time when its last turn ended, or when it was made."""
         return max((lane.idle_since for lane in self._lanes.values()), default=self._made_at)
 
     async def until_idle(self) -> None:
