@@ -27,7 +27,7 @@ __all__ = ["Attempt", "Origin", "Sink"]
 
 
 class Facts(TypedDict):
-    """Whose request it is, as records of hooks say it."""
+    """The origin of a request, as records of hooks have it."""
 
     session: str
     lane: str | None
@@ -37,7 +37,7 @@ class Facts(TypedDict):
 
 @frozen
 class Origin:
-    """Whose request it is.
+    """The origin of a request.
 
     Attributes:
         session: The session's id.
@@ -57,7 +57,7 @@ class Origin:
 
     @property
     def facts(self) -> Facts:
-        """What the record of every hook says of it."""
+        """The fields that the record of every hook has of it."""
         return {"session": self.session, "lane": self.lane, "turn": self.turn, "model": self.model}
 
     def wants(self, hook: str) -> bool:
@@ -70,7 +70,7 @@ class Origin:
 
 
 class Sink(Protocol):
-    """Where the events of an attempt go. Plain functions, called from the link's tasks."""
+    """The receiver of an attempt's events. Plain functions, called from the link's tasks."""
 
     @property
     def listening(self) -> bool:

@@ -1,4 +1,4 @@
-"""What a caller gives for a request of its own, checked before anything is sent."""
+"""The parts of a request of the caller's own, checked before anything is sent."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ class Channels:
 
     @property
     def names_left(self) -> int:
-        """How many more names can be given."""
+        """The number of names that can still be given."""
         return self._max_names - self._named
 
     def of(self, lane: str | None) -> Channel:

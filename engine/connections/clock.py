@@ -1,4 +1,4 @@
-"""What is due on a connection by the time: a ping, its replacement, its end of life, closing it where it is unused.
+"""The actions due on a connection by the time: a ping, its replacement, its end of life, closing it where it is unused.
 
 Readers only note times in here, which costs nothing per event; the connection's own task sleeps until something may be
 due, and looks again.
@@ -23,7 +23,7 @@ _REPLACED_BEFORE: Final = 1 / 11
 
 @frozen
 class Alarms:
-    """What a clock does when the time has come.
+    """The actions of a clock when the time has come.
 
     Attributes:
         ping: Ping the peer, and give the pong that many seconds.
@@ -72,7 +72,7 @@ class Clock:
 
     @property
     def unused_at(self) -> float:
-        """When it will have been unused for too long, if nothing uses it."""
+        """The time when it will have been unused for too long, if nothing uses it."""
         return self.idle_since + self._limits.idle_lifetime
 
     def due(self, now: float, alarms: Alarms, *, busy: bool) -> float:

@@ -37,7 +37,7 @@ __all__ = ["HttpLink"]
 _PATH: Final = "/responses"
 _WHOLE: Final = Plan(full_because="every request over HTTP is whole")
 
-# What stands between us and the server says so, and cannot know whether the server had begun (RFC 9110 section 15.6).
+# A gateway between us and the server says so, and cannot know whether the server had begun (RFC 9110 section 15.6).
 _GATEWAY_STATUSES: Final = frozenset({502, 504})
 
 
@@ -107,7 +107,7 @@ class HttpLink:
 
     @property
     def client(self) -> HttpClient:
-        """What sends the requests."""
+        """The client that sends the requests."""
         assert self._client is not None
         return self._client
 

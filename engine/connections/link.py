@@ -45,7 +45,7 @@ class Link(Protocol):
 
     @property
     def unread(self) -> int:
-        """How much came so far that no turn was told of: events that were dropped, frames that could not be read."""
+        """The number of events and frames so far that no turn was told of: dropped ones, and unreadable ones."""
         ...
 
     def warming(self, lane: str | None) -> trio.Event | None:

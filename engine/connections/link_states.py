@@ -11,7 +11,7 @@ __all__ = ["OVER", "TRANSITIONS", "LinkState"]
 
 
 class LinkState(Enum):
-    """Where in its life a link is."""
+    """The states of a link."""
 
     DIALLING = "dialling"
     """Its socket is being connected and upgraded."""

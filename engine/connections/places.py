@@ -14,7 +14,7 @@ __all__ = ["Places", "Seeker"]
 
 
 class Seeker(Protocol):
-    """What places need to know of a turn's work."""
+    """A turn's work, as far as places need to know it."""
 
     def overdue(self, now: float) -> bool:
         """Whether its waiting time is over, although it was not told yet."""
@@ -35,12 +35,12 @@ class Places:
 
     @property
     def taken(self) -> int:
-        """How many are taken."""
+        """The number of places that are taken."""
         return len(self._taken)
 
     @property
     def waiting(self) -> int:
-        """How many turns wait for one."""
+        """The number of turns that wait for a place."""
         return len(self._waiting)
 
     def ask(self, seeker: Seeker) -> None:

@@ -13,6 +13,7 @@ import trio
 from attrs import evolve
 
 from engine.connections.attempt import Origin
+from engine.connections.gates import EndpointGates
 from engine.connections.http_link import HttpLink
 from engine.connections.link import Link
 from engine.connections.link_states import LinkState
@@ -51,6 +52,7 @@ class Pool:
         endpoint: The server.
         dialer: Opens streams.
         breaker: What is known of that server.
+        gates: What holds turns while that server limits their rate.
         settings: What holds for links.
         instruments: What is told of them.
         make_socket: Makes the sockets of links over WebSocket.
@@ -64,6 +66,7 @@ class Pool:
         endpoint: Endpoint,
         dialer: Dialer,
         breaker: Breaker,
+        gates: EndpointGates,
         settings: Settings,
         instruments: Instruments,
         make_socket: SocketFactory = WebSocket,
@@ -73,6 +76,7 @@ class Pool:
         self._endpoint = endpoint
         self._dialer = dialer
         self._breaker = breaker
+        self.gates: EndpointGates = gates
         self._settings = settings
         self._instruments = instruments
         self._make_socket = make_socket
@@ -91,14 +95,14 @@ class Pool:
         return server.max_active if server.multiplexing else self._settings.limits.max_connections
 
     def _slot(self, lane: str | None) -> str | None:
-        """Where the connection of a lane is found: a server that takes one request at a time wants one for each."""
+        """Return the slot of a lane's connection: a server that takes one request at a time wants one for each."""
         return None if self._endpoint.server.multiplexing else lane
 
     # --- what turns ask ---
 
     @property
     def endpoint(self) -> Endpoint:
-        """Where requests go."""
+        """The endpoint of the requests."""
         return self._endpoint
 
     @property
@@ -214,7 +218,7 @@ class Pool:
         return current
 
     def _objection(self) -> str | None:
-        """Why no WebSocket should be tried; None where one may."""
+        """Return the reason why no WebSocket should be tried; None where one may."""
         return self._breaker.objection if self._endpoint.server.websocket else "this kind of server has no WebSocket"
 
     def note_answer(self, link: Link, fell_back_on: Failure | None) -> None:
@@ -240,9 +244,9 @@ class Pool:
     # --- what the session asks ---
 
     @trio.lowlevel.enable_ki_protection
-    def change_endpoint(self, endpoint: Endpoint, dialer: Dialer, breaker: Breaker) -> None:
+    def change_endpoint(self, endpoint: Endpoint, dialer: Dialer, breaker: Breaker, gates: EndpointGates) -> None:
         """Go elsewhere, or with another key: what is connected serves the turns that are on it, and no other."""
-        self._endpoint, self._dialer, self._breaker = endpoint, dialer, breaker
+        self._endpoint, self._dialer, self._breaker, self.gates = endpoint, dialer, breaker, gates
         self.places.number = self._room
         http, self._http = self._http, None
         for link in (*self._next.values(), *self._current.values(), http):

@@ -1,4 +1,4 @@
-"""What comes in: texts are decoded, and each event goes to the attempt whose response it belongs to.
+"""The receiving side: texts are decoded, and each event goes to the attempt whose response it belongs to.
 
 The one receive loop of the engine: a WebSocket and an answer over HTTP differ in where their texts come from, and in
 what is done about an event that belongs to no attempt.
@@ -44,7 +44,7 @@ class Receiver(ABC):
 
     @property
     def unread(self) -> int:
-        """How much came so far that no turn was told of: events that were dropped, frames that could not be read."""
+        """The number of events and frames so far that no turn was told of: dropped ones, and unreadable ones."""
         return self._dropped + self._malformed
 
     def _receive(self, texts: Iterable[str], now: float) -> None:
@@ -147,7 +147,7 @@ class Receiver(ABC):
     @property
     @abstractmethod
     def _name(self) -> str:
-        """What it is called in logs."""
+        """The name of the receiver in logs."""
 
     @abstractmethod
     def _unclaimed(self, target: Exchange | Verdict | Doubt, event: ServerEvent, now: float) -> None:

@@ -33,7 +33,7 @@ class Tasks:
 
     @property
     def ending(self) -> Failure:
-        """Why nothing more may be begun, once it may not."""
+        """The reason why nothing more may be begun, once it may not."""
         return self.failure or Closed("the session is being released")
 
     def check_caller(self) -> None:

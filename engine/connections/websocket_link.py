@@ -120,7 +120,7 @@ class WebSocketLink(Receiver):
 
     @property
     def state(self) -> LinkState:
-        """Where in its life it is."""
+        """The link's state."""
         return self._state
 
     def _become(self, state: LinkState) -> None:
@@ -138,7 +138,7 @@ class WebSocketLink(Receiver):
 
     @property
     def ending(self) -> Failure:
-        """Why it is of no use any more, once it is not."""
+        """The reason why it is of no use any more, once it is not."""
         return self.failure or Lost("the connection ended as soon as it was open")
 
     def too_slow(self, seconds: float) -> Failure:

@@ -10,7 +10,7 @@ from engine.settings.timeouts import Phase, ResolvedTimeouts
 
 __all__ = ["Budgets"]
 
-# When two run out at the same instant, the one that says most about the whole turn is named.
+# Of two that run out at the same instant, the one that says most about the whole turn is named.
 _RANK: Final[dict[Phase, int]] = {"turn": 0, "start": 1}
 
 

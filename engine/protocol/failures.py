@@ -1,4 +1,4 @@
-"""Why a turn can fail, as plain values, and the one place that turns each into its public exception.
+"""The failures of a turn, as plain values, and the one place that turns each into its public exception.
 
 A connection's failure is told to every turn that was on it, and each needs an exception of its own; a value can be
 told any number of times.
@@ -37,6 +37,7 @@ __all__ = [
     "Mismatched",
     "Overflowed",
     "RequestRefused",
+    "Throttled",
     "TooLarge",
     "Unreachable",
     "UpgradeRefused",
@@ -112,7 +113,7 @@ class RequestRefused:
 
     @property
     def fault(self) -> Fault | None:
-        """What it is about; None where nothing of it is known."""
+        """The subject of the refusal; None where nothing of it is known."""
         return fault_of(self.status, self.code, self.type)
 
 
@@ -129,8 +130,15 @@ class Failed:
 
     @property
     def fault(self) -> Fault | None:
-        """What it is about; None where nothing of it is known."""
+        """The subject of the failure; None where nothing of it is known."""
         return fault_of(self.status, self.code, self.type)
+
+
+@frozen
+class Throttled:
+    """The server asks every turn to wait, longer than this one can. Nothing was sent."""
+
+    seconds: float
 
 
 @frozen
@@ -188,6 +196,7 @@ Failure: TypeAlias = (
     | Violated
     | RequestRefused
     | Failed
+    | Throttled
     | Mismatched
     | Expired
     | TooLarge
@@ -230,6 +239,17 @@ def to_error(failure: Failure) -> TurnError:
                 response_id=failure.response_id,
                 message=failure.message,
             )
+        case Throttled():
+            error = RateLimited(
+                f"the server limits the rate for {failure.seconds:.3g} s more, and the turn cannot wait that long",
+                status=None,
+                code=None,
+                type=None,
+                param=None,
+                message="",
+                request_id=None,
+            )
+            error.retry_after = failure.seconds
         case Mismatched():
             error = ResponseFailed(
                 "the response does not have the format it was asked for (code: schema_mismatch)",
@@ -285,7 +305,7 @@ def _rejection(failure: RequestRefused, did: str = "rejected the request") -> Re
 
 
 def _said(failure: RequestRefused | Failed, **words: int | str | None) -> str:
-    """What a text may say of the server's reasons. Its own words may quote the prompt: they stay an attribute."""
+    """Return the server's reasons, as far as a text may tell them: its own words may quote the prompt."""
     named = [
         f"{name}: {word if isinstance(word, int) else token(word)}" for name, word in words.items() if word is not None
     ]

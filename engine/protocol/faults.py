@@ -1,4 +1,4 @@
-"""What servers' error codes, error types and statuses mean: every one that is known, in one place.
+"""The meaning of servers' error codes, error types and statuses: every one that is known, in one place.
 
 The names are those of the Responses API reference and of servers that speak it.
 """
@@ -15,7 +15,7 @@ __all__ = ["CLOSE_CODES", "CODES", "STATUSES", "TYPES", "CloseCode", "Fault", "c
 
 
 class Fault(Enum):
-    """What an error is about, and with that what could help."""
+    """The subject of an error, and with that what could help."""
 
     CACHE_MISS = "the server no longer holds the response that the request continues"
     SEAL = "the server cannot read reasoning that it is said to have sealed"
@@ -161,7 +161,7 @@ def _by_status(status: int) -> Fault:
 
 @frozen
 class CloseCode:
-    """What a WebSocket close code says (RFC 6455 section 7.4.1 and the IANA registry).
+    """The meaning of a WebSocket close code (RFC 6455 section 7.4.1 and the IANA registry).
 
     Attributes:
         name: Its name.

@@ -1,4 +1,4 @@
-"""What is done about a failure: one table, and the little that has to be remembered of a turn to read it.
+"""The remedies of failures: one table, and the little that has to be remembered of a turn to read it.
 
 A row is a kind of failure; for each `Transport` it has remedies, tried in that order. The first that is still possible
 is taken: each has a number of times per turn, fits into the time that is left, and keeps to what the `RetryPolicy`
@@ -51,7 +51,7 @@ __all__ = [
 
 
 class Remedy(Enum):
-    """What can be done about a failure."""
+    """The remedies of a failure."""
 
     SAME_CONNECTION = "send it whole on the same connection"
     UNSEALED = "send it whole and without its sealed reasoning on the same connection"
@@ -94,7 +94,7 @@ class Setback:
 
     @property
     def fault(self) -> Fault | None:
-        """What the server's error is about; None where it is no error of the server's, or an unknown one."""
+        """The subject of the server's error; None where it is no error of the server's, or an unknown one."""
         return self.failure.fault if isinstance(self.failure, RequestRefused | Failed) else None
 
     @property
@@ -122,7 +122,7 @@ class Row:
     sse: tuple[Dose, ...] = ()
 
     def doses(self, transport: Transport) -> tuple[Dose, ...]:
-        """What is done for a turn of that transport."""
+        """Return the remedies for a turn of that transport."""
         return {Transport.AUTO: self.auto, Transport.WEBSOCKET: self.websocket, Transport.SSE: self.sse}[transport]
 
 
@@ -272,7 +272,7 @@ def counts_as_outage(failure: Failure) -> bool:
 
 @frozen
 class Decision:
-    """What to do about a failure.
+    """The decision about a failure.
 
     Attributes:
         row: The name of the row that fits.
@@ -286,7 +286,7 @@ class Decision:
 
 
 class Recovery:
-    """What one turn has done about its failures so far.
+    """The remedies that one turn has used so far.
 
     Args:
         transport: How the turn may travel.

@@ -11,7 +11,7 @@ from engine.connections.attempt import Attempt, Origin
 from engine.connections.link import Link
 from engine.instruments import FallbackInfo, RequestInfo, RetryInfo, TurnEndInfo, TurnStartInfo
 from engine.protocol.chain import Plan
-from engine.protocol.failures import Expired, Failure, to_error
+from engine.protocol.failures import Expired, Failure, Throttled, to_error
 from engine.protocol.recovery import Decision, Recovery, Remedy, Setback
 from engine.protocol.refusals import lower_case, request_id, telling
 from engine.protocol.seals import is_sealed
@@ -30,12 +30,12 @@ _logger = logging.getLogger("engine.turn")
 
 
 def arrived(message: AssistantMessage | None, attempt: Attempt | None) -> AssistantMessage | None:
-    """What has come of an answer; None while nothing has."""
+    """Return the part of an answer that has come; None while nothing has."""
     return message or (attempt.exchange.partial() if attempt is not None else None)
 
 
 class Account:
-    """What is kept of a turn, over all its attempts.
+    """The account of a turn, over all its attempts.
 
     Args:
         lane: Its lane, whose counters count it.
@@ -60,7 +60,7 @@ class Account:
 
     @property
     def origin(self) -> Origin:
-        """Whose request it is, once it was granted its lane."""
+        """The origin of the turn's requests, once it was granted its lane."""
         assert self._origin is not None
         return self._origin
 
@@ -139,7 +139,7 @@ class Account:
         return failure
 
     def setback(self, failure: Failure, attempt: Attempt | None) -> Setback:
-        """What decides about a failure of the newest attempt."""
+        """Return the facts that decide about a failure of the newest attempt."""
         return Setback(
             failure,
             transport=self._recovery.transport,
@@ -153,18 +153,18 @@ class Account:
     def error(self, failure: Failure, attempt: Attempt | None) -> TurnError:
         """Return the exception that a turn without an answer ends with."""
         error = to_error(failure)
-        if isinstance(failure, Expired) and self._last_failure is not None:
+        if isinstance(failure, Expired | Throttled) and self._last_failure is not None:
             error.__cause__ = to_error(self._last_failure)  # what the time was spent on
         error.delivery = self.delivery(attempt)
         error.partial = arrived(None, attempt)
         return error
 
     def delivery(self, attempt: Attempt | None) -> Delivery:
-        """How far the request got, over all attempts; the newest is given."""
+        """Return the delivery state of the request over all attempts; the newest is given."""
         return further(self._delivered, attempt.exchange.delivery if attempt is not None else Delivery.NOT_SENT)
 
     def report(self, message: AssistantMessage | None, attempt: Attempt | None) -> TurnReport:
-        """What is known of the turn at this moment: the answer, if it has come, and the newest attempt are given."""
+        """Return the turn's report at this moment: the answer, if it has come, and the newest attempt are given."""
         answer, sent = arrived(message, attempt), self.sent
         usage = answer.usage if answer is not None else None
         model = answer.model if answer is not None else None

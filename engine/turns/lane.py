@@ -23,7 +23,7 @@ __all__ = ["Counters", "Lane", "LaneQueue", "Queued"]
 
 
 class Queued(Protocol):
-    """What a lane needs to know of a turn's work."""
+    """A turn's work, as far as a lane needs to know it."""
 
     def overdue(self, now: float) -> bool:
         """Whether its waiting time is over, although it was not told yet."""
@@ -56,7 +56,7 @@ class LaneQueue:
 
     @property
     def queued(self) -> int:
-        """How many turns wait."""
+        """The number of turns that wait."""
         return len(self._waiting)
 
     @property
@@ -113,7 +113,7 @@ class LaneQueue:
 
 
 class Counters:
-    """How the turns of a lane went, and the tokens of those that were answered."""
+    """The outcomes of a lane's turns, counted, and the tokens of those that were answered."""
 
     __slots__ = ("abandoned", "completed", "failed", "fallbacks", "refused_seals", "retries", "started", "usage")
 

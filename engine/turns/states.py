@@ -15,7 +15,7 @@ __all__ = ["TURN_TRANSITIONS", "WORK_TRANSITIONS", "TurnState", "WorkState"]
 
 
 class TurnState(Enum):
-    """Where the caller is."""
+    """The states of a caller's block."""
 
     NEW = "new"
     """The block was not entered yet."""
@@ -34,7 +34,7 @@ TURN_TRANSITIONS: Final[Transitions[TurnState]] = {
 
 
 class WorkState(Enum):
-    """What the session does for the turn."""
+    """The states of the session's work for a turn."""
 
     QUEUED = "queued"
     """It waits for its lane; nothing was sent."""

@@ -22,7 +22,7 @@ __all__ = ["Submission", "create_text", "hooked"]
 
 
 class Submission:
-    """What a caller submits as one turn.
+    """The request and the settings that a caller submits as one turn.
 
     Args:
         body: The request's body.

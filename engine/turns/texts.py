@@ -46,7 +46,7 @@ class Texts:
                 return piece
 
     def _piece(self, event: TurnEvent) -> str:
-        """What an event adds to the text."""
+        """Return the piece of text that an event adds."""
         if isinstance(event, TextDelta):
             return "" if event.index in self._aside else event.delta
         if isinstance(event, TextStarted) and event.block.phase == "commentary":

@@ -18,7 +18,7 @@ _PHASES_OF_AN_ATTEMPT: Final[tuple[Phase, ...]] = ("connect", "send", "first_eve
 
 
 class Timeline:
-    """What has happened to a turn so far, and when the next budget runs out.
+    """The moments of a turn so far, and when the next budget runs out.
 
     Args:
         timeouts: How long each budget is.
@@ -49,7 +49,7 @@ class Timeline:
         return moment in self._moments
 
     def at(self, moment: str) -> float:
-        """When it happened."""
+        """Return the moment when it happened."""
         return self._moments[moment]
 
     def start(self, phase: Phase, since: float) -> None:
@@ -90,7 +90,7 @@ class Timeline:
         self.start("start", self._moments["granted"])
 
     def seconds(self) -> PhaseSeconds:
-        """How long each phase took."""
+        """The seconds of each phase."""
 
         def between(start: str, end: str) -> float | None:
             if start in self._moments and end in self._moments:

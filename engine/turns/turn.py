@@ -167,12 +167,12 @@ class Turn:
 
     @property
     def partial(self) -> AssistantMessage:
-        """What has arrived of the answer so far; empty when nothing has."""
+        """The part of the answer that has arrived; empty when nothing has."""
         return self._work.arrived or AssistantMessage()
 
     @property
     def report(self) -> TurnReport:
-        """What is known of the turn at this moment."""
+        """The turn's report at this moment."""
         return self._work.report
 
     @property
