@@ -67,6 +67,14 @@ it does not say. Where none is left, the failure is raised. `–` raises at once
 - *anything else*: the caller left, any other budget ran out, the session was released or broke, the consumer fell
   behind, the peer broke the protocol, or the reply does not have the format that was asked for.
 
+## A limited rate
+
+A server that refuses one turn for its rate, and says how long to wait, would refuse the next one too. So all turns of
+the engine that go to this server with this key and model wait, in every session. Then one goes; when the server has
+begun with it, the others follow in short, random intervals. Waiting is no attempt and counts in `Timeouts.start`: a
+turn that cannot wait so long raises `RateLimited` at once, and nothing of it was sent. A wait over a minute and a
+quota that is used up concern the refused turn alone.
+
 ## The breaker
 
 Each engine has a breaker for each server and key: `engine.breakers`. Two failures to connect in a row open it for a

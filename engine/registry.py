@@ -19,6 +19,7 @@ from attrs import field, frozen
 from engine.connections.breakers import Breakers
 from engine.connections.call import Call, as_json
 from engine.connections.call_parts import as_text, checked_method, checked_path
+from engine.connections.gates import Gates
 from engine.connections.home import Home
 from engine.connections.http_link import HttpLink
 from engine.conversation.snapshot import Snapshot, session_from
@@ -88,6 +89,7 @@ class Engine:
         self._settings = settings
         self._instruments = instruments
         self.breakers: Breakers = Breakers(settings.retry)
+        self._gates = Gates(settings.retry)
         self.breakers.of(endpoint)
         self._entries: dict[str, _Entry] = {}
         self._closing: dict[str, list[SessionCore]] = {}
@@ -179,6 +181,7 @@ class Engine:
             dialer=self._dialer,
             settings=settings,
             breaker=self.breakers.of(self._endpoint),
+            gates=self._gates.at(self._endpoint),
             instruments=self._instruments,
         )
         for name, stored in held.items():
@@ -209,7 +212,7 @@ class Engine:
         self._endpoint = endpoint
         breaker = self.breakers.of(endpoint)
         for entry in self._entries.values():
-            entry.core.change_endpoint(endpoint, self._dialer, breaker)
+            entry.core.change_endpoint(endpoint, self._dialer, breaker, self._gates.at(endpoint))
 
     async def request(
         self,

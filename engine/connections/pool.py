@@ -13,6 +13,7 @@ import trio
 from attrs import evolve
 
 from engine.connections.attempt import Origin
+from engine.connections.gates import EndpointGates
 from engine.connections.http_link import HttpLink
 from engine.connections.link import Link
 from engine.connections.link_states import LinkState
@@ -51,6 +52,7 @@ class Pool:
         endpoint: The server.
         dialer: Opens streams.
         breaker: What is known of that server.
+        gates: What holds turns while that server limits their rate.
         settings: What holds for links.
         instruments: What is told of them.
         make_socket: Makes the sockets of links over WebSocket.
@@ -64,6 +66,7 @@ class Pool:
         endpoint: Endpoint,
         dialer: Dialer,
         breaker: Breaker,
+        gates: EndpointGates,
         settings: Settings,
         instruments: Instruments,
         make_socket: SocketFactory = WebSocket,
@@ -73,6 +76,7 @@ class Pool:
         self._endpoint = endpoint
         self._dialer = dialer
         self._breaker = breaker
+        self.gates: EndpointGates = gates
         self._settings = settings
         self._instruments = instruments
         self._make_socket = make_socket
@@ -240,9 +244,9 @@ class Pool:
     # --- what the session asks ---
 
     @trio.lowlevel.enable_ki_protection
-    def change_endpoint(self, endpoint: Endpoint, dialer: Dialer, breaker: Breaker) -> None:
+    def change_endpoint(self, endpoint: Endpoint, dialer: Dialer, breaker: Breaker, gates: EndpointGates) -> None:
         """Go elsewhere, or with another key: what is connected serves the turns that are on it, and no other."""
-        self._endpoint, self._dialer, self._breaker = endpoint, dialer, breaker
+        self._endpoint, self._dialer, self._breaker, self.gates = endpoint, dialer, breaker, gates
         self.places.number = self._room
         http, self._http = self._http, None
         for link in (*self._next.values(), *self._current.values(), http):

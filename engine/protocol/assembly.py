@@ -393,7 +393,7 @@ class Assembly:
         if draft.closed or (draft.steady and draft.hint != hint):
             draft.hint, draft.announced, draft.closed = hint, True, False
         elif draft.hint == hint and draft.present:
-            draft.steady = draft.steady or draft.kind != "thinking"
+            draft.steady = True
         self._go_on(slot, draft)
         self._write(slot, draft, text)
 

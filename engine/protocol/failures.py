@@ -37,6 +37,7 @@ __all__ = [
     "Mismatched",
     "Overflowed",
     "RequestRefused",
+    "Throttled",
     "TooLarge",
     "Unreachable",
     "UpgradeRefused",
@@ -134,6 +135,13 @@ class Failed:
 
 
 @frozen
+class Throttled:
+    """The server asks every turn to wait, longer than this one can. Nothing was sent."""
+
+    seconds: float
+
+
+@frozen
 class Mismatched:
     """The response is complete, but its text is not the value that its format promised."""
 
@@ -188,6 +196,7 @@ Failure: TypeAlias = (
     | Violated
     | RequestRefused
     | Failed
+    | Throttled
     | Mismatched
     | Expired
     | TooLarge
@@ -230,6 +239,17 @@ def to_error(failure: Failure) -> TurnError:
                 response_id=failure.response_id,
                 message=failure.message,
             )
+        case Throttled():
+            error = RateLimited(
+                f"the server limits the rate for {failure.seconds:.3g} s more, and the turn cannot wait that long",
+                status=None,
+                code=None,
+                type=None,
+                param=None,
+                message="",
+                request_id=None,
+            )
+            error.retry_after = failure.seconds
         case Mismatched():
             error = ResponseFailed(
                 "the response does not have the format it was asked for (code: schema_mismatch)",

@@ -11,7 +11,7 @@ from engine.connections.attempt import Attempt, Origin
 from engine.connections.link import Link
 from engine.instruments import FallbackInfo, RequestInfo, RetryInfo, TurnEndInfo, TurnStartInfo
 from engine.protocol.chain import Plan
-from engine.protocol.failures import Expired, Failure, to_error
+from engine.protocol.failures import Expired, Failure, Throttled, to_error
 from engine.protocol.recovery import Decision, Recovery, Remedy, Setback
 from engine.protocol.refusals import lower_case, request_id, telling
 from engine.protocol.seals import is_sealed
@@ -153,7 +153,7 @@ class Account:
     def error(self, failure: Failure, attempt: Attempt | None) -> TurnError:
         """Return the exception that a turn without an answer ends with."""
         error = to_error(failure)
-        if isinstance(failure, Expired) and self._last_failure is not None:
+        if isinstance(failure, Expired | Throttled) and self._last_failure is not None:
             error.__cause__ = to_error(self._last_failure)  # what the time was spent on
         error.delivery = self.delivery(attempt)
         error.partial = arrived(None, attempt)

@@ -14,6 +14,7 @@ from typing import Any
 import trio
 
 from engine.connections.attempt import Origin
+from engine.connections.gates import EndpointGates
 from engine.connections.link import Link
 from engine.connections.pool import Pool
 from engine.connections.tasks import Tasks
@@ -55,6 +56,7 @@ class SessionCore:
         dialer: Dialer,
         settings: Settings,
         breaker: Breaker,
+        gates: EndpointGates,
         instruments: Instruments,
         make_socket: SocketFactory = WebSocket,
     ) -> None:
@@ -69,6 +71,7 @@ class SessionCore:
             endpoint=endpoint,
             dialer=dialer,
             breaker=breaker,
+            gates=gates,
             settings=settings,
             instruments=instruments,
             make_socket=make_socket,
@@ -214,11 +217,11 @@ class SessionCore:
         return self.failure is None and self.pool.connected
 
     @trio.lowlevel.enable_ki_protection
-    def change_endpoint(self, endpoint: Endpoint, dialer: Dialer, breaker: Breaker) -> None:
+    def change_endpoint(self, endpoint: Endpoint, dialer: Dialer, breaker: Breaker, gates: EndpointGates) -> None:
         """Go elsewhere, or with another key: what is connected serves the turns that are on it, and no other."""
         for lane in self._lanes.values():
             lane.stored = None
-        self.pool.change_endpoint(endpoint, dialer, breaker)
+        self.pool.change_endpoint(endpoint, dialer, breaker, gates)
 
     def statistics(self) -> SessionStatistics:
         """Counters at this moment."""

@@ -22,13 +22,14 @@ from engine.connections.attempt import Attempt
 from engine.connections.link import Link
 from engine.protocol.aftermath import Aftermath
 from engine.protocol.failures import Broken, Closed, Expired, Failure, Overflowed, TooLarge
-from engine.protocol.recovery import Decision, Recovery
+from engine.protocol.recovery import Decision, Recovery, Remedy
 from engine.protocol.states import move
 from engine.settings.levels import Settings
 from engine.turns.account import Account, arrived
 from engine.turns.dispatcher import ON_THE_SAME, Dispatcher
 from engine.turns.inbox import Inbox
 from engine.turns.lane import Lane
+from engine.turns.pace import Pace
 from engine.turns.states import WORK_TRANSITIONS, WorkState
 from engine.turns.submission import Submission
 from engine.turns.timeline import Timeline
@@ -87,6 +88,7 @@ class Work:
         self._account = Account(lane, submission, self.timeline, self._recovery)
         self._dispatcher = Dispatcher(lane, submission, settings, self.timeline)
         self._watch = Watch(self.timeline)
+        self._pace = Pace(self._pool, submission, self.timeline)
         self._scope: trio.CancelScope | None = None
         self._admitted = trio.Event()
         self._link: Link | None = None
@@ -258,6 +260,8 @@ class Work:
                     await self._gate()
                 except Exception as error:
                     self._settle(error=error)
+            if not self.settled and (throttled := await self._pace.wait()) is not None:
+                self.fail(throttled)
             if not self.settled:
                 await self._begin()
         attempt = self._attempt
@@ -336,6 +340,7 @@ class Work:
     def on_first_event(self, attempt: Attempt, now: float) -> None:
         """The first event of the response arrived. From now on the watch looks after silence."""
         self._dispatcher.lift_bar()
+        self._pace.accepted()
         self.timeline.reach("first_event", now)
         if not self.timeline.reached("sent"):
             self.timeline.reach("sent", now)
@@ -373,11 +378,14 @@ class Work:
             self.fail(failure)
             return
         setback = self._account.setback(failure, self._attempt)
+        held = self._pace.failed(setback)
         decision = self._recovery.decide(setback, left=self.timeline.left_to_start(trio.current_time()))
         if decision.remedy is None:
             self.fail(failure)
         else:
             self._try_again(decision, failure)
+            if held and decision.remedy is Remedy.RETRY_AFTER:
+                self._not_before = trio.current_time()  # it waits with the others
 
     def _try_again(self, decision: Decision, failure: Failure) -> None:
         self._dispatcher.lift_bar()
@@ -419,6 +427,7 @@ class Work:
         self._move(WorkState.DRAINING if aftermath is Aftermath.DRAIN else WorkState.ENDED)
         self._admitted.set()
         self._dispatcher.lift_bar()
+        self._pace.end()
         self.inbox.close()
         if isinstance(error, TurnError):
             error.report = self.report
