@@ -50,7 +50,7 @@ _NEWEST: Final = "gen_ai_latest_experimental"
 _CAPTURE: Final = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 
 _PROVIDERS: Final = {"openai": "openai", "azure": "azure.ai.openai", "xai": "x_ai"}
-"""What the conventions call the servers that profiles know; any other speaks OpenAI's protocol, and is called so."""
+"""The conventions' names of the servers that profiles know; any other speaks OpenAI's protocol, and is called so."""
 
 _SECONDS: Final = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 _TOKENS: Final = tuple(float(4**power) for power in range(14))

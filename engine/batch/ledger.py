@@ -27,7 +27,7 @@ __all__ = ["Entry", "Ledger", "OnInterrupted", "open_ledger"]
 OnInterrupted: TypeAlias = Literal["resend", "refuse"]
 
 _WAIT_LEASES: Final = 2.0
-"""How many leases to wait for a prompt that another process is at work on: after one, a dead process has lost it."""
+"""The leases to wait for a prompt that another process is at work on: after one, a dead process has lost it."""
 
 
 class Ledger:

@@ -104,7 +104,7 @@ class Trouble(Exception):
 
 
 Verdict = str | tuple[str, str]
-"""What a step that succeeded found, alone or with a hint."""
+"""The finding of a step that succeeded, alone or with a hint."""
 
 
 class Examination:

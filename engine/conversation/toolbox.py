@@ -26,7 +26,7 @@ _CALLED_AS: Final[Mapping[str, str]] = {
     "computer_use_preview": "computer",
     "mcp": "mcp_approval",
 }
-"""What calls of such a tool are called."""
+"""The names of the calls of such a tool."""
 
 _MAY_CHANGE: Final = frozenset({"authorization", "description", "headers", "server_description", "strict"})
 

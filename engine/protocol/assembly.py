@@ -63,7 +63,7 @@ from engine.wire.usage import usage_from
 __all__ = ["Assembly", "Oddity", "made_call_id"]
 
 Oddity: TypeAlias = Literal["repeated", "contradicted", "repaired", "unreadable"]
-"""What can be odd about a word of the server's."""
+"""The oddities of the server's words."""
 
 _Spoken: TypeAlias = Literal["text", "refusal"]
 

@@ -40,7 +40,7 @@ Call: TypeAlias = FunctionCallItem | CustomToolCallItem
 """A call that the caller's own code answers."""
 
 SECTION_BREAK: Final = "\n\n"
-"""What stands between the sections of reasoning."""
+"""The text between the sections of reasoning."""
 
 _CALL_MEMBERS: Final = frozenset({"type", "id", "status", "call_id", "name", "arguments", "input"})
 

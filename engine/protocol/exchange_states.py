@@ -50,4 +50,4 @@ DELIVERIES: Final[Mapping[ExchangeState, Delivery]] = {
     ExchangeState.ENDED: Delivery.ACCEPTED,
     ExchangeState.REJECTED: Delivery.REJECTED,
 }
-"""How far the request got, by state."""
+"""The delivery state, by state of the exchange."""

@@ -1,4 +1,4 @@
-"""When turns may go to a server that limits their rate: none until it has said, then one, then the others in intervals.
+"""The gate before a server that limits its rate: no turn until it has said when, then one, then others at intervals.
 
 A server that refuses one turn for its rate would refuse the next one too, and counts it. So a refusal holds them all.
 The first that goes then tries whether the limit is over; what has gathered behind it follows spaced, or it would bring
@@ -21,7 +21,7 @@ _WIDEST_GAP: Final = 0.25
 
 
 class RateGateState(Enum):
-    """What a gate does with turns."""
+    """The treatment of turns by a gate."""
 
     HOLDING = "holding"
     """They wait until the server is ready again; the first that comes then tries it."""
@@ -58,7 +58,7 @@ class RateGate:
 
     @property
     def opens_at(self) -> float:
-        """When the next turn may go; infinite as long as that is not known."""
+        """The time when the next turn may go; infinite as long as that is not known."""
         return math.inf if self.state is RateGateState.TRYING else self._opens_at
 
     @property

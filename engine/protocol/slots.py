@@ -24,7 +24,7 @@ from engine.wire.items import CustomToolCallItem, FunctionCallItem, Item, Messag
 __all__ = ["Slot", "Slots", "position"]
 
 _LOOKED_AT: Final = 16
-"""How many open items a word without a known name is compared with."""
+"""The number of open items that a word without a known name is compared with."""
 
 
 def position(raw: JsonObject, name: str) -> int | None:

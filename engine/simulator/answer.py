@@ -55,7 +55,7 @@ class Answer:
 
 
 AnyAnswer: TypeAlias = "str | Step | Answer | Iterable[str | Step | Answer]"
-"""What a brain may answer: text, one step, or a list of both; missing opening events and the terminal are added."""
+"""The answer of a brain: text, one step, or a list of both; missing opening events and the terminal are added."""
 
 
 def as_steps(answer: AnyAnswer, path: Iterable[str | int] = ()) -> list[Step]:

@@ -24,7 +24,7 @@ class Brain(Protocol):
 
 
 AnyBrain: TypeAlias = "Brain | Callable[[Asked], AnyAnswer | Awaitable[AnyAnswer]]"
-"""Who answers: an object with ``reply``, or a function of the request, asynchronous or not."""
+"""The brain: an object with ``reply``, or a function of the request, asynchronous or not."""
 
 
 class Echo:

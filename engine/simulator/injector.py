@@ -29,7 +29,7 @@ from .memory import CAPACITY, MemoryStream, SimulatorDialer
 __all__ = ["Cut", "FaultInjector", "Faults", "Injected", "InjectedStream", "RandomFaults"]
 
 _EVENT: Final = b'{"type":"response.'
-"""How the JSON of an event begins, inside a WebSocket frame as well as in an event stream, and nothing within one."""
+"""The beginning of an event's JSON, inside a WebSocket frame as well as in an event stream, and nothing within one."""
 
 
 @attrs.frozen

@@ -12,7 +12,7 @@ import attrs
 __all__ = ["Document", "JsonError", "Path"]
 
 Path: TypeAlias = tuple[str | int, ...]
-"""Where a value stands within others: names of members and indices, from the outside inwards."""
+"""The place of a value within others: names of members and indices, from the outside inwards."""
 
 _SPACE: Final = re.compile(r"[ \t\n\r]*")
 _DECODER: Final = json.JSONDecoder()

@@ -30,7 +30,7 @@ Check: TypeAlias = Callable[[str, object], None]
 """Takes where a value stands and the value; raises `ApiError` unless it fits."""
 
 NAME: Final = re.compile(r"[A-Za-z0-9_\-]{1,128}", re.ASCII)
-"""What tools and formats may be called."""
+"""The form of the names of tools and formats."""
 
 
 def wrong_type(param: str, expected: str, value: object) -> ApiError:

@@ -46,7 +46,7 @@ def _refuse(constant: str) -> None:
 _DECODER: Final = json.JSONDecoder(parse_constant=_refuse)
 
 NOT_JSON: Final = object()
-"""What `loads` returns for text that no strict reader takes."""
+"""The result of `loads` for text that no strict reader takes."""
 
 
 def dumps(value: object) -> str:

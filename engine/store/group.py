@@ -25,7 +25,7 @@ _LARGEST_GROUP: Final = 256
 _WAITS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
 """Seconds before a transaction that the database would not take is tried again."""
 _LAST_SECONDS: Final = 5.0
-"""How long what is under way may take when the store is closed."""
+"""The seconds that work under way may take when the store is closed."""
 
 
 class Connection(Database, Protocol):

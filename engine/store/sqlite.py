@@ -11,7 +11,7 @@ from engine.store.operations import migrate
 __all__ = ["SQLite"]
 
 _BUSY_SECONDS: Final = 5.0
-"""How long a write waits for those of other processes."""
+"""The time that a write waits for those of other processes."""
 
 
 class SQLite:

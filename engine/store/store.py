@@ -251,4 +251,4 @@ class open_store:  # noqa: N801 - read as a function: async with open_store(...)
 
 
 _LAST_SECONDS: Final = 10.0
-"""How long what waits may take when the block is left."""
+"""The seconds that waiting work may take when the block is left."""

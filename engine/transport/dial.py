@@ -255,7 +255,7 @@ def too_slow(stage: str, server: str, seconds: float, *, proxy: str | None = Non
 
 
 _REFUSALS: Final = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED", "HANDSHAKE_FAILURE", "DECRYPT_ERROR")
-"""What is in the names of the alerts that answer a client's certificate, or that there is none."""
+"""The words in the names of the alerts that answer a client's certificate, or its absence."""
 
 
 def tls_problem(cause: BaseException) -> str:

@@ -62,7 +62,7 @@ class Dispatcher:
 
     @property
     def oversized(self) -> TooLarge | None:
-        """Return why the request cannot go over a WebSocket, if what the server holds does not make it shorter."""
+        """The reason why the request cannot go over a WebSocket, if what the server holds does not make it shorter."""
         size, limit = self._submission.size, self._settings.limits.max_request_bytes
         lane = self._lane
         if size <= limit or self._pool.may_continue(lane.name, self._submission.body, lane.stored):

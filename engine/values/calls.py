@@ -12,7 +12,7 @@ __all__ = ["CALL_KINDS", "OUTPUTS", "CallKind", "ClientItem", "answered_by", "cl
 CallKind: TypeAlias = Literal[
     "function", "custom", "shell", "local_shell", "apply_patch", "computer", "mcp_approval", "tool_search"
 ]
-"""What a call is for."""
+"""The purpose of a call."""
 
 CALL_KINDS: Final[tuple[CallKind, ...]] = (
     "function", "custom", "shell", "local_shell", "apply_patch", "computer", "mcp_approval", "tool_search",

@@ -39,7 +39,7 @@ W = TypeVar("W", bound="WireObject")
 C = TypeVar("C", bound="WireObject")
 
 DRIFT: Final = (KeyError, TypeError, ValueError)
-"""What structuring raises when an object does not have the shape its type announces."""
+"""The exceptions that structuring raises when an object does not have the shape its type announces."""
 
 _SHOWN_TYPE: Final = 64
 _PLAIN: Final = (str, int, bool)

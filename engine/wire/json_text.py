@@ -23,7 +23,7 @@ else:
 __all__ = ["DECODER", "read", "read_quickly"]
 
 DECODER: Final[str] = "json" if _fast is None else "msgspec"
-"""Which of them is tried first; ``session-engine --version`` prints it."""
+"""The name of the reader that is tried first; ``session-engine --version`` prints it."""
 
 
 def _refuse_constant(_: str) -> NoReturn:

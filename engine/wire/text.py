@@ -13,7 +13,7 @@ from typing import Any, Final
 __all__ = ["REPLACEMENT", "Halves", "well_formed", "well_formed_value"]
 
 REPLACEMENT: Final = "\ufffd"
-"""What stands for half a character."""
+"""The substitute for half a character."""
 
 
 def well_formed(text: str) -> str:
