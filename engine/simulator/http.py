@@ -60,6 +60,7 @@ class HttpExchange:
         self._headers: Mapping[str, str] = {}
         self._streams = False
         self._started = False
+        self._ended = False
         self._muted = False
         self._dropped = False
         self._final: dict[str, Any] | None = None
@@ -277,9 +278,12 @@ class HttpExchange:
     async def _keep_alive(self, stage: Stage, seconds: float) -> None:
         while True:
             await trio.sleep(seconds)
+            if self._ended:
+                return  # both were due at this moment
             await self.event({"type": "keepalive", "sequence_number": stage.number()})
 
     async def _end_stream(self) -> None:
+        self._ended = True
         await self._start_stream()
         if self._world.quirks.done_marker:
             await self._body(self._writer.done())
