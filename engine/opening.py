@@ -52,7 +52,7 @@ class open_engine:  # noqa: N801 - read as a function: async with open_engine(..
         check_names("open_engine", fields, SessionFields.__annotations__)
         check_endpoint(endpoint)
         self._endpoint = endpoint
-        self._settings = defaults_for(endpoint).over(**fields)
+        self._settings = defaults_for(endpoint).merged(**fields)
         self._instruments = Instruments(instruments)
         self._dialer = dialer
         self._manager: Any = None

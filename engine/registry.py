@@ -161,7 +161,7 @@ class Engine:
         held: Mapping[str, HeldResponse] = {}
         if resume is not None:
             resumed, held = session_from(resume, self._endpoint.websocket.hostname or "")
-        return self._settings.over(**resumed).over(**fields), held
+        return self._settings.merged(**resumed).merged(**fields), held
 
     def _living(self, session_id: str) -> _Entry | None:
         if self._shut_because is not None:
@@ -246,7 +246,7 @@ class Engine:
         If cancelled, the request is given up and its connection closed, at once.
         """
         self._home.check()
-        settings = self._settings.over(timeouts=timeouts)
+        settings = self._settings.merged(timeouts=timeouts)
         call = Call(
             checked_method(method),
             checked_path(path, query),

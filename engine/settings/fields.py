@@ -130,7 +130,7 @@ def settings_with(settings: Settings, fields: Mapping[str, Any]) -> Settings:
     """
     if not fields:
         return settings
-    return settings.over(**{name: fields[name] for name in _OF_TURNS if name in fields})
+    return settings.merged(**{name: fields[name] for name in _OF_TURNS if name in fields})
 
 
 _Called = TypeVar("_Called", bound=Callable[..., Any])

@@ -56,7 +56,7 @@ class Settings:
     on_cancel: OnCancel
     transport: Transport
 
-    def over(
+    def merged(
         self,
         *,
         model: str | None = None,

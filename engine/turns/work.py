@@ -152,16 +152,16 @@ class Work:
     def leave(self) -> None:
         """Abandon it if it has not ended. Synchronous: clean-up is the session's work."""
         self.inbox.discard()
-        if self.settled:
+        if self.decided:
             return
         if self._attempt is not None:
             self._attempt.exchange.abandon()  # what is still to come counts for nothing
-        self._settle()
+        self._decide()
 
     # --- what is known of it ---
 
     @property
-    def settled(self) -> bool:
+    def decided(self) -> bool:
         """Whether it has ended for its caller."""
         return self.state is WorkState.ENDED or self.state is WorkState.DRAINING
 
@@ -224,13 +224,13 @@ class Work:
 
     async def _run(self) -> None:
         try:
-            while not self.settled:
+            while not self.decided:
                 self._scope = self.timeline.scope()
                 with self._scope as scope:
                     await self._go_on()
-                if scope.cancelled_caught and not self.settled:
+                if scope.cancelled_caught and not self.decided:
                     expired = await self._watch.expired(self._attempt, self._link)
-                    if expired is not None and not self.settled:
+                    if expired is not None and not self.decided:
                         self._setback(expired)
             await self._drain()
         except Exception as error:
@@ -259,17 +259,17 @@ class Work:
                 try:
                     await self._gate()
                 except Exception as error:
-                    self._settle(error=error)
-            if not self.settled and (throttled := await self._pace.wait()) is not None:
+                    self._decide(error=error)
+            if not self.decided and (throttled := await self._pace.wait()) is not None:
                 self.fail(throttled)
-            if not self.settled:
+            if not self.decided:
                 await self._begin()
         attempt = self._attempt
-        if attempt is None or self.settled:
+        if attempt is None or self.decided:
             return
         if not attempt.done.is_set():
             await attempt.done.wait()
-        if not self.settled and not isinstance(attempt.result, AssistantMessage):
+        if not self.decided and not isinstance(attempt.result, AssistantMessage):
             assert attempt.result is not None
             self._setback(attempt.result)
 
@@ -277,7 +277,7 @@ class Work:
         """Send the request over the link that there is, or find out what stands in the way."""
         dispatcher, origin = self._dispatcher, self._account.origin
         link = await dispatcher.link(self._recovery.transport)
-        if self.settled:  # while the link came about, and too late for a cancellation to be delivered
+        if self.decided:  # while the link came about, and too late for a cancellation to be delivered
             return
         if isinstance(link, Failure):
             self._setback(link)
@@ -293,7 +293,7 @@ class Work:
         if not await link.carry(attempt) and attempt is self._attempt:
             self._attempt = None
             self.timeline.stop("send")
-            if link is dispatcher.joined and not self.settled:
+            if link is dispatcher.joined and not self.decided:
                 assert attempt.failure is not None
                 self._setback(attempt.failure)
 
@@ -350,7 +350,7 @@ class Work:
     def on_events(self, attempt: Attempt, events: Sequence[TurnEvent]) -> None:
         """The consumer should see these."""
         # An answer that is whole should not be lost to its last events: nothing more can come.
-        if self.inbox.put(events) and attempt.exchange.outcome is None and not self.settled:
+        if self.inbox.put(events) and attempt.exchange.outcome is None and not self.decided:
             self.fail(Overflowed(len(self.inbox), self.inbox.held))
 
     def on_batch_end(self) -> None:
@@ -359,13 +359,13 @@ class Work:
 
     def on_answer(self, attempt: Attempt, message: AssistantMessage) -> None:
         """The response has ended, and this is the answer."""
-        if self.settled or attempt is not self._attempt:
+        if self.decided or attempt is not self._attempt:
             return
         assert self._link is not None
         here = self._link.endpoint is self._pool.endpoint  # no other server has it
         self._lane.answered(attempt.held if here else None, self._link)
         self._pool.note_answer(self._link, self._recovery.fell_back_on)
-        self._settle(message=message)
+        self._decide(message=message)
 
     # --- when an attempt fails ---
 
@@ -409,13 +409,13 @@ class Work:
 
     def fail(self, failure: Failure) -> None:
         """End it with an error, unless it has ended."""
-        if self.settled:
+        if self.decided:
             return
         wanted = isinstance(failure, Overflowed) or failure == Expired("turn", self._timeouts.turn)
         wanted = wanted or (isinstance(failure, Closed) and self._lane.tasks.alive)  # its lane was left
-        self._settle(error=self._account.error(failure, self._attempt), wanted=wanted)
+        self._decide(error=self._account.error(failure, self._attempt), wanted=wanted)
 
-    def _settle(
+    def _decide(
         self, *, message: AssistantMessage | None = None, error: Exception | None = None, wanted: bool = True
     ) -> None:
         """End it for its caller; ``wanted`` as for `engine.protocol.aftermath.aftermath`."""

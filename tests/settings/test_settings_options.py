@@ -354,20 +354,20 @@ CHOICES: list[tuple[str, Any, Any]] = [
 
 @pytest.mark.parametrize(("name", "given", "meant"), CHOICES)
 def test_choices_are_taken_as_themselves_and_as_strings(name: str, given: Any, meant: Any) -> None:
-    assert getattr(defaults_for(Endpoint()).over(**{name: given}), name) is meant
+    assert getattr(defaults_for(Endpoint()).merged(**{name: given}), name) is meant
 
 
 @pytest.mark.parametrize("name", ["on_cancel", "transport"])
 @pytest.mark.parametrize("given", ["DRAIN", "http", "", 7, b"sse", ["sse"], Delivery.ACCEPTED])
 def test_other_choices(name: str, given: Any) -> None:
-    refused(defaults_for(Endpoint()).over, name, **{name: given})
+    refused(defaults_for(Endpoint()).merged, name, **{name: given})
 
 
 def test_a_choice_is_not_another_one() -> None:
     class Other(StrEnum):
         SSE = "sse"
 
-    refused(defaults_for(Endpoint()).over, "transport", transport=Other.SSE)
+    refused(defaults_for(Endpoint()).merged, "transport", transport=Other.SSE)
 
 
 @pytest.mark.parametrize("inner", [5, {"turn": 5}, DEFAULT_LIMITS, Timeouts])
