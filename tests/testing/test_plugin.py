@@ -9,7 +9,7 @@ import pytest
 from engine.testing import run_simulator
 
 pytest_plugins = ["pytester"]
-pytestmark = pytest.mark.timeout(600)  # a process for each run
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # a process for each run
 
 PLUGIN = ("-p", "engine.testing.plugin", "-p", "no:cacheprovider", "-W", "error")
 ONLY_TRIO = (*PLUGIN, "-p", "no:asyncio", "-p", "no:anyio", "-p", "no:recording")
