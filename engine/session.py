@@ -29,7 +29,7 @@ from engine.turns import lane as lanes
 from engine.turns.core import SessionCore
 from engine.turns.submission import create_text, hooked
 from engine.turns.turn import Turn
-from engine.turns.work import Gate
+from engine.turns.work import BeforeDispatch
 from engine.values.choices import UNSET, Delivery, Transport, Unset
 from engine.values.errors import ResponseFailed
 from engine.values.messages import AnyTool, AssistantMessage, Context, Message, OutputItem
@@ -51,12 +51,14 @@ class Calls:
     ``on_cancel`` and ``transport``, laid over the session's field by field.
     """
 
-    def __init__(self, core: SessionCore, *, lane: lanes.Lane | None = None, gate: Gate | None = None) -> None:
+    def __init__(
+        self, core: SessionCore, *, lane: lanes.Lane | None = None, gate: BeforeDispatch | None = None
+    ) -> None:
         self._core = core
         self._lane = core.lane() if lane is None else lane
         self._gate = gate
 
-    def _gated(self, gate: Gate) -> Calls:
+    def _gated(self, gate: BeforeDispatch) -> Calls:
         """The same calls, with what is awaited before each dispatch of their turns."""
         return Calls(self._core, lane=self._lane, gate=gate)
 

@@ -1,7 +1,7 @@
 """The actions due on a connection by the time: a ping, its replacement, its end of life, closing it where it is unused.
 
-Readers only note times in here, which costs nothing per event; the connection's own task sleeps until something may be
-due, and looks again.
+Silence of a turn is not among them; see `engine.turns.watch`. Readers only note times in here, which costs nothing per
+event; the connection's own task sleeps until something may be due, and looks again.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ class Alarms:
 
     Attributes:
         ping: Ping the peer, and give the pong that many seconds.
-        on_silence: The peer sent no byte within that many seconds after a ping.
+        on_unanswered_ping: The peer sent no byte within that many seconds after a ping.
         on_unused: No turn has used the connection for its idle lifetime.
         on_ageing: The connection will soon have reached its lifetime.
         on_aged: It has reached it.
     """
 
     ping: Callable[[float], None]
-    on_silence: Callable[[float], None]
+    on_unanswered_ping: Callable[[float], None]
     on_unused: Callable[[], None]
     on_ageing: Callable[[], None]
     on_aged: Callable[[], None]
@@ -90,7 +90,7 @@ class Clock:
             if self._traffic.bytes_received != received_then:
                 self._ping = None  # any byte shows that the peer lives
             elif sent_at + allowed <= now:
-                alarms.on_silence(allowed)
+                alarms.on_unanswered_ping(allowed)
                 return math.inf
             else:
                 return min(sent_at + allowed, now + interval)

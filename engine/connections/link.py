@@ -1,6 +1,7 @@
 """The link seam: what carries attempts, whatever it speaks.
 
-Nothing above it knows whether it is a WebSocket that stays open between turns, or HTTP with an answer for each request.
+A WebSocket that stays open between turns, and HTTP with an answer for each request, have one shape. Above it only the
+size limit of a frame, places, and joining a dial depend on which it is.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One connection of a session: one socket, and what is in progress on it.
 
-It hands every event to the attempt it belongs to, and watches the time. What the server remembers of the conversation
-lives and dies with it.
+It hands every event to the attempt it belongs to, and watches its own age, use and pings; the silence of a turn is for
+`engine.turns.watch`. What the server remembers of the conversation lives and dies with it.
 """
 
 from __future__ import annotations
@@ -431,7 +431,7 @@ class WebSocketLink(Receiver):
     def _on_due(self, now: float) -> float:
         alarms = Alarms(
             ping=self._socket.ping,
-            on_silence=self._on_silence,
+            on_unanswered_ping=self._on_unanswered_ping,
             on_unused=functools.partial(self.retire, "no turn used it for a while"),
             on_ageing=functools.partial(self._on_ageing, self),
             on_aged=self._on_end_of_life,
@@ -443,7 +443,7 @@ class WebSocketLink(Receiver):
         self.retire("a response that was left to itself went on for too long")
         return due
 
-    def _on_silence(self, seconds: float) -> None:
+    def _on_unanswered_ping(self, seconds: float) -> None:
         self._socket.fail(Lost(f"the server did not answer a ping within {seconds:g} s"))
 
     def _on_end_of_life(self) -> None:

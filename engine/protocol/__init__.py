@@ -1,4 +1,4 @@
-"""The wire protocol, sans-IO: events, items, requests, and the rules that govern one exchange.
+"""The rules of the protocol, sans-IO: what is sent, what belongs to which request, what is done about failures.
 
 Nothing here imports Trio or httpx, does I/O or reads a clock.
 """

@@ -1,1 +1,1 @@
-"""Trio I/O: opening streams, and one live WebSocket. Knows nothing of turns or retries."""
+"""Trio I/O: opening streams, live WebSockets, and HTTP. Knows nothing of turns or retries."""

@@ -1,7 +1,10 @@
 """The socket seam: what a link needs of one live WebSocket, and how the socket tells its owner.
 
 Nothing above it knows which library speaks RFC 6455, or what the frames run over. `engine.transport.websocket` is the
-socket of today; another one needs a factory of the same shape, and the tests have one that runs in memory.
+socket of today; another one needs a factory of the same shape, given as ``make_socket`` to the session's core, and the
+tests have one that runs in memory. It dials with the endpoint's key and headers itself, counts every byte that comes
+(Pongs too: the clock judges life by them), hands on no text before it has told that it is open and all that came before
+it tells that it failed, and names a failure as `engine.protocol.failures` does, since `recovery` reads that.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from engine.turns.lane import Lane
 from engine.turns.states import TURN_TRANSITIONS, TurnState
 from engine.turns.submission import Submission
 from engine.turns.texts import Texts
-from engine.turns.work import Gate, Work
+from engine.turns.work import BeforeDispatch, Work
 from engine.values.messages import AssistantMessage
 from engine.values.reports import TurnReport
 from engine.values.turn_events import TurnEvent
@@ -44,7 +44,7 @@ class Turn:
         settings: Settings,
         *,
         buffered: bool = True,
-        gate: Gate | None = None,
+        gate: BeforeDispatch | None = None,
     ) -> None:
         self._state = TurnState.NEW
         self._work = Work(lane, Submission(body, options), settings, buffered=buffered, gate=gate)

@@ -1,4 +1,7 @@
-"""The watch over a turn's time: which budget has run out, where a process that was busy must not blame the server."""
+"""The watch over a turn's silence: `idle`, counted from the last event, `first_event` and `start`.
+
+It says which budget has run out, where a process that was busy must not blame the server.
+"""
 
 from __future__ import annotations
 

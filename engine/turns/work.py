@@ -1,4 +1,4 @@
-"""The work of one turn: gate, link, attempt, and another attempt where the first one fails.
+"""The work of one turn: rate gate, hook, link, attempt, and another attempt where the first one fails.
 
 Its task lives in the session's nursery, and its scope carries the turn's budgets, and no other's. It never surrounds
 what is sent or received: the task only waits, for a link or for the end of an attempt. What is done about a failed
@@ -40,11 +40,11 @@ from engine.values.messages import AssistantMessage
 from engine.values.reports import TurnReport
 from engine.values.turn_events import TurnEvent
 
-__all__ = ["Gate", "Work"]
+__all__ = ["BeforeDispatch", "Work"]
 
 _logger = logging.getLogger("engine.turn")
 
-Gate: TypeAlias = Callable[[], Awaitable[None]]
+BeforeDispatch: TypeAlias = Callable[[], Awaitable[None]]
 """Awaited before each dispatch of a turn, resends included; what it raises ends the turn, as it is."""
 
 
@@ -68,7 +68,13 @@ class Work:
     """
 
     def __init__(
-        self, lane: Lane, submission: Submission, settings: Settings, *, buffered: bool, gate: Gate | None = None
+        self,
+        lane: Lane,
+        submission: Submission,
+        settings: Settings,
+        *,
+        buffered: bool,
+        gate: BeforeDispatch | None = None,
     ) -> None:
         self._lane = lane
         self._pool = lane.pool
@@ -338,7 +344,7 @@ class Work:
             self.timeline.stop("send")
 
     def on_first_event(self, attempt: Attempt, now: float) -> None:
-        """The first event of the response arrived. From now on the watch looks after silence."""
+        """The first event of the response arrived. From now on silence is measured by `idle`."""
         self._dispatcher.lift_bar()
         self._pace.accepted()
         self.timeline.reach("first_event", now)
