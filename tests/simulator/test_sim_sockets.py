@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from sim_peer import connect, fetch, kinds, text_of
 from trio.testing import MockClock
 from wsproto import ConnectionType, WSConnection, events
@@ -175,6 +176,8 @@ async def test_pings_overtake_what_waits(autojump_clock: MockClock) -> None:
         await peer.create()
         with trio.fail_after(5):
             await peer.socket.ping()
+        # trio-websocket breaks when a Ping of the peer's meets its own Close frame: let that one be answered first.
+        await trio.testing.wait_all_tasks_blocked()
 
 
 async def test_a_close_comes_with_the_upgrade_in_one_write(writes: list[int]) -> None:
