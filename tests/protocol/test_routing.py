@@ -184,7 +184,7 @@ def test_what_is_more_than_an_end_loses_the_next_turn_rather_than_spoil_it(turn:
 # --- what only some requests can be refused for
 
 
-MISSES: Final = {
+MISSES: Final[dict[str, dict[str, Any]]] = {
     "error": {"type": "error", "status": 400, "error": {"code": "previous_response_not_found"}},
     "failed": {
         "type": "response.failed",
