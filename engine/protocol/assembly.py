@@ -92,13 +92,11 @@ class Assembly:
         as_held: Whether the message says what the server holds. A call whose id was made is not found there.
     """
 
-    def __init__(
-        self, *, made_call_id: Callable[[], str] = made_call_id, after: Assembly | None = None
-    ) -> None:
-        self._made_call_id = made_call_id
+    def __init__(self, *, made_call_id: Callable[[], str] = made_call_id, after: Assembly | None = None) -> None:
+        self._made_call_id: Callable[[], str] = made_call_id if after is None else after._made_call_id
         self._slots = Slots()
         self._drafts: list[Draft] = []  # what was shown, in order
-        self._first = 0 if after is None else after._first + len(after._drafts)  # the index of its first block
+        self._first: int = 0 if after is None else after._first + len(after._drafts)  # the index of its first block
         self._call_ids: set[str] = set() if after is None else after._call_ids
         self._events: list[TurnEvent] = []
         self._response_id: str | None = None
