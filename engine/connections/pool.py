@@ -48,13 +48,13 @@ class Pool:
 
     Args:
         session: The session's id.
-        tasks: Where links live.
+        tasks: The nursery that links live in.
         endpoint: The server.
         dialer: Opens streams.
-        breaker: What is known of that server.
-        gates: What holds turns while that server limits their rate.
-        settings: What holds for links.
-        instruments: What is told of them.
+        breaker: The breaker of that server.
+        gates: The gates that hold turns while that server limits their rate.
+        settings: The settings of links.
+        instruments: The hooks that are told of them.
         make_socket: Makes the sockets of links over WebSocket.
     """
 
@@ -169,7 +169,7 @@ class Pool:
         """Return an open WebSocket, joining the dial under way or starting one; or why there is none. See `link`.
 
         A connection that ends as soon as it is open is a failure to connect: dialling on would hammer a server that
-        accepts everybody and serves nobody.
+        accepts every connection and serves none.
         """
         self._reconnected = 0
         waited_for: WebSocketLink | None = None

@@ -86,7 +86,7 @@ class Assembly:
         after: The response before it, where both are one answer: its blocks are counted on.
 
     Attributes:
-        oddities: How much was odd about the response, by kind: told again, told otherwise, in a shape that was
+        oddities: The number of oddities in the response, by kind: told again, told otherwise, in a shape that was
             repaired, or in one that nothing could be made of.
         shortcut: The way of the last event, where another of its kind can take it without further ado.
         as_held: Whether the message says what the server holds. A call whose id was made is not found there.

@@ -18,11 +18,11 @@ class BreakerState(Enum):
     """The answers of a breaker to those who ask."""
 
     CLOSED = "closed"
-    """Everybody may try."""
+    """Every turn may try."""
     OPEN = "open"
     """No try is allowed."""
     HALF_OPEN = "half_open"
-    """One may, and everybody waits for what comes of it."""
+    """One turn may, and the others wait for its outcome."""
 
 
 class Breaker:
@@ -31,7 +31,7 @@ class Breaker:
     Attributes:
         server: The server as it may be shown: its host, and its port where that is not the default.
         failures: Failures to connect in a row.
-        no_websocket: Why the server is taken to have no WebSocket; None as long as that was not found out.
+        no_websocket: The reason for taking the server to have no WebSocket; None as long as that was not found out.
     """
 
     def __init__(self, server: str, *, threshold: int, cooldown: float, clock: Callable[[], float]) -> None:
@@ -77,7 +77,7 @@ class Breaker:
         return None
 
     def reset(self) -> None:
-        """Forget everything: let everybody try."""
+        """Forget everything: let every turn try."""
         self.no_websocket = None
         self._forbidden_until = -math.inf
         self._close()

@@ -1,4 +1,4 @@
-"""One thread that writes for everybody: what comes while a transaction runs goes into the next one.
+"""One thread that writes for all conversations: what comes while a transaction runs goes into the next one.
 
 A commit waits for the disk. With one transaction for each change a store would do as many changes a second as the disk
 does waits; with one for all that have come in meanwhile it does many times as many.
@@ -129,7 +129,7 @@ class Group:
         """Run an operation and return what it returns, when its transaction is on the disk.
 
         Args:
-            operation: What to do. It must not raise for what may happen; that is what its value is for.
+            operation: The work to do. It must not raise for what may happen; that is what its value is for.
             on_settled: Called with the value as soon as it is known, also if the caller is gone by then.
 
         Raises:
