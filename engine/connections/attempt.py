@@ -18,7 +18,9 @@ from engine.instruments import Instruments
 from engine.protocol.chain import HeldResponse, Plan
 from engine.protocol.exchange import Exchange
 from engine.protocol.failures import Failure, Lost
+from engine.protocol.faults import Fault
 from engine.protocol.request_body import input_items, is_stored
+from engine.protocol.seals import holds_seals
 from engine.values.choices import Transport
 from engine.values.messages import AssistantMessage
 from engine.values.turn_events import TurnEvent
@@ -256,6 +258,13 @@ class Attempt:
         on_drained, self.on_drained = self.on_drained, None
         if on_drained is not None:
             on_drained()
+
+    def may_cause(self, fault: Fault) -> bool:
+        """Whether the request has what the fault is about."""
+        continues = self.plan.previous_response_id is not None or self.body.get("previous_response_id") is not None
+        if fault is Fault.CACHE_MISS or continues:
+            return continues
+        return fault is not Fault.SEAL or self.body.get("conversation") is not None or holds_seals(self.body)
 
     # --- what its owner tells ---
 

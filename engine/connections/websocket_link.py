@@ -217,7 +217,7 @@ class WebSocketLink(Receiver):
         channel.chain.use_up()
         exchange.lane = channel.name
         attempt.transport, attempt.reused, attempt.headers = self.transport, self.requests > 0, self._headers
-        self._router.begin(exchange)
+        self._router.begin(exchange, may_cause=attempt.may_cause)
         self._attempts[exchange] = attempt  # an error may arrive while the frame is being queued
         # The turn may end while it is, and the frame leaves all the same: it must not say that nothing was sent.
         exchange.dispatched()
