@@ -61,7 +61,7 @@ class Convention:
     """The names that one version of the conventions has for our facts.
 
     Attributes:
-        schema_url: The schema of what tracer and meter make.
+        schema_url: The URL of its schema, which tracer and meter are made with.
         duration: The histogram of a turn's seconds.
         first_chunk: The histogram of the seconds until a turn's first event.
         tool_duration: The histogram of a tool's seconds.
