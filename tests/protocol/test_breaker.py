@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.protocol.breaker import Breaker, BreakerState
-from engine.protocol.labels import LabelState
+from engine.settings.profiles import OPENAI
 
 
 class Clock:
@@ -103,9 +103,9 @@ def test_whether_it_labels_its_answers_is_remembered_until_reset(breaker: Breake
     breaker.labels.disprove()
     breaker.connected()
     breaker.answered()
-    assert breaker.labels.state is LabelState.DISPROVEN
+    assert not breaker.labels.named(OPENAI)
     breaker.reset()
-    assert breaker.labels.state is LabelState.UNPROVEN
+    assert breaker.labels.named(OPENAI)
 
 
 def test_its_repr_names_the_server(breaker: Breaker) -> None:
