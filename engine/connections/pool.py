@@ -74,6 +74,7 @@ class Pool:
         self._session = session
         self._tasks = tasks
         self._endpoint = endpoint
+        self._server = endpoint.server
         self._dialer = dialer
         self._breaker = breaker
         self.gates: EndpointGates = gates
@@ -90,12 +91,12 @@ class Pool:
         self.places: Places = Places(self._room)
 
     def _room(self) -> int:
-        return self._endpoint.server.max_active if self._shared else self._settings.limits.max_connections
+        return self._server.max_active if self._shared else self._settings.limits.max_connections
 
     @property
     def _shared(self) -> bool:
         """Whether lanes share a connection. A server that takes one request at a time wants one for each."""
-        return self._breaker.labels.shared(self._endpoint.server)
+        return self._breaker.labels.shared(self._server)
 
     def _slot(self, lane: str | None) -> str | None:
         """Return the slot of a lane's connection; one of its own, from when it could not share, is used up first."""
@@ -119,7 +120,7 @@ class Pool:
         if link is not None and link.usable and link.make_room(lane):
             plan = link.plan(lane, body, stored=stored)
         else:
-            plan = Chain().plan(body, server=self._endpoint.server, stored=stored)
+            plan = Chain().plan(body, server=self._server, stored=stored)
         return plan.previous_response_id is not None
 
     async def link(
@@ -186,7 +187,7 @@ class Pool:
                     current.retire("the socket is gone")
                 elif current.age(trio.current_time()) >= self._settings.limits.connection_lifetime:
                     self._rotate(current)
-                elif current.named and not self._breaker.labels.named(self._endpoint.server):
+                elif current.named and not self._breaker.labels.named(self._server):
                     current.retire("the server does not say which lane it answers")
                 elif not current.make_room(lane):
                     current.retire("it has no name left for another lane")
@@ -229,7 +230,7 @@ class Pool:
 
     def _objection(self) -> str | None:
         """Return the reason why no WebSocket should be tried; None where one may."""
-        return self._breaker.objection if self._endpoint.server.websocket else "this kind of server has no WebSocket"
+        return self._breaker.objection if self._server.websocket else "this kind of server has no WebSocket"
 
     def note_answer(self, link: Link, fell_back_on: Failure | None) -> None:
         """Learn from an answer; ``fell_back_on`` is the failure for which its turn had gone over to HTTP."""
@@ -257,6 +258,7 @@ class Pool:
     def change_endpoint(self, endpoint: Endpoint, dialer: Dialer, breaker: Breaker, gates: EndpointGates) -> None:
         """Go elsewhere, or with another key: what is connected serves the turns that are on it, and no other."""
         self._endpoint, self._dialer, self._breaker, self.gates = endpoint, dialer, breaker, gates
+        self._server = endpoint.server
         http, self._http = self._http, None
         for link in (*self._next.values(), *self._current.values(), http):
             if link is not None:
