@@ -12,7 +12,7 @@ before any output. Once it has opened, everything is its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import Enum, auto
 from typing import Final
 
@@ -100,6 +100,17 @@ def word_of(event: ServerEvent) -> Word:
     return Word.CONTROL if isinstance(event, _CONTROL) else Word.OUTPUT
 
 
+def _refuses_for(event: ServerEvent) -> Fault | None:
+    """Return the fault of a refusal that only a request with something particular can cause."""
+    if isinstance(event, ErrorEvent):
+        code = event.code
+    else:
+        error = event.response.error if isinstance(event, TerminalEvent) else None
+        code = error.get("code") if error is not None else None
+    fault = CODES.get(code) if isinstance(code, str) else None
+    return fault if fault is Fault.CACHE_MISS or fault is Fault.SEAL else None
+
+
 @define
 class _End:
     """The end of an exchange.
@@ -168,6 +179,7 @@ class _Channel:
     output: bool = False  # whether output came of it
     words: tuple[Word, ...] = ()  # its ends
     understood: bool = False
+    may_cause: Callable[[Fault], bool] | None = None  # of the current exchange's request
     last: _End | None = None
     began: bool = False  # whether a response ever began here
 
@@ -178,6 +190,7 @@ class Router:
     def __init__(self) -> None:
         self._channels: dict[LaneName, _Channel] = {}
         self._in_flight = 0
+        self._refused_for: set[Fault] = set()  # what may be said again of a request that has been sent anew meanwhile
 
     @property
     def in_flight(self) -> int:
@@ -198,11 +211,17 @@ class Router:
         channel = self._channels.get(lane)
         return channel is None or channel.last is None or channel.last.leaves_clean(again=again)
 
-    def begin(self, exchange: Exchange) -> None:
-        """Take note of a request about to be sent. One at a time is in flight on a channel."""
+    def begin(self, exchange: Exchange, *, may_cause: Callable[[Fault], bool] | None = None) -> None:
+        """Take note of a request about to be sent. One at a time is in flight on a channel.
+
+        Args:
+            exchange: Its exchange.
+            may_cause: Says of `Fault.CACHE_MISS` and `Fault.SEAL` whether the request has what they are about; None
+                where it may.
+        """
         channel = self._channels.setdefault(exchange.lane, _Channel())
         assert channel.current is None, "the channel's previous response has not ended"
-        channel.current = exchange
+        channel.current, channel.may_cause = exchange, may_cause
         channel.opened = channel.output = channel.understood = False
         channel.words = ()
         self._in_flight += 1
@@ -212,7 +231,7 @@ class Router:
         channel = self._channels[exchange.lane]
         if channel.current is not exchange:
             return
-        channel.current = None
+        channel.current = channel.may_cause = None
         self._in_flight -= 1
         if exchange.delivery is Delivery.NOT_SENT:
             return
@@ -246,7 +265,15 @@ class Router:
                 return other
         return self._own(event, word, channel, channel.current)
 
-    def _own(self, event: ServerEvent, word: Word, channel: _Channel, exchange: Exchange) -> Exchange:
+    def _own(self, event: ServerEvent, word: Word, channel: _Channel, exchange: Exchange) -> Exchange | Verdict:
+        if word is Word.ERROR or word is Word.FAILED:
+            fault = _refuses_for(event)
+            if fault is not None and channel.may_cause is not None and not channel.may_cause(fault):
+                if fault in self._refused_for:  # of the request that this one replaces, once more
+                    self._refused_for.discard(fault)
+                    return Verdict.DROPPED
+            elif fault is not None:
+                self._refused_for.add(fault)
         match word:
             case Word.OPENS:
                 channel.opened = channel.began = True

@@ -27,7 +27,7 @@ class Gate:
         lease: The session.
         key: The prompt's key.
         digest: The prompt's hash.
-        allowed: How many requests of it may be at work, beside the one that is let through.
+        allowed: The number of requests of it that may be at work, beside the one that is let through.
     """
 
     def __init__(self, lease: Lease, *, key: str, digest: str, allowed: float) -> None:

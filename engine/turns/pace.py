@@ -19,8 +19,8 @@ class Pace:
     """A turn's way through the gate of its server, key and model.
 
     Args:
-        pool: What it is sent over.
-        submission: What is asked.
+        pool: The links that it is sent over.
+        submission: The turn's request.
         timeline: Its budgets, of which ``start`` has to cover the wait.
     """
 
