@@ -1,4 +1,4 @@
-"""One thread that writes for everybody: what comes while a transaction runs goes into the next one.
+"""One thread that writes for all conversations: what comes while a transaction runs goes into the next one.
 
 A commit waits for the disk. With one transaction for each change a store would do as many changes a second as the disk
 does waits; with one for all that have come in meanwhile it does many times as many.

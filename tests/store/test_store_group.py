@@ -1,4 +1,4 @@
-"""One thread that writes for everybody."""
+"""One thread that writes for all conversations."""
 
 from __future__ import annotations
 
