@@ -46,6 +46,7 @@ __all__ = [
     "Setback",
     "counts_as_outage",
     "forbids_websocket",
+    "lacks_lanes",
     "lacks_websocket",
 ]
 
@@ -162,6 +163,10 @@ def _unreadable(setback: Setback) -> bool:
     return setback.fault is Fault.SEAL and setback.sealed and _is_refusal(setback)
 
 
+def _nameless(setback: Setback) -> bool:
+    return isinstance(setback.failure, RequestRefused) and setback.failure.param == "stream_id"
+
+
 def _failed_server(setback: Setback) -> bool:
     if setback.fault is Fault.SERVER:
         return True
@@ -193,6 +198,7 @@ def _silent(setback: Setback) -> bool:
     return isinstance(setback.failure, Expired) and setback.failure.phase == "first_event"
 
 
+_LANE_CODES: Final = frozenset({"invalid_stream_id", "websocket_stream_limit_reached"})
 _RESEND: Final = (Dose(Remedy.SAME_CONNECTION),)
 _RESEND_UNSEALED: Final = (Dose(Remedy.UNSEALED),)
 _AGAIN: Final = (Dose(Remedy.NEW_CONNECTION),)
@@ -228,6 +234,7 @@ TABLE: Final = (
         websocket=_RESEND_UNSEALED,
         sse=_RESEND_UNSEALED,
     ),
+    Row("stream_id not known, or no name left", _nameless, auto=_AGAIN, websocket=_AGAIN),
     Row("websocket_connection_limit_reached", _of(Fault.CONNECTION_LIMIT), auto=_AGAIN, websocket=_AGAIN),
     Row("401 over HTTP", _refused_credentials_over_http, auto=_FRESH_KEY, sse=_FRESH_KEY),
     Row("quota used up", _of(Fault.QUOTA)),
@@ -256,6 +263,11 @@ def forbids_websocket(failure: Failure | None) -> bool:
     Frameworks answer 403 where they have no route for an upgrade; so does a key without the right to one.
     """
     return isinstance(failure, UpgradeRefused) and failure.status == 403
+
+
+def lacks_lanes(failure: Failure) -> bool:
+    """Whether a failure shows that the server knows no ``stream_id``, rather than that it has no name left."""
+    return isinstance(failure, RequestRefused) and failure.param == "stream_id" and failure.code not in _LANE_CODES
 
 
 def counts_as_outage(failure: Failure) -> bool:
@@ -298,6 +310,7 @@ class Recovery:
         fallback_reason: The reason for going over to HTTP; None while it has not.
         fell_back_on: The failure for which it did.
         dispatches: The number of times that the request was sent.
+        risked: The number of times that it was sent again although the server may have been at work on it.
     """
 
     def __init__(self, transport: Transport, policy: ResolvedRetry, *, renewable_key: bool) -> None:
@@ -305,11 +318,11 @@ class Recovery:
         self.fallback_reason: str | None = None
         self.fell_back_on: Failure | None = None
         self.dispatches: int = 0
+        self.risked: int = 0
         self._transport = transport
         self._policy = policy
         self._renewable_key = renewable_key
         self._taken: Counter[tuple[str, Remedy]] = Counter()
-        self._risked = 0
 
     def decide(self, setback: Setback, *, left: float) -> Decision:
         """Decide what to do about a failure, and take note of it.
@@ -351,7 +364,7 @@ class Recovery:
 
     @property
     def _may_risk(self) -> bool:
-        return self._transport is Transport.AUTO and self._risked < self._policy.resend_ambiguous
+        return self._transport is Transport.AUTO and self.risked < self._policy.resend_ambiguous
 
     @property
     def _refreshed(self) -> bool:
@@ -359,7 +372,7 @@ class Recovery:
 
     def _take(self, row: Row, dose: Dose, setback: Setback) -> None:
         self._taken[row.name, dose.remedy] += 1
-        self._risked += setback.risky
+        self.risked += setback.risky
         if dose.remedy is Remedy.FALL_BACK:
             self.transport = Transport.SSE
             self.fallback_reason = str(to_error(setback.failure))
