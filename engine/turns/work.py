@@ -94,7 +94,7 @@ class Work:
         self._account = Account(lane, submission, self.timeline, self._recovery)
         self._dispatcher = Dispatcher(lane, submission, settings, self.timeline)
         self._watch = Watch(self.timeline)
-        self._pace = Pace(self._pool, submission, self.timeline)
+        self._pace = Pace(lane.name, self._pool, submission, self.timeline)
         self._scope: trio.CancelScope | None = None
         self._admitted = trio.Event()
         self._link: Link | None = None
@@ -266,9 +266,10 @@ class Work:
                     await self._gate()
                 except Exception as error:
                     self._decide(error=error)
-            if not self.decided and (throttled := await self._pace.wait()) is not None:
-                self.fail(throttled)
-            if not self.decided:
+            cautious = self._settings.transport is Transport.AUTO
+            if not self.decided and (held := await self._pace.wait(self._recovery.transport, cautious=cautious)):
+                self._setback(held)
+            elif not self.decided:
                 await self._begin()
         attempt = self._attempt
         if attempt is None or self.decided:
@@ -321,6 +322,7 @@ class Work:
 
     def on_connected(self, attempt: Attempt, now: float) -> None:
         """A connection is there, and the request is about to be queued on it."""
+        self._pace.connected()
         self.timeline.reach("connected", now)
 
     def on_sending(self, attempt: Attempt, now: float) -> None:
