@@ -122,12 +122,12 @@ class open_batch:  # noqa: N801 - read as a function: async with open_batch(...)
     Args:
         eng: The engine.
         items: Prompts, or pairs of a key and a prompt. Taken one by one as workers become free; may be endless.
-        concurrency: How many prompts are under way at the same time.
-        options: What to ask of the model.
+        concurrency: The most prompts under way at the same time.
+        options: The requests' options.
         progress: Called after each result with how far the batch has got.
         ledger: Remembers what is answered: that is not asked again, also by another process or another day; see
             `open_ledger`.
-        fields: What `engine.Session.ask` takes as keywords, for every prompt.
+        fields: Keywords of `engine.Session.ask`, for every prompt.
 
     Raises:
         ConfigurationError: something given is wrong; ``field`` names it.

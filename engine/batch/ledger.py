@@ -173,9 +173,9 @@ class open_ledger:  # noqa: N801 - read as a function: async with open_ledger(..
     """Open the ledger of a batch: ``async with open_ledger(store, "batch-7") as ledger``.
 
     Args:
-        store: Where it is kept.
+        store: The store that it is kept in.
         name: The batch's name. Entries of one name belong together, whichever process writes them.
-        on_interrupted: What to do about prompts that were begun and have no known outcome, since their process died:
+        on_interrupted: The way with prompts that were begun and have no known outcome, since their process died:
             ``"resend"`` asks again, so that each prompt is answered, and some may be executed twice; ``"refuse"`` gives
             `engine.store.TurnInterrupted`, so that none is executed twice, and some have no answer.
 

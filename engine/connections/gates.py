@@ -24,7 +24,7 @@ class Gate:
     """One gate, and the turns that wait at it.
 
     Args:
-        rule: When they may go.
+        rule: The rule that says when they may go.
     """
 
     def __init__(self, rule: RateGate) -> None:

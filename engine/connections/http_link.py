@@ -48,7 +48,7 @@ class HttpLink:
         endpoint: The server.
         dialer: Opens its streams.
         limits: Of which ``max_message_bytes`` holds for events, and ``idle_lifetime`` for connections that are kept.
-        instruments: What is told of it.
+        instruments: The hooks that are told of it.
 
     Attributes:
         started: Set when it can carry requests.

@@ -49,13 +49,13 @@ class Pool:
 
     Args:
         session: The session's id.
-        tasks: Where links live.
+        tasks: The nursery that links live in.
         endpoint: The server.
         dialer: Opens streams.
-        breaker: What is known of that server.
-        gates: What holds turns while that server limits their rate.
-        settings: What holds for links.
-        instruments: What is told of them.
+        breaker: The breaker of that server.
+        gates: The gates that hold turns while that server limits their rate.
+        settings: The settings of links.
+        instruments: The hooks that are told of them.
         make_socket: Makes the sockets of links over WebSocket.
     """
 

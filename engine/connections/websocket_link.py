@@ -53,16 +53,16 @@ class WebSocketLink(Receiver):
         dialer: Opens its stream.
         make_socket: Makes its socket.
         timeouts: Of which ``connect``, ``close`` and ``drain`` count.
-        limits: What it may hold, and how long it may live.
-        instruments: What is told of it.
+        limits: Bounds on what it holds, and on its lifetime.
+        instruments: The hooks that are told of it.
         on_change: Called when its state has changed, with the state before.
         on_ageing: Called when it will soon have reached its lifetime.
         on_aged: Called when it has reached its lifetime, and no turn is on it.
 
     Attributes:
-        started_at: When dialling began, on Trio's clock.
+        started_at: The time when dialling began, on Trio's clock.
         patience: Seconds its dial may take.
-        failure: Why it failed, None while it did not.
+        failure: The reason for its failure, None while it has not failed.
         dial_done: Set when it is open, or will never be.
         ended: Set when nothing is in progress on it any more, and nothing will be.
         requests: Requests handed to it.

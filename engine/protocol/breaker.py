@@ -31,7 +31,7 @@ class Breaker:
     Attributes:
         server: The server as it may be shown: its host, and its port where that is not the default.
         failures: Failures to connect in a row.
-        no_websocket: Why the server is taken to have no WebSocket; None as long as that was not found out.
+        no_websocket: The reason for taking the server to have no WebSocket; None as long as that was not found out.
     """
 
     def __init__(self, server: str, *, threshold: int, cooldown: float, clock: Callable[[], float]) -> None:

@@ -44,12 +44,12 @@ class Exchange:
 
     Args:
         lane: The ``stream_id`` it is sent with; None on the default lane.
-        text_format: What the text of a whole answer has to be; None for any text.
+        text_format: The form that the text of a whole answer has to have; None for any text.
         made_call_id: Makes the id of a call that has none of its own.
 
     Attributes:
         lane: The ``stream_id`` it was sent with; None on the default lane.
-        state: Where in its life it is; changed only as `engine.protocol.exchange_states` allows.
+        state: The stage of its life; changed only as `engine.protocol.exchange_states` allows.
         output_seen: Whether the caller was shown anything but the start.
         response_id: The server's id of the response, once known.
         abandoned: Whether its turn was left: from then on only the end of its response is of interest, and what has

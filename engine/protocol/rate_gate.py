@@ -39,7 +39,7 @@ class RateGate:
         jitter: Returns a random number from 0 to 1.
 
     Attributes:
-        state: What it does now.
+        state: The gate's present state.
     """
 
     def __init__(self, *, clock: Callable[[], float], jitter: Callable[[], float]) -> None:

@@ -76,9 +76,9 @@ class Setback:
     """A failure of one attempt, and what is known of the attempt.
 
     Attributes:
-        failure: What happened.
+        failure: The failure.
         transport: The transport of the attempt, `Transport.WEBSOCKET` or `Transport.SSE`.
-        delivery: How far its request got.
+        delivery: The request's delivery state.
         output_seen: Whether the turn has shown any of an answer.
         continued: Whether the request named a response to continue.
         sealed: Whether the request has sealed reasoning.
@@ -109,11 +109,11 @@ class Row:
     """One kind of failure.
 
     Attributes:
-        name: What it is called.
+        name: The row's name.
         fits: Whether a failure is of this kind.
-        auto: What is done in `Transport.AUTO`.
-        websocket: What is done in `Transport.WEBSOCKET`.
-        sse: What is done in `Transport.SSE`.
+        auto: The remedies in `Transport.AUTO`.
+        websocket: The remedies in `Transport.WEBSOCKET`.
+        sse: The remedies in `Transport.SSE`.
     """
 
     name: str
@@ -277,7 +277,7 @@ class Decision:
 
     Attributes:
         row: The name of the row that fits.
-        remedy: What to do; None to raise the failure.
+        remedy: The remedy; None to raise the failure.
         wait: Seconds to wait before.
     """
 
@@ -290,15 +290,15 @@ class Recovery:
     """The remedies that one turn has used so far.
 
     Args:
-        transport: How the turn may travel.
+        transport: The transports that the turn may take.
         policy: A merged policy.
         renewable_key: Whether a fresh key can be had: `engine.Endpoint.api_key` is a function.
 
     Attributes:
         transport: The transport of the next attempt, `Transport.WEBSOCKET` or `Transport.SSE`.
-        fallback_reason: Why it went over to HTTP; None while it did not.
+        fallback_reason: The reason for going over to HTTP; None while it has not.
         fell_back_on: The failure for which it did.
-        dispatches: How often the request was sent.
+        dispatches: The number of times that the request was sent.
     """
 
     def __init__(self, transport: Transport, policy: ResolvedRetry, *, renewable_key: bool) -> None:

@@ -89,8 +89,8 @@ def refusal(status: int, headers: Iterable[tuple[str, str]], body: bytes) -> Req
     Args:
         status: Its status.
         headers: Its header fields; of several with one name the first counts.
-        body: What has arrived of its body. JSON in any of the shapes that servers use is understood, other text is
-            kept as the message, and HTML, which comes from whatever stands before the server, is not.
+        body: The part of its body that has arrived. JSON in any of the shapes that servers use is understood, other
+            text is kept as the message, and HTML, which comes from whatever stands before the server, is not.
     """
     fields = lower_case(headers)
     text = body.decode("utf-8", "replace").strip()

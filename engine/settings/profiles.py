@@ -17,7 +17,7 @@ class Profile:
     """One kind of server.
 
     Attributes:
-        name: What it is called.
+        name: The profile's name.
         hosts: Its host names; one that begins with a dot stands for every name below it.
         websocket: Whether it serves the Responses API over WebSocket at all; if not, `engine.Transport.AUTO` goes over
             HTTP.

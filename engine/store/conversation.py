@@ -49,7 +49,7 @@ class InterruptedPrompt:
         key: Its key: sending with it again goes on with the prompt.
         number: The number of the row behind which it stands; how far the conversation had got.
         begun_at: Seconds since the epoch, by the store's clock.
-        attempts: How often a request was about to leave since then, without a known outcome.
+        attempts: The number of requests that were about to leave since then, without a known outcome.
     """
 
     key: str
@@ -64,9 +64,9 @@ class Open:
 
     Attributes:
         start: Begins a conversation with messages, a journal, and a gate that is awaited before each dispatch.
-        settings: What holds for its turns.
+        settings: The settings of its turns.
         retain: Seconds that the session is kept after its last change; None for until it is forgotten.
-        codec: What its rows are kept through.
+        codec: The codec of its rows.
     """
 
     start: Callable[[tuple[Message, ...], _Scribe, Callable[[], Awaitable[None]]], Conversation] = field(repr=False)

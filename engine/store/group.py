@@ -129,7 +129,7 @@ class Group:
         """Run an operation and return what it returns, when its transaction is on the disk.
 
         Args:
-            operation: What to do. It must not raise for what may happen; that is what its value is for.
+            operation: The work to do. It must not raise for what may happen; that is what its value is for.
             on_settled: Called with the value as soon as it is known, also if the caller is gone by then.
 
         Raises:

@@ -30,12 +30,12 @@ class Lease:
     """A session that this process holds.
 
     Attributes:
-        claim: What proves it.
+        claim: The proof of it.
         head: The number of the newest row that this process knows of.
         base: The number of the row where reading begins.
-        intent: What is begun and not answered, as far as this process knows.
+        intent: The prompt that is begun and not answered, as far as this process knows.
         scope: Cancelled when the lease is lost, and at the latest when it would be over.
-        lost: Why it was lost; None while it is held.
+        lost: The reason for its loss; None while it is held.
         sure: Whether it is known what the newest row is.
     """
 
@@ -216,10 +216,10 @@ async def take(group: Group, nursery: trio.Nursery, session: str, *, owner: str,
 
     Args:
         group: Asks the store.
-        nursery: Where the lease is renewed.
+        nursery: The nursery that the lease is renewed in.
         session: The session's id.
         owner: The name of this process.
-        seconds: How long a lease is.
+        seconds: The length of a lease, in seconds.
         wait: Seconds to wait for the session.
 
     Raises:

@@ -41,10 +41,10 @@ class Terms:
 
     Attributes:
         owner: The name of this process.
-        seconds: How long a lease is.
+        seconds: The length of a lease, in seconds.
         wait: Seconds to wait for the session.
         retain: Seconds that it is kept after its last change; None keeps it.
-        codec: What its rows are kept through.
+        codec: The codec of its rows.
     """
 
     owner: str

@@ -47,7 +47,7 @@ class Intent:
         key: The prompt's key.
         digest: A hash of the prompt, by which the same key with another prompt is noticed.
         begun_at: Seconds since the epoch, by the store's clock, of the first dispatch.
-        attempts: How often a request was about to leave since the newest row, whatever became of that.
+        attempts: The number of requests that were about to leave since the newest row, whatever became of them.
         dispatches: The same, since the prompt was begun.
         dispatch: Made for the last of them, so that saying it twice counts once.
     """
@@ -68,7 +68,7 @@ class Taken:
         claim: Proves it.
         head: The number of the newest row; 0 while there is none.
         base: The number of the newest `Kind.REPLACE` row, where reading begins; 0 while there is none.
-        intent: What was begun and not answered, or None.
+        intent: The prompt that was begun and not answered, or None.
     """
 
     claim: Claim
@@ -95,11 +95,11 @@ class NewRow:
     """A row to be written.
 
     Attributes:
-        kind: What it holds.
+        kind: The kind of its content.
         prompt: The key of the prompt that it belongs to; None for `Kind.REPLACE`.
         last: Whether it answers the prompt.
         data: Its text, or bytes where a codec made them.
-        key_id: Which key of the codec's; None for plain text.
+        key_id: The id of the codec's key; None for plain text.
     """
 
     kind: Kind
@@ -131,9 +131,9 @@ class SessionRecord:
 
     Attributes:
         id: The session's id.
-        owner: Who holds it, or held it last; None when it was released.
+        owner: The holder's name, or the last holder's; None when it was released.
         expires_in: Seconds until its lease ends, negative when it has; None when it was released.
-        rows: How many rows it has.
+        rows: The number of its rows.
         updated: Seconds since the epoch of its last change.
         interrupted: Whether a prompt was begun and not answered.
     """

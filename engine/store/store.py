@@ -70,17 +70,17 @@ class Store:
         Args:
             eng: The engine that asks.
             session_id: The session's id, in the store and in the engine.
-            instructions: What holds for the whole conversation.
-            tools: What the model may call.
-            options: What to ask of the model.
+            instructions: Instructions for the whole conversation.
+            tools: Tools that the model may call.
+            options: The requests' options.
             wait: Seconds to wait for the session while another holds it.
             retain: Seconds that the session is kept after its last change; None keeps it until it is forgotten.
             max_rounds: As for `engine.Session.conversation`, and so are those below.
-            max_concurrent_tools: How many calls of one response run at the same time.
+            max_concurrent_tools: The most calls of one response that run at the same time.
             tool_timeout: Seconds for each call.
             approve: Asked before a call is run.
             on_round: Told of each round when it is complete.
-            fields: What `engine.Engine.session` takes, where the session is started here.
+            fields: Keywords of `engine.Engine.session`, where the session is started here.
 
         Raises:
             ConfigurationError: something given is wrong; ``field`` names it.
@@ -186,7 +186,7 @@ class open_store:  # noqa: N801 - read as a function: async with open_store(...)
             extra). SQLite serves the processes of one machine, and must not lie on a network file system.
         lease: Seconds after which a process that does not answer any more loses its sessions. On a machine that is
             busy a short lease is lost without need.
-        codec: What the transcripts are kept through; None keeps them as text.
+        codec: The codec of the transcripts; None keeps them as text.
         owner: The name of this process, for those who wait for what it holds; host and process number by default.
 
     Raises:

@@ -21,8 +21,8 @@ class Pace:
 
     Args:
         lane: The name of its lane.
-        pool: What it is sent over.
-        submission: What is asked.
+        pool: The links that it is sent over.
+        submission: The turn's request.
         timeline: Its budgets, of which ``start`` has to cover the wait.
     """
 

@@ -53,17 +53,17 @@ class Work:
 
     Args:
         lane: The lane it takes its turn on.
-        submission: What is asked.
-        settings: What holds for it.
+        submission: The turn's request.
+        settings: The turn's settings.
         buffered: Whether its events will be read.
         gate: Awaited before each dispatch.
 
     Attributes:
-        state: Where it is; changed only as `engine.turns.states` allows.
+        state: The stage of the work; changed only as `engine.turns.states` allows.
         inbox: The events that were not read yet.
-        timeline: When what happened, and what may take how long.
+        timeline: The times of what happened, and the budgets.
         message: The answer, once it has come.
-        error: What ended it otherwise.
+        error: The exception that ended it otherwise.
         context: The context of the caller.
     """
 
