@@ -175,7 +175,7 @@ class Pool:
         """Return an open WebSocket, joining the dial under way or starting one; or why there is none. See `link`.
 
         A connection that ends as soon as it is open is a failure to connect: dialling on would hammer a server that
-        accepts everybody and serves nobody.
+        accepts every connection and serves none.
         """
         self._reconnected = 0
         waited_for: WebSocketLink | None = None

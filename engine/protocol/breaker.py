@@ -18,11 +18,11 @@ class BreakerState(Enum):
     """The answers of a breaker to those who ask."""
 
     CLOSED = "closed"
-    """Everybody may try."""
+    """Every turn may try."""
     OPEN = "open"
     """No try is allowed."""
     HALF_OPEN = "half_open"
-    """One may, and everybody waits for what comes of it."""
+    """One turn may, and the others wait for its outcome."""
 
 
 class Breaker:
@@ -77,7 +77,7 @@ class Breaker:
         return None
 
     def reset(self) -> None:
-        """Forget everything: let everybody try."""
+        """Forget everything: let every turn try."""
         self.no_websocket = None
         self._forbidden_until = -math.inf
         self._close()

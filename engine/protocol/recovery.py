@@ -299,6 +299,7 @@ class Recovery:
         fallback_reason: The reason for going over to HTTP; None while it has not.
         fell_back_on: The failure for which it did.
         dispatches: The number of times that the request was sent.
+        risked: The number of times that it was sent again although the server may have been at work on it.
     """
 
     def __init__(self, transport: Transport, policy: ResolvedRetry, *, renewable_key: bool) -> None:
@@ -306,11 +307,11 @@ class Recovery:
         self.fallback_reason: str | None = None
         self.fell_back_on: Failure | None = None
         self.dispatches: int = 0
+        self.risked: int = 0
         self._transport = transport
         self._policy = policy
         self._renewable_key = renewable_key
         self._taken: Counter[tuple[str, Remedy]] = Counter()
-        self._risked = 0
 
     def decide(self, setback: Setback, *, left: float) -> Decision:
         """Decide what to do about a failure, and take note of it.
@@ -352,7 +353,7 @@ class Recovery:
 
     @property
     def _may_risk(self) -> bool:
-        return self._transport is Transport.AUTO and self._risked < self._policy.resend_ambiguous
+        return self._transport is Transport.AUTO and self.risked < self._policy.resend_ambiguous
 
     @property
     def _refreshed(self) -> bool:
@@ -360,7 +361,7 @@ class Recovery:
 
     def _take(self, row: Row, dose: Dose, setback: Setback) -> None:
         self._taken[row.name, dose.remedy] += 1
-        self._risked += setback.risky
+        self.risked += setback.risky
         if dose.remedy is Remedy.FALL_BACK:
             self.transport = Transport.SSE
             self.fallback_reason = str(to_error(setback.failure))

@@ -44,8 +44,9 @@ __all__ = ["BeforeDispatch", "Work"]
 
 _logger = logging.getLogger("engine.turn")
 
-BeforeDispatch: TypeAlias = Callable[[], Awaitable[None]]
-"""Awaited before each dispatch of a turn, resends included; what it raises ends the turn, as it is."""
+BeforeDispatch: TypeAlias = Callable[[int], Awaitable[None]]
+"""Awaited before each dispatch of a turn, resends included, when all else is ready; what it raises ends the turn, as it
+is. It is told how many earlier dispatches of the turn may still be at work at the server."""
 
 
 class Work:
@@ -261,13 +262,8 @@ class Work:
         if self._attempt is None:
             if self._not_before > trio.current_time():
                 await trio.sleep_until(self._not_before)
-            if self._gate is not None:
-                try:
-                    await self._gate()
-                except Exception as error:
-                    self._decide(error=error)
             cautious = self._settings.transport is Transport.AUTO
-            if not self.decided and (held := await self._pace.wait(self._recovery.transport, cautious=cautious)):
+            if (held := await self._pace.wait(self._recovery.transport, cautious=cautious)) is not None:
                 self._setback(held)
             elif not self.decided:
                 await self._begin()
@@ -290,6 +286,8 @@ class Work:
             self._setback(link)
             return
         self.timeline.stop("connect")
+        if self._gate is not None and not await self._pass_gate(self._gate, link):
+            return
         if not await dispatcher.prepare(link, origin):
             return  # another look at the links is needed
         attempt = dispatcher.attempt(link, origin, self._recovery.dispatches + 1, self)
@@ -303,6 +301,17 @@ class Work:
             if link is dispatcher.joined and not self.decided:
                 assert attempt.failure is not None
                 self._setback(attempt.failure)
+
+    async def _pass_gate(self, gate: BeforeDispatch, link: Link) -> bool:
+        """Await the gate; returns whether the request may leave over that link now.
+
+        Last of all: between its word and the first byte lies no wait for a connection or for the server's rate.
+        """
+        try:
+            await gate(self._recovery.risked)
+        except Exception as error:
+            self._decide(error=error)
+        return not self.decided and await self._dispatcher.link(self._recovery.transport) is link and not self.decided
 
     async def _drain(self) -> None:
         """Hold the lane until the rest of the abandoned response has passed, within the ``drain`` budget."""
