@@ -15,7 +15,7 @@ from engine.instruments import EventInfo, Instruments
 from engine.protocol.assembly import Oddity
 from engine.protocol.draft import delta as draft_delta
 from engine.protocol.exchange import Exchange
-from engine.protocol.routing import Doubt, Router, Verdict
+from engine.protocol.routing import Doubt, Router, Unlabelled, Verdict
 from engine.protocol.shortcut import Shortcut
 from engine.wire.codec import MalformedFrame, decode_object, read_frame
 from engine.wire.events import Chunks, ServerEvent
@@ -150,7 +150,7 @@ class Receiver(ABC):
         """The name of the receiver in logs."""
 
     @abstractmethod
-    def _unclaimed(self, target: Exchange | Verdict | Doubt, event: ServerEvent, now: float) -> None:
+    def _unclaimed(self, target: Exchange | Verdict | Doubt | Unlabelled, event: ServerEvent, now: float) -> None:
         """An event came that no attempt waits for."""
 
     @abstractmethod

@@ -47,6 +47,7 @@ __all__ = [
     "asked_wait",
     "counts_as_outage",
     "forbids_websocket",
+    "lacks_lanes",
     "lacks_websocket",
 ]
 
@@ -163,6 +164,10 @@ def _unreadable(setback: Setback) -> bool:
     return setback.fault is Fault.SEAL and setback.sealed and _is_refusal(setback)
 
 
+def _nameless(setback: Setback) -> bool:
+    return isinstance(setback.failure, RequestRefused) and setback.failure.param == "stream_id"
+
+
 def _failed_server(setback: Setback) -> bool:
     if setback.fault is Fault.SERVER:
         return True
@@ -194,6 +199,7 @@ def _silent(setback: Setback) -> bool:
     return isinstance(setback.failure, Expired) and setback.failure.phase == "first_event"
 
 
+_LANE_CODES: Final = frozenset({"invalid_stream_id", "websocket_stream_limit_reached"})
 _RESEND: Final = (Dose(Remedy.SAME_CONNECTION),)
 _RESEND_UNSEALED: Final = (Dose(Remedy.UNSEALED),)
 _AGAIN: Final = (Dose(Remedy.NEW_CONNECTION),)
@@ -229,6 +235,7 @@ TABLE: Final = (
         websocket=_RESEND_UNSEALED,
         sse=_RESEND_UNSEALED,
     ),
+    Row("stream_id not known, or no name left", _nameless, auto=_AGAIN, websocket=_AGAIN),
     Row("websocket_connection_limit_reached", _of(Fault.CONNECTION_LIMIT), auto=_AGAIN, websocket=_AGAIN),
     Row("401 over HTTP", _refused_credentials_over_http, auto=_FRESH_KEY, sse=_FRESH_KEY),
     Row("quota used up", _of(Fault.QUOTA)),
@@ -257,6 +264,11 @@ def forbids_websocket(failure: Failure | None) -> bool:
     Frameworks answer 403 where they have no route for an upgrade; so does a key without the right to one.
     """
     return isinstance(failure, UpgradeRefused) and failure.status == 403
+
+
+def lacks_lanes(failure: Failure) -> bool:
+    """Whether a failure shows that the server knows no ``stream_id``, rather than that it has no name left."""
+    return isinstance(failure, RequestRefused) and failure.param == "stream_id" and failure.code not in _LANE_CODES
 
 
 def counts_as_outage(failure: Failure) -> bool:

@@ -32,7 +32,7 @@ from engine.wire.control_events import (
 )
 from engine.wire.events import LifecycleEvent, OutputEvent, ResponseFailed, ServerEvent, TerminalEvent, UnknownEvent
 
-__all__ = ["Doubt", "Router", "Verdict", "Word", "word_of"]
+__all__ = ["Doubt", "Router", "Unlabelled", "Verdict", "Word", "word_of"]
 
 
 class Verdict(Enum):
@@ -57,6 +57,18 @@ class Doubt:
     exchange: Exchange
 
 
+@frozen
+class Unlabelled:
+    """An event of a named request's response that does not name it: the server ignores ``stream_id``.
+
+    Attributes:
+        exchanges: The exchanges whose it may be, all that are in flight. It is that of one alone; of several, none can
+            be told.
+    """
+
+    exchanges: tuple[Exchange, ...]
+
+
 class Word(Enum):
     """The meaning of an event for a response's life."""
 
@@ -78,6 +90,7 @@ class Word(Enum):
     """About no response: a greeting."""
 
 
+_OF_A_RESPONSE: Final = frozenset({Word.OPENS, Word.OUTPUT, Word.GOOD, Word.FAILED})
 _CONTROL: Final = (SteerEvent, InjectCreated, InjectFailed, InterruptAccepted, InterruptFailed)
 
 
@@ -148,8 +161,8 @@ class _End:
             return True
         return again and (self.words == (Word.FAILED,) or (self.words == (Word.ERROR,) and self.understood))
 
-    def said_again(self, word: Word, *, alone: bool) -> bool:
-        """Take note of an end that can only be this one's, said again; False where it can be another's.
+    def repeats(self, word: Word, *, alone: bool) -> bool:
+        """Whether an end can only be this one's, said again.
 
         Args:
             word: The end.
@@ -158,15 +171,18 @@ class _End:
         last = self.words[-1:]
         match word:
             case Word.GOOD:
-                again = self.words == (Word.GOOD,) and self.opened
+                return self.words == (Word.GOOD,) and self.opened
             case Word.FAILED if alone:
-                again = last in {(Word.ERROR,), (Word.FAILED,)}
+                return last in {(Word.ERROR,), (Word.FAILED,)}
             case Word.FAILED:
-                again = self.refused and self.words == (Word.ERROR,)
+                return self.refused and self.words == (Word.ERROR,)
             case Word.ERROR:
-                again = alone and (self.refused or last == (Word.FAILED,))
-            case _:
-                again = False
+                return alone and (self.refused or last == (Word.FAILED,))
+        return False
+
+    def said_again(self, word: Word, *, alone: bool) -> bool:
+        """Take note of an end that can only be this one's, said again; False where it can be another's."""
+        again = self.repeats(word, alone=alone)
         if again:
             self.words += (word,)
         return again
@@ -190,6 +206,7 @@ class Router:
     def __init__(self) -> None:
         self._channels: dict[LaneName, _Channel] = {}
         self._in_flight = 0
+        self._labelled = False  # whether an event of a named exchange has come
         self._refused_for: set[Fault] = set()  # what may be said again of a request that has been sent anew meanwhile
 
     @property
@@ -244,7 +261,7 @@ class Router:
             empty=not (channel.opened or channel.output),
         )
 
-    def route(self, event: ServerEvent) -> Exchange | Verdict | Doubt:
+    def route(self, event: ServerEvent) -> Exchange | Verdict | Doubt | Unlabelled:
         """Say whose the event is."""
         name = event.raw.get("stream_id")  # rather than the attribute: this is done for every delta
         channel = self._channels.get(name if name.__class__ is str else None)
@@ -266,6 +283,7 @@ class Router:
         return self._own(event, word, channel, channel.current)
 
     def _own(self, event: ServerEvent, word: Word, channel: _Channel, exchange: Exchange) -> Exchange | Verdict:
+        self._labelled = self._labelled or (event.stream_id is not None and event.stream_id == exchange.lane)
         if word is Word.ERROR or word is Word.FAILED:
             fault = _refuses_for(event)
             if fault is not None and channel.may_cause is not None and not channel.may_cause(fault):
@@ -302,9 +320,16 @@ class Router:
                 return None
         return Doubt(exchange) if channel.began else None
 
-    def _unclaimed(self, event: ServerEvent, word: Word, channel: _Channel | None) -> Exchange | Verdict:
+    def _unclaimed(self, event: ServerEvent, word: Word, channel: _Channel | None) -> Exchange | Verdict | Unlabelled:
         """Judge an event on whose channel nothing is in flight."""
         unlabelled = event.stream_id is None
+        if unlabelled and word in _OF_A_RESPONSE and self._in_flight and not self._of_the_default(channel, word):
+            in_flight = list(self.exchanges())
+            if len(in_flight) == 1:
+                owner = self._own(event, word, self._channels[in_flight[0].lane], in_flight[0])
+                if isinstance(owner, Verdict):
+                    return owner
+            return Unlabelled(tuple(in_flight))
         if word is Word.ERROR and unlabelled:
             in_flight = list(self.exchanges())
             if len(in_flight) == 1:
@@ -316,3 +341,13 @@ class Router:
         if channel.last.said_again(word, alone=True):
             return Verdict.DROPPED
         return Verdict.FATAL if word is Word.ERROR and unlabelled else Verdict.STRAY
+
+    def _of_the_default(self, channel: _Channel | None, word: Word) -> bool:
+        """Whether an event without a label may be the default channel's last one's, while named ones are in flight.
+
+        A server that has labelled others on this connection means the default channel; of another one, only an end
+        said again can be that.
+        """
+        if channel is None or channel.last is None:
+            return False
+        return self._labelled or channel.last.repeats(word, alone=True)
