@@ -16,7 +16,7 @@ from engine.protocol.assembly import Assembly, Oddity, made_call_id
 from engine.protocol.exchange_states import AWAITING, DELIVERIES, TRANSITIONS, ExchangeState
 from engine.protocol.failures import Failed, Failure, Mismatched, Violated
 from engine.protocol.faults import Fault
-from engine.protocol.refusals import rejection, wait_asked_for, wait_in_words
+from engine.protocol.refusals import code_of, rejection, wait_asked_for, wait_in_words
 from engine.protocol.shortcut import Shortcut
 from engine.protocol.steers import Steer, Steers, SteerState
 from engine.values.choices import Delivery
@@ -260,7 +260,7 @@ class Exchange:
             return
         self._end(
             Failed(
-                event.code,
+                code_of(event),
                 event.error_type,
                 self.response_id,
                 event.message or "",
@@ -371,7 +371,7 @@ def _failure(event: TerminalEvent) -> Failed | None:
 def _failed(error: Mapping[str, Any], fallback: str | None, response_id: str | None) -> Failed:
     event = ErrorEvent()
     attach(event, {"type": "error", "error": error})
-    failed = Failed(event.code or fallback, event.error_type, response_id, event.message or "", status=event.status)
+    failed = Failed(code_of(event) or fallback, event.error_type, response_id, event.message or "", status=event.status)
     return evolve(failed, retry_after=wait_in_words(failed.message)) if failed.fault is Fault.RATE else failed
 
 
