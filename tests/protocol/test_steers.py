@@ -41,7 +41,7 @@ class Client:
         self.steers.append(made)
         return made
 
-    def frame(self, kind: str, **members: Any) -> Exchange | Verdict | Doubt:
+    def frame(self, kind: str, **members: Any) -> object:
         raw = {"type": kind, **members}
         if self.exchange.lane is not None:
             raw.setdefault("stream_id", self.exchange.lane)
@@ -52,14 +52,14 @@ class Client:
                 self.router.end(self.exchange)
         return target
 
-    def life(self, kind: str, number: int, **members: Any) -> Exchange | Verdict | Doubt:
+    def life(self, kind: str, number: int, **members: Any) -> object:
         before = {"previous_response_id": f"r{number - 1}"} if number > 1 else {}
         return self.frame(f"response.{kind}", response={"id": f"r{number}", **before, **members})
 
-    def say(self, text: str) -> Exchange | Verdict | Doubt:
+    def say(self, text: str) -> object:
         return self.frame("response.output_text.delta", output_index=0, content_index=0, delta=text)
 
-    def answer(self, kind: str, target: int, name: str | None, **members: Any) -> Exchange | Verdict | Doubt:
+    def answer(self, kind: str, target: int, name: str | None, **members: Any) -> object:
         said = {"previous_response_id": f"r{target}"} | ({"id": name} if name is not None else {})
         return self.frame(f"response.steer.{kind}", steer=said | members.pop("steer", {}), **members)
 
