@@ -246,6 +246,8 @@ class Lane(LaneQueue):
         if held is not None and not all(isinstance(item, Mapping) for item in held.items):
             raise ConfigurationError("lane", "cannot be forked yet: what led to its newest answer is not known here")
         self.parent, self.stored, self.held, self.held_by = parent, parent.stored, held, parent.held_by
+        if held is not None and held.waiting:
+            self.held_by = None  # what waits there is for the parent's own next request
         self._adding = held is not None
 
     @property
