@@ -23,7 +23,7 @@ from engine.values.problems import ConfigurationError
 from engine.values.shown import token
 from engine.wire.codec import encode
 
-__all__ = ["SteerInput", "Steering", "Wish", "refusal", "wish_of"]
+__all__ = ["SteerInput", "Steering", "Wish", "unsteerable", "wish_of"]
 
 SteerInput: TypeAlias = str | UserMessage | Iterable[UserMessage]
 
@@ -77,7 +77,7 @@ class Wish:
         return self.steer.state is not SteerState.SENT and self.steer.state is not SteerState.REFUSED
 
 
-def refusal(code: str, text: str | None = None) -> SteerRejected:
+def unsteerable(code: str, text: str | None = None) -> SteerRejected:
     """Return the error for a turn that cannot be steered; nothing was sent."""
     return SteerRejected(text or _WORDS[code], code=code)
 

@@ -204,7 +204,7 @@ class Turn:
             RuntimeError: the turn has not ended.
             TurnError: it failed.
         """
-        return self._work.messages if self.message is not None else ()
+        return self.message.messages
 
     @property
     def partial(self) -> AssistantMessage:

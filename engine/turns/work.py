@@ -31,13 +31,13 @@ from engine.turns.inbox import Inbox
 from engine.turns.lane import Lane
 from engine.turns.pace import Pace
 from engine.turns.states import WORK_TRANSITIONS, WorkState
-from engine.turns.steering import Steering, SteerInput, Wish, refusal, wish_of
+from engine.turns.steering import Steering, SteerInput, Wish, unsteerable, wish_of
 from engine.turns.submission import Submission
 from engine.turns.timeline import Timeline
 from engine.turns.watch import Watch
 from engine.values.choices import Transport
 from engine.values.errors import SteerRejected, TurnError
-from engine.values.messages import AssistantMessage, Message
+from engine.values.messages import AssistantMessage
 from engine.values.reports import TurnReport
 from engine.values.turn_events import TurnEvent
 
@@ -65,7 +65,6 @@ class Work:
         inbox: The events that were not read yet.
         timeline: The times of what happened, and the budgets.
         message: The answer, once it has come.
-        messages: The same as a conversation has it, with what the turn was steered with.
         error: The exception that ended it otherwise.
         context: The context of the caller.
     """
@@ -89,7 +88,6 @@ class Work:
         self.timeline: Timeline = Timeline(settings.timeouts)
         self.inbox: Inbox = Inbox(settings.limits, keeping=buffered)
         self.message: AssistantMessage | None = None
-        self.messages: tuple[Message, ...] = ()
         self.error: Exception | None = None
         self.context: contextvars.Context = contextvars.Context()  # its caller's, once the block is entered
         self._recovery = Recovery(
@@ -185,13 +183,15 @@ class Work:
         """The reason why nothing can be added any more, or yet."""
         server = self._pool.endpoint.server
         if self.decided:
-            return refusal("response_already_completed")
+            return unsteerable("response_already_completed")
         if not server.steering:
-            return refusal("steering_not_supported", f"the server's profile ({server.name}) has no steering")
+            return unsteerable("steering_not_supported", f"the server's profile ({server.name}) has no steering")
         if self.state is WorkState.QUEUED:
-            return refusal("response_not_active")
+            return unsteerable("response_not_active")
         if self._recovery.transport is Transport.SSE:
-            return refusal("steering_not_supported", "the turn goes over HTTP, where nothing is added to a response")
+            return unsteerable(
+                "steering_not_supported", "the turn goes over HTTP, where nothing is added to a response"
+            )
         return None
 
     async def _steer(self) -> None:
@@ -436,7 +436,6 @@ class Work:
         here = self._link.endpoint is self._pool.endpoint  # no other server has it
         self._lane.answered(attempt.held if here else None, self._link)
         self._pool.note_answer(self._link, self._recovery.fell_back_on)
-        self.messages = attempt.exchange.messages
         self._decide(message=message)
 
     # --- when an attempt fails ---
