@@ -381,6 +381,8 @@ class AssistantMessage:
         """
         parts = tuple(parts)
         responses = [part for part in parts if isinstance(part, AssistantMessage)]
+        if len(parts) == 1:
+            return responses[0]
         counted = [each.usage for each in responses if each.usage is not None]
         named = [each for each in responses if each.response_id is not None]
         return evolve(
