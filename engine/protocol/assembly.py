@@ -176,6 +176,8 @@ class Assembly:
 
     def _settle(self, output: list[Item]) -> None:
         """Finish the items that the terminal event lists and that are not finished yet."""
+        if self._slots.told_again(output):
+            return
         for item, slot in zip(output, self._slots.matched(output), strict=True):
             if slot is None:
                 self._finish_item(self._slots.open(item.type, item.id, None), item)
