@@ -118,7 +118,9 @@ PEERS: Final = (
         ("ours", "iterating"),
         without=_FAST,
     ),
-    Peer("engine-ask", "this library, `ask`", "trio", "websocket", ("trio_websocket",), ("ours", "asking"), without=_FAST),
+    Peer(
+        "engine-ask", "this library, `ask`", "trio", "websocket", ("trio_websocket",), ("ours", "asking"), without=_FAST
+    ),
     Peer(
         "engine-fast",
         "this library with its extra `fast`, events iterated",
