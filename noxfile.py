@@ -13,7 +13,7 @@ import nox
 PYTHONS = ["3.11", "3.12", "3.13"]
 
 nox.needs_version = ">=2025.2.9"  # session.install with dependency groups
-nox.options.sessions = ["lint", "types", "docs", "package", "tests"]
+nox.options.sessions = ["lint", "types", "docs", "package", "wheel", "tests"]
 nox.options.reuse_venv = "yes"
 
 
@@ -42,7 +42,7 @@ def types(session: nox.Session) -> None:
     session.run("python", "-m", "docs.programs", "build/programs")
     session.run("python", "-m", "mypy")
     session.run("python", "-m", "mypy", "--strict", "build/programs")
-    session.run("python", "-m", "pyright", "tests/typing", "build/programs")
+    session.run("python", "-m", "pyright", "tests/typing", "build/programs", "docs/examples")
     # From outside the checkout, so that the installed package is what it finds.
     session.chdir(session.create_tmp())
     session.run("python", "-m", "pyright", "--ignoreexternal", "--verifytypes", "engine")
@@ -62,6 +62,18 @@ def package(session: nox.Session) -> None:
     install(session, "--group", "lint")
     shutil.rmtree("dist", ignore_errors=True)
     session.run("python", "-m", "build", "--outdir", "dist", ".", silent=True)
+
+
+@nox.session(python=PYTHONS, venv_backend="virtualenv|venv")
+def wheel(session: nox.Session) -> None:
+    """The wheel in dist, installed alone, answers from outside the checkout; after ``package``."""
+    (path,) = pathlib.Path("dist").glob("*.whl")
+    session.install("--force-reinstall", f"{path}[cli]")
+    session.chdir(session.create_tmp())
+    session.run("python", "-m", "engine", "--version")
+    answer = session.run("python", "-m", "engine", "ask", "What is 2+2?", silent=True)
+    if "4" not in str(answer):
+        session.error(f"it answers {answer!r}")
 
 
 @nox.session(python=PYTHONS)

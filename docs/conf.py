@@ -10,7 +10,6 @@ release = version_of("trio-session-engine")
 version = release
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-exclude_patterns = ["examples/README.md"]
 
 suppress_warnings = ["ref.python"]  # the doors without Trio have classes of the same names
 

@@ -70,10 +70,10 @@ class TurnEndInfo:
         session: The session's id.
         lane: The lane's name; None for the session's own.
         turn: The turn's number in its session.
-        attempt: How many attempts there were; 0 where nothing was sent.
+        attempt: The number of attempts; 0 where nothing was sent.
         model: The model that was asked.
-        report: What happened to it.
-        error: Why it has no answer; None where it has one, or was left.
+        report: The report on it.
+        error: The reason for having no answer; None where it has one, or was left.
         answered: Whether it has an answer.
     """
 
@@ -95,10 +95,10 @@ class RequestInfo:
         session: The session's id.
         lane: The lane's name; None for the session's own.
         turn: The turn's number in its session.
-        attempt: Which attempt of the turn it is, from 1.
+        attempt: The attempt's number within the turn, from 1.
         model: The model that is asked.
         connection: The connection's number in its session; 0 where it goes over HTTP.
-        transport: What it goes over.
+        transport: The transport that it goes over.
         size: Bytes of the request, as UTF-8.
     """
 
@@ -120,7 +120,7 @@ class EventInfo:
         session: The session's id.
         lane: The lane's name; None for the session's own.
         turn: The turn's number in its session.
-        attempt: Which attempt of the turn it belongs to, from 1.
+        attempt: The number of the attempt that it belongs to, from 1.
         model: The model that is asked.
         event: The event, as the wire has it. It holds the reply: take care what you do with it.
     """
@@ -141,10 +141,10 @@ class RetryInfo:
         session: The session's id.
         lane: The lane's name; None for the session's own.
         turn: The turn's number in its session.
-        attempt: Which attempt failed, from 1; 0 where nothing had been sent.
+        attempt: The number of the attempt that failed, from 1; 0 where nothing had been sent.
         model: The model that is asked.
         reason: The row of the recovery table.
-        seconds: How long is waited before.
+        seconds: The wait before, in seconds.
     """
 
     session: str
@@ -164,9 +164,9 @@ class FallbackInfo:
         session: The session's id.
         lane: The lane's name; None for the session's own.
         turn: The turn's number in its session.
-        attempt: Which attempt failed, from 1; 0 where nothing had been sent.
+        attempt: The number of the attempt that failed, from 1; 0 where nothing had been sent.
         model: The model that is asked.
-        reason: Why WebSocket would not do.
+        reason: The reason why WebSocket would not do.
     """
 
     session: str
@@ -184,8 +184,8 @@ class ConnectionInfo:
     Attributes:
         session: The session's id.
         connection: The connection's number in its session, from 1.
-        seconds: How long dialling took; of one that is closed, how long ago dialling began.
-        reason: Why it is closed; None for one that is ready.
+        seconds: Seconds that dialling took; of one that is closed, seconds since dialling began.
+        reason: The reason for closing it; None for one that is ready.
     """
 
     session: str
@@ -218,7 +218,7 @@ class ToolStartInfo:
         lane: The lane's name; None for the session's own.
         call_id: The id that pairs the call with its output.
         name: The tool's name.
-        arguments: What the model gave it.
+        arguments: The model's arguments.
     """
 
     session: str
@@ -237,9 +237,9 @@ class ToolEndInfo:
         lane: The lane's name; None for the session's own.
         call_id: The id that pairs the call with its output.
         name: The tool's name.
-        seconds: How long it took.
-        result: What the model is told; None where it was cancelled.
-        error: What it raised; None where it raised nothing.
+        seconds: Seconds that it took.
+        result: The result that the model is told; None where it was cancelled.
+        error: The exception that it raised; None where it raised none.
     """
 
     session: str

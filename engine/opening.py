@@ -33,7 +33,7 @@ class open_engine:  # noqa: N801 - read as a function: async with open_engine(..
         instruments: Observers.
         dialer: Opens streams; the network by default, through the proxies that the environment names. One that is
             given dials everything, an `Endpoint.proxy` too, and then the environment names none.
-        fields: What holds for its sessions, field by field over the defaults; see `engine.SessionFields`.
+        fields: Settings of its sessions, field by field over the defaults; see `engine.SessionFields`.
 
     Raises:
         ConfigurationError: something given is wrong, or, on entering the block, a proxy that the environment names;

@@ -61,7 +61,7 @@ class Convention:
     """The names that one version of the conventions has for our facts.
 
     Attributes:
-        schema_url: What tracer and meter are made with.
+        schema_url: The URL of its schema, which tracer and meter are made with.
         duration: The histogram of a turn's seconds.
         first_chunk: The histogram of the seconds until a turn's first event.
         tool_duration: The histogram of a tool's seconds.
@@ -122,8 +122,8 @@ class OtelInstrument(Instrument):
     """Makes spans and measurements of turns, tools and connections.
 
     Args:
-        tracer_provider: Whose tracer makes the spans; None for the program's global one.
-        meter_provider: Whose meter makes the instruments; None for the global one.
+        tracer_provider: The provider of the tracer that makes the spans; None for the program's global one.
+        meter_provider: The provider of the meter that makes the instruments; None for the global one.
     """
 
     def __init__(

@@ -50,8 +50,8 @@ class _Entry:
     """A session: what works, and what callers hold.
 
     Attributes:
-        core: What works.
-        session: What callers hold.
+        core: The part that works.
+        session: The part that callers hold.
         kept: Whether a block owns it, so that it is never released for being idle.
     """
 
@@ -109,7 +109,7 @@ class Engine:
             session_id: Any string that is not empty.
             resume: A session to go on with, as its `engine.Session.snapshot` wrote it, under this or another id. Its
                 settings hold where none are given.
-            fields: What holds for its turns, field by field over the engine's; see `engine.SessionFields`.
+            fields: Settings of its turns, field by field over the engine's; see `engine.SessionFields`.
 
         Raises:
             ConfigurationError: the id is empty, a field is wrong, or the session lives with other options than the ones

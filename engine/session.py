@@ -77,10 +77,10 @@ class Calls:
         Turns are served one after the other, in the order in which their blocks were entered.
 
         Args:
-            prompt: What to tell the model: a text, a message, messages, or a context.
-            options: What to ask of the model.
+            prompt: The words for the model: a text, a message, messages, or a context.
+            options: The request's options.
             instructions: In place of the context's; None for none.
-            tools: What the model may call, in addition to the context's. Its calls are in the answer, and are not run.
+            tools: Tools that the model may call, besides the context's. Its calls are in the answer, and are not run.
             fields: Single fields of the options, and the settings of this turn.
 
         Raises:
@@ -185,14 +185,14 @@ class Calls:
         that the token limit cut.
 
         Args:
-            prompt: What to tell the model: a text, a message, messages, or a context.
-            tools: What the model may call, in addition to the context's. Functions are run, plain ones and
+            prompt: The words for the model: a text, a message, messages, or a context.
+            tools: Tools that the model may call, in addition to the context's. Functions are run, plain ones and
                 `engine.FunctionTool`; one whose name is declared by a schema as well serves that declaration, which is
                 how a custom tool gets its function.
-            options: What to ask of the model. A ``tool_choice`` that demands a call holds for the first round only.
+            options: The request's options. A ``tool_choice`` that demands a call holds for the first round only.
             instructions: In place of the context's; None for none.
-            max_rounds: How many responses to ask for.
-            max_concurrent_tools: How many calls of one response run at the same time.
+            max_rounds: The most responses to ask for.
+            max_concurrent_tools: The most calls of one response that run at the same time.
             tool_timeout: Seconds for each call of a tool that has no timeout of its own; None for no limit.
             approve: Asked about one call after the other, before any call of the response is run: True to run it, False
                 or a reason to refuse it. May be async. What it raises ends the loop.
@@ -252,11 +252,11 @@ class Calls:
         """Begin a conversation, which keeps its transcript and runs tools, or go on with one. Sends nothing.
 
         Args:
-            instructions: What holds for the whole conversation.
-            tools: What the model may call: functions, and schemas whose calls you answer yourself.
+            instructions: Instructions for the whole conversation.
+            tools: Tools that the model may call: functions, and schemas whose calls you answer yourself.
             messages: The transcript so far.
-            options: What to ask of the model, unless a prompt says otherwise.
-            max_rounds: How many responses to ask for at each prompt.
+            options: The requests' options, unless a prompt has its own.
+            max_rounds: The most responses to ask for at each prompt.
             max_concurrent_tools: See `run`.
             tool_timeout: See `run`.
             approve: See `run`.

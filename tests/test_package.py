@@ -8,6 +8,7 @@ import collections.abc
 import importlib.metadata
 import inspect
 import re
+import shutil
 import subprocess
 import sys
 import typing
@@ -250,6 +251,23 @@ def test_what_the_wheel_holds(tmp_path: Path) -> None:
         )
     assert "Provides-Extra: cli" in metadata
     assert "Requires-Python: >=3.11" in metadata
+
+
+@pytest.mark.parametrize(("tag", "version"), [("v1.2.3", "1.2.3"), (None, "0.1.dev0")])
+def test_versions_come_from_tags_and_a_copy_without_history_has_one_too(
+    tag: str | None, version: str, tmp_path: Path
+) -> None:
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "engine").mkdir()
+    (tmp_path / "engine" / "__init__.py").touch()
+    if tag is not None:
+        git = ["git", "-c", "user.name=tester", "-c", "user.email=tester@example.com", "-c", "commit.gpgsign=false"]
+        for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "all"], ["tag", tag]):
+            subprocess.run([*git, *command], cwd=tmp_path, check=True)
+    asked = [sys.executable, "-m", "hatchling", "metadata", "version"]
+    told = subprocess.run(asked, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+    assert told.strip() == version
 
 
 # --- the front page --------------------------------------------------------------------------------------------------

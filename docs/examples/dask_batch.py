@@ -1,6 +1,6 @@
 """A batch over Dask workers, each prompt answered once although a worker may die.
 
-    python docs/examples/dask_batch.py --workers 4 --prompts 200
+    python -m docs.examples.dask_batch --workers 4 --prompts 200
 
 Dask runs the finished tasks of a worker that died again, so a ledger has to know what is answered. Without a key and
 ``--base-url`` the simulator answers.
@@ -63,7 +63,7 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
         run_simulator() as simulator,
-        LocalCluster(n_workers=given.workers, threads_per_worker=2, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=given.workers, threads_per_worker=2, dashboard_address=None) as cluster,  # pyright: ignore[reportArgumentType]
         Client(cluster) as client,
     ):
         base_url = given.base_url or simulator.endpoint.base_url

@@ -122,12 +122,12 @@ class open_batch:  # noqa: N801 - read as a function: async with open_batch(...)
     Args:
         eng: The engine.
         items: Prompts, or pairs of a key and a prompt. Taken one by one as workers become free; may be endless.
-        concurrency: How many prompts are under way at the same time.
-        options: What to ask of the model.
+        concurrency: The most prompts under way at the same time.
+        options: The requests' options.
         progress: Called after each result with how far the batch has got.
         ledger: Remembers what is answered: that is not asked again, also by another process or another day; see
             `open_ledger`.
-        fields: What `engine.Session.ask` takes as keywords, for every prompt.
+        fields: Keywords of `engine.Session.ask`, for every prompt.
 
     Raises:
         ConfigurationError: something given is wrong; ``field`` names it.
@@ -234,20 +234,20 @@ class open_batch:  # noqa: N801 - read as a function: async with open_batch(...)
         try:
             if self._ledger is None:
                 return await self._answer(asker, key, prompt, None)
-            async with self._ledger.entry(key, context_of(prompt).messages) as entry:
+            async with self._ledger.entry(key, context_of(prompt)) as entry:
                 if entry.known is not None:
                     return BatchResult(key=key, message=entry.known, known=True)
                 try:
                     return await self._answer(asker, key, prompt, entry)
                 except TurnError as error:
-                    await entry.failed(error)
+                    await entry.gate.failed(error)
                     raise
         except EngineError as error:
             report = error.report if isinstance(error, TurnError) else None
             return BatchResult(key=key, error=error, attempts=report.attempts if report is not None else 0)
 
     async def _answer(self, asker: Session, key: str, prompt: Any, entry: Entry | None) -> BatchResult:
-        calls: Calls = asker if entry is None else asker._gated(entry.pass_gate)
+        calls: Calls = asker if entry is None else asker._gated(entry.gate.let_through)
         async with calls.turn(prompt, self._options, **self._settings) as turn:
             message = await turn.wait()
             report = turn.report

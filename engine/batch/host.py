@@ -32,11 +32,11 @@ class BatchHost:
         endpoint: The server.
         store_url: The store of the ledger; see `engine.store.open_store`.
         name: The batch's name.
-        concurrency: How many prompts of a chunk are under way at the same time.
+        concurrency: The most prompts of a chunk under way at the same time.
         on_interrupted: See `open_ledger`.
-        options: What to ask of the model.
+        options: The requests' options.
         lease: See `engine.store.open_store`.
-        session: What `engine.open_engine` takes as keywords, the model for example.
+        session: Keywords of `engine.open_engine`, the model for example.
     """
 
     def __init__(

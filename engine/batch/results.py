@@ -21,9 +21,9 @@ class BatchResult:
     Attributes:
         key: The prompt's key; its number in the batch, from 0, where none was given.
         message: The answer; None where there is none.
-        error: Why there is none; None where there is one.
-        attempts: How often a request of it was handed to a transport in this process; 0 where the ledger had the
-            answer already.
+        error: The reason for there being none; None where there is one.
+        attempts: The number of times that a request of it was handed to a transport in this process; 0 where the ledger
+            had the answer already.
         known: Whether the answer is the ledger's, of an earlier run.
     """
 
@@ -51,10 +51,10 @@ class BatchProgress:
     """The progress of a batch.
 
     Attributes:
-        total: How many prompts there are; None while that is not known.
-        begun: How many were begun.
-        answered: How many have an answer.
-        failed: How many have an error.
+        total: The number of prompts; None while that is not known.
+        begun: The number of prompts begun.
+        answered: The number of prompts with an answer.
+        failed: The number of prompts with an error.
         seconds: Since the batch was opened.
         usage: Tokens of the answers; None where no server said.
     """

@@ -24,10 +24,10 @@ async def doctor(terminal: Terminal, *, base_url: str | None, model: str, second
     """Examine the way to a server step by step. If cancelled, every connection is closed.
 
     Args:
-        terminal: Where the findings go.
+        terminal: The terminal that the findings go to.
         base_url: The server; None for the one of the environment, or the simulator where there is no key either.
         model: The model to ask.
-        seconds: How long each step may take.
+        seconds: The most seconds that each step may take.
         as_json: Whether to print one list of findings instead of a line for each.
 
     Raises:

@@ -66,7 +66,7 @@ def describe(error: Exception, secret: str | None = None) -> str:
     """Say in one line what went wrong, with the server's own words where it gave any.
 
     Args:
-        error: What was raised.
+        error: The exception.
         secret: The key, which must not be shown whatever the server writes.
     """
     text = str(error) or type(error).__name__

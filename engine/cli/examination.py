@@ -79,9 +79,9 @@ class Finding:
     Attributes:
         step: Its name, one of `NEEDS`.
         ok: Whether it succeeded; None where it was not tried.
-        seconds: How long it took; None where it was not tried.
-        verdict: What was found, in one line.
-        hint: What to do about it; None where nothing need be done.
+        seconds: Seconds that it took; None where it was not tried.
+        verdict: The finding, in one line.
+        hint: A remedy; None where nothing need be done.
     """
 
     step: str
@@ -95,7 +95,7 @@ class Trouble(Exception):
     """A step failed. The text is its verdict.
 
     Attributes:
-        hint: What to do about it.
+        hint: A remedy.
     """
 
     def __init__(self, verdict: str, hint: str | None = None) -> None:
@@ -114,7 +114,7 @@ class Examination:
         endpoint: The server.
         model: The model to ask; a few tokens are spent.
         patience: Seconds each step may take.
-        dialer: How to reach the server; None for the network.
+        dialer: The way to the server; None for the network.
     """
 
     def __init__(self, endpoint: Endpoint, *, model: str, patience: float, dialer: Dialer | None = None) -> None:

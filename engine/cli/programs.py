@@ -52,7 +52,7 @@ class Wishes:
     Attributes:
         model: The model to ask.
         base_url: The server; None for the default one, or the simulator where there is no key.
-        transport: How requests travel.
+        transport: The transport of requests.
         temperature: Sampling temperature; None leaves it to the server.
         timeout: Seconds a whole turn may take; None for no bound.
         json: Whether to print events as JSON lines instead of text.
@@ -73,7 +73,7 @@ class Question:
     """The arguments of ``ask`` beside the prompt.
 
     Attributes:
-        instructions: What holds for the answer.
+        instructions: Instructions for the answer.
         image: Paths of pictures to look at.
         schema_file: The path of a JSON schema that the answer has to fit.
     """

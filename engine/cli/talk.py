@@ -55,7 +55,7 @@ class Opening:
     """The beginning of a conversation.
 
     Attributes:
-        instructions: What holds for the whole conversation.
+        instructions: Instructions for the whole conversation.
         tools: Functions that the model may call, as ``module:function``.
         resume: A file to go on with.
         save: A file to save to at the end.
@@ -145,7 +145,7 @@ class Commands:
 
     Attributes:
         chat: The conversation that goes on.
-        report: What is known of the last answer.
+        report: The report on the last answer.
         over: Whether it was said to end.
     """
 

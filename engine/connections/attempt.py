@@ -18,7 +18,9 @@ from engine.instruments import Instruments
 from engine.protocol.chain import HeldResponse, Plan
 from engine.protocol.exchange import Exchange
 from engine.protocol.failures import Failure, Lost
+from engine.protocol.faults import Fault
 from engine.protocol.request_body import input_items, is_stored
+from engine.protocol.seals import holds_seals
 from engine.values.choices import Transport
 from engine.values.messages import AssistantMessage
 from engine.values.turn_events import TurnEvent
@@ -45,7 +47,7 @@ class Origin:
         turn: The turn's number in its session; 0 where it is no turn's.
         model: The model that is asked.
         context: The context of the caller.
-        instruments: What is told of it.
+        instruments: The hooks that are told of it.
     """
 
     session: str
@@ -114,23 +116,23 @@ class Attempt:
     """One sending of a request, the same over either transport.
 
     Attributes:
-        origin: Whose request it is.
+        origin: The turn, or the warm-up, whose request it is.
         number: Counts the attempts of its turn.
         body: The request's body, with its whole input.
-        frame: What is sent.
+        frame: The text that is sent.
         size: Bytes of that, as UTF-8.
-        plan: How much of the input it carries, and why.
+        plan: The part of the input that it carries, and the reason.
         patience: Seconds that connecting may take, where its link connects for each request.
-        transport: What it goes over, `Transport.WEBSOCKET` or `Transport.SSE`; set by the link.
+        transport: The transport that it goes over, `Transport.WEBSOCKET` or `Transport.SSE`; set by the link.
         headers: Fields of the answer's header, or of the upgrade's; set by the link.
         reused: Whether its connection has carried a request before; set by the link.
-        exchange: What the server says to it.
-        sink: Where its events go; None once no reader is interested.
+        exchange: The exchange that reads the server's answer.
+        sink: The reader of its events; None once no reader is interested.
         queued: Whether the link has taken it: from then on only the link can say what became of it.
-        sent_at: When its last byte was passed on, None before that.
-        last_progress: When the last of its events came, None before the first.
-        held: What the server holds after a clean end.
-        failure: Why there will be no answer, where the response itself does not say so.
+        sent_at: The time when its last byte was passed on, None before that.
+        last_progress: The time when the last of its events came, None before the first.
+        held: The items that the server holds after a clean end.
+        failure: The reason for there being no answer, where the response itself does not give it.
         done: Set when there is nothing more to wait for.
         drained: Set when nothing of its response can come any more, after it was abandoned.
         on_drained: Called then.
@@ -256,6 +258,13 @@ class Attempt:
         on_drained, self.on_drained = self.on_drained, None
         if on_drained is not None:
             on_drained()
+
+    def may_cause(self, fault: Fault) -> bool:
+        """Whether the request has what the fault is about."""
+        continues = self.plan.previous_response_id is not None or self.body.get("previous_response_id") is not None
+        if fault is Fault.CACHE_MISS or continues:
+            return continues
+        return fault is not Fault.SEAL or self.body.get("conversation") is not None or holds_seals(self.body)
 
     # --- what its owner tells ---
 

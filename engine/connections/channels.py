@@ -15,7 +15,7 @@ class Channel:
 
     Attributes:
         name: The ``stream_id`` of its requests; None for the connection's default.
-        chain: What the server holds.
+        chain: The items that the server holds.
         requests: Requests sent over it, warm-ups included.
         warming: Set when its warm-up is over; None while none is under way.
         idle: Whether nothing is in progress on it, and its last response ended with an answer.
@@ -56,8 +56,8 @@ class Channels:
     """The channels of one connection, and the names that it has left to give.
 
     Args:
-        max_names: How many names the server takes in a connection's life; 0 where it knows no names, and the lane that
-            uses the connection has its default.
+        max_names: The most names that the server takes in a connection's life; 0 where it knows no names, and the lane
+            that uses the connection has its default.
     """
 
     def __init__(self, max_names: int) -> None:

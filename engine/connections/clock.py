@@ -44,8 +44,8 @@ class Clock:
     """The times of one connection.
 
     Attributes:
-        opened_at: When it was opened; infinite before that.
-        last_decoded: When the last message came.
+        opened_at: The time when it was opened; infinite before that.
+        last_decoded: The time when the last message came.
         idle_since: Since when nothing is in progress on it.
         standing_by: Whether it waits to replace another: until then it is not idle, however long that takes.
     """

@@ -101,7 +101,7 @@ class Link(Protocol):
 
         Args:
             attempt: The attempt.
-            policy: What its caller chose.
+            policy: The caller's choice.
             wanted: Whether the choice applies; see `engine.protocol.aftermath`.
         """
         ...

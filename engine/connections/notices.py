@@ -15,16 +15,16 @@ _logger = logging.getLogger("engine.connection")
 
 
 class Notices:
-    """What is told of one connection, whose dial begins now.
+    """The hooks and log lines of one connection, whose dial begins now.
 
     Args:
-        instruments: What is told.
+        instruments: The hooks that are told.
         session: The session's id.
         number: The connection's number in it.
 
     Attributes:
-        name: What it is called in logs.
-        started_at: When dialling began, on Trio's clock.
+        name: Its name in logs.
+        started_at: The time when dialling began, on Trio's clock.
     """
 
     def __init__(self, instruments: Instruments, session: str, number: int) -> None:

@@ -15,7 +15,7 @@ from engine.instruments import EventInfo, Instruments
 from engine.protocol.assembly import Oddity
 from engine.protocol.draft import deltas
 from engine.protocol.exchange import Exchange
-from engine.protocol.routing import Doubt, Router, Verdict
+from engine.protocol.routing import Doubt, Router, Unlabelled, Verdict
 from engine.protocol.shortcut import Shortcut
 from engine.wire.codec import MalformedFrame, decode, decode_object, read_frames
 from engine.wire.events import Chunks, ServerEvent
@@ -153,7 +153,7 @@ class Receiver(ABC):
         """The name of the receiver in logs."""
 
     @abstractmethod
-    def _unclaimed(self, target: Exchange | Verdict | Doubt, event: ServerEvent, now: float) -> None:
+    def _unclaimed(self, target: Exchange | Verdict | Doubt | Unlabelled, event: ServerEvent, now: float) -> None:
         """An event came that no attempt waits for."""
 
     @abstractmethod

@@ -16,8 +16,8 @@ class Tasks:
     """A session's nursery, as what lives in it sees it.
 
     Attributes:
-        failure: Why the session takes no more work; None while it does.
-        shut: Why it takes no new turns, though those under way go on; None while it does.
+        failure: The reason for taking no more work; None while the session takes it.
+        shut: The reason for taking no new turns, though those under way go on; None while it takes them.
     """
 
     def __init__(self) -> None:

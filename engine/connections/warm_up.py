@@ -25,11 +25,11 @@ class WarmUp:
     """One lane's warm-up on one connection.
 
     Args:
-        link: Where it goes.
-        origin: Whose it is.
+        link: The link that it goes over.
+        origin: The session and lane that it is for.
         body: The body of the request it prepares for; its input is left out.
         text: The same as JSON text.
-        seconds: How long it may take.
+        seconds: The most seconds that it may take.
 
     Attributes:
         finished: Set when it is over, answered or not.

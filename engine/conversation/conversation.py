@@ -151,7 +151,7 @@ class Conversation:
         Args:
             prompt: A text, a message, messages, or a context that has nothing else. No messages at all: go on, with
                 the prompt that was interrupted or from the transcript as it is, for example after a round that failed.
-            options: What to ask of the model, in place of the conversation's options.
+            options: The requests' options, in place of the conversation's.
             fields: Single fields of the options, and settings of the turns, over the conversation's.
 
         Raises:

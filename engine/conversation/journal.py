@@ -27,7 +27,7 @@ class Journal(Protocol):
         Args:
             prompt: The messages that join the transcript with its round: those of the prompt in the first round of a
                 prompt, none in the rounds after it.
-            context: What the request tells the model.
+            context: The context that the request tells the model.
         """
         ...
 

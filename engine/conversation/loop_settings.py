@@ -34,8 +34,8 @@ class LoopSettings:
     """The settings of a tool loop.
 
     Attributes:
-        max_rounds: How many responses may be asked for.
-        max_concurrent_tools: How many calls of one response run at the same time.
+        max_rounds: The most responses that may be asked for.
+        max_concurrent_tools: The most calls of one response that run at the same time.
         tool_timeout: Seconds for each call of a tool that has no timeout of its own; None for no limit.
         approve: Asked before a call is run.
         on_round: Told of each round when it is complete.

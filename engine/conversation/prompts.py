@@ -53,7 +53,7 @@ def context_of(prompt: Prompt, instructions: str | Unset | None = UNSET, tools: 
     """Return a prompt as a context.
 
     Args:
-        prompt: What is said.
+        prompt: The prompt, in any form that callers may give it.
         instructions: In place of the context's.
         tools: In addition to the context's.
 

@@ -20,7 +20,7 @@ class Round:
         message: The response.
         results: The outputs of its calls, in the order of the calls. Empty when it calls nothing, or when its calls are
             left to the caller.
-        report: How the request went; an empty one where another process made it.
+        report: The report on the request; an empty one where another process made it.
     """
 
     message: AssistantMessage

@@ -72,14 +72,14 @@ class ConversationState:
     """All of a conversation but its functions.
 
     Attributes:
-        instructions: What holds for the whole conversation.
+        instructions: Instructions for the whole conversation.
         messages: The transcript.
-        pending: What joins it with the results that the caller owes: a prompt, and the response with the calls.
+        pending: Messages that join it with the results that the caller owes: a prompt, and the response with the calls.
         interrupted: A prompt that was begun, and what there is of its round.
-        options: What to ask of the model.
+        options: The requests' options.
         tools: A mark for each tool, by name.
         usage: Tokens of all responses.
-        memory: What the server stores of it.
+        memory: The part of it that the server stores.
     """
 
     instructions: str | None = None
@@ -169,7 +169,7 @@ def session_snapshot(settings: Settings, server: str, lanes: Mapping[str, HeldRe
     """Return a session as plain data.
 
     Args:
-        settings: What holds for its turns.
+        settings: The settings of its turns.
         server: The server's host.
         lanes: The response that the server stores for each lane, by the lane's name; the session's own is called "".
 

@@ -46,28 +46,28 @@ class ToolLoop:
     """The rounds that answer one prompt.
 
     Attributes:
-        options: What to ask of the model.
-        context: What the next request tells the model, before ``prepare`` has its say.
-        progress: What has been begun and is not in ``context`` yet, but for its prompt.
+        options: The next request's options.
+        context: The context of the next request, before ``prepare`` has its say.
+        progress: The round that was begun and is not in ``context`` yet, but for its prompt.
         message: The last response; None before the first.
-        report: How the last request went.
+        report: The report on the last request.
         finished: Whether the last response calls nothing that the loop could run.
-        rounds: How many rounds are complete.
+        rounds: The number of complete rounds.
         usage: Tokens of the responses that came.
 
     Args:
         open_turn: Prepares a turn.
         context: The conversation so far, the prompt included; its tools are replaced by the toolbox's.
-        toolbox: What the model may call.
-        options: What to ask of the model. A ``tool_choice`` that demands a call holds for the first round only: the
+        toolbox: The tools that the model may call.
+        options: The requests' options. A ``tool_choice`` that demands a call holds for the first round only: the
             loop would never end otherwise.
-        settings: What holds for each turn.
-        loop_settings: What holds for the loop.
-        lane: What its turns are served by.
+        settings: The settings of each turn.
+        loop_settings: The settings of the loop.
+        lane: The lane that serves its turns.
         progress: The prompt, and what there is already of its first round.
         keep: Given each complete round, with the messages that are new since the one before, and whether its calls wait
             for the caller's results.
-        owner: What waits for the functions that the loop calls; the loop itself where nothing else does.
+        owner: The object that waits for the functions that the loop calls; the loop itself where nothing else does.
     """
 
     def __init__(

@@ -30,10 +30,10 @@ class ToolRunner:
     """Runs the calls of one response side by side.
 
     Args:
-        owner: What waits for the tools.
-        lane: What the loop's turns are served by; its instruments are told of the tools.
+        owner: The object that waits for the tools.
+        lane: The lane that serves the loop's turns; its instruments are told of the tools.
         functions: The functions, by name.
-        settings: What holds for the loop.
+        settings: The settings of the loop.
     """
 
     def __init__(

@@ -37,7 +37,7 @@ class Toolbox:
     A function whose name is declared without one serves that declaration; this is how a custom tool gets its function.
 
     Attributes:
-        offered: What the model is told of.
+        offered: The tools that the model is told of.
         functions: The functions, by name.
 
     Args:

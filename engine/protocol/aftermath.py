@@ -26,7 +26,7 @@ def aftermath(policy: OnCancel, *, wanted: bool, sound: bool, fresh_lane: bool, 
     """Decide.
 
     Args:
-        policy: What the caller chose.
+        policy: The caller's choice.
         wanted: Whether the choice applies: the caller left, or its ``turn`` budget or its buffer ran out. Where the
             peer was silent, or something broke, there is nothing to save.
         sound: Whether the connection can carry another request: it takes turns, and the whole of this one's request

@@ -85,7 +85,7 @@ class Assembly:
         made_call_id: Makes the id of a call that has none of its own.
 
     Attributes:
-        oddities: How much was odd about the response, by kind: told again, told otherwise, in a shape that was
+        oddities: The number of oddities in the response, by kind: told again, told otherwise, in a shape that was
             repaired, or in one that nothing could be made of.
         shortcut: The way of the last event, where another of its kind can take it without further ado.
         as_held: Whether the message says what the server holds. A call whose id was made is not found there.

@@ -18,7 +18,7 @@ class Budgets:
     """The running budgets of one turn; `deadline` is the earliest of their ends.
 
     Args:
-        timeouts: How long each is.
+        timeouts: Their lengths.
     """
 
     def __init__(self, timeouts: ResolvedTimeouts) -> None:

@@ -28,7 +28,7 @@ def call_output(result: ToolResult, call: ToolCall | None, content: str | list[_
     """Return the item that answers a call, and what else it says unless it is said already.
 
     Args:
-        result: What the tool gave back.
+        result: The tool's result.
         call: The call, where the conversation holds it; None makes it one of the result's kind.
         content: The result's content in wire form.
     """

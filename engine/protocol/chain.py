@@ -151,8 +151,8 @@ class Plan:
 
     Attributes:
         previous_response_id: The response to continue; None to send the whole input.
-        skip: How many items of the input the server holds already.
-        full_because: Why the whole input is sent: the first differing field or item.
+        skip: The number of items of the input that the server holds already.
+        full_because: The reason for sending the whole input: the first differing field or item.
     """
 
     previous_response_id: str | None = None
@@ -197,7 +197,7 @@ class Chain:
 
         Args:
             body: The request's body with its whole input.
-            server: What kind of server it goes to.
+            server: The kind of server that it goes to.
             stored: A response that can be named on any connection, for when this lane has none.
         """
         held = self._held or stored

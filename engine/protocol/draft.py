@@ -34,8 +34,8 @@ class Draft:
     """A block that is still being written.
 
     Attributes:
-        kind: What it is, and so which deltas it has.
-        block: What is known of it apart from the text; the whole block once it has ended.
+        kind: The block's kind, which decides on the deltas that it has.
+        block: The block as far as it is known, apart from the text; the whole block once it has ended.
         index: Its place in the message; None while nothing of it was shown.
         hint: The position in its item that the server gave it first; None where it gave none.
         closed: Whether an event has given its whole text, or that of its present section.

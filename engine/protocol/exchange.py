@@ -11,7 +11,7 @@ from engine.protocol.assembly import Assembly, Oddity, made_call_id
 from engine.protocol.exchange_states import DELIVERIES, TRANSITIONS, ExchangeState
 from engine.protocol.failures import Failed, Failure, Mismatched, Violated
 from engine.protocol.faults import Fault
-from engine.protocol.refusals import rejection, wait_asked_for, wait_in_words
+from engine.protocol.refusals import code_of, rejection, wait_asked_for, wait_in_words
 from engine.protocol.shortcut import Shortcut
 from engine.values.choices import Delivery
 from engine.values.messages import AssistantMessage
@@ -44,12 +44,12 @@ class Exchange:
 
     Args:
         lane: The ``stream_id`` it is sent with; None on the default lane.
-        text_format: What the text of a whole answer has to be; None for any text.
+        text_format: The form that the text of a whole answer has to have; None for any text.
         made_call_id: Makes the id of a call that has none of its own.
 
     Attributes:
         lane: The ``stream_id`` it was sent with; None on the default lane.
-        state: Where in its life it is; changed only as `engine.protocol.exchange_states` allows.
+        state: The stage of its life; changed only as `engine.protocol.exchange_states` allows.
         output_seen: Whether the caller was shown anything but the start.
         response_id: The server's id of the response, once known.
         abandoned: Whether its turn was left: from then on only the end of its response is of interest, and what has
@@ -188,7 +188,7 @@ class Exchange:
             return
         self._end(
             Failed(
-                event.code,
+                code_of(event),
                 event.error_type,
                 self.response_id,
                 event.message or "",
@@ -240,7 +240,7 @@ def _failure(event: TerminalEvent) -> Failed | None:
 def _failed(error: Mapping[str, Any], fallback: str | None, response_id: str | None) -> Failed:
     event = ErrorEvent()
     attach(event, {"type": "error", "error": error})
-    failed = Failed(event.code or fallback, event.error_type, response_id, event.message or "", status=event.status)
+    failed = Failed(code_of(event) or fallback, event.error_type, response_id, event.message or "", status=event.status)
     return evolve(failed, retry_after=wait_in_words(failed.message)) if failed.fault is Fault.RATE else failed
 
 

@@ -96,7 +96,7 @@ def create_body(context: Context, options: TurnOptions, *, model: str | None) ->
 
     Args:
         context: Instructions, messages and tools.
-        options: What the caller set; fields left at None are absent from the result.
+        options: The caller's options; fields left at None are absent from the result.
         model: The model where the options name none.
 
     Raises:
@@ -168,7 +168,7 @@ def input_items(messages: Iterable[Message], *, stored: bool, skip: int = 0) -> 
 
     Args:
         messages: The conversation, oldest first.
-        skip: How many messages at its beginning the server holds already.
+        skip: The number of messages at its beginning that the server holds already.
         stored: Whether the server keeps responses. Where it does not, or did not keep the one a message came with, the
             ids of messages, reasoning and calls mean nothing to it and are left out, and reasoning travels with its
             encrypted content or not at all.

@@ -12,7 +12,7 @@ before any output. Once it has opened, everything is its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import Enum, auto
 from typing import Final
 
@@ -32,7 +32,7 @@ from engine.wire.control_events import (
 )
 from engine.wire.events import LifecycleEvent, OutputEvent, ResponseFailed, ServerEvent, TerminalEvent, UnknownEvent
 
-__all__ = ["Doubt", "Router", "Verdict", "Word", "word_of"]
+__all__ = ["Doubt", "Router", "Unlabelled", "Verdict", "Word", "word_of"]
 
 
 class Verdict(Enum):
@@ -57,6 +57,18 @@ class Doubt:
     exchange: Exchange
 
 
+@frozen
+class Unlabelled:
+    """An event of a named request's response that does not name it: the server ignores ``stream_id``.
+
+    Attributes:
+        exchanges: The exchanges whose it may be, all that are in flight. It is that of one alone; of several, none can
+            be told.
+    """
+
+    exchanges: tuple[Exchange, ...]
+
+
 class Word(Enum):
     """The meaning of an event for a response's life."""
 
@@ -78,6 +90,7 @@ class Word(Enum):
     """About no response: a greeting."""
 
 
+_OF_A_RESPONSE: Final = frozenset({Word.OPENS, Word.OUTPUT, Word.GOOD, Word.FAILED})
 _CONTROL: Final = (SteerEvent, InjectCreated, InjectFailed, InterruptAccepted, InterruptFailed)
 
 
@@ -98,6 +111,17 @@ def word_of(event: ServerEvent) -> Word:
             return Word.FAILED
         return Word.ODD if event.type.startswith("response.") else Word.NOTHING
     return Word.CONTROL if isinstance(event, _CONTROL) else Word.OUTPUT
+
+
+def _refuses_for(event: ServerEvent) -> Fault | None:
+    """Return the fault of a refusal that only a request with something particular can cause."""
+    if isinstance(event, ErrorEvent):
+        code = event.code
+    else:
+        error = event.response.error if isinstance(event, TerminalEvent) else None
+        code = error.get("code") if error is not None else None
+    fault = CODES.get(code) if isinstance(code, str) else None
+    return fault if fault is Fault.CACHE_MISS or fault is Fault.SEAL else None
 
 
 @define
@@ -137,8 +161,8 @@ class _End:
             return True
         return again and (self.words == (Word.FAILED,) or (self.words == (Word.ERROR,) and self.understood))
 
-    def said_again(self, word: Word, *, alone: bool) -> bool:
-        """Take note of an end that can only be this one's, said again; False where it can be another's.
+    def repeats(self, word: Word, *, alone: bool) -> bool:
+        """Whether an end can only be this one's, said again.
 
         Args:
             word: The end.
@@ -147,15 +171,18 @@ class _End:
         last = self.words[-1:]
         match word:
             case Word.GOOD:
-                again = self.words == (Word.GOOD,) and self.opened
+                return self.words == (Word.GOOD,) and self.opened
             case Word.FAILED if alone:
-                again = last in {(Word.ERROR,), (Word.FAILED,)}
+                return last in {(Word.ERROR,), (Word.FAILED,)}
             case Word.FAILED:
-                again = self.refused and self.words == (Word.ERROR,)
+                return self.refused and self.words == (Word.ERROR,)
             case Word.ERROR:
-                again = alone and (self.refused or last == (Word.FAILED,))
-            case _:
-                again = False
+                return alone and (self.refused or last == (Word.FAILED,))
+        return False
+
+    def said_again(self, word: Word, *, alone: bool) -> bool:
+        """Take note of an end that can only be this one's, said again; False where it can be another's."""
+        again = self.repeats(word, alone=alone)
         if again:
             self.words += (word,)
         return again
@@ -168,6 +195,7 @@ class _Channel:
     output: bool = False  # whether output came of it
     words: tuple[Word, ...] = ()  # its ends
     understood: bool = False
+    may_cause: Callable[[Fault], bool] | None = None  # of the current exchange's request
     last: _End | None = None
     began: bool = False  # whether a response ever began here
 
@@ -178,6 +206,8 @@ class Router:
     def __init__(self) -> None:
         self._channels: dict[LaneName, _Channel] = {}
         self._in_flight = 0
+        self._labelled = False  # whether an event of a named exchange has come
+        self._refused_for: set[Fault] = set()  # what may be said again of a request that has been sent anew meanwhile
 
     @property
     def in_flight(self) -> int:
@@ -198,11 +228,17 @@ class Router:
         channel = self._channels.get(lane)
         return channel is None or channel.last is None or channel.last.leaves_clean(again=again)
 
-    def begin(self, exchange: Exchange) -> None:
-        """Take note of a request about to be sent. One at a time is in flight on a channel."""
+    def begin(self, exchange: Exchange, *, may_cause: Callable[[Fault], bool] | None = None) -> None:
+        """Take note of a request about to be sent. One at a time is in flight on a channel.
+
+        Args:
+            exchange: Its exchange.
+            may_cause: Says of `Fault.CACHE_MISS` and `Fault.SEAL` whether the request has what they are about; None
+                where it may.
+        """
         channel = self._channels.setdefault(exchange.lane, _Channel())
         assert channel.current is None, "the channel's previous response has not ended"
-        channel.current = exchange
+        channel.current, channel.may_cause = exchange, may_cause
         channel.opened = channel.output = channel.understood = False
         channel.words = ()
         self._in_flight += 1
@@ -212,7 +248,7 @@ class Router:
         channel = self._channels[exchange.lane]
         if channel.current is not exchange:
             return
-        channel.current = None
+        channel.current = channel.may_cause = None
         self._in_flight -= 1
         if exchange.delivery is Delivery.NOT_SENT:
             return
@@ -225,7 +261,7 @@ class Router:
             empty=not (channel.opened or channel.output),
         )
 
-    def route(self, event: ServerEvent) -> Exchange | Verdict | Doubt:
+    def route(self, event: ServerEvent) -> Exchange | Verdict | Doubt | Unlabelled:
         """Say whose the event is."""
         name = event.raw.get("stream_id")  # rather than the attribute: this is done for every delta
         channel = self._channels.get(name if name.__class__ is str else None)
@@ -246,7 +282,16 @@ class Router:
                 return other
         return self._own(event, word, channel, channel.current)
 
-    def _own(self, event: ServerEvent, word: Word, channel: _Channel, exchange: Exchange) -> Exchange:
+    def _own(self, event: ServerEvent, word: Word, channel: _Channel, exchange: Exchange) -> Exchange | Verdict:
+        self._labelled = self._labelled or (event.stream_id is not None and event.stream_id == exchange.lane)
+        if word is Word.ERROR or word is Word.FAILED:
+            fault = _refuses_for(event)
+            if fault is not None and channel.may_cause is not None and not channel.may_cause(fault):
+                if fault in self._refused_for:  # of the request that this one replaces, once more
+                    self._refused_for.discard(fault)
+                    return Verdict.DROPPED
+            elif fault is not None:
+                self._refused_for.add(fault)
         match word:
             case Word.OPENS:
                 channel.opened = channel.began = True
@@ -275,9 +320,16 @@ class Router:
                 return None
         return Doubt(exchange) if channel.began else None
 
-    def _unclaimed(self, event: ServerEvent, word: Word, channel: _Channel | None) -> Exchange | Verdict:
+    def _unclaimed(self, event: ServerEvent, word: Word, channel: _Channel | None) -> Exchange | Verdict | Unlabelled:
         """Judge an event on whose channel nothing is in flight."""
         unlabelled = event.stream_id is None
+        if unlabelled and word in _OF_A_RESPONSE and self._in_flight and not self._of_the_default(channel, word):
+            in_flight = list(self.exchanges())
+            if len(in_flight) == 1:
+                owner = self._own(event, word, self._channels[in_flight[0].lane], in_flight[0])
+                if isinstance(owner, Verdict):
+                    return owner
+            return Unlabelled(tuple(in_flight))
         if word is Word.ERROR and unlabelled:
             in_flight = list(self.exchanges())
             if len(in_flight) == 1:
@@ -289,3 +341,13 @@ class Router:
         if channel.last.said_again(word, alone=True):
             return Verdict.DROPPED
         return Verdict.FATAL if word is Word.ERROR and unlabelled else Verdict.STRAY
+
+    def _of_the_default(self, channel: _Channel | None, word: Word) -> bool:
+        """Whether an event without a label may be the default channel's last one's, while named ones are in flight.
+
+        A server that has labelled others on this connection means the default channel; of another one, only an end
+        said again can be that.
+        """
+        if channel is None or channel.last is None:
+            return False
+        return self._labelled or channel.last.repeats(word, alone=True)

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeGuard
 
 from engine.protocol.request_body import without_id
 
-__all__ = ["RefusedSeals", "is_sealed"]
+__all__ = ["RefusedSeals", "holds_seals", "is_sealed"]
 
 _KEPT: Final = 16_384
 
@@ -20,6 +20,14 @@ _KEPT: Final = 16_384
 def is_sealed(body: Mapping[str, Any]) -> bool:
     """Whether a request's body holds sealed reasoning."""
     return next(_seals(body), None) is not None
+
+
+def holds_seals(body: Mapping[str, Any]) -> bool:
+    """Whether a request's body holds anything sealed, what a compaction left included."""
+    given = body.get("input")
+    return isinstance(given, list) and any(
+        isinstance(item, Mapping) and item.get("encrypted_content") for item in given
+    )
 
 
 def _seals(body: Mapping[str, Any]) -> Iterator[str]:

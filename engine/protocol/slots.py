@@ -47,7 +47,7 @@ class Slot:
         call_id: Of a call: what pairs it with its output. Once told to the caller it stays.
         drafts: Its blocks, in the order of its parts.
         repeat: Whether it is an earlier item told again.
-        key: What it says, once it is finished.
+        key: Its content in canonical form, once it is finished.
     """
 
     type: str

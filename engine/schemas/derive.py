@@ -224,7 +224,7 @@ def type_schema(kind: Any, where: str) -> tuple[Schema, bool]:
 
     Args:
         kind: The type.
-        where: What to call it in errors.
+        where: Its name in errors.
 
     Raises:
         ConfigurationError: a type in it has no schema; ``field`` is its path.
@@ -236,8 +236,8 @@ def arguments_schema(parameters: Sequence[Member], where: str, *, strict: bool) 
     """Return the schema of a function's arguments; see `type_schema`.
 
     Args:
-        parameters: What the function takes.
-        where: What to call it in errors.
+        parameters: The function's parameters.
+        where: Its name in errors.
         strict: Whether the strict form is wanted at all.
 
     Raises:

@@ -34,8 +34,8 @@ class Misfit(ValueError):
     """A JSON value does not have the type it should have. The text names places and types, and quotes no value.
 
     Attributes:
-        problems: What is wrong, and where: the path into the value, and the words.
-        said: What a class's own checks said of it; that may quote values.
+        problems: The mistakes: for each the path into the value, and the words.
+        said: The words of a class's own checks, which may quote values.
     """
 
     def __init__(self, *problems: tuple[_Path, str], said: str = "") -> None:

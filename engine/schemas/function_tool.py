@@ -80,7 +80,7 @@ class FunctionTool:
     Attributes:
         function: The function.
         name: The tool's name.
-        description: What it does, for the model.
+        description: The tool's purpose, for the model.
         parameters: JSON schema of its arguments object.
         strict: Whether that schema is strict.
         timeout: Seconds that the tool loop gives one call.

@@ -55,7 +55,7 @@ class Member:
         type: Its Python type, annotations included.
         required: Whether it has no default.
         default: The default; `ABSENT` where there is none that JSON could show.
-        description: What it is, for the model.
+        description: Its meaning, for the model.
     """
 
     name: str

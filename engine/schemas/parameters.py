@@ -45,8 +45,8 @@ def parameters_of(function: Callable[..., Any], name: str, notes: Mapping[str, s
 
     Args:
         function: The function.
-        name: What to call it in errors.
-        notes: What its docstring says of its parameters.
+        name: The function's name in errors.
+        notes: The descriptions of its parameters in its docstring.
 
     Raises:
         ConfigurationError: a parameter has no annotation, or cannot be given by name; ``field`` names it.

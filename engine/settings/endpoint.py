@@ -157,7 +157,7 @@ class Endpoint:
             ``"socks5h://host:1080"``; None for none. By default the environment decides when an engine is opened, by
             ``HTTPS_PROXY``, ``HTTP_PROXY``, ``ALL_PROXY`` and ``NO_PROXY``, unless a dialer was given to that engine.
             Credentials never appear in reprs or errors.
-        profile: What kind of server it is: ``"openai"``, ``"generic"`` or a `Profile`; by the host's name if not given.
+        profile: The kind of server: ``"openai"``, ``"generic"`` or a `Profile`; by the host's name if not given.
 
     Raises:
         ConfigurationError: a value could not be used; ``field`` names it.

@@ -33,9 +33,9 @@ class SessionFields(TypedDict, total=False):
         model: The model of requests that name none.
         timeouts: Budgets, field by field over those further out.
         limits: Limits, field by field over those further out.
-        retry: How often to try again, field by field over what holds further out.
-        on_cancel: What becomes of a connection whose turn was left early; an `engine.OnCancel` or its string.
-        transport: How requests travel; an `engine.Transport` or its string.
+        retry: Bounds on trying again, field by field over what holds further out.
+        on_cancel: The fate of a connection whose turn was left early; an `engine.OnCancel` or its string.
+        transport: The transport of requests; an `engine.Transport` or its string.
     """
 
     model: str | None

@@ -54,7 +54,7 @@ def parse_proxy(url: object, *, where: str) -> Proxy:
         url: ``scheme://host:port``, with ``user:password@`` before the host where the proxy asks for them; what a URL
             may not hold is percent-encoded there. ``host:port`` alone is an HTTP proxy, and ``socks://`` is SOCKS5, as
             elsewhere.
-        where: What to call it in an error: the name of the field or of the variable.
+        where: Its name in an error: that of the field or of the variable.
 
     Raises:
         ConfigurationError: it cannot be used. The text does not show it, for it may hold a password.

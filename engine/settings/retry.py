@@ -44,9 +44,9 @@ class RetryPolicy:
     or the engine's.
 
     Attributes:
-        max_dispatches: How often one turn's request may be sent in all, over all transports. Default 3; 1 never sends
-            anything twice.
-        resend_ambiguous: How often one turn's request may be sent again although the server may have begun to work on
+        max_dispatches: The most times that one turn's request may be sent, over all transports. Default 3; 1 never
+            sends anything twice.
+        resend_ambiguous: The most times that one turn's request may be sent again although the server may have begun
             it, which can cost twice. Only `engine.Transport.AUTO` ever does. Default 1; 0 never does.
         back_off: Seconds to wait before trying again where no server says how long, one number for each try; every wait
             is a random part of it ("full jitter"). Default 1, 2, 4, 8, 16; an empty sequence never waits and tries

@@ -60,12 +60,12 @@ class TurnOptions:
         reasoning_effort: Sent as ``reasoning.effort``.
         reasoning_summary: Sent as ``reasoning.summary``.
         text_verbosity: Sent as ``text.verbosity``.
-        text_format: What the answer has to be: an attrs class, a dataclass or a TypedDict, of which `AssistantMessage`
+        text_format: The form of the answer: an attrs class, a dataclass or a TypedDict, of which `AssistantMessage`
             then holds one as ``parsed``; a JSON schema; or the wire's own ``text.format`` object.
         store: Whether the server keeps the response. Sent as false unless set; None leaves it to the server.
         include: Further parts of the response to include.
-        service_tier: Which tier serves the request.
-        truncation: What the server does when the input is too long.
+        service_tier: The tier that serves the request.
+        truncation: The server's way with an input that is too long.
         metadata: Up to 16 pairs of strings kept with the response.
         prompt_cache_key: Helps the server's prompt cache find its entry.
         safety_identifier: A stable, opaque id of the end user.

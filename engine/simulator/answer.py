@@ -62,8 +62,8 @@ def as_steps(answer: AnyAnswer, path: Iterable[str | int] = ()) -> list[Step]:
     """Return the steps of an answer.
 
     Args:
-        answer: What a brain answered, or a script holds.
-        path: Where it stands, for the error.
+        answer: An answer of a brain's or a script's.
+        path: Its place, for the error.
 
     Raises:
         ScriptError: it is no answer; says which part, and what was probably meant.

@@ -47,17 +47,17 @@ class Exchange:
     """A request and what was answered.
 
     Attributes:
-        transport: How it went.
+        transport: The transport that it went over.
         method: Its method; that of the upgrade, over a WebSocket.
         path: Its target.
         body: The request: what its JSON says, or its text.
         lane: Its ``stream_id``.
         status: The answer's status; 101 over a WebSocket.
         headers: The answer's fields.
-        parts: What came.
+        parts: The answer's parts.
         complete: Whether the answer came to its end.
-        end: How the server ended the WebSocket meanwhile: code and reason.
-        uses: How often it was replayed.
+        end: The server's end of the WebSocket meanwhile: code and reason.
+        uses: The number of times that it was replayed.
     """
 
     transport: Literal["websocket", "http"]
@@ -79,7 +79,7 @@ class Cassette:
 
     Attributes:
         exchanges: Requests with their answers, in order.
-        upgrades: How upgrades were answered, in order: status, fields, body.
+        upgrades: The answers to upgrades, in order: status, fields, body.
     """
 
     exchanges: list[Exchange] = attrs.field(factory=list)
@@ -91,7 +91,7 @@ class Cassette:
         Args:
             transport: ``websocket`` or ``http``.
             path: The target; over HTTP it has to be the same.
-            body: What was asked.
+            body: The request's body.
             strict: Whether the body has to be the same, but for what changes from run to run.
         """
         for exchange in self.exchanges:

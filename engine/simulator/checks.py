@@ -14,8 +14,8 @@ class ScriptError(ValueError):
     """A script that cannot be meant so; raised when it is made, before any request.
 
     Attributes:
-        problem: What is wrong, and what was probably meant.
-        path: Where in the script, from the outside inwards: names and indices.
+        problem: The mistake, and a guess at what was meant.
+        path: The place in the script, from the outside inwards: names and indices.
     """
 
     def __init__(self, problem: str, path: Iterable[str | int] = ()) -> None:

@@ -20,7 +20,7 @@ class Say(Step):
     """A whole assistant message.
 
     Attributes:
-        text: What it says.
+        text: The message's text.
         phase: ``commentary``, ``final_answer`` or None.
         size: Tokens per delta.
         pause: Seconds between deltas; 0 takes the pace of the rule or the server.
@@ -47,7 +47,7 @@ class Json(Step):
     """A whole assistant message that is one JSON value, as structured answers are.
 
     Attributes:
-        value: What is written as JSON.
+        value: The value that is written as JSON.
         size: Tokens per delta.
         pause: Seconds between deltas; 0 takes the pace of the rule or the server.
     """

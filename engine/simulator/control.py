@@ -42,7 +42,7 @@ class Control:
     """Serves the control route of one simulator.
 
     Attributes:
-        token: What the ``Authorization: Bearer`` field of every request but ``health`` must hold.
+        token: The token that the ``Authorization: Bearer`` field of every request but ``health`` must hold.
     """
 
     def __init__(self, simulator: Simulator, rules: Rulebook, *, token: str, version: str) -> None:

@@ -49,12 +49,12 @@ class Distorter:
 
     Attributes:
         rng: Chance, for new ids and for how late an event comes.
-        item_ids: What becomes of the items' ids.
-        response_ids: What becomes of the response's.
-        indexes: What becomes of positions.
-        call_ids: What becomes of the ids of calls.
-        arguments: How the arguments of calls are written.
-        events: Which events are left out, doubled or late.
+        item_ids: The fate of the items' ids.
+        response_ids: The fate of the response's.
+        indexes: The fate of positions.
+        call_ids: The fate of the ids of calls.
+        arguments: The form of the arguments of calls.
+        events: Events that are left out, doubled or late.
     """
 
     rng: random.Random

@@ -51,7 +51,7 @@ class CutMidFrame(Step):
     """Send the beginning of one more delta's frame, then drop the connection.
 
     Attributes:
-        fraction: How much of the frame is sent.
+        fraction: The part of the frame that is sent.
         text: The delta's text.
     """
 

@@ -87,8 +87,8 @@ class FrameLog:
     """Writes lines, each as soon as it is known.
 
     Args:
-        file: Where to.
-        redaction: What is never written.
+        file: The file that is written to.
+        redaction: Patterns of what is never written.
         header: Further members of the first line.
         clock: Tells seconds.
     """

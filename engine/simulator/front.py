@@ -100,7 +100,7 @@ class Relayed:
     Attributes:
         code: The close code, once it has ended.
         reason: Its text.
-        by: Which side closed it.
+        by: The side that closed it.
     """
 
     def __init__(self, stream: trio.abc.Stream, head: Head, received: bytes, *, limit: int) -> None:
@@ -189,7 +189,7 @@ class Front:
     """Accepts connections for a backend.
 
     Args:
-        backend: Where answers come from.
+        backend: The source of answers.
         limit: Bytes that a message or a body may have.
         ssl_context: Serve TLS.
     """

@@ -62,7 +62,7 @@ class WebSearch(Step):
     """A web search.
 
     Attributes:
-        query: What is searched for.
+        query: The words that are searched for.
         sources: Addresses; sent where the request includes ``web_search_call.action.sources``.
         action: Another action in place of the search: ``open_page`` or ``find_in_page``.
     """
@@ -86,8 +86,8 @@ class FileSearch(Step):
     """A search in files.
 
     Attributes:
-        queries: What is searched for.
-        results: What was found; sent where the request includes ``file_search_call.results``.
+        queries: The words that are searched for.
+        results: The findings; sent where the request includes ``file_search_call.results``.
     """
 
     queries: Sequence[str] = attrs.field(default=(), validator=_texts)
@@ -111,8 +111,8 @@ class CodeInterpreter(Step):
 
     Attributes:
         code: The code.
-        logs: What it printed; sent where the request includes ``code_interpreter_call.outputs``.
-        container_id: Where it ran.
+        logs: Its printed output; sent where the request includes ``code_interpreter_call.outputs``.
+        container_id: The container that it ran in.
     """
 
     code: str = attrs.field(default="", validator=a_text)
@@ -179,7 +179,7 @@ class McpListTools(Step):
     Attributes:
         server_label: The server.
         tools: Its tools: ``name``, ``input_schema`` and the rest.
-        failure: Why there is no list.
+        failure: The reason for there being no list.
     """
 
     server_label: str = attrs.field(default="server", validator=a_text)
@@ -202,9 +202,9 @@ class McpCall(Step):
     Attributes:
         name: The tool.
         arguments: JSON text, or a value that is written as JSON.
-        output: What it returned.
+        output: Its result.
         server_label: The server.
-        failure: Why it returned nothing.
+        failure: The reason for there being no result.
         approval_request_id: The request that the client approved.
     """
 
@@ -258,7 +258,7 @@ class Audio(Step):
 
     Attributes:
         chunks: Its pieces in base64.
-        transcript: What it says.
+        transcript: The words that it says.
     """
 
     chunks: Sequence[str] = attrs.field(default=(), validator=_texts)
@@ -285,7 +285,7 @@ class Shell(Step):
     Attributes:
         commands: The commands.
         call_id: None lets the server make one.
-        timeout_ms: How long they may take.
+        timeout_ms: The most milliseconds that they may take.
         container_id: The service's container that runs them; None leaves them to the client. Follow with `ShellOutput`.
     """
 
@@ -320,7 +320,7 @@ class ShellOutput(Step):
         call_id: The call.
         stdout: Its output.
         stderr: Its errors.
-        exit_code: How it ended; None for a time-out.
+        exit_code: The exit code; None for a time-out.
     """
 
     call_id: str = attrs.field(validator=a_text)
@@ -387,7 +387,7 @@ class Computer(Step):
     Attributes:
         action: The action, such as ``{"type": "click", "button": "left", "x": 1, "y": 2}``.
         call_id: None lets the server make one.
-        pending_safety_checks: What the client must acknowledge.
+        pending_safety_checks: The checks that the client must acknowledge.
     """
 
     action: Mapping[str, Any] = attrs.field(factory=lambda: {"type": "screenshot"}, validator=a_mapping)

@@ -40,7 +40,7 @@ class Cut:
         kind: ``reset`` discards what is on its way, in both directions. ``eof`` closes both, and what is on its way to
             the server still arrives. ``stall`` leaves both open and lets nothing pass any more, like a peer whose cable
             was pulled: reads wait, and writes vanish until a buffer is full.
-        direction: Which way the bytes are counted, ``send`` from the client to the server.
+        direction: The way in which the bytes are counted, ``send`` from the client to the server.
         at: After how many bytes; 0 before the first.
         in_event: In place of ``at``: after the first bytes of this event's JSON, counted from 1, which is in the middle
             of a WebSocket frame, or of an event of a stream. Only ``receive``, and not below TLS.
@@ -63,7 +63,7 @@ class Faults:
         receive_delay: Seconds before what has come is handed over.
         send_bytes: The most that leaves at once; 0 for any amount.
         receive_bytes: The most that one read returns; 0 for any amount.
-        cut: How and when it ends.
+        cut: The way and time of its end.
     """
 
     dial: Literal["connect", "refuse", "hang"] = "connect"
@@ -83,14 +83,14 @@ class RandomFaults:
     """Faults by chance; give it to a `FaultInjector` as its plan.
 
     Attributes:
-        dial: How likely a dial is refused, and how likely it hangs.
-        cut: How likely a connection is cut.
-        slow: How likely it is slow in either direction.
-        sliced: How likely its reads are a few bytes each.
+        dial: The chances that a dial is refused, and that it hangs.
+        cut: The chance that a connection is cut.
+        slow: The chance that it is slow in either direction.
+        sliced: The chance that its reads are a few bytes each.
         delay: The longest delay, in seconds.
         within: The most bytes that pass before a cut.
         events: The most events that pass before a cut inside one.
-        kinds: How cuts may be.
+        kinds: The kinds of cuts.
     """
 
     dial: float = 0.05
@@ -132,9 +132,9 @@ class Injected:
     """One thing that was done to a connection.
 
     Attributes:
-        connection: Which, counted from 0 by dials.
+        connection: Its number, counted from 0 by dials.
         what: ``refuse``, ``hang``, ``connect``, ``reset``, ``eof``, ``stall``, or ``close`` for the client's own.
-        time: When, on Trio's clock.
+        time: The time, on Trio's clock.
         sent: Bytes that had left then.
         received: Bytes that had been handed over then.
     """
@@ -158,15 +158,15 @@ class FaultInjector(SimulatorDialer):
     """Dials through another dialer, and does to each connection what the plan says.
 
     Args:
-        dialer: Who really dials.
-        plan: What is done: a function of a random generator and the connection's number, or faults for one connection
+        dialer: The dialer that really dials.
+        plan: The faults: a function of a random generator and the connection's number, or faults for one connection
             each, followed by connections without any.
         seed: Of the generators. Each connection has one of its own, so that what happens to one does not depend on how
             the others fare.
 
     Attributes:
         plan: May be replaced at any time.
-        log: What was done, in order.
+        log: The faults so far, in order.
         streams: The streams it opened, in order of their dials.
     """
 
@@ -230,7 +230,7 @@ class InjectedStream(trio.abc.Stream):
 
     Attributes:
         number: The connection's, as in the log.
-        faults: What is done to it.
+        faults: The faults that befall it.
         sent: Bytes that have left.
         received: Bytes that have been handed over.
     """

@@ -174,8 +174,8 @@ class MemoryDialer(SimulatorDialer):
     """Reaches a simulator that lives in memory, whatever host and port are asked for.
 
     Attributes:
-        refusals: How many of the next dials fail as if nothing listened.
-        dials: How many dials there were.
+        refusals: The number of next dials that fail as if nothing listened.
+        dials: The number of dials so far.
     """
 
     _connect: Callable[[MemoryStream], None]

@@ -253,7 +253,7 @@ class With(Step):
     Attributes:
         response: Members of the Response in place of the server's own, such as ``id``, ``model`` or ``created_at``.
         usage: Members of ``usage`` in place of the server's own.
-        pace: How fast text comes where a step names no pause.
+        pace: The pace of text where a step names no pause.
     """
 
     response: Mapping[str, Any] = attrs.field(factory=dict, validator=a_mapping)

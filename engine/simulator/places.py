@@ -23,8 +23,8 @@ class JsonError(ValueError):
     """A text that is not JSON.
 
     Attributes:
-        problem: What is wrong.
-        offset: Where, in characters from the beginning.
+        problem: The mistake.
+        offset: Its place, in characters from the beginning.
     """
 
     def __init__(self, problem: str, offset: int) -> None:
@@ -39,7 +39,7 @@ class Document:
 
     Attributes:
         text: The text.
-        value: What it says.
+        value: Its value.
     """
 
     text: str = attrs.field(repr=False)

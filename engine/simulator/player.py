@@ -33,15 +33,17 @@ class Player:
     """A backend that replays a cassette, each exchange once.
 
     Args:
-        cassette: What to replay.
+        cassette: The cassette.
         strict: Whether requests must be those of the cassette, but for what changes from run to run; else their order
             alone decides.
-        speed: How fast: 1 as it came, 2 twice as fast; 0 waits for nothing.
-        redaction: What was removed from the cassette, and is removed from requests before they are compared.
-        upstream: Where HTTP requests go that it does not answer, and WebSockets when it holds no more; None: an error.
+        speed: The speed: 1 as it came, 2 twice as fast; 0 waits for nothing.
+        redaction: Patterns of what was removed from the cassette, and is removed from requests before they are
+            compared.
+        upstream: The server of HTTP requests that it does not answer, and of WebSockets when it holds no more; None: an
+            error.
 
     Attributes:
-        unmatched: Why requests were not answered.
+        unmatched: The reasons for not answering requests.
     """
 
     def __init__(

@@ -24,7 +24,7 @@ class Quirks:
             ``untyped`` (an ``error`` object without ``type`` around it); None takes what each transport documents.
         status_code: Errors carry ``status_code`` in place of ``status``.
         error_headers: Put the error's headers at the top of the event rather than inside ``error``.
-        terminal_output: What becomes of ``output`` in terminal events: left out, null or an empty list.
+        terminal_output: The fate of ``output`` in terminal events: left out, null or an empty list.
         set_up_events: False drops ``output_item.added``, ``content_part.*`` and ``reasoning_summary_part.*``.
         in_progress: False drops ``response.in_progress``.
         done: ``response.done`` in place of ``response.completed``, or after it.
@@ -51,11 +51,11 @@ class Quirks:
         unterminated: End HTTP streams without the blank line that ends their last event.
         never_streams: Answer plain JSON also to requests with ``stream: true``.
         steerable: Beginnings of the names of models that accept ``response.steer``.
-        item_ids: What becomes of the ids of items: ``renewed`` in every event, only in the terminal
+        item_ids: The fate of the ids of items: ``renewed`` in every event, only in the terminal
             (``renewed_at_the_end``), ``swapped_at_the_end`` with each other's, ``empty``, ``null``, ``one_for_all``.
-        response_ids: What becomes of the response's id: ``renewed`` in every event, ``one_for_all`` responses,
+        response_ids: The fate of the response's id: ``renewed`` in every event, ``one_for_all`` responses,
             ``empty``. What was sent cannot be continued then.
-        indexes: What becomes of ``output_index``, ``content_index`` and ``summary_index``: ``missing``, ``constant``,
+        indexes: The fate of ``output_index``, ``content_index`` and ``summary_index``: ``missing``, ``constant``,
             ``growing`` with every event, ``shifted`` by one.
         call_ids: Calls come without a ``call_id``, or all with the same.
         arguments: A call's arguments in its item are an ``object`` instead of text, ``null``, or ``empty``; the events
@@ -202,7 +202,7 @@ class Reject(Handshake):
         status: The status.
         headers: Further header fields; ``content-type`` replaces ``application/json``.
         body: Text, bytes or a JSON value; None sends the service's error body for the status, ``b""`` an empty one.
-        framing: How the end of the body is told: Content-Length, chunks, or only by closing the connection.
+        framing: The mark of the body's end: Content-Length, chunks, or only by closing the connection.
         delay: Seconds before the answer.
         linger: With ``framing="none"``: seconds the connection stays open although nothing more comes.
     """

@@ -18,7 +18,7 @@ class RequestRecord:
     Attributes:
         number: Counts from 0 over all connections, in order of arrival.
         connection_id: The `ConnectionRecord.id` it came on.
-        transport: How it came.
+        transport: The transport that it came over.
         body: The parsed JSON; not shown in the repr.
         size: Bytes of the payload on the wire.
         stream_id: Its lane; None for the default lane and for HTTP.
@@ -71,7 +71,7 @@ class RequestLog(list[RequestRecord]):
     """The requests that came, in order of arrival.
 
     Attributes:
-        arrived: How many there have been, those that are not kept any more included.
+        arrived: The number of requests so far, those that are not kept any more included.
     """
 
     def __init__(self) -> None:
@@ -135,14 +135,14 @@ class ConnectionRecord:
         closed_at: `trio.current_time` when the socket was gone; None while it is open.
         close_code: WebSocket close code as this side saw it: 1006 when there was no Close frame.
         close_reason: Its text.
-        closed_by: Who ended it.
+        closed_by: The side that ended it.
         lanes: Named lanes in order of first use.
         requests: Its requests in order of arrival.
         steers: Every ``response.steer`` that arrived.
         injects: Every ``response.inject`` that arrived.
         bytes_in: Bytes received, all layers above TLS.
         bytes_out: Bytes sent, likewise.
-        errors: What went wrong on it, as short texts without payloads.
+        errors: The errors on it, as short texts without payloads.
         control: Whether it came for the control route.
     """
 

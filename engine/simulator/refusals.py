@@ -22,10 +22,10 @@ async def turned_away(stream: ServerStream, record: ConnectionRecord, step: Hand
     """Do as the step says; returns whether the request was turned away, and the connection with it.
 
     Args:
-        stream: Where the request came from.
+        stream: The stream that the request came from.
         record: Its connection; takes note of the refusal.
-        step: How the request is answered.
-        limit: How many further bytes a client that is ignored may send.
+        step: The step that answers the request.
+        limit: The most further bytes that a client that is ignored may send.
     """
     if step.delay:
         await trio.sleep(step.delay)

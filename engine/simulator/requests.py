@@ -26,7 +26,7 @@ class Asked:
 
     Attributes:
         body: The request as it came.
-        history: What the server already held: items of the previous response or conversation.
+        history: The items that the server already held, of the previous response or conversation.
         new_input: The items of this request, strings expanded, references replaced.
         previous: The response it continues.
         transport: ``websocket``, ``sse`` for an HTTP answer that is streamed, ``json`` for one that is not.
@@ -188,7 +188,7 @@ def read_request(
 
     Args:
         body: The JSON object; its stream_id, if any, has been checked.
-        shelf: What the server holds.
+        shelf: The responses that the server holds.
         transport: ``websocket`` or ``http``; each has parameters of its own.
         also_accept: Further parameters that are no error.
         models: The models that exist; None for all.

@@ -31,7 +31,7 @@ class Entry:
         asked: The request.
         scope: Its scope; None outside all.
         rule: The rule that answered it; None where none fitted.
-        near: Where none fitted, the rules that came nearest, each with the conditions that did not hold.
+        near: The rules that came nearest where none fitted, each with the conditions that did not hold.
     """
 
     asked: Asked = attrs.field(repr=False)

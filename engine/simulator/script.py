@@ -212,16 +212,16 @@ class Rule:
     """An answer, and the requests it is for.
 
     Attributes:
-        when: Which requests.
+        when: The conditions that its requests meet.
         answer: Text, a step, or a list of both.
-        name: What it is called where it is told of; a number by default.
-        times: How often it answers; None for ever.
+        name: Its name where it is told of; a number by default.
+        times: The number of times that it answers; None for ever.
         required: Whether it is a mistake that it never answered, when the simulator is strict.
-        pace: How fast text comes where a step names no pause.
+        pace: The pace of text where a step names no pause.
         usage: Members of ``usage`` in place of the server's own.
         response: Members of the Response in place of the server's own.
-        seen: How many requests its conditions, ``nth`` left out, have fitted.
-        uses: How many it has answered.
+        seen: The number of requests that its conditions, ``nth`` left out, have fitted.
+        uses: The number of requests that it has answered.
     """
 
     when: When
@@ -275,15 +275,15 @@ class Script:
             turn lacks them, unless a step ends the connection or the turn.
         then: Answers what fits no entry; a `Calculator` by default.
         warm_ups: Whether requests with ``generate: false`` use up turns too.
-        strict: What fits no entry is a mistake, answered with an error; and so are, at the simulator's end, turns that
-            were never used.
+        strict: Whether a request that fits no entry is a mistake, answered with an error; and so are, at the
+            simulator's end, turns that were never used.
 
     Raises:
         ScriptError: an entry is no answer; says which, and what was probably meant.
 
     Attributes:
         rules: Its entries, turns as rules too. May be changed at any time.
-        unmatched: How many requests fitted no entry.
+        unmatched: The number of requests that fitted no entry.
     """
 
     def __init__(

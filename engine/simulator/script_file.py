@@ -53,8 +53,8 @@ class ScriptFileError(ValueError):
         name: The file.
         line: From 1.
         column: From 1.
-        path: Where in the document.
-        problem: What is wrong, and what was probably meant.
+        path: The place in the document.
+        problem: The mistake, and a guess at what was meant.
     """
 
     def __init__(self, name: str, place: tuple[int, int], path: Path, problem: str) -> None:
@@ -73,9 +73,9 @@ class ScriptFile:
 
     Attributes:
         name: The file.
-        rules: Which answer a request gets.
+        rules: The rules that say which answer a request gets.
         scopes: Rules for the requests of one ``X-Simulator-Scope`` only, by its name.
-        otherwise: Who answers what fits no rule; None where that is a mistake.
+        otherwise: The brain that answers what fits no rule; None where that is a mistake.
         options: Arguments of `engine.simulator.open_simulator`.
         tls: Whether to serve TLS with a certificate made on the spot.
     """

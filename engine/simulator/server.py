@@ -32,7 +32,7 @@ class Simulator(World):
     """A running Responses server; made by `open_simulator`. See `engine.simulator.world.World` for what it holds.
 
     Attributes:
-        host: Where it listens.
+        host: The address that it listens on.
         port: The port; 0 in memory.
     """
 
@@ -165,15 +165,15 @@ class open_simulator:  # noqa: N801 - used like a function
     raised passes through unchanged.
 
     Args:
-        host: Where to listen. Anything but a loopback address needs ``allow_remote``.
+        host: The address to listen on. Anything but a loopback address needs ``allow_remote``.
         port: The port; 0 picks a free one.
         in_memory: Open no socket; clients connect with `Simulator.dialer`.
         roots: The paths under which it serves, for example also ``/openai/v1`` and ``/backend-api/codex``; the first is
             the one in `Simulator.base_url`.
-        brain: Who answers: an object with ``reply(asked)``, or a function; a `Calculator` by default.
+        brain: The brain that answers: an object with ``reply(asked)``, or a function; a `Calculator` by default.
         strict: Complain at the end, where the block itself raised nothing, about what the brain raised and about turns
             of a script that were never used.
-        pace: How fast text comes where neither a rule nor a step says so; all at once by default.
+        pace: The pace of text where neither a rule nor a step says so; all at once by default.
         api_key: The only key that is let in; None lets any in.
         connection_lifetime: Seconds after which a WebSocket is ended with ``websocket_connection_limit_reached``.
         max_message_bytes: A longer message ends the WebSocket with 1009.
@@ -184,15 +184,15 @@ class open_simulator:  # noqa: N801 - used like a function
         events_per_write: After how many events that are ready at once a response makes room for others; they leave in
             one write.
         ssl_context: Serve TLS.
-        handshake: How upgrades are answered: one `Handshake` for all of them, or several, each used once and
+        handshake: The answer to upgrades: one `Handshake` for all of them, or several, each used once and
             followed by plain acceptance.
-        post: How ``POST …/responses`` are answered before they are looked at; like ``handshake``.
+        post: The answer to ``POST …/responses`` before they are looked at; like ``handshake``.
         quirks: Deviations from the documented wire.
         accept_parameters: Request parameters that are no error although the service has none of the name.
         models: The models that exist; None for any.
         endpoint_options: Further arguments of the `Endpoint` that `Simulator.endpoint` makes.
         seed: Makes ids reproducible.
-        remembered: How many responses and requests are kept, oldest out first.
+        remembered: The most responses and requests that are kept, oldest out first.
         allow_remote: Listen on an address that others can reach.
 
     Raises:

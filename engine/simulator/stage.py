@@ -84,10 +84,10 @@ class Stage:
         output: Finished items.
         finished: Whether a terminal has been sent.
         abandoned: Whether it shall end without one.
-        tokens: What it costs.
+        tokens: The tokens that it costs.
         steers: Steering that waits for the next boundary between items.
         injected: Outputs that the client has injected.
-        pace: How fast text comes where a step names no pause.
+        pace: The pace of text where a step names no pause.
         world: The server it runs in.
     """
 

@@ -30,7 +30,7 @@ def answer_steer(event: Mapping[str, Any], stage: Stage | None, *, ended: bool) 
     """Take the input of a ``response.steer`` if it may be taken, and return the acknowledgement.
 
     Args:
-        event: What the client sent.
+        event: The client's event.
         stage: The response it names, where that runs on this connection.
         ended: Whether the response ran on this connection.
     """
@@ -139,7 +139,7 @@ def answer_inject(event: Mapping[str, Any], stage: Stage | None, *, ended: bool)
     """Take the outputs of a ``response.inject`` all together, or none of them, and return the acknowledgement.
 
     Args:
-        event: What the client sent.
+        event: The client's event.
         stage: The response it names, where that runs on this connection.
         ended: Whether the response ran on this connection.
 

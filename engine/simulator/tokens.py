@@ -19,9 +19,9 @@ class Tokens:
     """The output tokens of one response.
 
     Attributes:
-        limit: How many there may be.
-        spent: How many there have been.
-        reasoned: How many of these were reasoning.
+        limit: The most tokens that there may be.
+        spent: The number of tokens so far.
+        reasoned: The number of these that were reasoning.
     """
 
     limit: int | None

@@ -61,8 +61,8 @@ class WebSocket:
         """Upgrade and serve; returns when the connection has ended. Cancellation drops it.
 
         Args:
-            accept: How to upgrade.
-            received: What came behind the upgrade request.
+            accept: The acceptance of the upgrade.
+            received: The bytes that came behind the upgrade request.
         """
         try:
             async with trio.open_nursery() as nursery:

@@ -45,7 +45,7 @@ class SimulationFailed(AssertionError):
     """A strict simulator has something to complain about; raised when its block is left.
 
     Attributes:
-        problems: What, one text each.
+        problems: The mistakes, one text each.
     """
 
     def __init__(self, problems: Sequence[str]) -> None:
@@ -92,21 +92,21 @@ class World:
     """The server without its doors: connections know this, and nothing of how they were opened.
 
     Attributes:
-        brain: Who answers. May be replaced at any time.
-        pace: How fast text comes where neither a rule nor a step says so. May be replaced at any time.
-        quirks: How the wire deviates. May be replaced at any time.
-        handshakes: How the next upgrade requests are answered, first one first; then `every_handshake` applies.
-        every_handshake: How all other upgrade requests are answered.
-        posts: How the next ``POST …/responses`` are answered, first one first; then `every_post` applies.
-        every_post: How all others are answered.
+        brain: The brain that answers. May be replaced at any time.
+        pace: The pace of text where neither a rule nor a step says so. May be replaced at any time.
+        quirks: The ways in which the wire deviates. May be replaced at any time.
+        handshakes: The answers to the next upgrade requests, first one first; then `every_handshake` applies.
+        every_handshake: The answer to all other upgrade requests.
+        posts: The answers to the next ``POST …/responses``, first one first; then `every_post` applies.
+        every_post: The answer to all others.
         requests: Every request, in order of arrival.
         connections: Every connection, in order of arrival.
         conversations: Items of the conversations that requests may name.
-        notes: When each of these was made, and its metadata.
+        notes: The time when each of these was made, and its metadata.
         background: Responses made with ``background: true``.
         nursery: Runs these.
         started: Unix time of the start.
-        errors: What was raised by brains, or by the simulator itself; empty in a sound test.
+        errors: The exceptions of brains, or of the simulator itself; empty in a sound test.
         library: Stored responses.
         control: Serves what is asked for under ``/__simulator/``; nothing by default.
         taps: Told of everything that passes; see `Tap`.

@@ -19,7 +19,7 @@ class Writer:
     """Takes bytes, and actions that must not overtake them.
 
     Args:
-        stream: Where the bytes go.
+        stream: The stream that the bytes go to.
         batch: After how many of them the one who puts makes room for the other tasks. Until then, and as long as the
             peer is slow, they gather and leave in one write.
     """

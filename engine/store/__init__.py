@@ -12,5 +12,6 @@ from engine.store.errors import StoreError as StoreError
 from engine.store.errors import StoreUnavailable as StoreUnavailable
 from engine.store.errors import TurnInterrupted as TurnInterrupted
 from engine.store.records import SessionRecord as SessionRecord
+from engine.store.reply import StoredReply as StoredReply
 from engine.store.store import Store as Store
 from engine.store.store import open_store as open_store

@@ -18,7 +18,7 @@ class Codec(Protocol):
     """Turns the text of a row into bytes that the store keeps, and back.
 
     Attributes:
-        key_id: Which key new rows are written with; stands beside each row.
+        key_id: The id of the key that new rows are written with; stands beside each row.
     """
 
     key_id: str

@@ -55,7 +55,7 @@ class TurnInterrupted(TurnError):
 
     Attributes:
         key: The prompt's key.
-        attempts: How often a request of it was about to leave, over all processes.
+        attempts: The number of its requests that were about to leave, over all processes.
     """
 
     def __init__(self, key: str, attempts: int) -> None:

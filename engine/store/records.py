@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from attrs import frozen
+from attrs import field, frozen
 
 __all__ = ["Claim", "HeldBy", "Intent", "Kind", "NewRow", "Row", "SessionRecord", "Taken"]
 
@@ -47,8 +47,8 @@ class Intent:
         key: The prompt's key.
         digest: A hash of the prompt, by which the same key with another prompt is noticed.
         begun_at: Seconds since the epoch, by the store's clock, of the first dispatch.
-        attempts: How often a request was about to leave since the newest row, whatever became of that.
-        dispatches: The same, since the prompt was begun.
+        attempts: The number of requests that were about to leave since the newest row, and may be at work.
+        dispatches: The number of those that were about to leave since the prompt was begun, whatever became of them.
         dispatch: Made for the last of them, so that saying it twice counts once.
     """
 
@@ -68,7 +68,7 @@ class Taken:
         claim: Proves it.
         head: The number of the newest row; 0 while there is none.
         base: The number of the newest `Kind.REPLACE` row, where reading begins; 0 while there is none.
-        intent: What was begun and not answered, or None.
+        intent: The prompt that was begun and not answered, or None.
     """
 
     claim: Claim
@@ -95,33 +95,33 @@ class NewRow:
     """A row to be written.
 
     Attributes:
-        kind: What it holds.
+        kind: The kind of its content.
         prompt: The key of the prompt that it belongs to; None for `Kind.REPLACE`.
         last: Whether it answers the prompt.
         data: Its text, or bytes where a codec made them.
-        key_id: Which key of the codec's; None for plain text.
+        key_id: The id of the codec's key; None for plain text.
     """
 
     kind: Kind
     prompt: str | None
     last: bool
-    data: str | bytes
+    data: str | bytes = field(repr=False)
     key_id: str | None = None
 
 
 @frozen(kw_only=True)
 class Row:
-    """A row that was read; see `NewRow`.
+    """A row as it was read, and not looked at yet; see `NewRow`.
 
     Attributes:
         number: Its place in the session, from 1.
     """
 
     number: int
-    kind: Kind
+    kind: str
     prompt: str | None
     last: bool
-    data: str | bytes
+    data: str | bytes = field(repr=False)
     key_id: str | None
 
 
@@ -131,9 +131,9 @@ class SessionRecord:
 
     Attributes:
         id: The session's id.
-        owner: Who holds it, or held it last; None when it was released.
+        owner: The holder's name, or the last holder's; None when it was released.
         expires_in: Seconds until its lease ends, negative when it has; None when it was released.
-        rows: How many rows it has.
+        rows: The number of its rows.
         updated: Seconds since the epoch of its last change.
         interrupted: Whether a prompt was begun and not answered.
     """

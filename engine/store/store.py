@@ -17,6 +17,7 @@ from engine.settings.fields import SessionFields, spelled_out
 from engine.settings.turn_options import TurnOptions
 from engine.store import operations
 from engine.store.codec import Codec
+from engine.store.conversation import check_name
 from engine.store.errors import SessionHeld
 from engine.store.group import Group
 from engine.store.opening import Kept, Opening, Terms
@@ -70,25 +71,24 @@ class Store:
         Args:
             eng: The engine that asks.
             session_id: The session's id, in the store and in the engine.
-            instructions: What holds for the whole conversation.
-            tools: What the model may call.
-            options: What to ask of the model.
+            instructions: Instructions for the whole conversation.
+            tools: Tools that the model may call.
+            options: The requests' options.
             wait: Seconds to wait for the session while another holds it.
             retain: Seconds that the session is kept after its last change; None keeps it until it is forgotten.
             max_rounds: As for `engine.Session.conversation`, and so are those below.
-            max_concurrent_tools: How many calls of one response run at the same time.
+            max_concurrent_tools: The most calls of one response that run at the same time.
             tool_timeout: Seconds for each call.
             approve: Asked before a call is run.
             on_round: Told of each round when it is complete.
-            fields: What `engine.Engine.session` takes, where the session is started here.
+            fields: Keywords of `engine.Engine.session`, where the session is started here.
 
         Raises:
             ConfigurationError: something given is wrong; ``field`` names it.
         """
         if not isinstance(eng, Engine):
             raise ConfigurationError("eng", f"is a {type(eng).__name__}, not an Engine")
-        if not isinstance(session_id, str) or not session_id:
-            raise ConfigurationError("session id", "must be a string that is not empty")
+        check_name("session id", session_id)
         return Opening(
             self._group,
             self._nursery,
@@ -186,7 +186,7 @@ class open_store:  # noqa: N801 - read as a function: async with open_store(...)
             extra). SQLite serves the processes of one machine, and must not lie on a network file system.
         lease: Seconds after which a process that does not answer any more loses its sessions. On a machine that is
             busy a short lease is lost without need.
-        codec: What the transcripts are kept through; None keeps them as text.
+        codec: The codec of the transcripts; None keeps them as text.
         owner: The name of this process, for those who wait for what it holds; host and process number by default.
 
     Raises:

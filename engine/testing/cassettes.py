@@ -37,7 +37,8 @@ class Cassette:
             ``new_episodes`` replays what there is, and records the rest; ``all`` records everything again, behind what
             there is; ``rewrite`` in its place.
         redact: Regular expressions: what they find in what is said is not written.
-        environment: Where to record from: OPENAI_BASE_URL, by default the service, and OPENAI_API_KEY.
+        environment: Variables that name the server to record from, OPENAI_BASE_URL (by default the service) and
+            OPENAI_API_KEY.
 
     Attributes:
         session: Opens sessions to it, as ``responses_session`` does.

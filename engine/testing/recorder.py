@@ -35,7 +35,7 @@ class Recorder:
 
     Args:
         upstream: The server's origin, such as ``https://api.openai.com``; paths are those that clients ask for.
-        log: Where it is written down.
+        log: The log that it is written to.
         dialer: Opens streams to the server; the network by default, through the proxies that the environment names.
     """
 
@@ -174,7 +174,7 @@ class _Blocks:
     """A body in the pieces in which it is written down: event by event, or as a whole.
 
     Attributes:
-        rest: What is no whole piece yet.
+        rest: The end, which is no whole piece yet.
     """
 
     def __init__(self, content_type: str) -> None:

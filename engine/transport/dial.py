@@ -154,7 +154,7 @@ async def open_stream(
     Args:
         dialer: Opens it.
         target: The server.
-        endpoint: Whose TLS context and server name are used.
+        endpoint: The endpoint whose TLS context and server name are used.
         on_stage: Told of each step before it is taken: ``"tcp"``, ``"tls"``.
 
     Raises whatever the dialer does. If cancelled or failed, nothing stays open.
@@ -197,7 +197,7 @@ def undialled(stage: str, server: str, error: Exception) -> Unreachable:
     Args:
         stage: ``"credentials"``, ``"tcp"`` or ``"tls"``.
         server: The server as it may be shown: its host, and its port where that is not the default.
-        error: What the step raised.
+        error: The exception that the step raised.
     """
     if stage == "credentials":
         problem = "returned an unusable key" if isinstance(error, ConfigurationError) else "raised"
@@ -247,7 +247,7 @@ def too_slow(stage: str, server: str, seconds: float, *, proxy: str | None = Non
     Args:
         stage: As for `undialled`, or ``"upgrade"``.
         server: As for `undialled`.
-        seconds: How long it could have taken.
+        seconds: The most seconds that it could have taken.
         proxy: The proxy on the way, as it may be shown.
     """
     way = f" through the proxy {proxy}" if proxy is not None and stage == "tcp" else ""

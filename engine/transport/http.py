@@ -47,10 +47,10 @@ class HttpClient:
     Every connection is closed when the block is left.
 
     Args:
-        endpoint: Where requests go.
+        endpoint: The server that requests go to.
         dialer: Opens the streams.
-        nursery: Where tasks run that watch connections until they are used again. It has to be there until the block
-            is left. Without one, every answer closes its connection.
+        nursery: The nursery of tasks that watch connections until they are used again. It has to be there until the
+            block is left. Without one, every answer closes its connection.
         idle_lifetime: Seconds for which a connection waits to be used again.
     """
 
@@ -181,7 +181,7 @@ class HttpRequest:
     closed, unless the answer was released; cancelling closes it at once.
 
     Args:
-        client: What sends it.
+        client: The client that sends it.
         path: Below the endpoint's base URL.
         text: The JSON text.
         accept: The media type that is wanted.

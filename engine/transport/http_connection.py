@@ -28,7 +28,7 @@ class HttpFailed(httpx.TransportError):
     """There will be no answer, or no more of it.
 
     Attributes:
-        failure: Why.
+        failure: The reason.
         unread: Whether it is certain that the server has not read the request.
     """
 
@@ -64,7 +64,7 @@ class HttpConnection:
         """Send a request; returns status and header fields of the answer.
 
         Args:
-            request: What to send. Its body has been read.
+            request: The request, whose body has been read.
             on_sending: Called when its first byte is about to leave.
             on_sent: Called when its last byte was passed on.
 

@@ -44,7 +44,7 @@ class Carriage:
         on_stage: Told of each step of reaching the server, by its name.
         on_sending: Called when a connection is there and the first byte is about to leave.
         on_sent: Called when the last byte was passed on.
-        connection: What it goes over, once there is one.
+        connection: The connection that it goes over, once there is one.
         reused: Whether that has carried requests before.
     """
 
@@ -97,10 +97,10 @@ class HttpStreams(httpx.AsyncBaseTransport):
     cancelled requests take places with them.
 
     Args:
-        endpoint: Whose TLS context and server name are used.
+        endpoint: The endpoint whose TLS context and server name are used.
         dialer: Opens the streams.
         target: The server.
-        nursery: Where the tasks run that watch kept connections. Without one, none is kept.
+        nursery: The nursery of tasks that watch kept connections. Without one, none is kept.
         idle_lifetime: Seconds for which one is kept at most.
     """
 

@@ -37,9 +37,9 @@ class Outbox:
     """A queue of writes that `pump` moves to a stream.
 
     Args:
-        stream: Where everything goes.
-        traffic: What is kept up to date.
-        max_bytes: How much may wait before it is `full`.
+        stream: The stream that everything goes to.
+        traffic: The counts that are kept up to date.
+        max_bytes: The most bytes that may wait before it is `full`.
 
     Attributes:
         sending: Whether the pump is within a write.

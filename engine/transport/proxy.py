@@ -66,9 +66,9 @@ def dialer_to(endpoint: Endpoint, dialer: Dialer | None) -> Dialer:
     """Return what opens streams to an endpoint: the dialer, behind the endpoint's proxy where there is one.
 
     Args:
-        endpoint: Where to; its ``proxy`` decides.
-        dialer: The dialer that was asked for. None for the network, and only then does the environment count: whoever
-            brings a dialer has decided where its streams lead.
+        endpoint: The server to reach; its ``proxy`` decides.
+        dialer: The dialer that was asked for. None for the network, and only then does the environment count: a
+            caller's dialer decides where its streams lead.
 
     Raises:
         ConfigurationError: the environment names a proxy that cannot be used.

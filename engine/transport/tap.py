@@ -36,18 +36,18 @@ class Tap(trio.abc.Stream):
     """A `trio.abc.Stream` between trio-websocket and the real stream.
 
     Attributes:
-        outbox: What waits to be written.
-        traffic: What has passed so far.
+        outbox: The bytes that wait to be written.
+        traffic: The counts of what has passed so far.
         ended: Whether the peer closed its side, or reading broke.
         close_sent: Whether trio-websocket has put a Close frame in the outbox.
         closed_by_library: Whether trio-websocket has closed this stream.
 
     Args:
         stream: The real one.
-        max_outbox_bytes: How much may wait to be written.
+        max_outbox_bytes: The most bytes that may wait to be written.
         fail: Told of what makes the connection useless.
         inlet: Takes the messages out of what comes behind the upgrade.
-        traffic: What is kept up to date.
+        traffic: The counts that are kept up to date.
     """
 
     def __init__(

@@ -33,9 +33,9 @@ class AnswerHead:
 
     Attributes:
         accepted: The whole head of an acceptance, once it is there.
-        behind: What came behind that head: the connection's first frames.
+        behind: The bytes that came behind that head: the connection's first frames.
         refused: All that came of another answer, from the beginning of its final head, once that head is whole.
-        nonsense: What is wrong with an answer that is none.
+        nonsense: The fault of an answer that is none.
     """
 
     def __init__(self) -> None:
@@ -74,7 +74,7 @@ class RefusalReader:
     """Parses a refusal with h11, giving its body a moment to arrive.
 
     Args:
-        received: What came so far, from the beginning of the head.
+        received: The bytes that came so far, from the beginning of the head.
 
     """
 

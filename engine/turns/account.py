@@ -39,9 +39,9 @@ class Account:
 
     Args:
         lane: Its lane, whose counters count it.
-        submission: What is asked.
-        timeline: When what happened.
-        recovery: What was tried.
+        submission: The turn's request.
+        timeline: The times of what happened.
+        recovery: The attempts so far, and the remedies.
 
     Attributes:
         sent: The newest attempt that was dispatched.

@@ -42,7 +42,7 @@ class SessionCore:
 
     Attributes:
         id: The session's id in its engine.
-        settings: What holds for its turns.
+        settings: The settings of its turns.
         pool: Its links.
         started: Set when it can take turns.
         finished: Set when its last socket is gone.

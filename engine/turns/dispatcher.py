@@ -34,8 +34,8 @@ class Dispatcher:
 
     Args:
         lane: The turn's lane.
-        submission: What is asked.
-        settings: What holds for it.
+        submission: The turn's request.
+        settings: The turn's settings.
         timeline: Its budgets, of which ``connect`` is the dispatcher's.
 
     Attributes:

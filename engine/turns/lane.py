@@ -139,21 +139,21 @@ class Lane(LaneQueue):
     Args:
         name: Its name; None for the session's own.
         session: The session's id.
-        pool: What its turns are sent over.
-        instruments: What is told of them.
+        pool: The links that its turns are sent over.
+        instruments: The hooks that are told of them.
         numbers: Numbers the session's turns.
-        tasks: Where its turns' work lives.
-        refused_seals: What the session's server could not read.
+        tasks: The nursery that its turns' work lives in.
+        refused_seals: Sealed reasoning that the session's server could not read.
 
     Attributes:
         stored: The newest response that the server keeps beyond its connection.
-        held: What the server holds after the newest answer.
+        held: The items that the server holds after the newest answer.
         held_by: The number of the link that has that response in its memory.
         parent: The lane that it is a fork of, until a turn of its own was answered.
-        counters: How its turns went.
-        failure: Why it takes no more turns, where that is not the session's doing.
+        counters: Counts of its turns.
+        failure: The reason for taking no more turns, where that is not the session's doing.
         owned: Whether a block owns it, at whose end it is forgotten.
-        idle_since: When its last turn ended, or when it was made.
+        idle_since: The time when its last turn ended, or when it was made.
     """
 
     def __init__(

@@ -26,13 +26,13 @@ class Submission:
 
     Args:
         body: The request's body.
-        options: What the caller set.
+        options: The caller's options.
 
     Attributes:
         body: The request's body, as the caller's hook left it; empty once the turn is over.
         size: Bytes of the whole request, as UTF-8; 0 before it is encoded.
         model: The model that is asked.
-        text_format: What the text of a whole answer has to be; None for any text.
+        text_format: The form that the text of a whole answer has to have; None for any text.
         warm_up: Whether a fresh connection is to be prepared first.
     """
 

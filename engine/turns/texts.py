@@ -16,7 +16,7 @@ class Texts:
     there is nothing to close when the loop is left.
 
     Args:
-        events: What yields turn events. Where that is read without ``await``, so are the texts.
+        events: The source of turn events. Where it is read without ``await``, so are the texts.
     """
 
     def __init__(self, events: Any) -> None:

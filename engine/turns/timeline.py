@@ -21,7 +21,7 @@ class Timeline:
     """The moments of a turn so far, and when the next budget runs out.
 
     Args:
-        timeouts: How long each budget is.
+        timeouts: The lengths of the budgets.
     """
 
     def __init__(self, timeouts: ResolvedTimeouts) -> None:

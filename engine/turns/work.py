@@ -44,8 +44,9 @@ __all__ = ["BeforeDispatch", "Work"]
 
 _logger = logging.getLogger("engine.turn")
 
-BeforeDispatch: TypeAlias = Callable[[], Awaitable[None]]
-"""Awaited before each dispatch of a turn, resends included; what it raises ends the turn, as it is."""
+BeforeDispatch: TypeAlias = Callable[[int], Awaitable[None]]
+"""Awaited before each dispatch of a turn, resends included, when all else is ready; what it raises ends the turn, as it
+is. It is told how many earlier dispatches of the turn may still be at work at the server."""
 
 
 class Work:
@@ -53,17 +54,17 @@ class Work:
 
     Args:
         lane: The lane it takes its turn on.
-        submission: What is asked.
-        settings: What holds for it.
+        submission: The turn's request.
+        settings: The turn's settings.
         buffered: Whether its events will be read.
         gate: Awaited before each dispatch.
 
     Attributes:
-        state: Where it is; changed only as `engine.turns.states` allows.
+        state: The stage of the work; changed only as `engine.turns.states` allows.
         inbox: The events that were not read yet.
-        timeline: When what happened, and what may take how long.
+        timeline: The times of what happened, and the budgets.
         message: The answer, once it has come.
-        error: What ended it otherwise.
+        error: The exception that ended it otherwise.
         context: The context of the caller.
     """
 
@@ -94,7 +95,7 @@ class Work:
         self._account = Account(lane, submission, self.timeline, self._recovery)
         self._dispatcher = Dispatcher(lane, submission, settings, self.timeline)
         self._watch = Watch(self.timeline)
-        self._pace = Pace(self._pool, submission, self.timeline)
+        self._pace = Pace(lane.name, self._pool, submission, self.timeline)
         self._scope: trio.CancelScope | None = None
         self._admitted = trio.Event()
         self._link: Link | None = None
@@ -261,14 +262,10 @@ class Work:
         if self._attempt is None:
             if self._not_before > trio.current_time():
                 await trio.sleep_until(self._not_before)
-            if self._gate is not None:
-                try:
-                    await self._gate()
-                except Exception as error:
-                    self._decide(error=error)
-            if not self.decided and (throttled := await self._pace.wait()) is not None:
-                self.fail(throttled)
-            if not self.decided:
+            cautious = self._settings.transport is Transport.AUTO
+            if (held := await self._pace.wait(self._recovery.transport, cautious=cautious)) is not None:
+                self._setback(held)
+            elif not self.decided:
                 await self._begin()
         attempt = self._attempt
         if attempt is None or self.decided:
@@ -289,6 +286,8 @@ class Work:
             self._setback(link)
             return
         self.timeline.stop("connect")
+        if self._gate is not None and not await self._pass_gate(self._gate, link):
+            return
         if not await dispatcher.prepare(link, origin):
             return  # another look at the links is needed
         attempt = dispatcher.attempt(link, origin, self._recovery.dispatches + 1, self)
@@ -302,6 +301,17 @@ class Work:
             if link is dispatcher.joined and not self.decided:
                 assert attempt.failure is not None
                 self._setback(attempt.failure)
+
+    async def _pass_gate(self, gate: BeforeDispatch, link: Link) -> bool:
+        """Await the gate; returns whether the request may leave over that link now.
+
+        Last of all: between its word and the first byte lies no wait for a connection or for the server's rate.
+        """
+        try:
+            await gate(self._recovery.risked)
+        except Exception as error:
+            self._decide(error=error)
+        return not self.decided and await self._dispatcher.link(self._recovery.transport) is link and not self.decided
 
     async def _drain(self) -> None:
         """Hold the lane until the rest of the abandoned response has passed, within the ``drain`` budget."""
@@ -321,6 +331,7 @@ class Work:
 
     def on_connected(self, attempt: Attempt, now: float) -> None:
         """A connection is there, and the request is about to be queued on it."""
+        self._pace.connected()
         self.timeline.reach("connected", now)
 
     def on_sending(self, attempt: Attempt, now: float) -> None:

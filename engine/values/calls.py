@@ -53,9 +53,9 @@ class ClientItem:
     """A call of the caller's that has no block of its own.
 
     Attributes:
-        kind: What it is for.
-        call_id: What pairs it with its answer.
-        arguments: What is asked for, under its wire names.
+        kind: The kind of call.
+        call_id: The id that pairs it with its answer.
+        arguments: The call's fields, under their wire names.
     """
 
     kind: CallKind

@@ -52,9 +52,9 @@ class TurnError(EngineError):
     """A turn ended without its answer.
 
     Attributes:
-        delivery: How far the request had got when the turn failed.
-        partial: What had arrived of the answer, or None when nothing had.
-        report: What is known of the turn: transport, attempts, seconds per phase. None if it never started.
+        delivery: The request's delivery state when the turn failed.
+        partial: The part of the answer that had arrived, or None when nothing had.
+        report: The report on the turn: transport, attempts, seconds per phase. None if it never started.
     """
 
     delivery: Delivery
@@ -87,7 +87,7 @@ class TurnTimeout(TurnError):
 
     Attributes:
         phase: The field of `engine.Timeouts` that expired, for example ``"first_event"``.
-        seconds: How long that budget was, in seconds.
+        seconds: That budget's length, in seconds.
     """
 
     phase: str

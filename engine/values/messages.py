@@ -68,7 +68,7 @@ class Text:
         item_id: The server's id of the message item it came in.
         annotations: Citations as the server sent them.
         logprobs: One object per token, where they were asked for.
-        extra: What else that item said, under its wire names (``agent``, …); sent back unchanged.
+        extra: That item's other fields, under their wire names (``agent``, …); sent back unchanged.
     """
 
     text: str = field(repr=size_only, validator=string)
@@ -87,7 +87,7 @@ class Thinking:
         text: The summary, or the reasoning text where the server sends that instead.
         signature: JSON text of what a replay needs: the item's type, its id when it starts with ``rs_``, summary and
             encrypted content. None when it cannot be replayed.
-        extra: What else the item said, under its wire names (``agent``, …); sent back unchanged.
+        extra: The item's other fields, under their wire names (``agent``, …); sent back unchanged.
     """
 
     text: str = field(repr=size_only, validator=string)
@@ -107,7 +107,7 @@ class ToolCall:
             call made by hand has none, `arguments` are sent.
         kind: ``"function"`` or ``"custom"``; of the calls in `AssistantMessage.unanswered` also ``"shell"``,
             ``"local_shell"``, ``"apply_patch"``, ``"computer"``, ``"mcp_approval"`` and ``"tool_search"``.
-        extra: What else the item said, under its wire names (``namespace``, ``caller``, …); sent back unchanged.
+        extra: The item's other fields, under their wire names (``namespace``, ``caller``, …); sent back unchanged.
     """
 
     id: str = field(validator=name)
@@ -140,7 +140,7 @@ class Refusal:
         refusal: Those words.
         item_id: The server's id of the message item it came in.
         phase: Of that message, where the model said one; replay it unchanged.
-        extra: What else that item said, under its wire names (``agent``, …); sent back unchanged.
+        extra: That item's other fields, under their wire names (``agent``, …); sent back unchanged.
     """
 
     refusal: str = field(repr=size_only, validator=string)
@@ -220,7 +220,7 @@ class File:
 
     Attributes:
         file_id: The id of an uploaded file.
-        url: Where the server can fetch it.
+        url: The address that the server can fetch it from.
         data: The file itself as a ``data:`` URL.
         filename: Its name; the server wants one with ``data``.
     """
@@ -319,8 +319,8 @@ class ToolResult:
         content: Text, images and files; a plain string is one text.
         is_error: Whether the tool failed; the model is told so. For an MCP approval: that it is refused.
         kind: Of the call, as `ToolCall.kind` has it. It counts only where the context does not hold the call.
-        extra: What else the output says, under its wire names. The ``caller`` and ``namespace`` of the call need not be
-            given: they are taken from the call, where the context holds it. None leaves one out.
+        extra: The output's other fields, under their wire names. The ``caller`` and ``namespace`` of the call need not
+            be given: they are taken from the call, where the context holds it. None leaves one out.
     """
 
     call_id: str = field(converter=_bare_call_id, validator=name)
@@ -445,7 +445,7 @@ class Tool:
 
     Attributes:
         name: The function's name.
-        description: What it does, for the model.
+        description: Its purpose, for the model.
         parameters: JSON schema of its arguments object.
         strict: Whether the model's arguments must satisfy the schema exactly; None leaves it to the server.
     """
@@ -482,9 +482,9 @@ class Context:
     Attributes:
         messages: The conversation so far, oldest first. An `OutputItem` in it is an item in the wire's own form, such
             as the answer to a call that a `ToolResult` cannot say.
-        instructions: What holds for the whole conversation; sent again with every request.
-        tools: What the model may call: functions, `engine.FunctionTool` and whatever else has a `Tool` as its ``tool``,
-            plain `Tool` records, or mappings in wire form for hosted and custom tools.
+        instructions: Instructions for the whole conversation; sent again with every request.
+        tools: Tools that the model may call: functions, `engine.FunctionTool` and whatever else has a `Tool` as its
+            ``tool``, plain `Tool` records, or mappings in wire form for hosted and custom tools.
     """
 
     messages: tuple[Message, ...] = field(default=(), converter=_messages, repr=size_only)

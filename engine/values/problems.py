@@ -13,8 +13,8 @@ class ConfigurationError(EngineError, ValueError):
     """A value handed to the library is wrong; nothing was sent and no connection was made.
 
     Attributes:
-        field: Which value, for example ``"timeouts.connect"`` or ``"base_url"``.
-        problem: What is wrong with it.
+        field: The value's name, for example ``"timeouts.connect"`` or ``"base_url"``.
+        problem: The reason why it cannot be used.
     """
 
     field: str

@@ -38,25 +38,25 @@ class TurnReport:
     """The report of one turn.
 
     Attributes:
-        transport: What the request went over, `Transport.WEBSOCKET` or `Transport.SSE`, which is any request over
+        transport: The transport of the request, `Transport.WEBSOCKET` or `Transport.SSE`, which is any request over
             HTTP; None if no connection was reached.
         model: The model that answered, as the server names it; the one that was asked for where it does not say.
         usage: Tokens, over all responses of the turn; None when the server reported none.
         lane: The lane's name; None for the session's own.
-        attempts: How often the request was handed to a transport: 1, unless it was sent again.
+        attempts: The number of times that the request was handed to a transport: 1, unless it was sent again.
         connection_reused: Whether the connection had served an earlier request.
         continued: Whether only the new input was sent, on top of what the server already held.
-        full_because: Why the whole input was sent instead: the first differing field or item index.
+        full_because: The reason for sending the whole input instead: the first differing field or item index.
         bytes_sent: Size of the request as sent, in bytes of UTF-8.
         bytes_full: Size it would have had with the whole input, in bytes of UTF-8.
         cached_tokens: Input tokens the server took from its cache; None if it did not say.
-        fallback_reason: Why the turn went to another transport; None if it did not.
+        fallback_reason: The reason for going to another transport; None if the turn did not.
         response_id: The server's id of the response, None before its first event.
         request_id: The server's id of the request, to tell its makers; None where it named none.
-        headers: What the answer's header said of limits and processing (``x-ratelimit-…``, ``openai-…``), lower-case
+        headers: Fields of the answer's header about limits and processing (``x-ratelimit-…``, ``openai-…``), lower-case
             names; of the upgrade, where it went over a WebSocket.
         unapplied: Input that was given to a turn under way and came too late for it, as the wire's own items.
-        delivery: How far the request got.
+        delivery: The request's delivery state.
         seconds: Time spent, by phase.
     """
 

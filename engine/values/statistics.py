@@ -22,9 +22,9 @@ class ConnectionStatistics:
         events: Frames decoded.
         dropped: Events dropped because they belonged to no live turn.
         malformed: Frames dropped because they were not a JSON object with a type.
-        odd: How often an answer said something again, otherwise, or in a shape that was repaired or could not be read.
+        odd: Times that an answer said something again, otherwise, or in a shape that was repaired or unreadable.
         outbox_bytes: Bytes waiting to be sent.
-        retired_because: Why it takes no new turns; None while it does.
+        retired_because: The reason for taking no new turns; None while it takes them.
     """
 
     state: str
@@ -51,9 +51,9 @@ class LaneStatistics:
         turns_completed: Of those, how many ended with an answer.
         turns_failed: Of those, how many ended with an error.
         turns_abandoned: Of those, how many were left before they ended.
-        retries: How often a turn was tried again.
-        fallbacks: How often a turn went over HTTP because WebSocket would not do.
-        refused_seals: How many pieces of sealed reasoning the server could not read; they are left out since.
+        retries: The number of times that a turn was tried again.
+        fallbacks: The number of turns that went over HTTP because WebSocket would not do.
+        refused_seals: The number of sealed pieces of reasoning that the server could not read; they are left out since.
         usage: Tokens of the turns that ended with an answer.
     """
 
@@ -80,9 +80,9 @@ class SessionStatistics:
         turns_completed: Of those, how many ended with an answer.
         turns_failed: Of those, how many ended with an error.
         turns_abandoned: Of those, how many were left before they ended.
-        retries: How often a turn was tried again.
-        fallbacks: How often a turn went over HTTP because WebSocket would not do.
-        refused_seals: How many pieces of sealed reasoning the server could not read; they are left out since.
+        retries: The number of times that a turn was tried again.
+        fallbacks: The number of turns that went over HTTP because WebSocket would not do.
+        refused_seals: The number of sealed pieces of reasoning that the server could not read; they are left out since.
         usage: Tokens of the turns that ended with an answer.
         connections_opened: Connections opened so far.
         connections: The connections that exist now, the current one first.

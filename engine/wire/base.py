@@ -220,7 +220,7 @@ class StructureTable(Generic[W]):
         unknown: The class of every other type, and of known types whose object has another shape. It takes no fields.
 
     Attributes:
-        ready: What was generated so far, by wire type; a hot path may look here first.
+        ready: The readers generated so far, by wire type; a hot path may look here first.
     """
 
     def __init__(self, unknown: type[W]) -> None:

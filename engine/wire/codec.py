@@ -46,7 +46,7 @@ class MalformedFrame(Exception):
     """A frame is no event at all. The peer broke the protocol; nothing of what it sent is in the text.
 
     Attributes:
-        reason: What is wrong with it.
+        reason: The fault in it.
     """
 
     def __init__(self, reason: Malformation) -> None:

@@ -122,7 +122,7 @@ class CallItem(Item):
 
     Attributes:
         call_id: Pairs a call with its output; ``""`` where the server gave none.
-        created_by: Who made it, where the server says so.
+        created_by: Its maker, where the server names one.
     """
 
     call_id: ClassVar[WireText] = WireText()

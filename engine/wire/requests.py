@@ -101,7 +101,7 @@ class CreateText:
             stream_id: The lane; None for the default lane.
             generate: False for a warm-up, which has no input.
             previous_response_id: The response it continues.
-            skip: How many items to leave out.
+            skip: The number of items to leave out.
         """
         parts = ['"type":"response.create"']
         if stream_id is not None:

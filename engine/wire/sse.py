@@ -51,11 +51,11 @@ class SseDecoder:
     resumed from where it broke off.
 
     Args:
-        max_event_bytes: How many bytes the lines of one event may have, line ends not counted. No line, comments
+        max_event_bytes: The most bytes that the lines of one event may have, line ends not counted. No line, comments
             included, may be longer. What the decoder holds is bounded by it, however the bytes come.
 
     Attributes:
-        comments: How many comments there were. Servers that have nothing to say write them to show that they live.
+        comments: The number of comments so far. Servers that have nothing to say write them to show that they live.
     """
 
     def __init__(self, max_event_bytes: int) -> None:

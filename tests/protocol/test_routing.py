@@ -11,6 +11,11 @@ from typing import Any, Final
 import pytest
 from routed import Routed
 
+from engine.protocol.exchange import Exchange
+from engine.protocol.faults import Fault
+from engine.protocol.routing import Router, Verdict
+from engine.wire.codec import decode_object
+
 LATE: Final = json.loads((Path(__file__).parent / "data" / "late_events.json").read_text())
 
 LETTERS: Final = {
@@ -174,3 +179,51 @@ def known_undecidable(turn: tuple[str, str]) -> bool:
 def test_what_is_more_than_an_end_loses_the_next_turn_rather_than_spoil_it(turn: tuple[str, str], ids: str) -> None:
     routed = played([turn, ("ODC", "")], ids, left=None, early=False)
     assert 1 not in routed.owners.get(2, []) or turn[1][:1] in {"O", "P"}
+
+
+# --- what only some requests can be refused for
+
+
+MISSES: Final[dict[str, dict[str, Any]]] = {
+    "error": {"type": "error", "status": 400, "error": {"code": "previous_response_not_found"}},
+    "failed": {
+        "type": "response.failed",
+        "response": {"id": "r", "status": "failed", "error": {"code": "previous_response_not_found"}},
+    },
+}
+
+
+def begun(router: Router, lane: str | None, *faults: Fault) -> Exchange:
+    """An exchange whose request can be refused for certain things."""
+    exchange = Exchange(lane)
+    router.begin(exchange, may_cause=lambda fault: fault in faults)
+    exchange.dispatched()
+    return exchange
+
+
+def ended(router: Router, exchange: Exchange, event: dict[str, Any]) -> None:
+    assert router.route(decode_object(event)) is exchange
+    exchange.receive(decode_object(event))
+    router.end(exchange)
+
+
+@pytest.mark.parametrize("first", MISSES)
+@pytest.mark.parametrize("again", MISSES)
+@pytest.mark.parametrize("lane", [None, "lane-1"], ids=["its own channel", "another's"])
+def test_a_miss_of_an_earlier_request_is_none_of_one_that_names_no_response(
+    first: str, again: str, lane: str | None
+) -> None:
+    router = Router()
+    ended(router, begun(router, None, Fault.CACHE_MISS), MISSES[first])
+    current = begun(router, lane)
+    late = decode_object(MISSES[again])
+    assert router.route(late) is Verdict.DROPPED
+    if again == "error":  # once only: from then on it is the server's word about this one
+        assert router.route(late) is current
+
+
+def test_a_miss_without_an_earlier_one_is_what_the_server_says() -> None:
+    router = Router()
+    ended(router, begun(router, None), {"type": "response.completed", "response": {"id": "r", "status": "completed"}})
+    current = begun(router, None)
+    assert router.route(decode_object(MISSES["error"])) is current

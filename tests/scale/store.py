@@ -32,7 +32,7 @@ from attrs import define, field, frozen
 from engine.simulator import Asked, Call, Delay, open_simulator
 from engine.store import operations
 from engine.store.places import connection_to
-from engine.store.transcript import Transcript, unsealed
+from engine.store.transcript import Transcript
 
 _WORKER = Path(__file__).with_name("store_worker.py")
 
@@ -251,11 +251,10 @@ class Driver:
             if tokens != sorted(tokens):
                 tally.unfenced.append(f"{record.id}: fences {tokens}")
             for row in operations.read(connection, record.id, after=0):
-                data = unsealed(record.id, row, None)
-                transcript = transcript.with_row(row.kind, data)
+                transcript = transcript.with_row(record.id, row, None)
                 if row.last and row.prompt is not None:
                     answers[row.prompt] += 1
-                    noted[row.prompt] = data["dispatches"]
+                    noted[row.prompt] = json.loads(row.data)["dispatches"]
                     text = getattr(transcript.messages[-1], "text", "")
                     if text != f"answer to {row.prompt}":
                         tally.wrong.append(f"{row.prompt}: {text}")

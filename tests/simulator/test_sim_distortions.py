@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any, get_args
 
 import pytest
+from sessions import session_to
 from sim_peer import FUNCTION, connect, kinds, post, stream, text_of
 from trio.testing import MockClock
 
-from engine import open_session
-from engine.simulator import Call, Created, Quirks, Say, Script, Simulator, Step, Think, open_simulator
+from engine.simulator import Call, Created, Quirks, Say, Script, Step, Think, open_simulator
 from engine.simulator.distortions import Arguments, CallIds, Events, Indexes, ItemIds, ResponseIds
 
 TURN: list[Step] = [Think("I add."), Say("Let me add. "), Call("add", {"a": 1, "b": 2}, call_id="call_9"), Say("Done.")]
@@ -109,16 +109,12 @@ async def test_the_server_itself_is_not_confused(member: str, value: str) -> Non
             assert text_of(answer.json) == "Let me add. Done."
 
 
-def session_to(sim: Simulator) -> Any:
-    return open_session(sim.endpoint, model="gpt-5.4", dialer=sim.dialer)
-
-
 # Which response an event belongs to where ids say nothing is what the routing's own tests are about.
 @pytest.mark.parametrize(("member", "value"), [habit for habit in HABITS if habit[0] != "response_ids"])
 async def test_a_careful_reader_reads_it_all_the_same(autojump_clock: MockClock, member: str, value: str) -> None:
     quirks = Quirks(**{member: value})  # type: ignore[arg-type]
     script = Script([TURN, [Created(), Say("Next.")]])
-    async with open_simulator(in_memory=True, brain=script, quirks=quirks) as sim, session_to(sim) as session:
+    async with session_to(script, sim_options={"quirks": quirks}) as (session, _):
         message = await session.ask("hi", tools=[FUNCTION])
         assert message.text == "Let me add. Done."
         (call,) = message.tool_calls

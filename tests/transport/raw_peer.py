@@ -427,7 +427,9 @@ def line(
     return Line(held, dialer, endpoint, Bounds(connect, close, max_message_bytes, max_outbox_bytes), received)
 
 
-def session_to(held: Held, *scripts: ScriptFor, capacity: float = PIPE_CAPACITY, **options: Any) -> engine.open_session:
+def session_over(
+    held: Held, *scripts: ScriptFor, capacity: float = PIPE_CAPACITY, **options: Any
+) -> engine.open_session:
     """A session whose connections are scripts, over WebSocket only."""
     options.setdefault("dialer", PeerDialer(held, *scripts, capacity=capacity))
     options.setdefault("model", "gpt-test")

@@ -9,7 +9,7 @@ import trio
 import trio.lowlevel
 import trio.testing
 from invariants import contained
-from raw_peer import CREATED, DELTA, KEY, PING, Peer, PeerDialer, completed, created, frame, session_to
+from raw_peer import CREATED, DELTA, KEY, PING, Peer, PeerDialer, completed, created, frame, session_over
 from trio.testing import MockClock
 
 import engine
@@ -61,7 +61,7 @@ async def test_a_session_cancelled_after_any_step_leaves_nothing(autojump_clock:
             dialer = PeerDialer(held, script, capacity=400)
             with trio.CancelScope() as scope:
                 held.outside.start_soon(cancel_after, steps, scope)
-                async with session_to(held, dialer=dialer) as session:
+                async with session_over(held, dialer=dialer) as session:
                     for _ in range(3):
                         async with session.turn("x" * 300) as turn:
                             async for _ in turn:
@@ -72,7 +72,7 @@ async def test_a_session_cancelled_after_any_step_leaves_nothing(autojump_clock:
 
 @pytest.mark.parametrize("steps", range(0, 60, 2))
 async def test_a_turn_cancelled_after_any_step_is_never_seen_by_the_next(autojump_clock: MockClock, steps: int) -> None:
-    async with contained(within=0) as held, session_to(held, answer_all) as session:
+    async with contained(within=0) as held, session_over(held, answer_all) as session:
         with trio.CancelScope() as scope:
             held.outside.start_soon(cancel_after, steps, scope)
             await session.ask("the first question")
@@ -88,7 +88,7 @@ async def test_a_session_cancelled_at_any_time_is_gone_within_the_close_budget(
 ) -> None:
     async with contained(within=moment + 2) as held:
         with trio.move_on_after(moment) as scope:
-            async with session_to(held, script, timeouts=engine.Timeouts(connect=None, start=None)) as session:
+            async with session_over(held, script, timeouts=engine.Timeouts(connect=None, start=None)) as session:
                 try:
                     await session.ask("x" * 1_000_000)
                 except engine.ConnectFailed:
@@ -101,7 +101,7 @@ async def test_a_session_cancelled_at_any_time_is_gone_within_the_close_budget(
 async def test_cancelling_again_while_the_session_closes_changes_nothing(autojump_clock: MockClock, steps: int) -> None:
     async with contained(within=2) as held:
         with trio.CancelScope() as outer, trio.CancelScope() as scope:
-            async with session_to(held, never_close) as session:
+            async with session_over(held, never_close) as session:
                 async with session.turn("hi") as turn:
                     await anext(turn)
                     held.outside.start_soon(cancel_after, steps, outer)
@@ -128,7 +128,7 @@ async def test_a_key_function_cancelled_anywhere_is_unwound(autojump_clock: Mock
     async with contained(within=2) as held:
         with trio.CancelScope() as scope:
             held.outside.start_soon(cancel_after, steps, scope)
-            async with session_to(held, never_close, endpoint=endpoint) as session:
+            async with session_over(held, never_close, endpoint=endpoint) as session:
                 await session.ask("hi")
         assert scope.cancelled_caught
         assert entered == left

@@ -23,7 +23,7 @@ from raw_peer import (
     completed,
     frame,
     line,
-    session_to,
+    session_over,
 )
 from trio.testing import MockClock
 
@@ -323,7 +323,7 @@ async def test_leaving_a_session_is_bounded_by_the_close_budget(
         await answer_then(peer, what)
 
     async with contained(within=close) as held:
-        async with session_to(held, script, timeouts=engine.Timeouts(close=close)) as session:
+        async with session_over(held, script, timeouts=engine.Timeouts(close=close)) as session:
             assert (await session.ask("hi")).text == "fine"
 
 

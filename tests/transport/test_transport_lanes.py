@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import trio
 from invariants import contained
-from raw_peer import KEY, URL, Peer, PeerDialer, completed, created, frame, session_to
+from raw_peer import KEY, URL, Peer, PeerDialer, completed, created, frame, session_over
 from trio.testing import MockClock
 
 import engine
 
 LANES = engine.Endpoint(
-    "http://unused.test/v1", KEY, websocket_url=URL, profile=engine.Profile("lanes", multiplexing=True)
+    "http://unused.test/v1", KEY, websocket_url=URL, profile=engine.Profile("lanes", multiplexing=True, proven=True)
 )
 
 
@@ -53,7 +53,7 @@ async def unread(peer: Peer) -> None:
 async def test_an_upload_expires_no_siblings_send(autojump_clock: MockClock) -> None:
     options: dict[str, Any] = {"endpoint": LANES, "capacity": 100_000}
     async with contained() as held:
-        async with session_to(held, slow, **options) as session:
+        async with session_over(held, slow, **options) as session:
             answers: dict[str, str] = {}
 
             async def ask(name: str, size: int, seconds: float) -> None:
@@ -74,7 +74,7 @@ async def test_an_upload_expires_no_siblings_send(autojump_clock: MockClock) -> 
 async def test_a_frame_that_is_stuck_fails_what_is_queued_behind_it(autojump_clock: MockClock) -> None:
     async with contained(within=12) as held:
         dialer = PeerDialer(held, unread, capacity=100_000)
-        async with session_to(held, endpoint=LANES, dialer=dialer) as session:
+        async with session_over(held, endpoint=LANES, dialer=dialer) as session:
             ended: dict[str, tuple[float, type[Exception]]] = {}
 
             async def ask(name: str, size: int, seconds: float) -> None:

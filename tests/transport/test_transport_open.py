@@ -29,7 +29,7 @@ from raw_peer import (
     event,
     frame,
     line,
-    session_to,
+    session_over,
 )
 from trio.testing import MockClock
 
@@ -159,7 +159,7 @@ async def test_a_turn_over_binary_messages(autojump_clock: MockClock) -> None:
                 await peer.send(bytes([0x82]) + each[1:])
         await peer.until_gone()
 
-    async with contained(within=0) as held, session_to(held, script) as session:
+    async with contained(within=0) as held, session_over(held, script) as session:
         assert (await session.ask("hi")).text == "fine"
         assert (await session.ask("hi")).text == "fine"
 
@@ -294,7 +294,7 @@ async def test_a_turn_is_told_of_its_loss(autojump_clock: MockClock, ending: Any
         await peer.send(CREATED + completed("fine"))
         await peer.until_gone()
 
-    async with contained(within=0) as held, session_to(held, lose, serve) as session:
+    async with contained(within=0) as held, session_over(held, lose, serve) as session:
         with pytest.raises(engine.ConnectionLost) as caught:
             await session.ask("hi")
         error = caught.value
@@ -321,7 +321,7 @@ async def test_a_connection_that_ends_as_it_opens_is_dialled_again(autojump_cloc
         await peer.until_gone()
 
     policy = engine.RetryPolicy(jitter=lambda: 1.0)
-    async with contained() as held, session_to(held, hang_up, hang_up, serve, retry=policy) as session:
+    async with contained() as held, session_over(held, hang_up, hang_up, serve, retry=policy) as session:
         async with session.turn("hi") as turn:
             assert (await turn.wait()).text == "fine"
         assert turn.report.attempts == 1
@@ -348,7 +348,7 @@ async def test_a_malformed_message_is_counted_and_costs_nobody_an_answer(
 
     async with contained(within=0) as held:
         dialer = PeerDialer(held, script)
-        async with session_to(held, dialer=dialer) as session:
+        async with session_over(held, dialer=dialer) as session:
             assert (await session.ask("hi")).text == "fine"
             (connection,) = session.statistics().connections
             assert connection.malformed == 2
@@ -371,7 +371,7 @@ async def test_a_turn_is_told_of_a_violation(autojump_clock: MockClock, data: by
         await peer.until_gone()
 
     limits = engine.Limits(max_message_bytes=4000)
-    async with contained(within=0) as held, session_to(held, script, limits=limits) as session:
+    async with contained(within=0) as held, session_over(held, script, limits=limits) as session:
         with pytest.raises(engine.ProtocolViolation) as caught:
             await session.ask("hi")
         assert caught.value.delivery is (engine.Delivery.ACCEPTED if started else engine.Delivery.AMBIGUOUS)
@@ -386,7 +386,7 @@ async def test_an_error_right_behind_the_acceptance_reaches_the_turn(autojump_cl
         await peer.until_gone()
 
     for _ in range(10):  # how far the request has got by then is the scheduler's choice
-        async with contained(within=0) as held, session_to(held, script) as session:
+        async with contained(within=0) as held, session_over(held, script) as session:
             with pytest.raises(engine.AuthenticationFailed):
                 await session.ask("hi")
             assert held.elapsed == 0

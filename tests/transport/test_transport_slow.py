@@ -24,7 +24,7 @@ from raw_peer import (
     event,
     frame,
     line,
-    session_to,
+    session_over,
 )
 from trio.testing import MockClock
 
@@ -68,7 +68,7 @@ async def test_a_slow_upload_keeps_neither_pings_nor_events_waiting(autojump_clo
         await peer.send(completed("fine"))
         await peer.until_gone()
 
-    async with contained() as held, session_to(held, script, timeouts=PATIENT) as session:
+    async with contained() as held, session_over(held, script, timeouts=PATIENT) as session:
         arrived = []
         async with session.turn("x" * (15 * MIB + 1000)) as turn:
             async for each in turn:
@@ -85,7 +85,7 @@ async def test_a_peer_that_never_reads_costs_exactly_the_send_budget(autojump_cl
         await trio.sleep_forever()
 
     async with contained(within=7) as held:
-        async with session_to(held, script, timeouts=engine.Timeouts(send=7)) as session:
+        async with session_over(held, script, timeouts=engine.Timeouts(send=7)) as session:
             with pytest.raises(engine.TurnTimeout) as caught:
                 await session.ask("x" * MIB)
             assert (caught.value.phase, held.elapsed) == ("send", 7)
@@ -99,7 +99,7 @@ async def test_leaving_while_the_peer_does_not_read_takes_no_time(autojump_clock
 
     async with contained(within=1) as held:
         with trio.move_on_after(1) as scope:
-            async with session_to(held, script) as session:
+            async with session_over(held, script) as session:
                 await session.ask("x" * MIB)
         assert scope.cancelled_caught
 
@@ -114,7 +114,7 @@ async def test_a_peer_that_turns_away_from_an_upload_is_heard_out(autojump_clock
         if ending == "reset":
             peer.reset()
 
-    async with contained(within=1) as held, session_to(held, script) as session:
+    async with contained(within=1) as held, session_over(held, script) as session:
         with pytest.raises(engine.ConnectionLost) as caught:
             await session.ask("x" * MIB)
         assert (caught.value.close_code, caught.value.close_reason) == (1009, "too big")
@@ -128,7 +128,7 @@ async def test_a_peer_that_vanishes_during_an_upload_is_a_loss(autojump_clock: M
         if ending == "reset":
             peer.reset()
 
-    async with contained(within=0.2) as held, session_to(held, script) as session:
+    async with contained(within=0.2) as held, session_over(held, script) as session:
         with pytest.raises(engine.ConnectionLost) as caught:
             await session.ask("x" * MIB)
         assert caught.value.close_code == 1006
@@ -142,7 +142,7 @@ async def test_an_error_during_an_upload_is_told_at_once(autojump_clock: MockClo
         await peer.send(event(type="error", status=400, error={"code": "too_long", "type": "invalid_request_error"}))
         await peer.swallow()
 
-    async with contained(within=0) as held, session_to(held, script, capacity=5000) as session:
+    async with contained(within=0) as held, session_over(held, script, capacity=5000) as session:
         with pytest.raises(engine.RequestRejected) as caught:
             await session.ask("x" * MIB)
         assert caught.value.code == "too_long"
@@ -202,7 +202,7 @@ async def test_a_request_over_the_outbox_limit_goes_out_on_one_connection(autoju
 
     async with contained(within=0) as held:
         dialer = PeerDialer(held, script)
-        async with session_to(held, dialer=dialer, limits=engine.Limits(max_outbox_bytes=100)) as session:
+        async with session_over(held, dialer=dialer, limits=engine.Limits(max_outbox_bytes=100)) as session:
             assert (await session.ask("x" * 1000)).text == "fine"
             assert (await session.ask("x" * 1000)).text == "fine"
         assert dialer.dials == 1
@@ -237,7 +237,7 @@ class Silent:
 
 async def test_a_ping_unanswered_ends_the_connection_to_the_second(autojump_clock: MockClock) -> None:
     peer = Silent()
-    async with contained(within=50) as held, session_to(held, peer, timeouts=PATIENT) as session:
+    async with contained(within=50) as held, session_over(held, peer, timeouts=PATIENT) as session:
         with pytest.raises(engine.ConnectionLost) as caught:
             await session.ask("hi")
         assert held.elapsed == 50
@@ -249,7 +249,7 @@ async def test_a_ping_unanswered_ends_the_connection_to_the_second(autojump_cloc
 async def test_an_idle_connection_is_pinged_too(autojump_clock: MockClock) -> None:
     peer = Silent(answers=1)
     limits = engine.Limits(ping_interval=10, ping_timeout=3)
-    async with contained(within=14) as held, session_to(held, peer, limits=limits) as session:
+    async with contained(within=14) as held, session_over(held, peer, limits=limits) as session:
         await session.ask("hi")
         await trio.sleep(12.9)
         assert session.connected
@@ -266,7 +266,7 @@ async def test_half_a_message_at_the_last_moment_voids_the_deadline(autojump_clo
             await peer.send(DELTA[:1])
 
     peer = OneByte()
-    async with contained(within=80) as held, session_to(held, peer, timeouts=PATIENT) as session:
+    async with contained(within=80) as held, session_over(held, peer, timeouts=PATIENT) as session:
         with pytest.raises(engine.ConnectionLost):
             await session.ask("hi")
         assert held.elapsed == 80
@@ -287,7 +287,7 @@ async def test_pongs_keep_a_silent_turn_alive(autojump_clock: MockClock) -> None
                     await peer.until_gone()
 
     peer = Pongs()
-    async with contained() as held, session_to(held, peer, timeouts=PATIENT) as session:
+    async with contained() as held, session_over(held, peer, timeouts=PATIENT) as session:
         assert (await session.ask("hi")).text == "late"
     assert len(peer.pings) == 10
 
@@ -307,7 +307,7 @@ async def test_answered_pings_are_not_further_apart_than_their_interval(autojump
 
     peer = Pongs()
     limits = engine.Limits(ping_interval=4, ping_timeout=20)
-    async with contained() as held, session_to(held, peer, limits=limits, timeouts=PATIENT) as session:
+    async with contained() as held, session_over(held, peer, limits=limits, timeouts=PATIENT) as session:
         with pytest.raises(engine.ConnectionLost):
             await session.ask("hi")
         assert peer.pings == [4, 8, 12, 16, 24]  # the answer to that at 16 came at 22
@@ -325,7 +325,7 @@ async def test_pongs_are_no_progress_of_a_turn(autojump_clock: MockClock) -> Non
                 await trio.sleep(1)
 
     async with contained(within=42) as held:
-        async with session_to(held, Pongs(), timeouts=engine.Timeouts(idle=40)) as session:
+        async with session_over(held, Pongs(), timeouts=engine.Timeouts(idle=40)) as session:
             with pytest.raises(engine.TurnTimeout) as caught:
                 await session.ask("hi")
             assert (caught.value.phase, held.elapsed) == ("idle", 40)
@@ -347,7 +347,7 @@ async def test_nothing_is_pinged_while_a_request_is_on_its_way(autojump_clock: M
         opcodes.extend(peer.frames[1:])
 
     async with contained() as held:
-        async with session_to(held, script, timeouts=PATIENT, capacity=50_000) as session:
+        async with session_over(held, script, timeouts=PATIENT, capacity=50_000) as session:
             assert (await session.ask("x" * 1_000_000)).text == "fine"
             assert held.elapsed > 90
     await trio.testing.wait_all_tasks_blocked()
@@ -357,7 +357,7 @@ async def test_nothing_is_pinged_while_a_request_is_on_its_way(autojump_clock: M
 async def test_without_an_interval_nothing_is_pinged(autojump_clock: MockClock) -> None:
     peer = Silent(answers=1)
     limits = engine.Limits(ping_interval=None, idle_lifetime=None)
-    async with contained() as held, session_to(held, peer, limits=limits) as session:
+    async with contained() as held, session_over(held, peer, limits=limits) as session:
         await session.ask("hi")
         await trio.sleep(80_000)
         assert session.connected
@@ -410,7 +410,7 @@ async def test_a_connection_that_dies_while_a_ping_waits_is_a_loss_at_once(autoj
             peer.reset()
 
     peer: Any = Dying()
-    async with contained(within=35) as held, session_to(held, peer, timeouts=PATIENT) as session:
+    async with contained(within=35) as held, session_over(held, peer, timeouts=PATIENT) as session:
         with pytest.raises(engine.ConnectionLost):
             await session.ask("hi")
         assert held.elapsed == 35

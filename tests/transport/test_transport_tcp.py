@@ -26,7 +26,7 @@ from raw_peer import (
     frame,
     line,
     serve,
-    session_to,
+    session_over,
 )
 from trio.testing import MockClock
 
@@ -77,7 +77,7 @@ async def session_over_tcp(
     endpoint = engine.Endpoint(
         "http://unused.test", KEY, websocket_url=f"{scheme}://127.0.0.1:{port}/", ssl_context=trusting
     )
-    return session_to(held, endpoint=endpoint, dialer=WatchedTcpDialer(held), **options)
+    return session_over(held, endpoint=endpoint, dialer=WatchedTcpDialer(held), **options)
 
 
 async def answer(peer: Peer) -> None:
@@ -405,5 +405,5 @@ async def test_a_whole_session_runs_over_tls_in_memory(
 
     endpoint = engine.Endpoint("https://127.0.0.1/v1", KEY, ssl_context=trusting)
     async with contained(within=2) as held:
-        async with session_to(held, endpoint=endpoint, dialer=PeerDialer(held, script)) as session:
+        async with session_over(held, endpoint=endpoint, dialer=PeerDialer(held, script)) as session:
             assert (await session.ask("hi")).text == "fine"

@@ -583,11 +583,28 @@ async def test_a_turn_after_a_healed_one_continues_it(autojump_clock: MockClock)
         assert [len(connection.requests) for connection in sim.connections] == [3]
 
 
-@pytest.mark.parametrize("transport", list(Transport), ids=lambda transport: transport.value)
-async def test_reasoning_is_left_out_once(autojump_clock: MockClock, transport: Transport) -> None:
-    async with session_to(Script([UNREADABLE, UNREADABLE], then=Echo()), transport=transport) as (session, sim):
+async def test_reasoning_is_left_out_once(autojump_clock: MockClock) -> None:
+    async with session_to(Script([UNREADABLE, UNREADABLE], then=Echo()), transport=SSE) as (session, sim):
         with pytest.raises(engine.RequestRejected) as caught:
             await session.ask(with_reasoning(), tools=[WEATHER])
+        assert caught.value.code == "invalid_encrypted_content"
+        assert len(sim.requests) == 2
+
+
+async def test_a_refusal_of_reasoning_told_again_is_no_word_about_a_request_without_any(
+    autojump_clock: MockClock,
+) -> None:
+    again = Raw('{"type":"error","status":400,"error":{"code":"invalid_encrypted_content","message":""}}')
+    async with session_to(Script([UNREADABLE, [again, Say("fine")]]), transport=WEBSOCKET) as (session, sim):
+        assert (await session.ask(with_reasoning(), tools=[WEATHER])).text == "fine"
+        assert len(sim.connections) == 1
+
+
+async def test_a_compaction_that_the_server_cannot_read_either_is_no_repeat(autojump_clock: MockClock) -> None:
+    compaction = engine.OutputItem({"type": "compaction", "id": "cmp_1", "encrypted_content": "sealed"})
+    async with session_to(Script([UNREADABLE, UNREADABLE]), transport=WEBSOCKET) as (session, sim):
+        with pytest.raises(engine.RequestRejected) as caught:
+            await session.ask([compaction, *with_reasoning()], tools=[WEATHER])
         assert caught.value.code == "invalid_encrypted_content"
         assert len(sim.requests) == 2
 

@@ -27,6 +27,7 @@ from engine.simulator import (
     Say,
     SayDelta,
     Script,
+    Step,
     Think,
 )
 
@@ -235,9 +236,27 @@ async def test_a_miss_that_is_told_twice_does_not_end_the_resend(autojump_clock:
     assert len(sim.requests) == 3
 
 
-async def test_a_second_miss_is_the_turns_failure(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("late", [[], [Created()], [Created(), SayDelta("t")]], ids=["first", "announced", "begun"])
+async def test_a_miss_that_is_told_again_is_no_word_about_the_resend(
+    autojump_clock: MockClock, late: list[Step]
+) -> None:
+    """It names no response that could be missing, whether the second telling comes before its answer or amid it."""
+    again = Event({"type": "error", "status": 400, "error": {"code": "previous_response_not_found"}})
     miss = Error(400, "previous_response_not_found", type="invalid_request_error", param="previous_response_id")
-    async with session_to(Script([Answer("one"), miss, miss])) as (session, _):
+    async with session_to(Script([Answer("one"), miss, [*late, again, Say("two")]])) as (session, sim):
+        messages: list[Any] = [engine.UserMessage("one")]
+        reply, _report = await turn(session, messages)
+        messages += [reply, engine.UserMessage("two")]
+        reply, report = await turn(session, messages)
+        (connection,) = session.statistics().connections
+    assert reply.text.endswith("two")
+    assert (report.attempts, connection.dropped, len(sim.connections)) == (2, 1, 1)
+
+
+async def test_of_a_miss_only_one_repeat_is_dropped(autojump_clock: MockClock) -> None:
+    again = Event({"type": "error", "status": 400, "error": {"code": "previous_response_not_found"}})
+    miss = Error(400, "previous_response_not_found", type="invalid_request_error", param="previous_response_id")
+    async with session_to(Script([Answer("one"), miss, [again, miss]])) as (session, _):
         messages: list[Any] = [engine.UserMessage("one")]
         reply, _report = await turn(session, messages)
         messages += [reply, engine.UserMessage("two")]
@@ -246,6 +265,17 @@ async def test_a_second_miss_is_the_turns_failure(autojump_clock: MockClock) -> 
     assert caught.value.code == "previous_response_not_found"
     assert caught.value.report is not None
     assert caught.value.report.attempts == 2
+
+
+async def test_a_miss_that_nothing_else_follows_is_silence(autojump_clock: MockClock) -> None:
+    miss = Error(400, "previous_response_not_found", type="invalid_request_error", param="previous_response_id")
+    script = Script([Answer("one"), miss, miss])
+    async with session_to(script, transport=engine.Transport.WEBSOCKET) as (session, _):
+        messages: list[Any] = [engine.UserMessage("one")]
+        reply, _report = await turn(session, messages)
+        messages += [reply, engine.UserMessage("two")]
+        with pytest.raises(engine.TurnTimeout, match="first_event budget of 30 s ran out; meanwhile 1 frame was"):
+            await turn(session, messages)
 
 
 async def test_what_the_server_holds_is_the_transcript(autojump_clock: MockClock) -> None:

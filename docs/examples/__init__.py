@@ -1,0 +1,1 @@
+"""Larger programs. From a checkout: ``python -m docs.examples.agent``, and so on."""
