@@ -66,8 +66,8 @@ read_quickly: Final[Callable[[str], Any]] = _read_quickly if _fast is None else 
 """Return the value of a text, or None where `read` has to look at it: whatever is no plain JSON."""
 
 
-# Stands between texts that are read as one. No peer can know it: texts that are no JSON by themselves cannot pass for JSON
-# together.
+# Stands between texts that are read as one. No peer can know it: texts that are no JSON by themselves cannot pass for
+# JSON together.
 _MARK: Final = token_hex(8)
 _BETWEEN: Final = f',"{_MARK}",'
 
