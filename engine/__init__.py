@@ -3,7 +3,7 @@
 Begin here
     open_session            one session: async with open_session(Endpoint.from_env(), model="…") as session
     Session                 ask, parse, turn, run, conversation, warm_up, compact
-    Turn, Texts             one request while it runs: iterate it, take its texts, or wait
+    Turn, Texts             one request while it runs: iterate it, take its texts, steer it, or wait
     Conversation, Reply     a transcript that grows, and an answer that is read as it comes
 
 Several at once
@@ -24,7 +24,7 @@ Tools
 
 Events of a turn
     TurnEvent               any of these:
-    TurnStarted, TurnDone
+    TurnStarted, TurnContinued, TurnDone
     TextStarted, TextDelta, TextEnded
     ThinkingStarted, ThinkingDelta, ThinkingEnded
     ToolCallStarted, ToolCallDelta, ToolCallEnded
@@ -39,7 +39,7 @@ Settings
 Errors
     EngineError             the root of them all: ConfigurationError, and TurnError with its kinds
     SessionClosed, TurnTimeout, ConnectFailed, ConnectionLost, RequestTooLarge, BufferOverflow, ProtocolViolation
-    RequestRejected         also as AuthenticationFailed and RateLimited
+    RequestRejected         also as AuthenticationFailed, RateLimited or SteerRejected
     ResponseFailed
 
 Records

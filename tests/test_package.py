@@ -62,8 +62,8 @@ FIXED = re.findall(
     Endpoint Timeouts RetryPolicy Limits OnCancel Transport TurnOptions TurnReport Delivery Profile Dialer
     Instrument Context UserMessage DeveloperMessage AssistantMessage ToolResult Text Thinking ToolCall Image File
     Refusal OutputItem Usage Tool FunctionTool tool
-    Message TurnEvent AnyTool Prompt Approve OnRound Prepare Journal Snapshot TurnFields SessionFields StopReason PhaseSeconds
-    EngineStatistics SessionStatistics LaneStatistics ConnectionStatistics
+    Message TurnEvent AnyTool Prompt Approve OnRound Prepare Journal Snapshot TurnFields SessionFields
+    StopReason PhaseSeconds EngineStatistics SessionStatistics LaneStatistics ConnectionStatistics
     TurnStarted TextStarted TextDelta TextEnded ThinkingStarted ThinkingDelta ThinkingEnded
     ToolCallStarted ToolCallDelta ToolCallEnded TurnContinued TurnDone
     EngineError ConfigurationError SessionClosed TurnError TurnTimeout ConnectFailed AuthenticationFailed ConnectionLost

@@ -14,8 +14,8 @@ from engine import (
     AssistantMessage,
     AuthenticationFailed,
     Breaker,
-    BreakerState,
     Breakers,
+    BreakerState,
     BufferOverflow,
     ConfigurationError,
     ConnectFailed,
@@ -61,12 +61,13 @@ from engine import (
     SessionFields,
     SessionStatistics,
     Snapshot,
+    SteerRejected,
     StopReason,
     Text,
     TextDelta,
     TextEnded,
-    TextStarted,
     Texts,
+    TextStarted,
     Thinking,
     ThinkingDelta,
     ThinkingEnded,
@@ -402,7 +403,7 @@ async def failures(session: Session) -> float | int | str | None:
         return error.phase
     except RateLimited as error:
         return error.retry_after
-    except AuthenticationFailed as error:
+    except (SteerRejected, AuthenticationFailed) as error:
         return error.status
     except RequestRejected as error:
         return error.code
