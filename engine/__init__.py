@@ -80,6 +80,7 @@ if TYPE_CHECKING:
     from engine.values.errors import RequestTooLarge as RequestTooLarge
     from engine.values.errors import ResponseFailed as ResponseFailed
     from engine.values.errors import SessionClosed as SessionClosed
+    from engine.values.errors import SteerRejected as SteerRejected
     from engine.values.errors import TurnError as TurnError
     from engine.values.errors import TurnTimeout as TurnTimeout
     from engine.values.messages import AnyTool as AnyTool
@@ -116,6 +117,7 @@ if TYPE_CHECKING:
     from engine.values.turn_events import ToolCallDelta as ToolCallDelta
     from engine.values.turn_events import ToolCallEnded as ToolCallEnded
     from engine.values.turn_events import ToolCallStarted as ToolCallStarted
+    from engine.values.turn_events import TurnContinued as TurnContinued
     from engine.values.turn_events import TurnDone as TurnDone
     from engine.values.turn_events import TurnEvent as TurnEvent
     from engine.values.turn_events import TurnStarted as TurnStarted
@@ -176,6 +178,7 @@ __all__ = [
     "SessionFields",
     "SessionStatistics",
     "Snapshot",
+    "SteerRejected",
     "StopReason",
     "Text",
     "TextDelta",
@@ -195,6 +198,7 @@ __all__ = [
     "ToolResult",
     "Transport",
     "Turn",
+    "TurnContinued",
     "TurnDone",
     "TurnError",
     "TurnEvent",
@@ -245,14 +249,14 @@ _HOMES = {
     "engine.values.shown": "show_content",
     "engine.values.turn_events": (
         "TextDelta TextEnded TextStarted ThinkingDelta ThinkingEnded ThinkingStarted ToolCallDelta "
-        "ToolCallEnded ToolCallStarted TurnDone TurnEvent TurnStarted"
+        "ToolCallEnded ToolCallStarted TurnContinued TurnDone TurnEvent TurnStarted"
     ),
     "engine.values.reports": "PhaseSeconds TurnReport",
     "engine.values.statistics": "ConnectionStatistics EngineStatistics LaneStatistics SessionStatistics",
     "engine.values.problems": "ConfigurationError EngineError",
     "engine.values.errors": (
         "AuthenticationFailed BufferOverflow ConnectFailed ConnectionLost ProtocolViolation RateLimited "
-        "RequestRejected RequestTooLarge ResponseFailed SessionClosed TurnError TurnTimeout"
+        "RequestRejected RequestTooLarge ResponseFailed SessionClosed SteerRejected TurnError TurnTimeout"
     ),
 }
 _MODULES = {name: module for module, names in _HOMES.items() for name in names.split()}

@@ -33,6 +33,7 @@ PARENTS = {
     "TurnError": "EngineError",
     "AuthenticationFailed": "RequestRejected",
     "RateLimited": "RequestRejected",
+    "SteerRejected": "RequestRejected",
 } | dict.fromkeys(
     [
         "SessionClosed",
@@ -61,7 +62,7 @@ FIXED = re.findall(
     Message TurnEvent AnyTool Prompt Approve OnRound Prepare Journal TurnFields SessionFields StopReason PhaseSeconds
     EngineStatistics SessionStatistics LaneStatistics ConnectionStatistics
     TurnStarted TextStarted TextDelta TextEnded ThinkingStarted ThinkingDelta ThinkingEnded
-    ToolCallStarted ToolCallDelta ToolCallEnded TurnDone
+    ToolCallStarted ToolCallDelta ToolCallEnded TurnContinued TurnDone
     EngineError ConfigurationError SessionClosed TurnError TurnTimeout ConnectFailed AuthenticationFailed ConnectionLost
     RequestRejected RateLimited ResponseFailed RequestTooLarge BufferOverflow ProtocolViolation __version__
     """,

@@ -20,7 +20,7 @@ from engine.protocol.assembly import Oddity
 from engine.protocol.chain import HeldResponse, Plan
 from engine.protocol.exchange import Exchange
 from engine.protocol.failures import Broken, Failure, RequestRefused
-from engine.protocol.routing import Doubt, Verdict
+from engine.protocol.routing import Doubt, Unlabelled, Verdict
 from engine.settings.endpoint import Endpoint
 from engine.settings.limits import ResolvedLimits
 from engine.transport.dial import Dialer
@@ -268,7 +268,7 @@ class _HttpExchange(Receiver):
     def _name(self) -> str:
         return "an answer over HTTP"
 
-    def _unclaimed(self, target: Exchange | Verdict | Doubt, event: ServerEvent, now: float) -> None:
+    def _unclaimed(self, target: Exchange | Verdict | Doubt | Unlabelled, event: ServerEvent, now: float) -> None:
         if target is Verdict.CONNECTION and isinstance(event, KeepAlive):
             self.attempt.kept_alive(now)
         elif target is Verdict.LIMIT:  # it is about a socket elsewhere, and ends this answer all the same

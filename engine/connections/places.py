@@ -6,6 +6,7 @@ a connection. Those who find none wait, first come, first served, whatever their
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import trio
@@ -26,10 +27,14 @@ class Seeker(Protocol):
 
 
 class Places:
-    """A number of places, and the queue for them. Leaving it costs the same however long it is."""
+    """A number of places, and the queue for them. Leaving it costs the same however long it is.
 
-    def __init__(self, number: int) -> None:
-        self.number: int = number
+    Args:
+        number: How many there are now.
+    """
+
+    def __init__(self, number: Callable[[], int]) -> None:
+        self._number = number
         self._taken: set[object] = set()
         self._waiting: dict[Seeker, None] = {}
 
@@ -63,7 +68,7 @@ class Places:
 
     def _serve(self) -> None:
         now = trio.current_time()
-        while self._waiting and len(self._taken) < self.number:
+        while self._waiting and len(self._taken) < self._number():
             seeker = next(iter(self._waiting))
             del self._waiting[seeker]
             if not seeker.overdue(now):

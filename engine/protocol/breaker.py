@@ -1,8 +1,8 @@
 """Whether it is worth trying to open a WebSocket to a server, by what became of the last tries.
 
 Two failures to connect in a row open the breaker; while it is open, turns with another way do not try. Then one try is
-let through at a time, and its success closes the breaker. What a server has been found not to have, a WebSocket at all,
-is remembered until `Breaker.reset`.
+let through at a time, and its success closes the breaker. What a server has been found not to have, a WebSocket at all
+or labels on what it answers to named lanes, is remembered until `Breaker.reset`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from enum import Enum
+
+from engine.protocol.labels import Labels
 
 __all__ = ["Breaker", "BreakerState"]
 
@@ -32,12 +34,14 @@ class Breaker:
         server: The server as it may be shown: its host, and its port where that is not the default.
         failures: Failures to connect in a row.
         no_websocket: The reason for taking the server to have no WebSocket; None as long as that was not found out.
+        labels: Whether it answers on the lane that a request names.
     """
 
     def __init__(self, server: str, *, threshold: int, cooldown: float, clock: Callable[[], float]) -> None:
         self.server = server
         self.failures: int = 0
         self.no_websocket: str | None = None
+        self.labels: Labels = Labels()
         self._threshold = threshold
         self._cooldown = cooldown
         self._clock = clock
@@ -78,9 +82,8 @@ class Breaker:
 
     def reset(self) -> None:
         """Forget everything: let every turn try."""
-        self.no_websocket = None
-        self._forbidden_until = -math.inf
-        self._close()
+        self.labels.forget()
+        self.connected()
 
     def _close(self) -> None:
         self.failures = 0
@@ -98,7 +101,9 @@ class Breaker:
 
     def connected(self) -> None:
         """A try led to a connection."""
-        self.reset()
+        self.no_websocket = None
+        self._forbidden_until = -math.inf
+        self._close()
 
     def answered(self, no_websocket: str | None = None) -> None:
         """A try was refused, so the server is there; and it said, where that is given, that it has no WebSocket."""

@@ -14,7 +14,7 @@ from trio.testing import MockClock
 import engine
 
 LANES = engine.Endpoint(
-    "http://unused.test/v1", KEY, websocket_url=URL, profile=engine.Profile("lanes", multiplexing=True)
+    "http://unused.test/v1", KEY, websocket_url=URL, profile=engine.Profile("lanes", multiplexing=True, proven=True)
 )
 
 

@@ -48,6 +48,7 @@ from engine import (
     ToolResult,
     Transport,
     Turn,
+    TurnContinued,
     TurnDone,
     TurnError,
     TurnOptions,
@@ -116,7 +117,7 @@ async def one_session(endpoint: Endpoint) -> None:
 
 def tell(event: TurnEvent) -> str:
     match event:
-        case TurnStarted(response_id):
+        case TurnStarted(response_id) | TurnContinued(response_id):
             return response_id or ""
         case TextDelta(_, delta) | ThinkingDelta(_, delta) | ToolCallDelta(_, delta):
             return delta
