@@ -9,3 +9,4 @@ from engine.batch.ledger import Ledger as Ledger
 from engine.batch.ledger import open_ledger as open_ledger
 from engine.batch.results import BatchProgress as BatchProgress
 from engine.batch.results import BatchResult as BatchResult
+from engine.batch.terminal import ProgressLine as ProgressLine

@@ -39,6 +39,11 @@ class Places:
         self._waiting: dict[Seeker, None] = {}
 
     @property
+    def number(self) -> int:
+        """The number of places there are now."""
+        return self._number()
+
+    @property
     def taken(self) -> int:
         """The number of places that are taken."""
         return len(self._taken)

@@ -56,6 +56,7 @@ class Trial:
         doubled: The part of the prompts that goes to two workers at once.
         kills: One of so many prompts has a worker killed.
         freezes: One of so many has a worker frozen, past its lease.
+        pause: Seconds between two prompts.
         given_up: The part of the prompts that a worker gives up on.
         crashes: One of so many has the database crash, where it is a server.
         cuts: One of so many has a connection to that cut.
@@ -70,6 +71,7 @@ class Trial:
     doubled: float = 0.15
     kills: int = 20
     freezes: int = 30
+    pause: float = 0.02
     given_up: float = 0.05
     crashes: int = 100
     cuts: int = 40
@@ -110,8 +112,13 @@ class Brain:
         self.begun[key] += 1
         called = any(item.get("type") == "function_call_output" for item in asked.items[last:])
         if _calls(key) and not called:
-            return [Delay(0.01), Call("note", {"word": key})]
-        return [Delay(0.01), f"answer to {key}"]
+            return [Delay(_seconds(key)), Call("note", {"word": key})]
+        return [Delay(_seconds(key)), f"answer to {key}"]
+
+
+def _seconds(key: str) -> float:
+    """The time that an answer takes: long enough for a worker to be killed meanwhile."""
+    return 0.02 + int(key.removeprefix("k")) * 7 % 10 * 0.03
 
 
 def _calls(key: str) -> bool:
@@ -167,7 +174,7 @@ class Driver:
                     await self._give(key)
                     if self._random.random() < self.trial.doubled:
                         await self._give(key)
-                    await trio.sleep(0.005)
+                    await trio.sleep(self.trial.pause)
                     await self._disturb(nursery)
                 while self._waiting:
                     self._more = trio.Event()
@@ -198,7 +205,7 @@ class Driver:
         assert worker.process.stdin is not None
         task = dict(self.tasks[key])
         if self._random.random() < self.trial.given_up:
-            task["patience"] = self._random.random() * 0.1
+            task["patience"] = self._random.random() * 0.4
         try:
             await worker.process.stdin.send_all(json.dumps(task).encode() + b"\n")
         except trio.BrokenResourceError:
@@ -343,6 +350,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--lease", type=float, default=3)
+    parser.add_argument("--pause", type=float, default=0.1)
     parser.add_argument("--postgres", action="store_true", help="a PostgreSQL server of the trial's own, which crashes")
     given = vars(parser.parse_args())
     with contextlib.ExitStack() as stack:
