@@ -30,7 +30,7 @@ class Places:
     """A number of places, and the queue for them. Leaving it costs the same however long it is.
 
     Args:
-        number: How many there are now.
+        number: The number of places now.
     """
 
     def __init__(self, number: Callable[[], int]) -> None:
