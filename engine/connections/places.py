@@ -30,13 +30,18 @@ class Places:
     """A number of places, and the queue for them. Leaving it costs the same however long it is.
 
     Args:
-        number: How many there are now.
+        number: The number of places now.
     """
 
     def __init__(self, number: Callable[[], int]) -> None:
         self._number = number
         self._taken: set[object] = set()
         self._waiting: dict[Seeker, None] = {}
+
+    @property
+    def number(self) -> int:
+        """The number of places there are now."""
+        return self._number()
 
     @property
     def taken(self) -> int:

@@ -25,7 +25,8 @@ from engine.instruments import Instruments, RotationInfo
 from engine.protocol.breaker import Breaker
 from engine.protocol.chain import Chain, HeldResponse
 from engine.protocol.failures import Failure, Unreachable, UpgradeRefused, WebSocketBarred
-from engine.protocol.recovery import counts_as_outage, forbids_websocket, lacks_websocket
+from engine.protocol.faults import TOO_MANY_REQUESTS
+from engine.protocol.recovery import asked_wait, counts_as_outage, forbids_websocket, lacks_websocket
 from engine.settings.endpoint import Endpoint
 from engine.settings.levels import Settings
 from engine.transport.dial import Dialer
@@ -113,6 +114,11 @@ class Pool:
     def connected(self) -> bool:
         """Whether a turn dispatched now would find an open connection, as far as can be told."""
         return any(link.usable for link in self._current.values())
+
+    def must_dial(self, lane: str | None) -> bool:
+        """Whether a turn of a lane would find neither a connection nor a dial under way."""
+        link = self._current_for(lane)
+        return link is None or not (link.usable or link.state is LinkState.DIALLING)
 
     def may_continue(self, lane: str | None, body: Mapping[str, Any], stored: HeldResponse | None) -> bool:
         """Whether the server is known to hold what a request would continue, on the connection there is."""
@@ -241,6 +247,7 @@ class Pool:
         """Have a connection ready for a lane's next turn, unless one is, or it would probably come to nothing."""
         transport = self._settings.transport
         unwise = transport is Transport.SSE or (transport is Transport.AUTO and self._objection() is not None)
+        unwise = unwise or self.gates.upgrades is not None
         if self._current_for(lane) is None and self._tasks.alive and not unwise:
             self._current[self._slot(lane)] = self._dial(self._settings.timeouts.connect)
 
@@ -332,6 +339,8 @@ class Pool:
         elif failure is not None and counts_as_outage(failure):
             breaker.failed()
         elif isinstance(failure, UpgradeRefused):
+            if failure.status == TOO_MANY_REQUESTS and (wait := asked_wait(failure)) is not None:
+                self.gates.upgrades_limited(wait)
             no_websocket = f"the server has no WebSocket: it answered the upgrade with status {failure.status}"
             breaker.answered(no_websocket if lacks_websocket(failure) else None)
         else:

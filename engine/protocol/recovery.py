@@ -31,7 +31,7 @@ from engine.protocol.failures import (
     WebSocketBarred,
     to_error,
 )
-from engine.protocol.faults import Fault, close_code
+from engine.protocol.faults import TOO_MANY_REQUESTS, Fault, close_code
 from engine.protocol.refusals import retry_after
 from engine.settings.retry import ResolvedRetry
 from engine.values.choices import Delivery, Transport
@@ -44,6 +44,7 @@ __all__ = [
     "Remedy",
     "Row",
     "Setback",
+    "asked_wait",
     "counts_as_outage",
     "forbids_websocket",
     "lacks_lanes",
@@ -218,7 +219,7 @@ TABLE: Final = (
     Row("the api_key function failed", _without_a_key),
     Row("upgrade 401", _refused(401), auto=_FRESH_KEY + _HTTP, websocket=_FRESH_KEY),
     Row("upgrade 404, 405, 426", _refused(404, 405, 426), auto=_HTTP),
-    Row("upgrade 429", _refused(429), auto=_WHEN_ASKED + _HTTP, websocket=_WHEN_ASKED),
+    Row("upgrade 429", _refused(TOO_MANY_REQUESTS), auto=_WHEN_ASKED + _HTTP, websocket=_WHEN_ASKED),
     Row("upgrade 5xx", _refused_by_a_broken_server, auto=_HTTP, websocket=_BACK_OFF),
     Row(
         "upgrade 400, 403, or any other status", lambda setback: isinstance(setback.failure, UpgradeRefused), auto=_HTTP
@@ -354,12 +355,12 @@ class Recovery:
             case Remedy.FRESH_KEY if not self._renewable_key or self._refreshed:
                 return None
             case Remedy.RETRY_AFTER:
-                return _asked_wait(setback.failure)
+                return asked_wait(setback.failure)
             case Remedy.BACK_OFF:
                 waited = sum(times for (_, remedy), times in self._taken.items() if remedy is Remedy.BACK_OFF)
                 if waited >= len(self._policy.back_off):
                     return None
-                return max(self._policy.wait(waited), _asked_wait(setback.failure) or 0.0)
+                return max(self._policy.wait(waited), asked_wait(setback.failure) or 0.0)
         return 0.0
 
     @property
@@ -379,7 +380,7 @@ class Recovery:
             self.fell_back_on = setback.failure
 
 
-def _asked_wait(failure: Failure) -> float | None:
+def asked_wait(failure: Failure) -> float | None:
     """Return how long the server asks to wait; None where it does not say."""
     match failure:
         case RequestRefused() | Failed():

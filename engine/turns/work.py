@@ -95,7 +95,7 @@ class Work:
         self._account = Account(lane, submission, self.timeline, self._recovery)
         self._dispatcher = Dispatcher(lane, submission, settings, self.timeline)
         self._watch = Watch(self.timeline)
-        self._pace = Pace(self._pool, submission, self.timeline)
+        self._pace = Pace(lane.name, self._pool, submission, self.timeline)
         self._scope: trio.CancelScope | None = None
         self._admitted = trio.Event()
         self._link: Link | None = None
@@ -262,9 +262,10 @@ class Work:
         if self._attempt is None:
             if self._not_before > trio.current_time():
                 await trio.sleep_until(self._not_before)
-            if (throttled := await self._pace.wait()) is not None:
-                self.fail(throttled)
-            if not self.decided:
+            cautious = self._settings.transport is Transport.AUTO
+            if (held := await self._pace.wait(self._recovery.transport, cautious=cautious)) is not None:
+                self._setback(held)
+            elif not self.decided:
                 await self._begin()
         attempt = self._attempt
         if attempt is None or self.decided:
@@ -331,6 +332,7 @@ class Work:
 
     def on_connected(self, attempt: Attempt, now: float) -> None:
         """A connection is there, and the request is about to be queued on it."""
+        self._pace.connected()
         self.timeline.reach("connected", now)
 
     def on_sending(self, attempt: Attempt, now: float) -> None:
