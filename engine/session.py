@@ -336,7 +336,7 @@ class Calls:
             ConfigurationError: something given is wrong; nothing was sent.
             RequestTooLarge: the request is over `engine.Limits.max_request_bytes`.
 
-        Takes the ``connect`` and ``warm_up`` budgets at most. Cancelling stops waiting; the warm-up goes on.
+        Takes the ``queue``, ``connect`` and ``warm_up`` budgets at most. Cancelling stops waiting; the warm-up goes on.
         """
         chosen = options_with(options, fields, "warm_up")
         settings = settings_with(self._settings, fields)

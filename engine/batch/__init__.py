@@ -6,6 +6,7 @@ from engine.batch.batch import Batch, open_batch
 from engine.batch.host import BatchHost
 from engine.batch.ledger import Ledger, open_ledger
 from engine.batch.results import BatchProgress, BatchResult
+from engine.batch.terminal import ProgressLine
 
 __all__ = [
     "Batch",
@@ -13,6 +14,7 @@ __all__ = [
     "BatchProgress",
     "BatchResult",
     "Ledger",
+    "ProgressLine",
     "open_batch",
     "open_ledger",
 ]

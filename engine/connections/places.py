@@ -11,7 +11,7 @@ from typing import Protocol
 
 import trio
 
-__all__ = ["Places", "Seeker"]
+__all__ = ["PlaceWait", "Places", "Seeker"]
 
 
 class Seeker(Protocol):
@@ -37,6 +37,11 @@ class Places:
         self._number = number
         self._taken: set[object] = set()
         self._waiting: dict[Seeker, None] = {}
+
+    @property
+    def number(self) -> int:
+        """The number of places there are now."""
+        return self._number()
 
     @property
     def taken(self) -> int:
@@ -74,3 +79,32 @@ class Places:
             if not seeker.overdue(now):
                 self._taken.add(seeker)
                 seeker.on_place(now)
+
+
+class PlaceWait:
+    """The wait for a place of something that is no turn.
+
+    Args:
+        deadline: When it has taken too long, on Trio's clock.
+    """
+
+    def __init__(self, deadline: float) -> None:
+        self._deadline = deadline
+        self._granted = trio.Event()
+
+    def overdue(self, now: float) -> bool:
+        """Whether it has taken too long."""
+        return self._deadline <= now
+
+    def on_place(self, now: float) -> None:
+        """There is a place, until it is given back."""
+        self._granted.set()
+
+    async def wait(self) -> bool:
+        """Wait until there is one, and say whether there is. Cancelling only stops waiting."""
+        if self._granted.is_set():
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            with trio.move_on_at(self._deadline):
+                await self._granted.wait()
+        return self._granted.is_set()
