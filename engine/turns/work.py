@@ -351,7 +351,7 @@ class Work:
             return
         if attempt.last_progress is None:
             self.timeline.reach("sent", now)
-            self.timeline.replace("send", "first_event", now)
+            self.timeline.replace("send", begun="first_event", since=now)
         else:
             self.timeline.stop("send")
 
@@ -361,8 +361,7 @@ class Work:
         self.timeline.reach("first_event", now)
         if not self.timeline.reached("sent"):
             self.timeline.reach("sent", now)
-        self.timeline.stop("start", "send", "first_event")
-        self.timeline.start("idle", now)
+        self.timeline.replace("start", "send", "first_event", begun="idle", since=now)
 
     def on_events(self, attempt: Attempt, events: Sequence[TurnEvent]) -> None:
         """The consumer should see these."""
