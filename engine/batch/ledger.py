@@ -39,6 +39,11 @@ class Ledger:
     def __repr__(self) -> str:
         return f"<Ledger {self._name!r}>"
 
+    @property
+    def refuses(self) -> bool:
+        """Whether what was begun and has no known outcome is not asked again."""
+        return self._on_interrupted == "refuse"
+
     def entry(self, key: str, prompt: Context) -> Entry:
         """Return the entry of a prompt: ``async with ledger.entry(key, prompt) as entry``.
 

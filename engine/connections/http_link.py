@@ -139,8 +139,9 @@ class HttpLink:
         """Say how a lane's request would be sent: whole."""
         return _WHOLE
 
-    def adopt(self, lane: str | None, held: HeldResponse) -> None:
-        """Let a lane's next request continue what the server holds of another one: over HTTP nothing."""
+    def adopt(self, lane: str | None, held: HeldResponse, *, parent: str | None) -> bool:
+        """False: over HTTP the server holds nothing that was not stored."""
+        return False
 
     def write(self, lane: str | None, text: CreateText, plan: Plan, *, generate: bool | None = None) -> str:
         """Give a request its form on the wire."""

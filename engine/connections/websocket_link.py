@@ -201,9 +201,16 @@ class WebSocketLink(Receiver):
         """Say how a lane's request would be sent."""
         return self._channels.of(lane).chain.plan(body, server=self._server, stored=stored)
 
-    def adopt(self, lane: str | None, held: HeldResponse) -> None:
-        """Let a lane's next request continue what the server holds of another one."""
-        self._channels.of(lane).chain.arm(held)
+    def adopt(self, lane: str | None, held: HeldResponse, *, parent: str | None) -> bool:
+        """Let a lane's next request continue what the server holds for its parent; False where it holds that no more.
+
+        Once another request of the parent is on its way, or its name was given to another lane, that cannot be known.
+        What the parent was steered with and still waits there is for the parent's own next request.
+        """
+        there = self.named and not held.waiting and self._channels.holds(parent, held)
+        if there:
+            self._channels.of(lane).chain.arm(held)
+        return there
 
     def write(self, lane: str | None, text: CreateText, plan: Plan, *, generate: bool | None = None) -> str:
         """Give a lane's request its form on the wire."""
@@ -273,12 +280,7 @@ class WebSocketLink(Receiver):
     @property
     def _offers_lane(self) -> bool:
         """Whether another response may be in progress beside the ones that are, on a lane of its own."""
-        return (
-            self._state is LinkState.OPEN
-            and self._labels.shared(self._server)
-            and self._channels.names_left > 0
-            and self._router.in_flight < self._server.max_active
-        )
+        return self._state is LinkState.OPEN and self._labels.shared(self._server) and self._channels.names_left > 0
 
     def settle(self, attempt: Attempt) -> None:
         """Wait no longer for the rest of an abandoned response."""

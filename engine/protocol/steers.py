@@ -68,7 +68,7 @@ class Steer:
     """Input for a response that runs.
 
     Attributes:
-        messages: What is said.
+        messages: The input.
         items: The same as the wire's own items.
         on_answer: Called when the server has accepted or refused it.
         target: The response that it is for; None before it is sent.
@@ -149,7 +149,7 @@ class Steers:
         """Take what the server says of one of them, and return which; None where it says nothing new.
 
         Args:
-            event: What it says.
+            event: The server's event.
             newest: The response that runs, or that ended last.
         """
         steer = self._find(event)

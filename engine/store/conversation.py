@@ -265,7 +265,7 @@ class StoredConversation:
         return None
 
     def _missing(self, given: tuple[Message, ...]) -> tuple[Message, ...]:
-        """What is to be said of a prompt: nothing more, where it is one that was begun and is gone on with."""
+        """Return the part of a prompt that is still to be said: nothing of one that was begun and is gone on with."""
         return () if self._scribe.resumes and self._chat.interrupted is not None else given
 
 

@@ -40,12 +40,12 @@ class Gate:
         self.answered()
 
     def answered(self) -> None:
-        """What was let through so far has been answered: a row says so, or nothing was."""
+        """Take all that was let through so far as answered: a row says so, or nothing was let through."""
         self._before, self._risked = self._lease.intent, 0
 
     @property
     def dispatches(self) -> int:
-        """How many requests of the prompt were let through, over all processes."""
+        """The number of the prompt's requests that were let through, over all processes."""
         intent = self._lease.intent
         return intent.dispatches if intent is not None and intent.key == self.key else 0
 

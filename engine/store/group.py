@@ -72,7 +72,7 @@ class Connection(Database, Protocol):
         ...
 
     def reason(self, error: BaseException) -> str:
-        """What the database says about an error, without names, addresses or values; empty where it says nothing."""
+        """Return the database's words about an error, without names, addresses and values; empty where it has none."""
         ...
 
 

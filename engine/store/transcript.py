@@ -171,7 +171,7 @@ def transcript_of(
     Args:
         session: The session's id.
         rows: Rows of the session.
-        codec: What they were written through.
+        codec: The codec that they were written through.
         first: The number that they have to begin with, none missing behind it; None for rows of one prompt.
         last: The number that they have to reach.
 

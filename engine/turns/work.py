@@ -350,6 +350,7 @@ class Work:
         self._link, self._attempt = link, attempt
         if not await link.carry(attempt) and attempt is self._attempt:
             self._attempt = None
+            dispatcher.lift_bar()
             self.timeline.stop("send")
             if link is dispatcher.joined and not self.decided:
                 assert attempt.failure is not None
@@ -403,19 +404,17 @@ class Work:
             return
         if attempt.last_progress is None:
             self.timeline.reach("sent", now)
-            self.timeline.replace("send", "first_event", now)
+            self.timeline.replace("send", begun="first_event", since=now)
         else:
             self.timeline.stop("send")
 
     def on_first_event(self, attempt: Attempt, now: float) -> None:
         """The first event of the response arrived. From now on silence is measured by `idle`."""
-        self._dispatcher.lift_bar()
         self._pace.accepted()
         self.timeline.reach("first_event", now)
         if not self.timeline.reached("sent"):
             self.timeline.reach("sent", now)
-        self.timeline.stop("start", "send", "first_event")
-        self.timeline.start("idle", now)
+        self.timeline.replace("start", "send", "first_event", begun="idle", since=now)
 
     def on_events(self, attempt: Attempt, events: Sequence[TurnEvent]) -> None:
         """The consumer should see these."""
@@ -434,7 +433,7 @@ class Work:
             return
         assert self._link is not None
         here = self._link.endpoint is self._pool.endpoint  # no other server has it
-        self._lane.answered(attempt.held if here else None, self._link)
+        self._lane.answered(attempt.held if here else None)
         self._pool.note_answer(self._link, self._recovery.fell_back_on)
         self._decide(message=message)
 
@@ -529,4 +528,4 @@ class Work:
             places.pass_on(self, attempt)
             attempt.on_drained = functools.partial(places.give_back, attempt)
         else:
-            places.give_back(self)
+            self._dispatcher.give_place_back(self)

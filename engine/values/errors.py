@@ -205,11 +205,11 @@ class RateLimited(RequestRejected):
 
 
 class SteerRejected(RequestRejected):
-    """What a turn was to be steered with was not taken. The turn itself goes on as if nothing had been said.
+    """The input that was to steer a turn was not taken. The turn itself goes on as if nothing had been said.
 
-    ``delivery`` tells who said no: `Delivery.REJECTED`, the server did; `Delivery.NOT_SENT`, nothing was sent, because
-    the turn has ended, waits for its lane, goes over HTTP, or its server knows no steering. ``code`` is the server's
-    word in both cases, for example ``"response_already_completed"`` or ``"steering_not_supported"``.
+    ``delivery`` tells where it was refused: `Delivery.REJECTED`, by the server; `Delivery.NOT_SENT`, here, because the
+    turn has ended, waits for its lane, goes over HTTP, or its server knows no steering. ``code`` is the server's word
+    in both cases, for example ``"response_already_completed"`` or ``"steering_not_supported"``.
     """
 
 
