@@ -356,8 +356,8 @@ class AssistantMessage:
         stored: Whether the server keeps it, as it said itself; the ids of what it does not keep are never sent back.
         parsed: The answer as the value that `engine.TurnOptions.text_format` asked for, None when it asked for none.
             It follows from the text, so it takes no part in comparisons.
-        parts: Where the turn was steered, its responses and the input between them, in order; ``content`` has the
-            blocks of all of them. Empty otherwise.
+        parts: The responses of a turn that was steered and the input between them, in order; ``content`` has the blocks
+            of all of them. Empty where the turn was not steered.
     """
 
     content: tuple[AssistantBlock, ...] = field(default=(), converter=_assistant_blocks, repr=size_only)

@@ -55,8 +55,8 @@ class TurnReport:
         request_id: The server's id of the request, to tell its makers; None where it named none.
         headers: Fields of the answer's header about limits and processing (``x-ratelimit-…``, ``openai-…``), lower-case
             names; of the upgrade, where it went over a WebSocket.
-        unapplied: What the turn was steered with and no response was given, as far as is known, as the wire's own
-            items: the server gave it back, or the turn ended before it was told. Not what the server refused.
+        unapplied: The input that the turn was steered with and no response was given, as far as is known, as the wire's
+            own items: the server gave it back, or said nothing more of it. Not what the server refused.
         delivery: The request's delivery state.
         seconds: Time spent, by phase.
     """
