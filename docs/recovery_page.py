@@ -75,6 +75,10 @@ begun with it, the others follow in short, random intervals. Waiting is no attem
 turn that cannot wait so long raises `RateLimited` at once, and nothing of it was sent. A wait over a minute and a
 quota that is used up concern the refused turn alone.
 
+An upgrade that is refused with 429 holds, in the same way, all turns that need a new connection to that server with
+that key, whatever their model; those that have one, or go over HTTP, go on. In `Transport.AUTO` a turn that cannot wait
+so long goes over HTTP.
+
 ## The breaker
 
 Each engine has a breaker for each server and key: `engine.breakers`. Two failures to connect in a row open it for a
@@ -120,6 +124,10 @@ they are, and the next ones open new connections.
 A code decides, wherever it comes: in an error event, in a failed response, in an HTTP answer. Without a code that is
 known, a status decides, unless the type is about a rate limit or the credentials; without a status, the type. Where
 nothing is known, it is the request's fault if the request was refused, and the server's if a response had begun.
+
+A context that is too long has the code `context_length_exceeded` on every server that is known to say so in its own
+words: vLLM, SGLang, llama.cpp, LM Studio, Ollama, Text Generation Inference, LiteLLM, OpenRouter, xAI, Mistral, Groq,
+Anthropic's, Google's and Amazon's models behind a gateway, and others. `message` keeps what the server wrote.
 
 {faults}
 

@@ -72,6 +72,21 @@ class PostgresServer:
         """Stop it; ``immediate`` is a crash."""
         self._run("pg_ctl", "-D", str(self._data), "-m", mode, "-w", "stop")
 
+    def cut(self, place: float = 0.0) -> int:
+        """End one of the connections that stores have to it, the one at that place from 0 to 1; returns how many."""
+        import psycopg
+
+        try:
+            with psycopg.connect(self.url, autocommit=True, connect_timeout=5) as connection:
+                found = connection.execute(
+                    "SELECT pid FROM pg_stat_activity WHERE application_name = 'trio-session-engine' ORDER BY pid"
+                ).fetchall()
+                if found:
+                    connection.execute("SELECT pg_terminate_backend(%s)", found[int(place * len(found))])
+                return min(len(found), 1)
+        except psycopg.OperationalError:
+            return 0
+
 
 @contextlib.contextmanager
 def postgres_server() -> Iterator[PostgresServer]:

@@ -47,6 +47,7 @@ WHOLE = {  # what no single folder of the house is about
 ALOFT = {  # tests beside the folders that are about no module of the house
     "test_checkout": "files",
     "test_docs": "documentation",
+    "test_examples": "programs of the documentation that have files of their own",
     "test_invariants": "the tests' own checks",
     "test_package": "names, imports, the wheel",
     "test_reference": "the system that this library re-imagines, end to end",
@@ -136,3 +137,32 @@ def test_modules_that_are_named_are_there() -> None:
     found = {(str(path), name) for path in TEXTS for name in named.findall((ROOT / path).read_text("utf-8"))}
     assert len(found) > 50
     assert {(path, name) for path, name in found if not resolves(name)} == set()
+
+
+# --- words ---
+
+ASKING = ("How", "What", "When", "Where", "Which", "Who", "Whom", "Whose", "Why")
+NAMELESS = re.compile(r"\b(anybody|everybody|nobody|somebody|who(m)?ever)\b", re.IGNORECASE)
+ENTRY = re.compile(r"^ +\**\w[\w.]*(?:, \**\w[\w.]*)*: (\w+)", re.MULTILINE)
+
+
+def docstrings(path: Path) -> Iterator[str]:
+    """Docstrings, and the texts behind constants and attributes."""
+    for node in ast.walk(ast.parse((ROOT / path).read_text("utf-8"))):
+        for each in getattr(node, "body", []) if not isinstance(node, ast.Lambda | ast.IfExp) else []:
+            if (
+                isinstance(each, ast.Expr)
+                and isinstance(each.value, ast.Constant)
+                and isinstance(each.value.value, str)
+            ):
+                yield inspect.cleandoc(each.value.value)
+
+
+def test_docstrings_say_the_noun() -> None:
+    """``seconds: Seconds until …``, not ``seconds: How long …``; and whoever does something has a name there."""
+    texts = [(str(path), text) for path in TEXTS if path.parts[0] == "engine" for text in docstrings(path)]
+    assert len(texts) > 2000
+    asking = [(path, text) for path, text in texts if text.split(maxsplit=1)[0] in ASKING]
+    entries = [(path, found[0]) for path, text in texts for found in ENTRY.finditer(text) if found[1] in ASKING]
+    nameless = [(path, found[0]) for path, text in texts for found in NAMELESS.finditer(text)]
+    assert (asking, entries, nameless) == ([], [], [])

@@ -6,5 +6,15 @@ from engine.batch.batch import Batch, open_batch
 from engine.batch.host import BatchHost
 from engine.batch.ledger import Ledger, open_ledger
 from engine.batch.results import BatchProgress, BatchResult
+from engine.batch.terminal import ProgressLine
 
-__all__ = ["Batch", "BatchHost", "BatchProgress", "BatchResult", "Ledger", "open_batch", "open_ledger"]
+__all__ = [
+    "Batch",
+    "BatchHost",
+    "BatchProgress",
+    "BatchResult",
+    "Ledger",
+    "ProgressLine",
+    "open_batch",
+    "open_ledger",
+]

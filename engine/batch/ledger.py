@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
 from types import TracebackType
 from typing import Final, Literal, TypeAlias, get_args
 
@@ -10,15 +10,13 @@ import trio
 
 from engine.conversation.rounds import Round
 from engine.store import operations
-from engine.store.conversation import read_transcript
-from engine.store.errors import TurnInterrupted
+from engine.store.conversation import check_name
+from engine.store.gate import Gate
 from engine.store.lease import Lease, take
 from engine.store.records import Kind
 from engine.store.store import Store
-from engine.store.transcript import digest_of, round_row, sealed, unsealed
-from engine.values.choices import Delivery
-from engine.values.errors import ResponseFailed, TurnError
-from engine.values.messages import AssistantMessage, Message
+from engine.store.transcript import digest_of, round_row, sealed, transcript_of
+from engine.values.messages import AssistantMessage, Context
 from engine.values.problems import ConfigurationError
 from engine.values.reports import TurnReport
 
@@ -41,9 +39,20 @@ class Ledger:
     def __repr__(self) -> str:
         return f"<Ledger {self._name!r}>"
 
-    def entry(self, key: str, prompt: Iterable[Message]) -> Entry:
-        """Return the entry of a prompt: ``async with ledger.entry(key, prompt) as entry``."""
-        return Entry(self._store, f"{self._name}/{key}", key, tuple(prompt), self._on_interrupted)
+    @property
+    def refuses(self) -> bool:
+        """Whether what was begun and has no known outcome is not asked again."""
+        return self._on_interrupted == "refuse"
+
+    def entry(self, key: str, prompt: Context) -> Entry:
+        """Return the entry of a prompt: ``async with ledger.entry(key, prompt) as entry``.
+
+        Raises:
+            ConfigurationError: the key is too long, together with the batch's name.
+        """
+        session = f"{self._name}/{key}"
+        check_name(f"items[{key!r}]", session)
+        return Entry(self._store, session, key, prompt, self._on_interrupted)
 
 
 class Entry:
@@ -53,17 +62,16 @@ class Entry:
         known: The answer, where there is one already.
     """
 
-    def __init__(
-        self, store: Store, session: str, key: str, prompt: tuple[Message, ...], on_interrupted: OnInterrupted
-    ) -> None:
+    def __init__(self, store: Store, session: str, key: str, prompt: Context, on_interrupted: OnInterrupted) -> None:
         self.known: AssistantMessage | None = None
         self._store = store
         self._session = session
         self._key = key
-        self._prompt = prompt
+        self._prompt = prompt.messages
         self._digest = digest_of(prompt)
         self._on_interrupted = on_interrupted
         self._lease: Lease | None = None
+        self._gate: Gate | None = None
 
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Entry:
@@ -90,10 +98,15 @@ class Entry:
             if lease.head:
                 self.known = await self._read(lease)
             elif lease.intent is not None:
-                if lease.intent.digest != self._digest:
-                    raise ConfigurationError(f"items[{self._key!r}]", "has the key of another prompt")
-                if self._on_interrupted == "refuse" and lease.intent.attempts:
-                    raise TurnInterrupted(self._key, lease.intent.attempts)
+                self._compare(lease.intent.digest)
+            self._gate = Gate(
+                lease,
+                key=self._key,
+                digest=self._digest,
+                allowed=0 if self._on_interrupted == "refuse" else math.inf,
+            )
+            if self.known is None:
+                self._gate.check()
         except BaseException:
             lease.give_up()
             raise
@@ -102,25 +115,19 @@ class Entry:
 
     async def _read(self, lease: Lease) -> AssistantMessage:
         rows = await self._store._group.do(lambda database: operations.read(database, self._session, after=0))
-        digest = unsealed(self._session, rows[-1], self._store._codec).get("digest")
+        transcript = transcript_of(self._session, rows, self._store._codec, first=1, last=lease.head)
+        self._compare(transcript.digest)
+        return transcript.answer
+
+    def _compare(self, digest: str | None) -> None:
         if digest != self._digest:
             raise ConfigurationError(f"items[{self._key!r}]", "has the key of another prompt")
-        transcript = await read_transcript(self._store._group, lease, self._store._codec)
-        found = (*transcript.messages, *transcript.waiting)[-1]
-        assert isinstance(found, AssistantMessage)
-        return found
 
-    async def pass_gate(self) -> None:
-        """Awaited before each dispatch: note that a request is about to leave.
-
-        Raises:
-            LeaseLost: another process has the prompt by now; nothing may be sent.
-            StoreUnavailable: the store is out of reach; nothing may be sent.
-
-        If cancelled, it may be noted all the same.
-        """
-        assert self._lease is not None
-        await self._lease.begin(key=self._key, digest=self._digest)
+    @property
+    def gate(self) -> Gate:
+        """Stands before each dispatch of the prompt."""
+        assert self._gate is not None
+        return self._gate
 
     async def answered(self, message: AssistantMessage, report: TurnReport) -> None:
         """Write down the answer.
@@ -133,18 +140,8 @@ class Entry:
         """
         lease, store = self._lease, self._store
         assert lease is not None
-        dispatches = lease.intent.dispatches if lease.intent is not None else 0
-        data = round_row(self._prompt, Round(message, (), report), self._digest, dispatches)
+        data = round_row(self._prompt, Round(message, (), report), self._digest, self.gate.dispatches)
         await lease.write(lambda number: sealed(self._session, number, Kind.ROUND, self._key, True, data, store._codec))
-
-    async def failed(self, error: TurnError) -> None:
-        """Note what became of a prompt without an answer: whether a request may still be at work.
-
-        If cancelled, it may be noted all the same.
-        """
-        assert self._lease is not None
-        if error.delivery in (Delivery.NOT_SENT, Delivery.REJECTED) or isinstance(error, ResponseFailed):
-            await self._lease.settle(None)
 
     @trio.lowlevel.enable_ki_protection
     async def __aexit__(

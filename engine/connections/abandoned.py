@@ -47,7 +47,7 @@ class Abandoned:
 
     @property
     def give_up_at(self) -> float:
-        """When the first of those that were left to themselves has taken too long; infinite where there is none."""
+        """The time when the first of those left to themselves has taken too long; infinite where there is none."""
         return min(self._give_up_at.values(), default=math.inf)
 
     def give_up(self) -> None:

@@ -60,6 +60,6 @@ class Breakers(Mapping[str, Breaker]):
         return self._breakers[name]
 
     def reset(self) -> None:
-        """Forget everything about every server: let everybody try."""
+        """Forget everything about every server: let every turn try."""
         for breaker in self._breakers.values():
             breaker.reset()

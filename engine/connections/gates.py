@@ -16,7 +16,8 @@ from engine.settings.retry import ResolvedRetry
 __all__ = ["EndpointGates", "Gate", "Gates"]
 
 _KEPT: Final = 4096
-_Key: TypeAlias = tuple[str, Hashable, str | None]
+_UPGRADES: Final = object()  # in place of a model
+_Key: TypeAlias = tuple[str, Hashable, Hashable]
 
 
 class Gate:
@@ -69,7 +70,10 @@ class Gate:
 
 
 class Gates:
-    """Gates by server, credential and model, the 4,096 that were used last. There are none while no rate is limited."""
+    """Gates by server, credential and what is limited, the 4,096 that were used last.
+
+    There are none while no rate is limited.
+    """
 
     def __init__(self, policy: ResolvedRetry) -> None:
         self._policy = policy
@@ -104,7 +108,7 @@ class Gates:
 
 
 class EndpointGates:
-    """The gates of one endpoint and its key, by model."""
+    """The gates of one endpoint and its key: one for each model, and one for WebSockets."""
 
     def __init__(self, gates: Gates, endpoint: Endpoint) -> None:
         url = endpoint.websocket
@@ -120,11 +124,26 @@ class EndpointGates:
 
     def of(self, model: str | None) -> Gate | None:
         """Return the gate of a model; None where it is open to all."""
-        return self._gates.find((self._place, self._credential, model)) if len(self._gates) else None
+        return self._find(model)
+
+    @property
+    def upgrades(self) -> Gate | None:
+        """The gate of turns that need a new WebSocket, whatever their model; None where it is open to all."""
+        return self._find(_UPGRADES)
 
     def limited(self, model: str | None, seconds: float) -> bool:
         """The server refused a turn for its rate, and asks to wait; returns whether that holds the others too."""
+        return self._limited(model, seconds)
+
+    def upgrades_limited(self, seconds: float) -> None:
+        """The server refused an upgrade for its rate, and asks to wait: that holds all that need one."""
+        self._limited(_UPGRADES, seconds)
+
+    def _find(self, what: Hashable) -> Gate | None:
+        return self._gates.find((self._place, self._credential, what)) if len(self._gates) else None
+
+    def _limited(self, what: Hashable, seconds: float) -> bool:
         if seconds > LONGEST_HOLD:
             return False
-        self._gates.make((self._place, self._credential, model)).limited(seconds)
+        self._gates.make((self._place, self._credential, what)).limited(seconds)
         return True

@@ -20,7 +20,7 @@ from engine.protocol.assembly import Oddity
 from engine.protocol.chain import HeldResponse, Plan
 from engine.protocol.exchange import Exchange
 from engine.protocol.failures import Broken, Failure, RequestRefused
-from engine.protocol.routing import Doubt, Verdict
+from engine.protocol.routing import Doubt, Unlabelled, Verdict
 from engine.settings.endpoint import Endpoint
 from engine.settings.limits import ResolvedLimits
 from engine.transport.dial import Dialer
@@ -138,8 +138,9 @@ class HttpLink:
         """Say how a lane's request would be sent: whole."""
         return _WHOLE
 
-    def adopt(self, lane: str | None, held: HeldResponse) -> None:
-        """Let a lane's next request continue what the server holds of another one: over HTTP nothing."""
+    def adopt(self, lane: str | None, held: HeldResponse, *, parent: str | None) -> bool:
+        """False: over HTTP the server holds nothing that was not stored."""
+        return False
 
     def write(self, lane: str | None, text: CreateText, plan: Plan, *, generate: bool | None = None) -> str:
         """Give a request its form on the wire."""
@@ -268,7 +269,7 @@ class _HttpExchange(Receiver):
     def _name(self) -> str:
         return "an answer over HTTP"
 
-    def _unclaimed(self, target: Exchange | Verdict | Doubt, event: ServerEvent, now: float) -> None:
+    def _unclaimed(self, target: Exchange | Verdict | Doubt | Unlabelled, event: ServerEvent, now: float) -> None:
         if target is Verdict.CONNECTION and isinstance(event, KeepAlive):
             self.attempt.kept_alive(now)
         elif target is Verdict.LIMIT:  # it is about a socket elsewhere, and ends this answer all the same

@@ -78,8 +78,14 @@ class Link(Protocol):
         """Say how a lane's request would be sent. ``stored``: a response that can be named on any connection."""
         ...
 
-    def adopt(self, lane: str | None, held: HeldResponse) -> None:
-        """Let a lane's next request continue what the server holds of another one."""
+    def adopt(self, lane: str | None, held: HeldResponse, *, parent: str | None) -> bool:
+        """Let a lane's next request continue what the server holds for its parent; False where it holds that no more.
+
+        Args:
+            lane: The fork's name.
+            held: The response that it continues.
+            parent: The name of the lane whose response that is.
+        """
         ...
 
     def write(self, lane: str | None, text: CreateText, plan: Plan, *, generate: bool | None = None) -> str:

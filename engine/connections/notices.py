@@ -15,7 +15,7 @@ _logger = logging.getLogger("engine.connection")
 
 
 class Notices:
-    """What is told of one connection, whose dial begins now.
+    """The hooks and log lines of one connection, whose dial begins now.
 
     Args:
         instruments: The hooks that are told.

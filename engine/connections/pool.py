@@ -17,7 +17,7 @@ from engine.connections.gates import EndpointGates
 from engine.connections.http_link import HttpLink
 from engine.connections.link import Link
 from engine.connections.link_states import LinkState
-from engine.connections.places import Places
+from engine.connections.places import Places, Room
 from engine.connections.tasks import Tasks
 from engine.connections.warm_up import WarmUp
 from engine.connections.websocket_link import WebSocketLink
@@ -25,7 +25,8 @@ from engine.instruments import Instruments, RotationInfo
 from engine.protocol.breaker import Breaker
 from engine.protocol.chain import Chain, HeldResponse
 from engine.protocol.failures import Failure, Unreachable, UpgradeRefused, WebSocketBarred
-from engine.protocol.recovery import counts_as_outage, forbids_websocket, lacks_websocket
+from engine.protocol.faults import TOO_MANY_REQUESTS
+from engine.protocol.recovery import asked_wait, counts_as_outage, forbids_websocket, lacks_websocket
 from engine.settings.endpoint import Endpoint
 from engine.settings.levels import Settings
 from engine.transport.dial import Dialer
@@ -87,16 +88,12 @@ class Pool:
         self._reconnected = 0
         self._dialled = 0
         self.opened: int = 0
+        self._room = Room(endpoint.server, breaker.labels, settings.limits.max_connections)
         self.places: Places = Places(self._room)
 
-    @property
-    def _room(self) -> int:
-        server = self._endpoint.server
-        return server.max_active if server.multiplexing else self._settings.limits.max_connections
-
     def _slot(self, lane: str | None) -> str | None:
-        """Return the slot of a lane's connection: a server that takes one request at a time wants one for each."""
-        return None if self._endpoint.server.multiplexing else lane
+        """Return the slot of a lane's connection; one of its own, from when it could not share, is used up first."""
+        return None if self._room.shared and lane not in self._current else lane
 
     # --- what turns ask ---
 
@@ -110,13 +107,18 @@ class Pool:
         """Whether a turn dispatched now would find an open connection, as far as can be told."""
         return any(link.usable for link in self._current.values())
 
+    def must_dial(self, lane: str | None) -> bool:
+        """Whether a turn of a lane would find neither a connection nor a dial under way."""
+        link = self._current_for(lane)
+        return link is None or not (link.usable or link.state is LinkState.DIALLING)
+
     def may_continue(self, lane: str | None, body: Mapping[str, Any], stored: HeldResponse | None) -> bool:
         """Whether the server is known to hold what a request would continue, on the connection there is."""
         link = self._current.get(self._slot(lane))
         if link is not None and link.usable and link.make_room(lane):
             plan = link.plan(lane, body, stored=stored)
         else:
-            plan = Chain().plan(body, server=self._endpoint.server, stored=stored)
+            plan = Chain().plan(body, server=self._room.server, stored=stored)
         return plan.previous_response_id is not None
 
     async def link(
@@ -169,7 +171,7 @@ class Pool:
         """Return an open WebSocket, joining the dial under way or starting one; or why there is none. See `link`.
 
         A connection that ends as soon as it is open is a failure to connect: dialling on would hammer a server that
-        accepts everybody and serves nobody.
+        accepts every connection and serves none.
         """
         self._reconnected = 0
         waited_for: WebSocketLink | None = None
@@ -183,6 +185,8 @@ class Pool:
                     current.retire("the socket is gone")
                 elif current.age(trio.current_time()) >= self._settings.limits.connection_lifetime:
                     self._rotate(current)
+                elif current.named and not self._room.named:
+                    current.retire("the server does not say which lane it answers")
                 elif not current.make_room(lane):
                     current.retire("it has no name left for another lane")
                 else:
@@ -209,17 +213,22 @@ class Pool:
         """Return the connection of a lane. Where there are no more to be had, one that is idle changes lanes."""
         slot = self._slot(lane)
         current = self._current.get(slot)
-        if current is not None or slot is None or len(self._current) < self._settings.limits.max_connections:
+        if current is not None:
             return current
-        idle = [each for each, link in self._current.items() if link.usable and not link.busy]
-        if idle:
-            longest = min(idle, key=lambda each: self._current[each].idle_since)
+        if self._room.shared:
+            choice = [each for each, link in self._current.items() if link.usable and link.named]
+        elif len(self._current) >= self._settings.limits.max_connections:
+            choice = [each for each, link in self._current.items() if link.usable and not link.busy]
+        else:
+            return None
+        if choice:
+            longest = min(choice, key=lambda each: self._current[each].idle_since)
             current = self._current[slot] = self._current.pop(longest)
         return current
 
     def _objection(self) -> str | None:
         """Return the reason why no WebSocket should be tried; None where one may."""
-        return self._breaker.objection if self._endpoint.server.websocket else "this kind of server has no WebSocket"
+        return self._breaker.objection if self._room.server.websocket else "this kind of server has no WebSocket"
 
     def note_answer(self, link: Link, fell_back_on: Failure | None) -> None:
         """Learn from an answer; ``fell_back_on`` is the failure for which its turn had gone over to HTTP."""
@@ -230,6 +239,7 @@ class Pool:
         """Have a connection ready for a lane's next turn, unless one is, or it would probably come to nothing."""
         transport = self._settings.transport
         unwise = transport is Transport.SSE or (transport is Transport.AUTO and self._objection() is not None)
+        unwise = unwise or self.gates.upgrades is not None
         if self._current_for(lane) is None and self._tasks.alive and not unwise:
             self._current[self._slot(lane)] = self._dial(self._settings.timeouts.connect)
 
@@ -247,7 +257,7 @@ class Pool:
     def change_endpoint(self, endpoint: Endpoint, dialer: Dialer, breaker: Breaker, gates: EndpointGates) -> None:
         """Go elsewhere, or with another key: what is connected serves the turns that are on it, and no other."""
         self._endpoint, self._dialer, self._breaker, self.gates = endpoint, dialer, breaker, gates
-        self.places.number = self._room
+        self._room = self.places.room = Room(endpoint.server, breaker.labels, self._settings.limits.max_connections)
         http, self._http = self._http, None
         for link in (*self._next.values(), *self._current.values(), http):
             if link is not None:
@@ -277,6 +287,7 @@ class Pool:
             make_socket=self._make_socket,
             timeouts=evolve(self._settings.timeouts, connect=connect),
             limits=self._settings.limits,
+            labels=self._breaker.labels,
             instruments=self._instruments,
             on_change=self._on_change,
             on_ageing=self._on_ageing,
@@ -320,6 +331,8 @@ class Pool:
         elif failure is not None and counts_as_outage(failure):
             breaker.failed()
         elif isinstance(failure, UpgradeRefused):
+            if failure.status == TOO_MANY_REQUESTS and (wait := asked_wait(failure)) is not None:
+                self.gates.upgrades_limited(wait)
             no_websocket = f"the server has no WebSocket: it answered the upgrade with status {failure.status}"
             breaker.answered(no_websocket if lacks_websocket(failure) else None)
         else:

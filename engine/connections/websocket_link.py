@@ -24,9 +24,12 @@ from engine.instruments import Instruments
 from engine.protocol.aftermath import Aftermath, aftermath
 from engine.protocol.chain import HeldResponse, Plan
 from engine.protocol.exchange import Exchange
-from engine.protocol.failures import Failure, Lost, to_error
+from engine.protocol.exchange_states import ExchangeState
+from engine.protocol.failures import Failure, Lost, RequestRefused, to_error
+from engine.protocol.labels import Labels
+from engine.protocol.recovery import lacks_lanes
 from engine.protocol.refusals import rejection
-from engine.protocol.routing import Doubt, Verdict
+from engine.protocol.routing import Doubt, Unlabelled, Verdict
 from engine.protocol.states import move
 from engine.settings.endpoint import Endpoint
 from engine.settings.limits import ResolvedLimits
@@ -54,6 +57,7 @@ class WebSocketLink(Receiver):
         make_socket: Makes its socket.
         timeouts: Of which ``connect``, ``close`` and ``drain`` count.
         limits: Bounds on what it holds, and on its lifetime.
+        labels: Whether the server answers on the lane that a request names.
         instruments: The hooks that are told of it.
         on_change: Called when its state has changed, with the state before.
         on_ageing: Called when it will soon have reached its lifetime.
@@ -66,6 +70,7 @@ class WebSocketLink(Receiver):
         dial_done: Set when it is open, or will never be.
         ended: Set when nothing is in progress on it any more, and nothing will be.
         requests: Requests handed to it.
+        named: Whether the requests of lanes name them on it.
         broke_unused: Whether it failed, having been open, with no turn on it.
     """
 
@@ -81,6 +86,7 @@ class WebSocketLink(Receiver):
         make_socket: SocketFactory,
         timeouts: ResolvedTimeouts,
         limits: ResolvedLimits,
+        labels: Labels,
         instruments: Instruments,
         on_change: Callable[[WebSocketLink, LinkState], None],
         on_ageing: Callable[[WebSocketLink], None],
@@ -105,7 +111,9 @@ class WebSocketLink(Receiver):
         self._retired_because: str | None = None
         self._headers: tuple[tuple[str, str], ...] = ()  # of the upgrade
         self._abandoned = Abandoned(timeouts.drain)
-        self._channels = Channels(self._server.max_lanes if self._server.multiplexing else 0)
+        self.named: bool = labels.named(self._server)
+        self._labels = labels
+        self._channels = Channels(self._server.max_lanes if self.named else 0)
         self._socket = make_socket(
             endpoint,
             dialer,
@@ -191,9 +199,15 @@ class WebSocketLink(Receiver):
         """Say how a lane's request would be sent."""
         return self._channels.of(lane).chain.plan(body, server=self._server, stored=stored)
 
-    def adopt(self, lane: str | None, held: HeldResponse) -> None:
-        """Let a lane's next request continue what the server holds of another one."""
-        self._channels.of(lane).chain.arm(held)
+    def adopt(self, lane: str | None, held: HeldResponse, *, parent: str | None) -> bool:
+        """Let a lane's next request continue what the server holds for its parent; False where it holds that no more.
+
+        Once another request of the parent is on its way, or its name was given to another lane, that cannot be known.
+        """
+        there = self.named and self._channels.holds(parent, held)
+        if there:
+            self._channels.of(lane).chain.arm(held)
+        return there
 
     def write(self, lane: str | None, text: CreateText, plan: Plan, *, generate: bool | None = None) -> str:
         """Give a lane's request its form on the wire."""
@@ -250,11 +264,7 @@ class WebSocketLink(Receiver):
     @property
     def _offers_lane(self) -> bool:
         """Whether another response may be in progress beside the ones that are, on a lane of its own."""
-        return (
-            self._state is LinkState.OPEN
-            and self._channels.names_left > 0
-            and self._router.in_flight < self._server.max_active
-        )
+        return self._state is LinkState.OPEN and self._labels.shared(self._server) and self._channels.names_left > 0
 
     def settle(self, attempt: Attempt) -> None:
         """Wait no longer for the rest of an abandoned response."""
@@ -379,34 +389,63 @@ class WebSocketLink(Receiver):
 
     def _ended(self, attempt: Attempt, now: float) -> None:
         self._clock.idle_since = now
+        self._learn_labels(attempt.exchange)
         channel = self._channels.of(attempt.origin.lane)
         channel.idle = attempt.held is not None
         if attempt.exchange.continuable:
             channel.chain.arm(attempt.held)
         self._close_if_done()
 
-    def _unclaimed(self, target: Exchange | Verdict | Doubt, event: ServerEvent, now: float) -> None:
+    def _learn_labels(self, exchange: Exchange) -> None:
+        """A named response has ended; where it was of no use to the server's labels, that has been noted before."""
+        if exchange.lane is None:
+            return
+        if exchange.state is ExchangeState.ENDED:
+            self._labels.prove()
+        elif isinstance(exchange.outcome, RequestRefused) and lacks_lanes(exchange.outcome):
+            self._labels.disprove()
+
+    def _unclaimed(self, target: Exchange | Verdict | Doubt | Unlabelled, event: ServerEvent, now: float) -> None:
         if isinstance(target, Doubt):
-            self._lose(target.exchange)
+            self._lose(target.exchange, "the server's events cannot be told from those of an earlier response")
+            self.retire("the server mixes up its responses")
+        elif isinstance(target, Unlabelled):
+            self._take_unlabelled(target.exchanges, event, now)
         elif isinstance(target, Verdict):
             self._unrouted(target, event, now)
         else:
             self._dropped += 1  # its turn was left
             target.receive(event)
             if target.outcome is not None:
+                self._learn_labels(target)
                 self._router.end(target)
                 self._clock.idle_since = now
                 self._abandoned.end(target)
 
-    def _lose(self, exchange: Exchange) -> None:
-        """Give up an exchange whose events cannot be told from those of the one before it."""
+    def _lose(self, exchange: Exchange, why: str) -> None:
+        """Give up an exchange whose events cannot be told from another's."""
         self._dropped += 1
         self._router.end(exchange)
         attempt = self._attempts.pop(exchange, None)
         if attempt is not None:
-            attempt.fail(Lost("the server's events cannot be told from those of an earlier response"))
+            attempt.fail(Lost(why))
         self._abandoned.end(exchange)
-        self.retire("the server mixes up its responses")
+
+    def _take_unlabelled(self, exchanges: Sequence[Exchange], event: ServerEvent, now: float) -> None:
+        """The server ignores the names of lanes: what is alone on the connection can still be told, and nothing else.
+
+        Lanes no longer share a connection to it, from now on.
+        """
+        self._labels.disprove()
+        self.retire("the server does not say which lane it answers")
+        if len(exchanges) > 1:
+            for exchange in exchanges:
+                self._lose(exchange, "the server does not say which of several requests it answers")
+            self._close_if_done()
+        elif (attempt := self._attempts.get(exchanges[0])) is not None:
+            self._feed(attempt, event, now)
+        else:
+            self._unclaimed(exchanges[0], event, now)
 
     def _unrouted(self, verdict: Verdict, event: ServerEvent, now: float) -> None:
         match verdict:

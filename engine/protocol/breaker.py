@@ -1,8 +1,8 @@
 """Whether it is worth trying to open a WebSocket to a server, by what became of the last tries.
 
 Two failures to connect in a row open the breaker; while it is open, turns with another way do not try. Then one try is
-let through at a time, and its success closes the breaker. What a server has been found not to have, a WebSocket at all,
-is remembered until `Breaker.reset`.
+let through at a time, and its success closes the breaker. What a server has been found not to have, a WebSocket at all
+or labels on what it answers to named lanes, is remembered until `Breaker.reset`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import math
 from collections.abc import Callable
 from enum import Enum
 
+from engine.protocol.labels import Labels
+
 __all__ = ["Breaker", "BreakerState"]
 
 
@@ -18,11 +20,11 @@ class BreakerState(Enum):
     """The answers of a breaker to those who ask."""
 
     CLOSED = "closed"
-    """Everybody may try."""
+    """Every turn may try."""
     OPEN = "open"
     """No try is allowed."""
     HALF_OPEN = "half_open"
-    """One may, and everybody waits for what comes of it."""
+    """One turn may, and the others wait for its outcome."""
 
 
 class Breaker:
@@ -32,12 +34,14 @@ class Breaker:
         server: The server as it may be shown: its host, and its port where that is not the default.
         failures: Failures to connect in a row.
         no_websocket: The reason for taking the server to have no WebSocket; None as long as that was not found out.
+        labels: Whether it answers on the lane that a request names.
     """
 
     def __init__(self, server: str, *, threshold: int, cooldown: float, clock: Callable[[], float]) -> None:
         self.server = server
         self.failures: int = 0
         self.no_websocket: str | None = None
+        self.labels: Labels = Labels()
         self._threshold = threshold
         self._cooldown = cooldown
         self._clock = clock
@@ -77,10 +81,9 @@ class Breaker:
         return None
 
     def reset(self) -> None:
-        """Forget everything: let everybody try."""
-        self.no_websocket = None
-        self._forbidden_until = -math.inf
-        self._close()
+        """Forget everything: let every turn try."""
+        self.labels.forget()
+        self.connected()
 
     def _close(self) -> None:
         self.failures = 0
@@ -98,7 +101,9 @@ class Breaker:
 
     def connected(self) -> None:
         """A try led to a connection."""
-        self.reset()
+        self.no_websocket = None
+        self._forbidden_until = -math.inf
+        self._close()
 
     def answered(self, no_websocket: str | None = None) -> None:
         """A try was refused, so the server is there; and it said, where that is given, that it has no WebSocket."""

@@ -10,7 +10,7 @@ from typing import TypeAlias, assert_never
 
 from attrs import field, frozen
 
-from engine.protocol.faults import Fault, fault_of
+from engine.protocol.faults import TOO_MANY_REQUESTS, Fault, fault_of
 from engine.values.errors import (
     AuthenticationFailed,
     BufferOverflow,
@@ -285,7 +285,7 @@ def _rejection(failure: RequestRefused, did: str = "rejected the request") -> Re
     fault = failure.fault
     if fault is Fault.CREDENTIALS:
         kind: type[RequestRejected] = AuthenticationFailed
-    elif failure.status == 429 or fault in {Fault.RATE, Fault.QUOTA}:
+    elif failure.status == TOO_MANY_REQUESTS or fault in {Fault.RATE, Fault.QUOTA}:
         kind = RateLimited
     else:
         kind = RequestRejected

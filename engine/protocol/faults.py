@@ -11,7 +11,17 @@ from typing import Final
 
 from attrs import frozen
 
-__all__ = ["CLOSE_CODES", "CODES", "STATUSES", "TYPES", "CloseCode", "Fault", "close_code", "fault_of"]
+__all__ = [
+    "CLOSE_CODES",
+    "CODES",
+    "STATUSES",
+    "TOO_MANY_REQUESTS",
+    "TYPES",
+    "CloseCode",
+    "Fault",
+    "close_code",
+    "fault_of",
+]
 
 
 class Fault(Enum):
@@ -107,6 +117,8 @@ TYPES: Final[Mapping[str, Fault]] = {
 }
 """Error types, from ``error.type``."""
 
+TOO_MANY_REQUESTS: Final = 429
+
 STATUSES: Final[Mapping[int, Fault]] = {
     400: Fault.REQUEST,
     401: Fault.CREDENTIALS,
@@ -119,7 +131,7 @@ STATUSES: Final[Mapping[int, Fault]] = {
     413: Fault.REQUEST,
     422: Fault.REQUEST,
     426: Fault.REQUEST,
-    429: Fault.RATE,
+    TOO_MANY_REQUESTS: Fault.RATE,
     500: Fault.SERVER,
     502: Fault.SERVER,
     503: Fault.SERVER,

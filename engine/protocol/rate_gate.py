@@ -95,13 +95,17 @@ class RateGate:
         del self._waiting[turn]
         return True
 
+    def is_tried_by(self, turn: Hashable) -> bool:
+        """Whether a turn has gone to try whether the limit is over."""
+        return self.state is RateGateState.TRYING and self._trying == turn
+
     def accepted(self, turn: Hashable) -> None:
         """The server has begun with a turn: if it was the one that tried, the limit is over."""
-        if self._trying == turn and self.state is RateGateState.TRYING:
+        if self.is_tried_by(turn):
             self.state, self._trying = RateGateState.SPACING, None
 
     def left(self, turn: Hashable) -> None:
         """A turn is over or failed, and that says nothing about the limit: if it was to try, the next one does."""
         self._waiting.pop(turn, None)
-        if self._trying == turn and self.state is RateGateState.TRYING:
+        if self.is_tried_by(turn):
             self.state, self._trying = RateGateState.HOLDING, None

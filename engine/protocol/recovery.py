@@ -31,7 +31,7 @@ from engine.protocol.failures import (
     WebSocketBarred,
     to_error,
 )
-from engine.protocol.faults import Fault, close_code
+from engine.protocol.faults import TOO_MANY_REQUESTS, Fault, close_code
 from engine.protocol.refusals import retry_after
 from engine.settings.retry import ResolvedRetry
 from engine.values.choices import Delivery, Transport
@@ -44,8 +44,10 @@ __all__ = [
     "Remedy",
     "Row",
     "Setback",
+    "asked_wait",
     "counts_as_outage",
     "forbids_websocket",
+    "lacks_lanes",
     "lacks_websocket",
 ]
 
@@ -162,6 +164,10 @@ def _unreadable(setback: Setback) -> bool:
     return setback.fault is Fault.SEAL and setback.sealed and _is_refusal(setback)
 
 
+def _nameless(setback: Setback) -> bool:
+    return isinstance(setback.failure, RequestRefused) and setback.failure.param == "stream_id"
+
+
 def _failed_server(setback: Setback) -> bool:
     if setback.fault is Fault.SERVER:
         return True
@@ -193,6 +199,7 @@ def _silent(setback: Setback) -> bool:
     return isinstance(setback.failure, Expired) and setback.failure.phase == "first_event"
 
 
+_LANE_CODES: Final = frozenset({"invalid_stream_id", "websocket_stream_limit_reached"})
 _RESEND: Final = (Dose(Remedy.SAME_CONNECTION),)
 _RESEND_UNSEALED: Final = (Dose(Remedy.UNSEALED),)
 _AGAIN: Final = (Dose(Remedy.NEW_CONNECTION),)
@@ -212,7 +219,7 @@ TABLE: Final = (
     Row("the api_key function failed", _without_a_key),
     Row("upgrade 401", _refused(401), auto=_FRESH_KEY + _HTTP, websocket=_FRESH_KEY),
     Row("upgrade 404, 405, 426", _refused(404, 405, 426), auto=_HTTP),
-    Row("upgrade 429", _refused(429), auto=_WHEN_ASKED + _HTTP, websocket=_WHEN_ASKED),
+    Row("upgrade 429", _refused(TOO_MANY_REQUESTS), auto=_WHEN_ASKED + _HTTP, websocket=_WHEN_ASKED),
     Row("upgrade 5xx", _refused_by_a_broken_server, auto=_HTTP, websocket=_BACK_OFF),
     Row(
         "upgrade 400, 403, or any other status", lambda setback: isinstance(setback.failure, UpgradeRefused), auto=_HTTP
@@ -228,6 +235,7 @@ TABLE: Final = (
         websocket=_RESEND_UNSEALED,
         sse=_RESEND_UNSEALED,
     ),
+    Row("stream_id not known, or no name left", _nameless, auto=_AGAIN, websocket=_AGAIN),
     Row("websocket_connection_limit_reached", _of(Fault.CONNECTION_LIMIT), auto=_AGAIN, websocket=_AGAIN),
     Row("401 over HTTP", _refused_credentials_over_http, auto=_FRESH_KEY, sse=_FRESH_KEY),
     Row("quota used up", _of(Fault.QUOTA)),
@@ -256,6 +264,11 @@ def forbids_websocket(failure: Failure | None) -> bool:
     Frameworks answer 403 where they have no route for an upgrade; so does a key without the right to one.
     """
     return isinstance(failure, UpgradeRefused) and failure.status == 403
+
+
+def lacks_lanes(failure: Failure) -> bool:
+    """Whether a failure shows that the server knows no ``stream_id``, rather than that it has no name left."""
+    return isinstance(failure, RequestRefused) and failure.param == "stream_id" and failure.code not in _LANE_CODES
 
 
 def counts_as_outage(failure: Failure) -> bool:
@@ -298,6 +311,7 @@ class Recovery:
         fallback_reason: The reason for going over to HTTP; None while it has not.
         fell_back_on: The failure for which it did.
         dispatches: The number of times that the request was sent.
+        risked: The number of times that it was sent again although the server may have been at work on it.
     """
 
     def __init__(self, transport: Transport, policy: ResolvedRetry, *, renewable_key: bool) -> None:
@@ -305,11 +319,11 @@ class Recovery:
         self.fallback_reason: str | None = None
         self.fell_back_on: Failure | None = None
         self.dispatches: int = 0
+        self.risked: int = 0
         self._transport = transport
         self._policy = policy
         self._renewable_key = renewable_key
         self._taken: Counter[tuple[str, Remedy]] = Counter()
-        self._risked = 0
 
     def decide(self, setback: Setback, *, left: float) -> Decision:
         """Decide what to do about a failure, and take note of it.
@@ -341,17 +355,17 @@ class Recovery:
             case Remedy.FRESH_KEY if not self._renewable_key or self._refreshed:
                 return None
             case Remedy.RETRY_AFTER:
-                return _asked_wait(setback.failure)
+                return asked_wait(setback.failure)
             case Remedy.BACK_OFF:
                 waited = sum(times for (_, remedy), times in self._taken.items() if remedy is Remedy.BACK_OFF)
                 if waited >= len(self._policy.back_off):
                     return None
-                return max(self._policy.wait(waited), _asked_wait(setback.failure) or 0.0)
+                return max(self._policy.wait(waited), asked_wait(setback.failure) or 0.0)
         return 0.0
 
     @property
     def _may_risk(self) -> bool:
-        return self._transport is Transport.AUTO and self._risked < self._policy.resend_ambiguous
+        return self._transport is Transport.AUTO and self.risked < self._policy.resend_ambiguous
 
     @property
     def _refreshed(self) -> bool:
@@ -359,14 +373,14 @@ class Recovery:
 
     def _take(self, row: Row, dose: Dose, setback: Setback) -> None:
         self._taken[row.name, dose.remedy] += 1
-        self._risked += setback.risky
+        self.risked += setback.risky
         if dose.remedy is Remedy.FALL_BACK:
             self.transport = Transport.SSE
             self.fallback_reason = str(to_error(setback.failure))
             self.fell_back_on = setback.failure
 
 
-def _asked_wait(failure: Failure) -> float | None:
+def asked_wait(failure: Failure) -> float | None:
     """Return how long the server asks to wait; None where it does not say."""
     match failure:
         case RequestRefused() | Failed():

@@ -9,6 +9,7 @@ from typing import Final
 
 from attrs import evolve
 
+from engine.protocol.context_words import code_of_error
 from engine.protocol.failures import RequestRefused
 from engine.protocol.faults import Fault, fault_of
 from engine.wire.base import attach
@@ -16,6 +17,7 @@ from engine.wire.codec import MalformedFrame, parse_object
 from engine.wire.control_events import ErrorEvent
 
 __all__ = [
+    "code_of",
     "lower_case",
     "refusal",
     "rejection",
@@ -33,13 +35,24 @@ def rejection(event: ErrorEvent) -> RequestRefused:
     """Read an error event that refuses a request."""
     return RequestRefused(
         status=event.status,
-        code=event.code,
+        code=code_of(event),
         type=event.error_type,
         param=event.param,
         message=event.message or "",
         retry_after=wait_asked_for(event),
         request_id=request_id({name.lower(): value for name, value in event.headers.items()}),
     )
+
+
+def code_of(event: ErrorEvent, *, status: int | None = None) -> str | None:
+    """Return an error's code, the Responses API's own where the server has another for the same.
+
+    Args:
+        event: The error.
+        status: The status of the HTTP answer that it is.
+    """
+    status = event.status if status is None else status
+    return code_of_error(status=status, code=event.code, kind=event.error_type, message=event.message or "")
 
 
 def wait_asked_for(event: ErrorEvent) -> float | None:
@@ -85,11 +98,12 @@ def refusal(status: int, headers: Iterable[tuple[str, str]], body: bytes) -> Req
         raw = parse_object(text)
     except MalformedFrame:
         words = "" if text.startswith("<") or "\0" in text or "\ufffd" in text else text[:_MAX_WORDS]
-        said = RequestRefused(status, None, None, None, words)
+        code = code_of_error(status=status, code=None, kind=None, message=words)
+        said = RequestRefused(status, code, None, None, words)
     else:
         event = ErrorEvent()
         attach(event, raw)
-        said = rejection(event)
+        said = evolve(rejection(event), code=code_of(event, status=status))
     if said.retry_after is None:
         said = evolve(said, retry_after=retry_after(fields))
     return evolve(said, status=status, request_id=request_id(fields))

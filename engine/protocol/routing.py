@@ -8,6 +8,10 @@ An exchange *opens* with its first created, queued or in_progress. A channel is 
 exchange on it ended; another kind carries no request (`Router.is_clean`). Until an exchange on a clean channel has
 opened, an end may be the last one's, said again; what cannot be told apart is a `Doubt`, and its exchange is lost
 before any output. Once it has opened, everything is its own.
+
+Where an exchange was steered, a response that has ended well may have a successor: what names it as its predecessor
+belongs to the same exchange, and until that comes an end is the last one, said again. What is said of steers goes by
+the response that they were for.
 """
 
 from __future__ import annotations
@@ -30,9 +34,17 @@ from engine.wire.control_events import (
     InterruptFailed,
     SteerEvent,
 )
-from engine.wire.events import LifecycleEvent, OutputEvent, ResponseFailed, ServerEvent, TerminalEvent, UnknownEvent
+from engine.wire.events import (
+    LifecycleEvent,
+    OutputEvent,
+    ResponseFailed,
+    ResponseInProgress,
+    ServerEvent,
+    TerminalEvent,
+    UnknownEvent,
+)
 
-__all__ = ["Doubt", "Router", "Verdict", "Word", "word_of"]
+__all__ = ["Doubt", "Router", "Unlabelled", "Verdict", "Word", "has_begun", "word_of"]
 
 
 class Verdict(Enum):
@@ -57,6 +69,18 @@ class Doubt:
     exchange: Exchange
 
 
+@frozen
+class Unlabelled:
+    """An event of a named request's response that does not name it: the server ignores ``stream_id``.
+
+    Attributes:
+        exchanges: The exchanges whose it may be, all that are in flight. It is that of one alone; of several, none can
+            be told.
+    """
+
+    exchanges: tuple[Exchange, ...]
+
+
 class Word(Enum):
     """The meaning of an event for a response's life."""
 
@@ -71,14 +95,15 @@ class Word(Enum):
     ERROR = auto()
     """An error event, which may be a refusal or an end."""
     CONTROL = auto()
-    """About steering and its like, which name their own target."""
+    """About injecting and its like, which name their own target."""
     ODD = auto()
     """About a response, in a type or shape that is not known."""
     NOTHING = auto()
     """About no response: a greeting."""
 
 
-_CONTROL: Final = (SteerEvent, InjectCreated, InjectFailed, InterruptAccepted, InterruptFailed)
+_OF_A_RESPONSE: Final = frozenset({Word.OPENS, Word.OUTPUT, Word.GOOD, Word.FAILED})
+_CONTROL: Final = (InjectCreated, InjectFailed, InterruptAccepted, InterruptFailed)
 
 
 def word_of(event: ServerEvent) -> Word:
@@ -100,6 +125,11 @@ def word_of(event: ServerEvent) -> Word:
     return Word.CONTROL if isinstance(event, _CONTROL) else Word.OUTPUT
 
 
+def _follows(event: LifecycleEvent, response_id: str | None) -> bool:
+    """Whether an event is of a response that continues this one."""
+    return response_id is not None and event.response_object.get("previous_response_id") == response_id
+
+
 def _refuses_for(event: ServerEvent) -> Fault | None:
     """Return the fault of a refusal that only a request with something particular can cause."""
     if isinstance(event, ErrorEvent):
@@ -109,6 +139,15 @@ def _refuses_for(event: ServerEvent) -> Fault | None:
         code = error.get("code") if error is not None else None
     fault = CODES.get(code) if isinstance(code, str) else None
     return fault if fault is Fault.CACHE_MISS or fault is Fault.SEAL else None
+
+
+def has_begun(event: ServerEvent) -> bool:
+    """Whether an event shows that the server has read what the request continues, and may forget it.
+
+    A response that was created may still wait for its turn (Responses API over WebSocket, forks).
+    """
+    word = word_of(event)
+    return isinstance(event, ResponseInProgress) or word in {Word.OUTPUT, Word.GOOD, Word.FAILED, Word.ERROR}
 
 
 @define
@@ -121,6 +160,7 @@ class _End:
         understood: Whether the refusal said what was wrong, by a 4xx status or a known code.
         after_refusal: Whether the exchange before it on this channel was refused as well.
         empty: Whether nothing but ends came of it.
+        settled: Whether there is nothing to come of a steer.
     """
 
     opened: bool
@@ -128,6 +168,7 @@ class _End:
     understood: bool
     after_refusal: bool
     empty: bool
+    settled: bool = True
 
     @property
     def refused(self) -> bool:
@@ -140,6 +181,8 @@ class _End:
         Args:
             again: Whether the next request is its own, sent again.
         """
+        if not self.settled:
+            return False
         if self.opened:
             return self.words[:1] == (Word.GOOD,) or self.words == (Word.ERROR, Word.FAILED)
         if not self.refused or self.after_refusal:
@@ -148,8 +191,8 @@ class _End:
             return True
         return again and (self.words == (Word.FAILED,) or (self.words == (Word.ERROR,) and self.understood))
 
-    def said_again(self, word: Word, *, alone: bool) -> bool:
-        """Take note of an end that can only be this one's, said again; False where it can be another's.
+    def repeats(self, word: Word, *, alone: bool) -> bool:
+        """Whether an end can only be this one's, said again.
 
         Args:
             word: The end.
@@ -158,15 +201,18 @@ class _End:
         last = self.words[-1:]
         match word:
             case Word.GOOD:
-                again = self.words == (Word.GOOD,) and self.opened
+                return self.words == (Word.GOOD,) and self.opened
             case Word.FAILED if alone:
-                again = last in {(Word.ERROR,), (Word.FAILED,)}
+                return last in {(Word.ERROR,), (Word.FAILED,)}
             case Word.FAILED:
-                again = self.refused and self.words == (Word.ERROR,)
+                return self.refused and self.words == (Word.ERROR,)
             case Word.ERROR:
-                again = alone and (self.refused or last == (Word.FAILED,))
-            case _:
-                again = False
+                return alone and (self.refused or last == (Word.FAILED,))
+        return False
+
+    def said_again(self, word: Word, *, alone: bool) -> bool:
+        """Take note of an end that can only be this one's, said again; False where it can be another's."""
+        again = self.repeats(word, alone=alone)
         if again:
             self.words += (word,)
         return again
@@ -176,6 +222,7 @@ class _End:
 class _Channel:
     current: Exchange | None = None
     opened: bool = False  # of the current exchange: whether it has opened
+    between: bool = False  # whether a response of it has ended, and a successor may open
     output: bool = False  # whether output came of it
     words: tuple[Word, ...] = ()  # its ends
     understood: bool = False
@@ -190,6 +237,7 @@ class Router:
     def __init__(self) -> None:
         self._channels: dict[LaneName, _Channel] = {}
         self._in_flight = 0
+        self._labelled = False  # whether an event of a named exchange has come
         self._refused_for: set[Fault] = set()  # what may be said again of a request that has been sent anew meanwhile
 
     @property
@@ -222,7 +270,7 @@ class Router:
         channel = self._channels.setdefault(exchange.lane, _Channel())
         assert channel.current is None, "the channel's previous response has not ended"
         channel.current, channel.may_cause = exchange, may_cause
-        channel.opened = channel.output = channel.understood = False
+        channel.opened = channel.between = channel.output = channel.understood = False
         channel.words = ()
         self._in_flight += 1
 
@@ -236,15 +284,17 @@ class Router:
         if exchange.delivery is Delivery.NOT_SENT:
             return
         after_refusal = channel.last is not None and channel.last.refused
+        opened = channel.opened or channel.between
         channel.last = _End(
-            channel.opened,
+            opened,
             channel.words,
             channel.understood,
             after_refusal,
-            empty=not (channel.opened or channel.output),
+            empty=not (opened or channel.output),
+            settled=exchange.settled,
         )
 
-    def route(self, event: ServerEvent) -> Exchange | Verdict | Doubt:
+    def route(self, event: ServerEvent) -> Exchange | Verdict | Doubt | Unlabelled:
         """Say whose the event is."""
         name = event.raw.get("stream_id")  # rather than the attribute: this is done for every delta
         channel = self._channels.get(name if name.__class__ is str else None)
@@ -252,6 +302,8 @@ class Router:
             return channel.current  # the short way for most of what arrives
         if isinstance(event, AccountEvent):
             return Verdict.CONNECTION
+        if isinstance(event, SteerEvent):
+            return self._steered(event, channel)
         if isinstance(event, ErrorEvent) and CODES.get(event.code or "") is Fault.CONNECTION_LIMIT:
             return Verdict.LIMIT
         word = word_of(event)
@@ -259,6 +311,8 @@ class Router:
             return Verdict.CONNECTION if event.stream_id is None else Verdict.DROPPED
         if channel is None or channel.current is None:
             return self._unclaimed(event, word, channel)
+        if channel.between:
+            return self._between(event, word, channel, channel.current)
         if word is not Word.CONTROL and not channel.opened and channel.last is not None and not channel.output:
             other = self._of_the_last(channel.current, channel, channel.last, word)
             if other is not None:
@@ -266,6 +320,7 @@ class Router:
         return self._own(event, word, channel, channel.current)
 
     def _own(self, event: ServerEvent, word: Word, channel: _Channel, exchange: Exchange) -> Exchange | Verdict:
+        self._labelled = self._labelled or (event.stream_id is not None and event.stream_id == exchange.lane)
         if word is Word.ERROR or word is Word.FAILED:
             fault = _refuses_for(event)
             if fault is not None and channel.may_cause is not None and not channel.may_cause(fault):
@@ -281,6 +336,8 @@ class Router:
                 channel.output = channel.began = True
             case Word.GOOD:
                 channel.words, channel.began = (*channel.words, word), True
+                if exchange.steering:
+                    channel.opened, channel.between = False, True
             case Word.FAILED:
                 channel.words = (*channel.words, word)
             case Word.ERROR:
@@ -288,6 +345,30 @@ class Router:
                 channel.words = (*channel.words, word)
                 channel.understood = event.code in CODES or 400 <= (event.status or 0) < 500
         return exchange
+
+    def _between(
+        self, event: ServerEvent, word: Word, channel: _Channel, exchange: Exchange
+    ) -> Exchange | Verdict | Doubt:
+        """Judge what comes between a response's end and its successor's beginning."""
+        match word:
+            case Word.CONTROL | Word.ERROR | Word.FAILED:
+                return self._own(event, word, channel, exchange)
+            case Word.OPENS if isinstance(event, LifecycleEvent) and _follows(event, exchange.response_id):
+                channel.opened, channel.between, channel.words = True, False, ()
+                return exchange
+            case Word.GOOD:
+                channel.words += (word,)
+                return Verdict.DROPPED
+            case Word.ODD:
+                return Verdict.DROPPED
+        return Doubt(exchange)
+
+    def _steered(self, event: SteerEvent, channel: _Channel | None) -> Exchange | Verdict:
+        """Say whose steer an event is about. A refusal may lack the name of the channel."""
+        here = channel.current if channel is not None else None
+        if here is not None and here.concerns(event):
+            return here
+        return next((each for each in self.exchanges() if each.concerns(event)), Verdict.DROPPED)
 
     def _of_the_last(self, exchange: Exchange, channel: _Channel, last: _End, word: Word) -> Verdict | Doubt | None:
         """Whether what comes before an exchange has opened is its predecessor's; None where it is its own."""
@@ -302,9 +383,16 @@ class Router:
                 return None
         return Doubt(exchange) if channel.began else None
 
-    def _unclaimed(self, event: ServerEvent, word: Word, channel: _Channel | None) -> Exchange | Verdict:
+    def _unclaimed(self, event: ServerEvent, word: Word, channel: _Channel | None) -> Exchange | Verdict | Unlabelled:
         """Judge an event on whose channel nothing is in flight."""
         unlabelled = event.stream_id is None
+        if unlabelled and word in _OF_A_RESPONSE and self._in_flight and not self._of_the_default(channel, word):
+            in_flight = list(self.exchanges())
+            if len(in_flight) == 1:
+                owner = self._own(event, word, self._channels[in_flight[0].lane], in_flight[0])
+                if isinstance(owner, Verdict):
+                    return owner
+            return Unlabelled(tuple(in_flight))
         if word is Word.ERROR and unlabelled:
             in_flight = list(self.exchanges())
             if len(in_flight) == 1:
@@ -316,3 +404,13 @@ class Router:
         if channel.last.said_again(word, alone=True):
             return Verdict.DROPPED
         return Verdict.FATAL if word is Word.ERROR and unlabelled else Verdict.STRAY
+
+    def _of_the_default(self, channel: _Channel | None, word: Word) -> bool:
+        """Whether an event without a label may be the default channel's last one's, while named ones are in flight.
+
+        A server that has labelled others on this connection means the default channel; of another one, only an end
+        said again can be that.
+        """
+        if channel is None or channel.last is None:
+            return False
+        return self._labelled or channel.last.repeats(word, alone=True)

@@ -6,6 +6,7 @@ from engine.store.codec import AeadCodec, Codec
 from engine.store.conversation import InterruptedPrompt, StoredConversation
 from engine.store.errors import LeaseLost, SessionHeld, StoreError, StoreUnavailable, TurnInterrupted
 from engine.store.records import SessionRecord
+from engine.store.reply import StoredReply
 from engine.store.store import Store, open_store
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "StoreError",
     "StoreUnavailable",
     "StoredConversation",
+    "StoredReply",
     "TurnInterrupted",
     "open_store",
 ]

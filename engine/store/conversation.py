@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import logging
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Unpack
 
 from attrs import field, frozen
 
 from engine.conversation.conversation import Conversation
-from engine.conversation.line import Line
+from engine.conversation.line import Line, Place
 from engine.conversation.prompts import Prompt, messages_of
-from engine.conversation.rounds import Round
+from engine.conversation.rounds import Progress, Round
+from engine.settings.fields import TurnFields, check_names, settings_with, spelled_out
 from engine.settings.levels import Settings
 from engine.settings.turn_options import TurnOptions
 from engine.store import operations
 from engine.store.codec import Codec
-from engine.store.errors import StoreUnavailable, TurnInterrupted
+from engine.store.gate import Gate
 from engine.store.group import Group
 from engine.store.lease import Lease
-from engine.store.records import Intent, Kind, NewRow
+from engine.store.records import Kind, NewRow
+from engine.store.reply import StoredReply
 from engine.store.transcript import (
     Transcript,
     digest_of,
@@ -29,16 +30,17 @@ from engine.store.transcript import (
     result_row,
     round_row,
     sealed,
-    unsealed,
+    transcript_of,
 )
-from engine.values.choices import Delivery
-from engine.values.errors import ResponseFailed, TurnError
+from engine.turns.work import BeforeDispatch
+from engine.values.errors import TurnError
 from engine.values.messages import AssistantMessage, Context, Message, ToolCall, ToolResult
 from engine.values.problems import ConfigurationError
 
-__all__ = ["InterruptedPrompt", "Open", "StoredConversation", "read_transcript"]
+__all__ = ["InterruptedPrompt", "Open", "StoredConversation", "check_name", "read_transcript"]
 
-_logger = logging.getLogger("engine.store")
+_LONGEST_NAME: Final = 512
+"""Bytes: an index of PostgreSQL's takes some 2,700 for all that stands in it together."""
 
 
 @frozen(kw_only=True)
@@ -49,7 +51,7 @@ class InterruptedPrompt:
         key: Its key: sending with it again goes on with the prompt.
         number: The number of the row behind which it stands; how far the conversation had got.
         begun_at: Seconds since the epoch, by the store's clock.
-        attempts: The number of requests that were about to leave since then, without a known outcome.
+        attempts: The number of requests that were about to leave since then, and have no known outcome.
     """
 
     key: str
@@ -69,7 +71,7 @@ class Open:
         codec: The codec of its rows.
     """
 
-    start: Callable[[tuple[Message, ...], _Scribe, Callable[[], Awaitable[None]]], Conversation] = field(repr=False)
+    start: Callable[[tuple[Message, ...], _Scribe, BeforeDispatch], Conversation] = field(repr=False)
     settings: Settings = field(repr=False)
     retain: float | None = None
     codec: Codec | None = None
@@ -95,8 +97,11 @@ class StoredConversation:
         return f"<StoredConversation {self.id!r} of {len(self.messages)} messages>"
 
     def _begin(self, transcript: Transcript) -> Conversation:
-        chat = self._opened.start(transcript.messages, self._scribe, self._scribe.pass_gate)
-        chat._take_up(waiting=transcript.waiting, progress=transcript.progress)
+        chat = self._opened.start(transcript.messages, self._scribe, self._scribe.let_through)
+        # A prompt of which a response is stored may have made way for another one, which was not answered either.
+        intent = self._lease.intent
+        goes_on = intent is not None and intent.key == transcript.prompt
+        chat._take_up(waiting=transcript.waiting, progress=transcript.progress if goes_on else Progress())
         return chat
 
     @property
@@ -127,16 +132,23 @@ class StoredConversation:
             key=intent.key, number=self._lease.head, begun_at=intent.begun_at, attempts=intent.attempts
         )
 
+    @spelled_out
     async def send(
-        self, prompt: Prompt, options: TurnOptions | None = None, *, key: str | None = None
+        self,
+        prompt: Prompt,
+        options: TurnOptions | None = None,
+        *,
+        key: str | None = None,
+        **fields: Unpack[TurnFields],
     ) -> AssistantMessage:
         """Say something and return the answer, having run the tools that the model called on the way.
 
         Args:
             prompt: As for `engine.Conversation.send`. It is compared where its key is known already.
             options: As for `engine.Conversation.send`.
-            key: Tells this prompt from all others of the session, for example the id of the request that brought it.
-                Made up where none is given: then saying it again is another prompt.
+            key: Tells this prompt from all others of the session, for example the id of the request that brought it; at
+                most 512 bytes of UTF-8. Made up where none is given: then saying it again is another prompt.
+            fields: As for `engine.Conversation.send`.
 
         Raises:
             ConfigurationError: something given is wrong, or the key is another prompt's; nothing was sent.
@@ -144,25 +156,47 @@ class StoredConversation:
                 `engine.RetryPolicy.resend_ambiguous` does not allow to begin it once more; nothing was sent.
             TurnError: a round failed.
             LeaseLost: another process has the session by now.
+            StoreError: a row of the session cannot be read.
             StoreUnavailable: the store is out of reach. What was under way is not lost: the same key goes on with it.
 
         If cancelled, the turn is abandoned or the tools are cancelled, whichever is under way; rounds that are complete
         are in the store.
         """
-        given = messages_of(prompt)
-        if key is not None and (not isinstance(key, str) or not key):
-            raise ConfigurationError("key", "must be a string that is not empty")
-        async with self._line.place(self._opened.settings.timeouts):
-            self._lease.check()
-            if not self._lease.sure:
-                await self._read_again()
-            chosen = key if key is not None else uuid.uuid4().hex
-            digest = digest_of(given)
-            if key is not None:
-                known = await self._answered(key, digest)
-                if known is not None:
-                    return known
-            return await self._send(given, options, chosen, digest)
+        given = self._checked(prompt, key, fields, "send")
+        async with self._place(fields):
+            known = await self._take_up(given, key, fields)
+            if known is not None:
+                return known
+            try:
+                return await self._chat.send(self._missing(given), options, **fields)
+            except TurnError as error:
+                await self._scribe.failed(error)
+                raise
+
+    @spelled_out
+    def stream(
+        self,
+        prompt: Prompt,
+        options: TurnOptions | None = None,
+        *,
+        key: str | None = None,
+        **fields: Unpack[TurnFields],
+    ) -> StoredReply:
+        """Prepare a prompt whose answer is read as it comes: ``async with chat.stream(...) as reply``, then iterate.
+
+        Takes the arguments of `send`, with the same meaning. Where the prompt was answered already, the events tell the
+        stored answer, and nothing is sent. A reply that is left early is a prompt that was begun and not answered.
+
+        Raises:
+            ConfigurationError: something given is wrong.
+        """
+        given = self._checked(prompt, key, fields, "stream")
+        return StoredReply(
+            self._place(fields),
+            take_up=lambda: self._take_up(given, key, fields),
+            begin=lambda: self._chat.stream(self._missing(given), options, **fields),
+            failed=self._scribe.failed,
+        )
 
     @property
     def kept(self) -> Transcript | None:
@@ -182,118 +216,156 @@ class StoredConversation:
         If cancelled, they may be in the store all the same; the next prompt finds them there.
         """
         new = messages_of(messages)
-        async with self._line.place(self._opened.settings.timeouts):
-            self._lease.check()
-            if not self._lease.sure:
-                await self._read_again()
+        async with self._place({}):
+            await self._look()
             await self._scribe.write(Kind.REPLACE, None, False, replacement_row(new))
             self._chat = self._begin(Transcript(messages=new))
 
     # --- one prompt ---
 
-    async def _answered(self, key: str, digest: str) -> AssistantMessage | None:
-        """Return the stored answer of a prompt."""
-        rows = await self._group.do(lambda database: operations.answered(database, self.id, key))
-        if not rows:
-            return None
-        transcript, found = Transcript(), None
-        for row in rows:
-            data = unsealed(self.id, row, self._opened.codec)
-            transcript = transcript.with_row(row.kind, data)
-            found = data.get("digest", found)
-        if found != digest:
-            raise ConfigurationError("key", "is that of another prompt")
-        spoken = (*transcript.messages, *transcript.waiting)
-        return next(each for each in reversed(spoken) if isinstance(each, AssistantMessage))
+    def _checked(self, prompt: Prompt, key: str | None, fields: Mapping[str, Any], call: str) -> tuple[Message, ...]:
+        check_names(call, fields, TurnFields.__annotations__)
+        if key is not None:
+            check_name("key", key)
+        return messages_of(prompt)
 
-    async def _send(
-        self, given: tuple[Message, ...], options: TurnOptions | None, key: str, digest: str
-    ) -> AssistantMessage:
+    def _place(self, fields: Mapping[str, Any]) -> Place:
+        return self._line.place(settings_with(self._opened.settings, fields).timeouts)
+
+    async def _look(self) -> None:
+        """Make sure that the session is held, and that what is in memory is what is in the store."""
+        self._lease.check()
+        if not self._lease.sure:
+            self._chat = self._begin(await read_transcript(self._group, self._lease, self._opened.codec))
+
+    async def _take_up(
+        self, given: tuple[Message, ...], key: str | None, fields: Mapping[str, Any]
+    ) -> AssistantMessage | None:
+        """Begin with a prompt, or go on with it; returns its answer, if the store has that."""
+        await self._look()
+        digest = digest_of(given)
+        if key is not None:
+            rows = await self._group.do(lambda database: operations.answered(database, self.id, key))
+            if rows:
+                found = transcript_of(self.id, rows, self._opened.codec)
+                _check_digest(found.digest, digest)
+                return found.answer
         intent = self._lease.intent
-        resumed = intent is not None and intent.key == key
-        if intent is not None and resumed:
-            if intent.digest != digest:
-                raise ConfigurationError("key", "is that of another prompt")
-            if intent.attempts > self._opened.settings.retry.resend_ambiguous:
-                raise TurnInterrupted(key, intent.attempts)
-        begun = self._chat.interrupted if resumed else None
-        self._scribe.begin(key, digest)
-        try:
-            return await self._chat.send((), options) if begun else await self._chat.send(given, options)
-        except TurnError as error:
-            if error.delivery in (Delivery.NOT_SENT, Delivery.REJECTED) or isinstance(error, ResponseFailed):
-                await self._scribe.settle()
-            raise
+        if intent is not None and intent.key == key:
+            _check_digest(intent.digest, digest)
+        settings = settings_with(self._opened.settings, fields)
+        self._scribe.begin(
+            Gate(
+                self._lease,
+                key=uuid.uuid4().hex if key is None else key,
+                digest=digest,
+                allowed=settings.retry.resend_ambiguous,
+            )
+        )
+        return None
 
-    async def _read_again(self) -> None:
-        """Learn what is in the store after a change of which the outcome is not known."""
-        self._chat = self._begin(await read_transcript(self._group, self._lease, self._opened.codec))
+    def _missing(self, given: tuple[Message, ...]) -> tuple[Message, ...]:
+        """Return the part of a prompt that is still to be said: nothing of one that was begun and is gone on with."""
+        return () if self._scribe.resumes and self._chat.interrupted is not None else given
+
+
+def check_name(what: str, name: object) -> None:
+    """Check an id or a key that a database has to keep.
+
+    Raises:
+        ConfigurationError: it is no such name.
+    """
+    if not isinstance(name, str) or not name:
+        raise ConfigurationError(what, "must be a string that is not empty")
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        raise ConfigurationError(what, "has half a character (a lone surrogate)") from None
+    if "\0" in name:
+        raise ConfigurationError(what, "has a NUL character")
+    if size > _LONGEST_NAME:
+        raise ConfigurationError(what, f"is longer than {_LONGEST_NAME} bytes")
+
+
+def _check_digest(found: str | None, digest: str) -> None:
+    if found != digest:
+        raise ConfigurationError("key", "is that of another prompt")
 
 
 async def read_transcript(group: Group, lease: Lease, codec: Codec | None) -> Transcript:
     """Return what the store holds of a session that is held.
 
     Raises:
-        StoreError: a row cannot be read.
+        StoreError: a row cannot be read, or is missing.
         StoreUnavailable: the store is out of reach.
 
     Cancelling only stops waiting.
     """
-    session, transcript = lease.claim.session, Transcript()
-    rows = await group.do(lambda database: operations.read(database, session, after=max(lease.base - 1, 0)))
-    for row in rows:
-        transcript = transcript.with_row(row.kind, unsealed(session, row, codec))
-    lease.found(max((row.number for row in rows), default=lease.head))
+    session, first = lease.claim.session, max(lease.base, 1)
+    rows = await group.do(lambda database: operations.read(database, session, after=first - 1))
+    transcript = transcript_of(session, rows, codec, first=first, last=lease.head)
+    lease.found(transcript.head)
     return transcript
 
 
 class _Scribe:
-    """The journal of a stored conversation, and its gate."""
+    """The journal of a stored conversation, and its way through the gate."""
 
     def __init__(self, lease: Lease, opened: Open) -> None:
         self._lease = lease
         self._opened = opened
-        self._key = ""
-        self._digest = ""
+        self._gate: Gate | None = None
         self._prompt: tuple[Message, ...] = ()
-        self._before: Intent | None = None
+        self._outputs: dict[str, ToolResult] = {}
+        self.resumes: bool = False
 
-    def begin(self, key: str, digest: str) -> None:
-        """A prompt is about to be sent, or gone on with."""
-        self._key, self._digest, self._prompt = key, digest, ()
-        self._before = self._lease.intent
+    def begin(self, gate: Gate) -> None:
+        """A prompt is about to be sent, or gone on with.
 
-    async def pass_gate(self) -> None:
+        Raises:
+            TurnInterrupted: it was begun so often that it may not be once more.
+        """
+        intent = self._lease.intent
+        self.resumes = intent is not None and intent.key == gate.key
+        self._gate, self._prompt, self._outputs = gate, (), {}
+        gate.check()
+
+    @property
+    def gate(self) -> Gate:
+        """The gate of the prompt that is being answered."""
+        assert self._gate is not None
+        return self._gate
+
+    async def let_through(self, risked: int) -> None:
         """Before each dispatch: a process that no longer holds the session stops here."""
-        await self._lease.begin(key=self._key, digest=self._digest)
+        await self.gate.let_through(risked)
 
-    async def settle(self) -> None:
-        """Nothing of the last requests is at work any more."""
-        try:
-            await self._lease.settle(self._before)
-        except StoreUnavailable:
-            _logger.info("a prompt that was not delivered stays noted as begun: the store is out of reach")
+    async def failed(self, error: TurnError) -> None:
+        """A round failed."""
+        await self.gate.failed(error)
 
     async def sending(self, prompt: tuple[Message, ...], context: Context) -> None:
         """Keep what will stand before the response."""
         self._prompt = prompt
-        self._before = self._lease.intent
+        self._outputs = {}
+        self.gate.answered()
 
     async def answered(self, response: AssistantMessage) -> None:
         """Write down a response whose calls will run; any other is written with its round."""
         if response.unanswered:
-            await self.write(Kind.RESPONSE, self._key, False, response_row(self._prompt, response))
+            await self.write(Kind.RESPONSE, self.gate.key, False, response_row(self._prompt, response))
 
     async def tool_done(self, call: ToolCall, output: ToolResult) -> None:
         """Write down what a tool gave."""
-        await self.write(Kind.RESULT, self._key, False, result_row(output))
+        await self.write(Kind.RESULT, self.gate.key, False, result_row(output))
+        self._outputs[output.call_id] = output
 
     async def round(self, done: Round) -> None:
         """Write down a round; the prompt is answered with the one that runs no calls."""
-        last = not done.results
-        intent = self._lease.intent
-        told = (self._digest, intent.dispatches if intent is not None else 0) if last else ()
-        await self.write(Kind.ROUND, self._key, last, round_row(self._prompt, done, *told))
+        last, gate = not done.results, self.gate
+        told = (gate.digest, gate.dispatches) if last else ()
+        shortened = [each for each in done.results if self._outputs.get(each.call_id) != each]
+        await self.write(Kind.ROUND, gate.key, last, round_row(self._prompt, done, *told, shortened=shortened))
 
     async def write(self, kind: Kind, prompt: str | None, last: bool, data: dict[str, Any]) -> None:
         """Put a row behind the others."""

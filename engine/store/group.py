@@ -1,4 +1,4 @@
-"""One thread that writes for everybody: what comes while a transaction runs goes into the next one.
+"""One thread that writes for all conversations: what comes while a transaction runs goes into the next one.
 
 A commit waits for the disk. With one transaction for each change a store would do as many changes a second as the disk
 does waits; with one for all that have come in meanwhile it does many times as many.
@@ -11,7 +11,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 import trio
 
-from engine.store.errors import StoreUnavailable
+from engine.store.errors import StoreError, StoreUnavailable
 from engine.store.operations import Database
 
 __all__ = ["Connection", "Group", "Operation"]
@@ -69,6 +69,10 @@ class Connection(Database, Protocol):
 
     def passing(self, error: BaseException) -> bool:
         """Whether trying again may help against an error."""
+        ...
+
+    def reason(self, error: BaseException) -> str:
+        """Return the database's words about an error, without names, addresses and values; empty where it has none."""
         ...
 
 
@@ -168,8 +172,9 @@ class Group:
                 break
             if wait is None or not self._connection.passing(error):
                 for entry in entries:
-                    entry.error = StoreUnavailable(f"the database is out of reach ({type(error).__name__})")
-                    entry.error.__cause__ = error
+                    entry.error = (
+                        error if isinstance(error, StoreError) else _out_of_reach(error, self._connection.reason(error))
+                    )
                 break
             await trio.sleep(wait)
         for entry in entries:
@@ -192,7 +197,7 @@ class Group:
                     if connection.unavailable(error):
                         raise
                     connection.undo()
-                    entry.error = error
+                    entry.error = error if isinstance(error, StoreError) else _refused(error)
                 else:
                     connection.keep()
             connection.commit()
@@ -202,3 +207,16 @@ class Group:
                 entry.error = None
             return error
         return None
+
+
+def _refused(error: Exception) -> StoreError:
+    """A statement that the database does not take, whenever it is said."""
+    refused = StoreError(f"the database refused a change ({type(error).__name__})")
+    refused.__cause__ = error
+    return refused
+
+
+def _out_of_reach(error: Exception, reason: str) -> StoreUnavailable:
+    unavailable = StoreUnavailable(f"the database is out of reach: {reason or type(error).__name__}")
+    unavailable.__cause__ = error
+    return unavailable

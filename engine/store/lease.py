@@ -113,8 +113,8 @@ class Lease:
 
     # --- what relies on it ---
 
-    async def begin(self, *, key: str, digest: str) -> Intent:
-        """The gate: note that a request of a prompt is about to leave.
+    async def begin(self, *, key: str, digest: str, attempts: int) -> None:
+        """Note that a request of a prompt is about to leave, with which ``attempts`` may be at work.
 
         Raises:
             LeaseLost: the session is another's by now; nothing may be sent.
@@ -132,6 +132,7 @@ class Lease:
                 head=self.head,
                 key=key,
                 digest=digest,
+                attempts=attempts,
                 dispatch=dispatch,
                 lease=self._seconds,
             ),
@@ -141,7 +142,6 @@ class Lease:
             raise self.lose("another process went on with the session")
         self._prolong(asked_at)
         self.check()
-        return intent
 
     def _begun(self, intent: Intent | None) -> None:
         if intent is not None:
@@ -153,12 +153,16 @@ class Lease:
         If cancelled, it may be put back all the same.
         """
         head = self.head
+
+        def known(settled: bool) -> None:
+            if settled:
+                self.intent = before
+
         settled = await self._group.do(
-            lambda database: operations.settle(database, self.claim, head=head, before=before)
+            lambda database: operations.settle(database, self.claim, head=head, before=before), on_settled=known
         )
         if not settled:
             raise self.lose("another process went on with the session")
-        self.intent = before
 
     def found(self, head: int) -> None:
         """The store was asked, and this is the number of its newest row."""

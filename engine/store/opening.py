@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Final, Literal
 
@@ -20,6 +20,7 @@ from engine.store.conversation import Open, StoredConversation, read_transcript
 from engine.store.group import Group
 from engine.store.lease import Lease, take
 from engine.store.transcript import Transcript
+from engine.turns.work import BeforeDispatch
 from engine.values.messages import Message
 from engine.values.problems import ConfigurationError
 
@@ -141,10 +142,8 @@ class Opening:
         lease.scope.__enter__()
         return self._chat
 
-    def _starter(
-        self, session: Session
-    ) -> Callable[[tuple[Message, ...], Journal, Callable[[], Awaitable[None]]], Conversation]:
-        def start(messages: tuple[Message, ...], journal: Journal, gate: Callable[[], Awaitable[None]]) -> Conversation:
+    def _starter(self, session: Session) -> Callable[[tuple[Message, ...], Journal, BeforeDispatch], Conversation]:
+        def start(messages: tuple[Message, ...], journal: Journal, gate: BeforeDispatch) -> Conversation:
             return session._gated(gate).conversation(messages=messages, journal=journal, **self._conversation)
 
         return start

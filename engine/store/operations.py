@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 
 from attrs import asdict, evolve
 
+from engine.store.errors import StoreError
 from engine.store.records import Claim, HeldBy, Intent, Kind, NewRow, Row, SessionRecord, Taken
 
 __all__ = [
@@ -63,6 +64,9 @@ class Database(Protocol):
 def migrate(database: Database) -> int:
     """Make the tables where there are none; returns the version that was found, 0 for none.
 
+    Raises:
+        StoreError: a later version of the library made them.
+
     The caller holds a lock that keeps others from doing it at the same time.
     """
     database.execute("CREATE TABLE IF NOT EXISTS engine_schema (version INTEGER NOT NULL)")
@@ -78,10 +82,8 @@ def migrate(database: Database) -> int:
                 head {database.big} NOT NULL,
                 base {database.big} NOT NULL,
                 intent TEXT,
-                header TEXT,
                 updated {database.real} NOT NULL,
-                retain_until {database.real},
-                key_id TEXT
+                retain_until {database.real}
             )"""
         )
         database.execute(
@@ -102,6 +104,8 @@ def migrate(database: Database) -> int:
         # Tokens outlive the sessions that are forgotten: a fence that began again would let an old worker in.
         database.execute(f"CREATE TABLE engine_tokens (session TEXT PRIMARY KEY, token {database.big} NOT NULL)")
         database.execute("INSERT INTO engine_schema (version) VALUES (?)", (VERSION,))
+    if found > VERSION:
+        raise StoreError(f"the store is of version {found}, and this library knows version {VERSION}: use a later one")
     return int(found)
 
 
@@ -181,9 +185,9 @@ def release(database: Database, claim: Claim) -> bool:
 
 
 def begin(
-    database: Database, claim: Claim, *, head: int, key: str, digest: str, dispatch: str, lease: float
+    database: Database, claim: Claim, *, head: int, key: str, digest: str, attempts: int, dispatch: str, lease: float
 ) -> Intent | None:
-    """Note that a request of a prompt is about to leave, and return the intent.
+    """Note that a request of a prompt is about to leave, with which ``attempts`` may be at work; return the intent.
 
     None where the session is not the claim's any more, or has rows that the claim's owner does not know of. This is
     what stops a worker that was suspended before it sends.
@@ -194,9 +198,9 @@ def begin(
     before, now = _intent(rows[0][0]), float(rows[0][1])
     if before is not None and before.key == key:
         more = before.dispatch != dispatch
-        intent = evolve(before, attempts=before.attempts + more, dispatches=before.dispatches + more, dispatch=dispatch)
+        intent = evolve(before, attempts=attempts, dispatches=before.dispatches + more, dispatch=dispatch)
     else:
-        intent = Intent(key=key, digest=digest, begun_at=now, attempts=1, dispatches=1, dispatch=dispatch)
+        intent = Intent(key=key, digest=digest, begun_at=now, attempts=attempts, dispatches=1, dispatch=dispatch)
     noted = database.execute(
         f"UPDATE engine_sessions SET intent = ?, expires = {database.now} + ?, updated = {database.now} "
         f"WHERE {_MINE} AND head = ? RETURNING token",
@@ -387,16 +391,19 @@ def _remove(database: Database, session: str, token: int) -> None:
 
 
 def _intent(text: str | None) -> Intent | None:
-    return None if text is None else Intent(**json.loads(text))
+    try:
+        return None if text is None else Intent(**json.loads(text))
+    except (TypeError, ValueError):
+        raise StoreError("a session's note of what was begun cannot be read: it was damaged") from None
 
 
 def _row(found: tuple[Any, ...]) -> Row:
     number, kind, prompt, last, data, sealed, key_id = found
     return Row(
         number=int(number),
-        kind=Kind(kind),
+        kind=kind,
         prompt=prompt,
         last=bool(last),
-        data=data if data is not None else bytes(sealed),
+        data=bytes(sealed) if data is None and sealed is not None else data,
         key_id=key_id,
     )

@@ -103,7 +103,13 @@ class Postgres:
 
     def unavailable(self, error: BaseException) -> bool:
         """Whether an error says that the database is out of reach, not that a statement is wrong."""
-        return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+        # 54: a limit of the server's that this statement goes beyond, and no other one would
+        ours = isinstance(error, psycopg.Error) and (error.sqlstate or "").startswith("54")
+        return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) and not ours
+
+    def reason(self, error: BaseException) -> str:
+        """Return the server's words, if there was one; libpq's own words may hold a part of the URL."""
+        return (error.diag.message_primary or "") if isinstance(error, psycopg.Error) else ""
 
     def passing(self, error: BaseException) -> bool:
         """Whether trying once more, over a new connection if need be, may help."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from attrs import frozen
+from attrs import field, frozen
 
 __all__ = ["Claim", "HeldBy", "Intent", "Kind", "NewRow", "Row", "SessionRecord", "Taken"]
 
@@ -47,8 +47,8 @@ class Intent:
         key: The prompt's key.
         digest: A hash of the prompt, by which the same key with another prompt is noticed.
         begun_at: Seconds since the epoch, by the store's clock, of the first dispatch.
-        attempts: The number of requests that were about to leave since the newest row, whatever became of them.
-        dispatches: The same, since the prompt was begun.
+        attempts: The number of requests that were about to leave since the newest row, and may be at work.
+        dispatches: The number of those that were about to leave since the prompt was begun, whatever became of them.
         dispatch: Made for the last of them, so that saying it twice counts once.
     """
 
@@ -105,23 +105,23 @@ class NewRow:
     kind: Kind
     prompt: str | None
     last: bool
-    data: str | bytes
+    data: str | bytes = field(repr=False)
     key_id: str | None = None
 
 
 @frozen(kw_only=True)
 class Row:
-    """A row that was read; see `NewRow`.
+    """A row as it was read, and not looked at yet; see `NewRow`.
 
     Attributes:
         number: Its place in the session, from 1.
     """
 
     number: int
-    kind: Kind
+    kind: str
     prompt: str | None
     last: bool
-    data: str | bytes
+    data: str | bytes = field(repr=False)
     key_id: str | None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Sequence
 from typing import Any, Final
@@ -57,9 +58,12 @@ class SQLite:
         self.execute("COMMIT")
 
     def rollback(self) -> None:
-        """Undo the transaction, if there is one."""
-        if self._connection is not None and self._connection.in_transaction:
-            self.execute("ROLLBACK")
+        """Undo the transaction, if there is one; a connection that cannot is closed."""
+        try:
+            if self._connection is not None and self._connection.in_transaction:
+                self.execute("ROLLBACK")
+        except sqlite3.Error:
+            self.close()
 
     def save(self) -> None:
         """Set a point inside the transaction to go back to."""
@@ -78,13 +82,18 @@ class SQLite:
         """Close the file."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.close()
+            with contextlib.suppress(sqlite3.Error):
+                connection.close()
 
     def unavailable(self, error: BaseException) -> bool:
         """Whether an error says that the database is out of reach, not that a statement is wrong."""
         return isinstance(error, sqlite3.OperationalError | sqlite3.DatabaseError) and not isinstance(
             error, sqlite3.IntegrityError | sqlite3.ProgrammingError
         )
+
+    def reason(self, error: BaseException) -> str:
+        """Return SQLite's words, for example that the disk is full."""
+        return str(error) if isinstance(error, sqlite3.Error) else ""
 
     def passing(self, error: BaseException) -> bool:
         """Whether trying once more may help."""

@@ -17,6 +17,7 @@ from engine.settings.fields import SessionFields, spelled_out
 from engine.settings.turn_options import TurnOptions
 from engine.store import operations
 from engine.store.codec import Codec
+from engine.store.conversation import check_name
 from engine.store.errors import SessionHeld
 from engine.store.group import Group
 from engine.store.opening import Kept, Opening, Terms
@@ -87,8 +88,7 @@ class Store:
         """
         if not isinstance(eng, Engine):
             raise ConfigurationError("eng", f"is a {type(eng).__name__}, not an Engine")
-        if not isinstance(session_id, str) or not session_id:
-            raise ConfigurationError("session id", "must be a string that is not empty")
+        check_name("session id", session_id)
         return Opening(
             self._group,
             self._nursery,

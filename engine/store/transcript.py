@@ -14,7 +14,7 @@ from engine.schemas.transcripts import from_json, to_json
 from engine.store.codec import Codec
 from engine.store.errors import StoreError
 from engine.store.records import Kind, NewRow, Row
-from engine.values.messages import AssistantMessage, Message, ToolResult
+from engine.values.messages import AssistantMessage, Context, Message, ToolResult
 
 __all__ = [
     "Transcript",
@@ -24,7 +24,7 @@ __all__ = [
     "result_row",
     "round_row",
     "sealed",
-    "unsealed",
+    "transcript_of",
 ]
 
 
@@ -33,17 +33,44 @@ class Transcript:
     """The past of a conversation, as far as it knows it.
 
     Attributes:
+        head: The number of the newest row in it.
+        digest: The hash of the newest prompt that was answered.
         messages: The messages of complete rounds.
         waiting: Messages that join them with the results that the caller owes for the last response's calls.
         progress: A round that was begun and is not complete.
+        prompt: The key of the prompt that it is of.
     """
 
+    head: int = 0
+    digest: str | None = None
     messages: tuple[Message, ...] = field(default=(), repr=False)
     waiting: tuple[Message, ...] = field(default=(), repr=False)
     progress: Progress = field(factory=Progress, repr=False)
+    prompt: str | None = None
 
-    def with_row(self, kind: Kind, data: dict[str, Any]) -> Transcript:
-        """Return the transcript one row later."""
+    @property
+    def answer(self) -> AssistantMessage:
+        """The newest response."""
+        spoken = (*self.messages, *self.waiting)
+        return next(each for each in reversed(spoken) if isinstance(each, AssistantMessage))
+
+    def with_row(self, session: str, row: Row, codec: Codec | None) -> Transcript:
+        """Return the transcript one row later.
+
+        Raises:
+            StoreError: it cannot be read: it was written through a codec that is not here, or was damaged.
+        """
+        what = f"row {row.number} of session {session!r}"
+        try:
+            data = _unsealed(session, row, codec)
+            later = self._with(Kind(row.kind), data)
+            return evolve(later, head=row.number, prompt=row.prompt, digest=data.get("digest", self.digest))
+        except StoreError as error:
+            raise StoreError(f"{what} cannot be read: {error}") from None
+        except Exception as error:  # rows may hold anything, once a disk or a person has changed them
+            raise StoreError(f"{what} cannot be read: it was damaged ({type(error).__name__})") from None
+
+    def _with(self, kind: Kind, data: dict[str, Any]) -> Transcript:
         match kind:
             case Kind.REPLACE:
                 return Transcript(messages=_messages(data["messages"]))
@@ -60,8 +87,9 @@ class Transcript:
         else:
             progress = self.progress
             assert progress.response is not None
-            results = (progress.results[call.call_id] for call in progress.response.unanswered)
-            new = (*progress.prompt, progress.response, *results)
+            shortened = _messages(data.get("results", []))
+            results = {**progress.results, **{each.call_id: each for each in shortened if isinstance(each, ToolResult)}}
+            new = (*progress.prompt, progress.response, *(results[c.call_id] for c in progress.response.unanswered))
         if data.get("waits"):
             return evolve(self, waiting=new, progress=Progress())
         return Transcript(messages=(*self.messages, *new))
@@ -78,13 +106,19 @@ def result_row(output: ToolResult) -> dict[str, Any]:
 
 
 def round_row(
-    prompt: Sequence[Message], done: Round, digest: str | None = None, dispatches: int | None = None
+    prompt: Sequence[Message],
+    done: Round,
+    digest: str | None = None,
+    dispatches: int | None = None,
+    *,
+    shortened: Sequence[ToolResult] = (),
 ) -> dict[str, Any]:
     """A complete round: whole where it called nothing, else nothing but its end: the rows before it hold the rest.
 
-    The prompt's digest, and how often a request of the prompt was about to leave, stand in its last round.
+    The prompt's digest, and how often a request of the prompt was about to leave, stand in its last round. Outputs that
+    joined the transcript shorter than they were stand in it too.
     """
-    data: dict[str, Any] = {}
+    data: dict[str, Any] = {"results": _plain(shortened)} if shortened else {}
     if not done.results:
         data["messages"] = _plain([*prompt, done.message])
         if done.message.unanswered:
@@ -99,7 +133,7 @@ def replacement_row(messages: Iterable[Message]) -> dict[str, Any]:
     return {"messages": _plain(messages)}
 
 
-def digest_of(prompt: Iterable[Message]) -> str:
+def digest_of(prompt: Context | Iterable[Message]) -> str:
     """A hash of a prompt, which tells one from another and says nothing of what is in it."""
     return hashlib.sha256(to_json(prompt).encode()).hexdigest()
 
@@ -128,24 +162,44 @@ def sealed(
     return NewRow(kind=kind, prompt=prompt, last=last, data=sealed_text, key_id=codec.key_id)
 
 
-def unsealed(session: str, row: Row, codec: Codec | None) -> dict[str, Any]:
-    """Return what a row says.
+def transcript_of(
+    session: str, rows: Iterable[Row], codec: Codec | None, *, first: int | None = None, last: int = 0
+) -> Transcript:
+    """Return what rows say, oldest first.
+
+    Args:
+        session: The session's id.
+        rows: Rows of the session.
+        codec: The codec that they were written through.
+        first: The number that they have to begin with, none missing behind it; None for rows of one prompt.
+        last: The number that they have to reach.
 
     Raises:
-        StoreError: it was written through a codec that is not here, or is no row of ours.
+        StoreError: a row is missing, or cannot be read.
     """
-    if isinstance(row.data, bytes):
+    transcript = Transcript(head=0 if first is None else first - 1)
+    for row in rows:
+        if first is not None and row.number != transcript.head + 1:
+            raise _missing(session, transcript)
+        transcript = transcript.with_row(session, row, codec)
+    if transcript.head < last:
+        raise _missing(session, transcript)
+    return transcript
+
+
+def _missing(session: str, transcript: Transcript) -> StoreError:
+    return StoreError(f"row {transcript.head + 1} of session {session!r} is missing")
+
+
+def _unsealed(session: str, row: Row, codec: Codec | None) -> dict[str, Any]:
+    text = row.data
+    if isinstance(text, bytes):
         if codec is None or row.key_id is None:
-            raise StoreError(f"row {row.number} of session {session!r} was written through a codec, and none is given")
-        text = codec.decode(row.data, key_id=row.key_id, associated=_associated(session, row.number)).decode()
-    else:
-        text = row.data
-    try:
-        data = json.loads(text)
-    except ValueError:
-        data = None
+            raise StoreError("it was written through a codec, and none is given")
+        text = codec.decode(text, key_id=row.key_id, associated=_associated(session, row.number)).decode()
+    data = json.loads(text)
     if not isinstance(data, dict):
-        raise StoreError(f"row {row.number} of session {session!r} cannot be read")
+        raise StoreError("it was damaged")
     return data
 
 

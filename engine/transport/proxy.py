@@ -67,8 +67,8 @@ def dialer_to(endpoint: Endpoint, dialer: Dialer | None) -> Dialer:
 
     Args:
         endpoint: The server to reach; its ``proxy`` decides.
-        dialer: The dialer that was asked for. None for the network, and only then does the environment count: whoever
-            brings a dialer has decided where its streams lead.
+        dialer: The dialer that was asked for. None for the network, and only then does the environment count: a
+            caller's dialer decides where its streams lead.
 
     Raises:
         ConfigurationError: the environment names a proxy that cannot be used.

@@ -147,8 +147,8 @@ class WebSocket:
     async def run(self) -> None:
         """Dial, upgrade, receive until closed or failed, then close. Never raises for what the peer does.
 
-        Cancelling it ends the dial. An open socket is shielded, so that goodbyes can be said: whoever cancels calls
-        `close` as well, from which on `Bounds.close` counts. The stream is closed in any case.
+        Cancelling it ends the dial. An open socket is shielded, so that goodbyes can be said: its owner calls `close`
+        as well, from which on `Bounds.close` counts. The stream is closed in any case.
         """
         deadline = trio.current_time() + self._bounds.connect
         try:
@@ -164,7 +164,7 @@ class WebSocket:
             self._forget()
 
     def _forget(self) -> None:
-        """Let go of everybody, so that what is closed is freed at once and not when garbage is next looked for."""
+        """Let go of owner and tasks, so that a closed socket is freed at once, not when garbage is next looked for."""
         self._failed = True
         self._callbacks = _NOBODY
         self._nursery = None

@@ -25,10 +25,10 @@ class Inbox:
 
     Args:
         limits: Merged limits.
-        keeping: Whether anybody will read; if not, nothing is kept.
+        keeping: Whether there will be a reader; if not, nothing is kept.
 
     Attributes:
-        keeping: Whether anybody reads.
+        keeping: Whether there is a reader.
         held: Bytes of text of the events in it, as UTF-8.
     """
 

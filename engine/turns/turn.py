@@ -23,7 +23,7 @@ from engine.values.messages import AssistantMessage
 from engine.values.reports import TurnReport
 from engine.values.turn_events import TurnEvent
 
-__all__ = ["Turn"]
+__all__ = ["Turn", "room_after"]
 
 
 class Turn:
@@ -175,7 +175,7 @@ class Turn:
         """The turn's report at this moment."""
         return self._work.report
 
-    @property
-    def room(self) -> float:
-        """Bytes by which a later request may be larger than this one; infinite where it could go over HTTP."""
-        return self._work.room
+
+def room_after(turn: Turn) -> float:
+    """Bytes by which a later request may be larger than the turn's; infinite where it could go over HTTP."""
+    return turn._work.room

@@ -44,8 +44,9 @@ __all__ = ["BeforeDispatch", "Work"]
 
 _logger = logging.getLogger("engine.turn")
 
-BeforeDispatch: TypeAlias = Callable[[], Awaitable[None]]
-"""Awaited before each dispatch of a turn, resends included; what it raises ends the turn, as it is."""
+BeforeDispatch: TypeAlias = Callable[[int], Awaitable[None]]
+"""Awaited before each dispatch of a turn, resends included, when all else is ready; what it raises ends the turn, as it
+is. It is told how many earlier dispatches of the turn may still be at work at the server."""
 
 
 class Work:
@@ -94,7 +95,7 @@ class Work:
         self._account = Account(lane, submission, self.timeline, self._recovery)
         self._dispatcher = Dispatcher(lane, submission, settings, self.timeline)
         self._watch = Watch(self.timeline)
-        self._pace = Pace(self._pool, submission, self.timeline)
+        self._pace = Pace(lane.name, self._pool, submission, self.timeline)
         self._scope: trio.CancelScope | None = None
         self._admitted = trio.Event()
         self._link: Link | None = None
@@ -261,14 +262,10 @@ class Work:
         if self._attempt is None:
             if self._not_before > trio.current_time():
                 await trio.sleep_until(self._not_before)
-            if self._gate is not None:
-                try:
-                    await self._gate()
-                except Exception as error:
-                    self._decide(error=error)
-            if not self.decided and (throttled := await self._pace.wait()) is not None:
-                self.fail(throttled)
-            if not self.decided:
+            cautious = self._settings.transport is Transport.AUTO
+            if (held := await self._pace.wait(self._recovery.transport, cautious=cautious)) is not None:
+                self._setback(held)
+            elif not self.decided:
                 await self._begin()
         attempt = self._attempt
         if attempt is None or self.decided:
@@ -289,6 +286,8 @@ class Work:
             self._setback(link)
             return
         self.timeline.stop("connect")
+        if self._gate is not None and not await self._pass_gate(self._gate, link):
+            return
         if not await dispatcher.prepare(link, origin):
             return  # another look at the links is needed
         attempt = dispatcher.attempt(link, origin, self._recovery.dispatches + 1, self)
@@ -298,10 +297,22 @@ class Work:
         self._link, self._attempt = link, attempt
         if not await link.carry(attempt) and attempt is self._attempt:
             self._attempt = None
+            dispatcher.lift_bar()
             self.timeline.stop("send")
             if link is dispatcher.joined and not self.decided:
                 assert attempt.failure is not None
                 self._setback(attempt.failure)
+
+    async def _pass_gate(self, gate: BeforeDispatch, link: Link) -> bool:
+        """Await the gate; returns whether the request may leave over that link now.
+
+        Last of all: between its word and the first byte lies no wait for a connection or for the server's rate.
+        """
+        try:
+            await gate(self._recovery.risked)
+        except Exception as error:
+            self._decide(error=error)
+        return not self.decided and await self._dispatcher.link(self._recovery.transport) is link and not self.decided
 
     async def _drain(self) -> None:
         """Hold the lane until the rest of the abandoned response has passed, within the ``drain`` budget."""
@@ -321,6 +332,7 @@ class Work:
 
     def on_connected(self, attempt: Attempt, now: float) -> None:
         """A connection is there, and the request is about to be queued on it."""
+        self._pace.connected()
         self.timeline.reach("connected", now)
 
     def on_sending(self, attempt: Attempt, now: float) -> None:
@@ -339,19 +351,17 @@ class Work:
             return
         if attempt.last_progress is None:
             self.timeline.reach("sent", now)
-            self.timeline.replace("send", "first_event", now)
+            self.timeline.replace("send", begun="first_event", since=now)
         else:
             self.timeline.stop("send")
 
     def on_first_event(self, attempt: Attempt, now: float) -> None:
         """The first event of the response arrived. From now on silence is measured by `idle`."""
-        self._dispatcher.lift_bar()
         self._pace.accepted()
         self.timeline.reach("first_event", now)
         if not self.timeline.reached("sent"):
             self.timeline.reach("sent", now)
-        self.timeline.stop("start", "send", "first_event")
-        self.timeline.start("idle", now)
+        self.timeline.replace("start", "send", "first_event", begun="idle", since=now)
 
     def on_events(self, attempt: Attempt, events: Sequence[TurnEvent]) -> None:
         """The consumer should see these."""
@@ -369,7 +379,7 @@ class Work:
             return
         assert self._link is not None
         here = self._link.endpoint is self._pool.endpoint  # no other server has it
-        self._lane.answered(attempt.held if here else None, self._link)
+        self._lane.answered(attempt.held if here else None)
         self._pool.note_answer(self._link, self._recovery.fell_back_on)
         self._decide(message=message)
 
@@ -462,4 +472,4 @@ class Work:
             places.pass_on(self, attempt)
             attempt.on_drained = functools.partial(places.give_back, attempt)
         else:
-            places.give_back(self)
+            self._dispatcher.give_place_back(self)

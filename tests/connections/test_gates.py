@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from trio.testing import MockClock
 import engine
 from engine.connections.gates import Gates
 from engine.settings.retry import DEFAULT_RETRY
-from engine.simulator import Created, Delay, Echo, Error, Say, Script, Simulator, open_simulator
+from engine.simulator import Accept, Created, Delay, Echo, Error, Reject, Say, Script, Simulator, open_simulator
 
 BOTH = pytest.mark.parametrize(
     "transport", [engine.Transport.WEBSOCKET, engine.Transport.SSE], ids=lambda transport: transport.value
@@ -25,9 +26,11 @@ def limited(seconds: float, code: str = "rate_limit_exceeded") -> list[Any]:
 
 
 @asynccontextmanager
-async def engine_to(brain: Any, **options: Any) -> AsyncIterator[tuple[engine.Engine, Simulator]]:
+async def engine_to(
+    brain: Any, *, handshake: Any = None, **options: Any
+) -> AsyncIterator[tuple[engine.Engine, Simulator]]:
     retry = engine.RetryPolicy(jitter=lambda: 0.5)
-    async with open_simulator(in_memory=True, brain=brain) as sim:
+    async with open_simulator(in_memory=True, brain=brain, handshake=handshake) as sim:
         async with engine.open_engine(sim.endpoint, model="m", dialer=sim.dialer, retry=retry, **options) as eng:
             yield eng, sim
         assert sim.errors == []
@@ -133,6 +136,101 @@ async def test_another_turn_tries_where_the_one_that_tried_was_left(autojump_clo
                     await trio.sleep_forever()
             assert ask.answered == {}
         assert ask.answered == {"b": 7}
+
+
+# --- a limited rate of upgrades
+
+
+def busy(seconds: float) -> Reject:
+    return Reject(429, headers={"retry-after": str(seconds)})
+
+
+@pytest.mark.parametrize("transport", [engine.Transport.AUTO, engine.Transport.WEBSOCKET])
+async def test_an_upgrade_refused_for_its_rate_holds_all_that_need_one(
+    autojump_clock: MockClock, transport: engine.Transport
+) -> None:
+    slow = [Accept(), busy(5), Accept(delay=1), Accept()]
+    async with engine_to(Echo(), handshake=slow, transport=transport) as (eng, sim):
+        ask = Asking(eng)
+        await ask("open")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, "a")
+            await trio.sleep(1)
+            for name in "bcd":
+                nursery.start_soon(partial(ask, name, model=f"model {name}"))
+            await ask("open")
+            assert ask.answered["open"] == 1  # what has a connection is not held
+            await trio.sleep(3.9)
+            assert len(sim.connections) == 2
+            await trio.sleep(0.5)
+            assert len(sim.connections) == 3  # one tries
+        times = sorted(ask.answered.values())[1:]
+        assert times == pytest.approx([6, 6, 6.25, 6.5])
+        assert ask.errors == {}
+        assert len(sim.connections) == 6
+        assert {request.transport for request in sim.requests} == {"websocket"}
+        assert sum(ask.attempts.values()) == 5
+
+
+async def test_another_refused_upgrade_holds_them_again(autojump_clock: MockClock) -> None:
+    async with engine_to(Echo(), handshake=[busy(2), busy(3), Accept()], transport="websocket") as (eng, sim):
+        ask = Asking(eng)
+        async with trio.open_nursery() as nursery:
+            for name in "abc":
+                nursery.start_soon(ask, name)
+                await trio.sleep(0.5)
+        assert min(ask.answered.values()) == 5
+        assert len(sim.connections) == 5
+
+
+async def test_a_turn_that_cannot_wait_for_a_connection(autojump_clock: MockClock) -> None:
+    """It goes over HTTP where it may, and else is told at once."""
+    async with engine_to(Echo(), handshake=[busy(5), Accept()]) as (eng, sim):
+        ask = Asking(eng)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, "a")
+            await trio.sleep(1)
+            await ask("b", timeouts=engine.Timeouts(start=3))
+            assert ask.answered == {"b": 1}
+            await ask("c", timeouts=engine.Timeouts(start=3), transport="websocket")
+            assert trio.current_time() == 1
+        error = ask.errors["c"]
+        assert isinstance(error, engine.RateLimited)
+        assert (error.delivery, error.retry_after) == (engine.Delivery.NOT_SENT, 4)
+        assert [request.transport for request in sim.requests] == ["http", "websocket"]
+
+
+async def test_no_connection_is_dialled_ahead_while_upgrades_are_limited(autojump_clock: MockClock) -> None:
+    handshake = [Accept(), busy(5), Accept()]
+    async with engine_to(Script(["one", [Delay(50), Say("late")]], then=Echo()), handshake=handshake) as (eng, sim):
+        ask = Asking(eng)
+        async with trio.open_nursery() as nursery:
+            await ask("a")
+            nursery.start_soon(ask, "b")  # is refused
+            await trio.sleep(1)
+            with trio.move_on_after(1):
+                await ask("a")  # is left: its connection retires
+            await trio.sleep(1)
+            assert len(sim.connections) == 2
+        assert "b" in ask.answered
+
+
+async def test_the_turn_that_tries_is_not_held_by_its_own_warm_up(autojump_clock: MockClock) -> None:
+    """It comes to the gate a second time, with the connection that it needed."""
+    async with engine_to(Script([limited(5)], then=Echo())) as (eng, _sim):
+        ask = Asking(eng)
+        async with trio.open_nursery() as nursery:
+            with trio.move_on_after(1):
+                await ask("a")  # is refused, and left
+            nursery.start_soon(partial(ask, "b", options=engine.TurnOptions(warm_up=True)))
+        assert ask.answered == {"b": 5}
+
+
+async def test_a_turn_that_tries_with_a_warm_up_gets_its_connection(autojump_clock: MockClock) -> None:
+    async with engine_to(Echo(), handshake=[busy(5), Accept()], transport="websocket") as (eng, _sim):
+        ask = Asking(eng)
+        await ask("a", options=engine.TurnOptions(warm_up=True))
+        assert ask.answered == {"a": 5}
 
 
 async def test_of_many_limits_the_newest_are_kept() -> None:

@@ -32,7 +32,7 @@ from twins import HEAD, Happening, lives
 import engine
 from engine.protocol.exchange import Exchange
 from engine.protocol.failures import to_error
-from engine.protocol.routing import Doubt, Router, Verdict
+from engine.protocol.routing import Doubt, Router, Unlabelled, Verdict
 from engine.simulator import MemoryStream, SimulatorDialer, memory_stream_pair
 from engine.values.turn_events import TurnEvent
 from engine.wire.codec import (
@@ -249,6 +249,13 @@ def events(data: bytes) -> None:
                 router.end(target.exchange)
                 del told[target.exchange]
                 continue
+            if isinstance(target, Unlabelled):
+                if len(target.exchanges) > 1:
+                    for lost in target.exchanges:
+                        router.end(lost)
+                        del told[lost]
+                    continue
+                (target,) = target.exchanges
             if isinstance(target, Verdict):
                 continue
             before = target.partial()
@@ -277,6 +284,8 @@ def _check_told(told: list[TurnEvent], exchange: Exchange) -> None:
             case engine.TurnDone():
                 assert each is told[-1]
                 assert each.message is outcome
+            case engine.TurnContinued():
+                raise AssertionError("nothing was steered")
             case _:
                 assert each.index not in closed
                 assert (each.index in opened) != isinstance(each, BLOCKS)

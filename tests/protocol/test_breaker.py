@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.protocol.breaker import Breaker, BreakerState
+from engine.settings.profiles import OPENAI
 
 
 class Clock:
@@ -96,6 +97,15 @@ def test_a_reset_closes_it(breaker: Breaker) -> None:
     fail(breaker, 5)
     breaker.reset()
     assert (breaker.state, breaker.failures, breaker.remaining, breaker.objection) == (BreakerState.CLOSED, 0, 0, None)
+
+
+def test_whether_it_labels_its_answers_is_remembered_until_reset(breaker: Breaker) -> None:
+    breaker.labels.disprove()
+    breaker.connected()
+    breaker.answered()
+    assert not breaker.labels.named(OPENAI)
+    breaker.reset()
+    assert breaker.labels.named(OPENAI)
 
 
 def test_its_repr_names_the_server(breaker: Breaker) -> None:

@@ -9,7 +9,7 @@ import pytest
 from engine.protocol.exchange import Exchange
 from engine.protocol.failures import Failed, RequestRefused, Violated
 from engine.protocol.refusals import rejection
-from engine.protocol.routing import Router, Verdict
+from engine.protocol.routing import Router, Unlabelled, Verdict
 from engine.values.choices import Delivery
 from engine.values.messages import AssistantMessage
 from engine.values.turn_events import TextDelta, TextEnded, TextStarted, TurnDone, TurnStarted
@@ -117,10 +117,31 @@ def test_an_error_without_a_lane(lanes: tuple[str | None, ...], target: int | Ve
     assert router.route(error("boom")) is (target if isinstance(target, Verdict) else exchanges[target])
 
 
-def test_only_errors_go_to_a_lane_that_is_not_theirs() -> None:
-    router, _ = routed("a")
-    assert router.route(delta()) is Verdict.DROPPED
-    assert router.route(lifecycle("created")) is Verdict.DROPPED
+@pytest.mark.parametrize("lanes", [("a",), ("a", "b")])
+def test_events_without_a_lane_while_only_named_ones_are_in_flight(lanes: tuple[str, ...]) -> None:
+    router, exchanges = routed(*lanes)
+    for each in (lifecycle("created"), delta(), lifecycle("completed")):
+        assert router.route(each) == Unlabelled(tuple(exchanges))
+    assert router.route(event("response.hologram")) is Verdict.DROPPED
+    assert router.route(event("hologram")) is Verdict.CONNECTION
+
+
+def test_what_the_default_lane_says_again_is_not_taken_for_a_named_one() -> None:
+    router, (main, a) = routed(None, "a")
+    router.route(lifecycle("created"))
+    router.route(lifecycle("completed"))
+    router.end(main)
+    assert router.route(lifecycle("completed")) is Verdict.DROPPED
+    assert router.route(delta()) == Unlabelled((a,))
+
+
+def test_after_one_event_with_its_label_the_others_without_are_the_default_lane_s() -> None:
+    router, (main, a) = routed(None, "a")
+    router.route(lifecycle("created"))
+    router.route(lifecycle("completed"))
+    router.end(main)
+    assert router.route(lifecycle("created", stream_id="a")) is a
+    assert router.route(delta()) is Verdict.STRAY
 
 
 def test_an_error_after_its_turn_went_to_nobody_else() -> None:
@@ -196,7 +217,7 @@ def test_delivery_from_start_to_end() -> None:
     assert exchange.partial() is None
 
 
-@pytest.mark.parametrize("first", [delta(), event("hologram"), event("response.steer.accepted", steer={})])
+@pytest.mark.parametrize("first", [delta(), event("hologram"), event("response.inject.created", response_id="r")])
 def test_any_event_of_the_turn_shows_that_it_was_accepted(first: ServerEvent) -> None:
     exchange = sent()
     exchange.receive(first)

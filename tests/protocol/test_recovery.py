@@ -80,6 +80,10 @@ ROWS: dict[str, tuple[Setback, dict[Transport, list[Remedy]]]] = {
         Setback(rejected(400, "invalid_encrypted_content"), delivery=REJECTED, sealed=True),
         {AUTO: [Remedy.UNSEALED], WEBSOCKET: [Remedy.UNSEALED], SSE: [Remedy.UNSEALED]},
     ),
+    "stream_id not known, or no name left": (
+        Setback(RequestRefused(400, "unknown_parameter", None, "stream_id"), delivery=REJECTED),
+        {AUTO: [NEW], WEBSOCKET: [NEW], SSE: []},
+    ),
     "websocket_connection_limit_reached": (
         Setback(LIMIT, delivery=REJECTED),
         {AUTO: [NEW], WEBSOCKET: [NEW], SSE: []},

@@ -15,11 +15,13 @@ from engine import (
     AssistantMessage,
     ConfigurationError,
     ConnectionLost,
+    Delivery,
     Engine,
     FunctionTool,
     RequestRejected,
     RetryPolicy,
     Text,
+    TurnDone,
     UserMessage,
     open_engine,
 )
@@ -47,6 +49,10 @@ async def simulated(brain: Brain = None, **options: Any) -> AsyncIterator[tuple[
         open_engine(sim.endpoint, model="gpt-5.4", dialer=sim.dialer, **options) as eng,
     ):
         yield sim, eng
+
+
+def simulated_by(sim: Simulator) -> Any:
+    return open_engine(sim.endpoint, model="gpt-5.4", dialer=sim.dialer)
 
 
 def overdue(url: str) -> None:
@@ -250,6 +256,148 @@ async def test_what_was_refused_may_be_begun_again(store_url: str) -> None:
             assert (await chat.send("go", key="k")).text == "yes"
 
 
+async def test_a_resend_is_counted_over_all_processes(store_url: str) -> None:
+    """One request may be at work beside another: the first process sent one, the second one may send one more."""
+    brain = Script([[Abort()], [Abort()], "late"])
+    async with simulated(brain, retry=RetryPolicy(resend_ambiguous=1)) as (sim, eng):
+        async with open_store(store_url) as store, store.open(eng, "u", transport="websocket") as chat:
+            with pytest.raises(ConnectionLost):
+                await chat.send("go", key="k")
+        await eng.release("u")
+        async with open_store(store_url, owner="two") as store, store.open(eng, "u") as chat:
+            with pytest.raises(TurnInterrupted) as caught:
+                await chat.send("go", key="k")  # its own resend would be the third request
+            assert caught.value.attempts == 2
+            assert caught.value.delivery is Delivery.AMBIGUOUS
+            assert chat.interrupted is not None
+            assert chat.interrupted.attempts == 2
+            assert len(sim.requests) == 2
+            reply = await chat.send("go", key="k", retry=RetryPolicy(resend_ambiguous=2))
+            assert reply.text == "late"
+
+
+async def test_refusals_on_the_way_do_not_count(store_url: str) -> None:
+    brain = Script([Error(429, headers={"retry-after": "0.05"}), [Abort()], "late"])
+    async with simulated(brain, retry=RetryPolicy(resend_ambiguous=1)) as (sim, eng):
+        async with open_store(store_url) as store, store.open(eng, "u") as chat:
+            assert (await chat.send("go", key="k")).text == "late"
+    assert len(sim.requests) == 3
+
+
+async def test_a_prompt_does_not_go_on_with_the_response_of_another(store_url: str) -> None:
+    calls: list[str] = []
+    brain = Script([[Call("one", {})], [Abort()], "other"])
+    async with simulated(brain, transport="websocket") as (_, eng):
+        with pytest.raises(Crash):
+            async with open_store(store_url) as store:
+                async with store.open(eng, "u", tools=crashing_at("in the first tool", calls)()) as chat:
+                    await chat.send("go", key="k")
+        overdue(store_url)
+        async with open_store(store_url, owner="two") as store, store.open(eng, "u") as chat:
+            with pytest.raises(ConnectionLost):
+                await chat.send("something else", key="other")
+        async with open_store(store_url, owner="three") as store, store.open(eng, "u") as chat:
+            assert chat.interrupted is not None
+            assert chat.interrupted.key == "other"
+            assert (await chat.send("something else", key="other")).text == "other"
+            assert texts(chat.messages) == ["something else", "other"]
+    assert calls == ["one"]
+
+
+# --- as it comes -----------------------------------------------------------------------------------------------------
+
+
+async def test_an_answer_is_read_as_it_comes(store_url: str) -> None:
+    calls: list[str] = []
+    tools = crashing_at("nowhere", calls)()
+    async with simulated(tool_brain()) as (sim, eng), open_store(store_url) as store:
+        async with store.open(eng, "u", tools=tools) as chat:
+            async with chat.stream("go", key="k") as reply:
+                events = [event async for event in reply]
+            assert not reply.known
+            assert reply.message.text == "done"
+            assert [event.reason for event in events if isinstance(event, TurnDone)] == ["tool_use", "stop"]
+            assert sorted(calls) == ["one", "two"]
+        async with open_store(store_url, owner="two") as other, other.open(eng, "u", tools=tools) as chat:
+            async with chat.stream("go", key="k") as reply:
+                assert reply.known
+                assert "".join([text async for text in reply.texts()]) == "done"
+                assert reply.message.text == reply.partial.text == "done"
+    assert len(sim.requests) == 2
+
+
+async def test_a_reply_that_is_left_is_gone_on_with(store_url: str) -> None:
+    calls: list[str] = []
+    brain = Script([[Call("one", {}), Call("two", {})], "done"])
+    async with simulated(brain) as (sim, eng):
+        async with open_store(store_url) as store:
+            async with store.open(eng, "u", tools=crashing_at("nowhere", calls)()) as chat:
+                async with chat.stream("go", key="k") as reply:
+                    async for event in reply:
+                        if isinstance(event, TurnDone):
+                            break
+                assert chat.interrupted is not None
+                assert chat.interrupted.key == "k"
+                async with chat.stream("go", key="k") as reply:
+                    assert [text async for text in reply.texts()] == ["done"]
+                assert chat.interrupted is None
+    assert len(sim.requests) == 2  # a response is stored when more is asked for than its last event
+
+
+async def test_replies_and_prompts_stand_in_one_line(store_url: str) -> None:
+    async with simulated() as (_, eng), open_store(store_url) as store, store.open(eng, "u") as chat:
+        async with trio.open_nursery() as nursery:
+            async with chat.stream("What is 1+1?") as reply:
+                nursery.start_soon(chat.send, "What is 2+2?")
+                await trio.testing.wait_all_tasks_blocked(0.01)
+                assert texts(chat.messages) == []
+                assert [text async for text in reply.texts()] == ["2"]
+        assert texts(chat.messages) == ["What is 1+1?", "2", "What is 2+2?", "4"]
+        with pytest.raises(RuntimeError, match="inside its block"):
+            await anext(chat.stream("What is 3+3?"))
+
+
+async def test_what_was_refused_while_it_was_read_may_be_begun_again(store_url: str) -> None:
+    retry = RetryPolicy(resend_ambiguous=0)
+    async with simulated(Script([Error(400, "invalid_prompt"), "yes"]), retry=retry) as (_, eng):
+        async with open_store(store_url) as store, store.open(eng, "u") as chat:
+            async with chat.stream("go", key="k") as reply:
+                for _ in range(2):
+                    with pytest.raises(RequestRejected):
+                        await anext(reply)
+            assert chat.interrupted is None
+            async with chat.stream("go", key="k") as reply:
+                assert [text async for text in reply.texts()] == ["yes"]
+
+
+@pytest.mark.parametrize("name", ["", "a\0b", "\ud800", "k" * 513, 7])
+async def test_names_that_a_database_cannot_keep(store_url: str, name: Any) -> None:
+    async with simulated() as (sim, eng), open_store(store_url) as store:
+        with pytest.raises(ConfigurationError) as caught:
+            store.open(eng, name)
+        assert caught.value.field == "session id"
+        async with store.open(eng, "é" * 256) as chat:
+            for call in (chat.stream, chat.send):
+                with pytest.raises(ConfigurationError) as caught:
+                    told = call("go", key=name)
+                    await told  # type: ignore[misc]
+                assert caught.value.field == "key"
+            assert (await chat.send("What is 1+1?", key="ü" * 256)).text == "2"
+    assert len(sim.requests) == 1
+
+
+async def test_keywords_are_those_of_any_prompt(store_url: str) -> None:
+    async with simulated() as (sim, eng), open_store(store_url) as store, store.open(eng, "u") as chat:
+        await chat.send("What is 1+1?", temperature=0.5)
+        with pytest.raises(TypeError, match="temprature"):
+            await chat.send("What is 1+1?", temprature=0.5)  # type: ignore[call-arg]
+        with pytest.raises(ConfigurationError, match="Timeouts"):
+            chat.stream("What is 1+1?", timeout=3)  # type: ignore[call-arg]
+    (request,) = sim.requests
+    assert request.body is not None
+    assert request.body["temperature"] == 0.5
+
+
 # --- others ----------------------------------------------------------------------------------------------------------
 
 
@@ -325,3 +473,30 @@ async def test_a_list_and_a_retention(store_url: str) -> None:
         ]
         assert await store.prune() == ("gone",)
         assert [each.id for each in await store.sessions()] == ["kept"]
+
+
+async def test_a_lease_that_is_lost_while_the_server_asks_to_wait_sends_nothing(store_url: str) -> None:
+    """The gate is the last thing before the request leaves: whatever was waited for, the store is asked after it."""
+
+    limited = trio.Event()
+
+    class Brain:
+        def __call__(self, asked: Any) -> Any:
+            if len(sim.requests) > 1:
+                return "sent by the other one" if "other" in asked.last_user_text else "sent all the same"
+            overdue(store_url)
+            limited.set()
+            return [Error(429, headers={"retry-after": "0.3"})]
+
+    async with simulated(Brain()) as (sim, eng), open_store(store_url, owner="one") as one:
+        with pytest.raises(LeaseLost):
+            async with one.open(eng, "u") as chat, trio.open_nursery() as nursery:
+                nursery.start_soon(take_over, store_url, sim, limited)
+                await chat.send("go")
+        assert [request.body["input"][-1]["content"] for request in sim.requests if request.body] == ["go", "other"]
+
+
+async def take_over(store_url: str, sim: Simulator, moment: trio.Event) -> None:
+    await moment.wait()
+    async with open_store(store_url, owner="two") as two, simulated_by(sim) as eng, two.open(eng, "u") as chat:
+        await chat.send("other")

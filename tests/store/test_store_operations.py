@@ -56,8 +56,12 @@ def expire(do: Direct, session: str = "s") -> None:
     do(over)
 
 
-def begin(do: Direct, claim: Claim, *, head: int = 0, key: str = "k", dispatch: str = "d") -> Intent | None:
-    return do(operations.begin, claim, head=head, key=key, digest="x", dispatch=dispatch, lease=LEASE)
+def begin(
+    do: Direct, claim: Claim, *, head: int = 0, key: str = "k", attempts: int = 1, dispatch: str = "d"
+) -> Intent | None:
+    return do(
+        operations.begin, claim, head=head, key=key, digest="x", attempts=attempts, dispatch=dispatch, lease=LEASE
+    )
 
 
 def row(prompt: str = "k", *, last: bool = False, kind: Kind = Kind.ROUND, data: str | bytes = "{}") -> NewRow:
@@ -121,11 +125,11 @@ def test_the_gate_counts_dispatches(do: Direct) -> None:
     claim = taken(do).claim
     first = begin(do, claim)
     again = begin(do, claim)
-    second = begin(do, claim, dispatch="e")
+    second = begin(do, claim, dispatch="e", attempts=2)
     assert first is not None
     assert second is not None
     assert first == again
-    assert (first.attempts, second.attempts) == (1, 2)
+    assert (first.dispatches, second.dispatches, second.attempts) == (1, 2, 2)
     assert first.begun_at == second.begun_at
 
 

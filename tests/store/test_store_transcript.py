@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from engine import AssistantMessage, Text, ToolCall, ToolResult, TurnReport, UserMessage
 from engine.conversation.rounds import Round
@@ -20,7 +21,7 @@ from engine.store.transcript import (
     result_row,
     round_row,
     sealed,
-    unsealed,
+    transcript_of,
 )
 
 ASKED = UserMessage("what is the weather?")
@@ -31,11 +32,16 @@ ANSWER = AssistantMessage((Text("It is sunny."),))
 REPORT = TurnReport()
 
 
+def stored(new: NewRow, number: int = 1) -> Row:
+    return Row(number=number, kind=new.kind, prompt=new.prompt, last=new.last, data=new.data, key_id=new.key_id)
+
+
 def read(*rows: tuple[Kind, dict[str, Any]]) -> Transcript:
-    transcript = Transcript()
-    for kind, data in rows:
-        transcript = transcript.with_row(kind, json.loads(json.dumps(data)))
-    return transcript
+    numbered = (
+        stored(NewRow(kind=kind, prompt="k", last=False, data=json.dumps(data)), number)
+        for number, (kind, data) in enumerate(rows, 1)
+    )
+    return evolve(transcript_of("s", numbered, None, first=1, last=len(rows)), head=0, digest=None, prompt=None)
 
 
 def test_a_round_without_calls_is_one_row() -> None:
@@ -87,34 +93,75 @@ def test_prompts_are_told_apart_by_their_digests() -> None:
 # --- through a codec -------------------------------------------------------------------------------------------------
 
 
-def stored(new: NewRow, number: int = 1) -> Row:
-    return Row(number=number, kind=new.kind, prompt=new.prompt, last=new.last, data=new.data, key_id=new.key_id)
-
-
 def test_what_is_encrypted_is_read_with_its_key_only() -> None:
     old, new = AeadCodec({"a": b"1" * 32}), AeadCodec({"a": b"1" * 32, "b": b"2" * 32})
-    row = stored(sealed("s", 1, Kind.ROUND, "k", True, {"secret": "word"}, old))
+    row = stored(sealed("s", 1, Kind.ROUND, "k", True, round_row([ASKED], Round(ANSWER, (), REPORT), "d"), old))
     assert isinstance(row.data, bytes)
-    assert b"word" not in row.data
-    assert unsealed("s", row, new) == {"secret": "word"}
+    assert b"sunny" not in row.data
+    assert transcript_of("s", [row], new, first=1).messages == (ASKED, ANSWER)
     assert sealed("s", 1, Kind.ROUND, "k", True, {}, new).key_id == "b"
-    with pytest.raises(StoreError, match="none is given"):
-        unsealed("s", row, None)
-    with pytest.raises(StoreError, match="key that is not here"):
-        unsealed("s", row, AeadCodec({"b": b"2" * 32}))
-    with pytest.raises(StoreError, match="changed or moved"):
-        unsealed("s", row, AeadCodec({"a": b"3" * 32}))
+    for codec, why in (
+        (None, "none is given"),
+        (AeadCodec({"b": b"2" * 32}), "key that is not here"),
+        (AeadCodec({"a": b"3" * 32}), "changed or moved"),
+    ):
+        with pytest.raises(StoreError, match=f"row 1 of session 's' cannot be read.*{why}"):
+            transcript_of("s", [row], codec)
 
 
 @pytest.mark.parametrize(("session", "number"), [("t", 1), ("s", 2)])
 def test_a_row_that_was_moved_is_noticed(session: str, number: int) -> None:
     codec = AeadCodec({"a": b"1" * 16})
-    row = stored(sealed("s", 1, Kind.ROUND, "k", True, {}, codec), number)
+    row = stored(sealed("s", 1, Kind.ROUND, "k", True, round_row([ASKED], Round(ANSWER, (), REPORT)), codec), number)
     with pytest.raises(StoreError, match="changed or moved"):
-        unsealed(session, row, codec)
+        transcript_of(session, [row], codec)
 
 
-def test_what_is_no_row_of_ours_is_said() -> None:
-    row = stored(NewRow(kind=Kind.ROUND, prompt=None, last=False, data="[]"))
-    with pytest.raises(StoreError, match="cannot be read"):
-        unsealed("s", row, None)
+# --- rows that a disk or a person has changed ------------------------------------------------------------------------
+
+
+def test_whatever_stands_in_a_row_is_read_or_said_to_be_damaged() -> None:
+    good = [
+        (Kind.RESPONSE, response_row([ASKED], CALLING)),
+        (Kind.RESULT, result_row(OUTPUT)),
+        (Kind.ROUND, round_row([ASKED], Round(CALLING, (OUTPUT,), REPORT), None)),
+        (Kind.REPLACE, replacement_row([ANSWER])),
+    ]
+    texts = ["", "[]", "null", "{}", "{", "7", '{"messages":7}', '{"response":[]}', '{"result":[{}]}', '{"prompt":0}']
+    for _, plain in good:
+        text = json.dumps(plain)
+        texts += [text[:cut] for cut in range(0, len(text), 7)]
+        texts += [text.replace(word, "x") for word in ("user", "assistant", "tool_call", "call_1", "text", "content")]
+    for kind in (*Kind, "another"):
+        for text in texts:
+            row = Row(number=1, kind=kind, prompt="k", last=False, data=text, key_id=None)
+            said = "row 1 of session 's' cannot be read"
+            try:
+                transcript_of("s", [row], None)
+            except StoreError as error:
+                said = str(error)
+            assert said.startswith("row 1 of session 's' cannot be read")
+            assert "sunny" not in said
+
+
+def test_a_row_that_is_missing_is_said() -> None:
+    rows = [
+        stored(
+            NewRow(kind=Kind.ROUND, prompt="k", last=True, data=json.dumps(round_row([], Round(ANSWER, (), REPORT)))), n
+        )
+        for n in (1, 2, 3)
+    ]
+    for left, missing in (([rows[0], rows[2]], 2), (rows[1:], 1), (rows[:2], 3), ([], 1)):
+        with pytest.raises(StoreError, match=f"row {missing} of session 's' is missing"):
+            transcript_of("s", left, None, first=1, last=3)
+    assert transcript_of("s", [rows[0], rows[2]], None).messages == (ANSWER, ANSWER)
+
+
+def test_outputs_join_a_transcript_as_they_were_sent() -> None:
+    shorter = ToolResult("call_1", "su…")
+    found = read(
+        (Kind.RESPONSE, response_row([ASKED], CALLING)),
+        (Kind.RESULT, result_row(OUTPUT)),
+        (Kind.ROUND, round_row([ASKED], Round(CALLING, (shorter,), REPORT), shortened=[shorter])),
+    )
+    assert found.messages == (ASKED, CALLING, shorter)

@@ -12,7 +12,7 @@ from engine.simulator import Abort, Created, Delay, Echo, Gate, InProgress, Reje
 
 session_to = session_with()
 PLAIN = {"endpoint_options": {"profile": engine.Profile("plain")}}
-LANES = {"endpoint_options": {"profile": engine.Profile("lanes", multiplexing=True)}}
+LANES = {"endpoint_options": {"profile": engine.Profile("lanes", multiplexing=True, proven=True)}}
 
 
 class Slow:
@@ -110,7 +110,7 @@ async def test_a_lost_connection_is_recovered_from_by_each_lane(autojump_clock: 
 
 
 async def test_when_the_names_are_used_up_an_idle_lane_gives_its_own_up(autojump_clock: MockClock) -> None:
-    profile = {"endpoint_options": {"profile": engine.Profile("few", multiplexing=True, max_lanes=2)}}
+    profile = {"endpoint_options": {"profile": engine.Profile("few", multiplexing=True, proven=True, max_lanes=2)}}
     async with session_to(sim_options=profile) as (session, sim):
         for name in ("a", "b", "c", "a"):
             assert (await session.lane(name).ask(name)).text == name
