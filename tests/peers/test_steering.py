@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final
 
-import attrs
 import pytest
 import trio
 from openai import AsyncOpenAI
+from steps import Steered
 
 import engine
 from engine.simulator import Call, Completed, Say, SayDelta, Script, Simulator, Step, open_simulator
@@ -24,17 +24,6 @@ LOOK: Final[Any] = {
 OUTPUT: Final = "a cat"
 
 STEERS: Final = {"once": ["faster"], "twice": ["faster", "and shorter"]}
-
-
-@attrs.frozen
-class Steered(Step):
-    """Waits until the response was steered so many times."""
-
-    times: int
-
-    async def perform(self, stage: Any) -> None:
-        while len(stage.steers) < self.times:  # noqa: ASYNC110 - the simulator tells nobody of a steer
-            await trio.sleep(0.005)
 
 
 SCRIPTS: Final[dict[str, Callable[[int], list[list[Step]]]]] = {
@@ -69,7 +58,7 @@ async def by_the_official_client(sim: Simulator, steers: list[str]) -> None:
                     case "response.steer.accepted":
                         accepted += 1
                     case "response.output_item.done":
-                        calls = event.item.type == "function_call"
+                        calls = calls or event.item.type == "function_call"
                     case "response.steer.pending":
                         accepted -= 1
                         (stub,) = event.required_input
