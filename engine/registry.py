@@ -27,7 +27,7 @@ from engine.instruments import Instruments
 from engine.protocol.chain import HeldResponse
 from engine.protocol.failures import Closed, Failure
 from engine.session import Session
-from engine.settings.endpoint import Endpoint
+from engine.settings.endpoint import Endpoint, check_endpoint
 from engine.settings.fields import SessionFields, check_names, spelled_out
 from engine.settings.levels import Settings
 from engine.settings.timeouts import Timeouts
@@ -40,7 +40,7 @@ from engine.values.errors import SessionClosed
 from engine.values.problems import ConfigurationError
 from engine.values.statistics import EngineStatistics
 
-__all__ = ["Engine", "check_endpoint"]
+__all__ = ["Engine"]
 
 _logger = logging.getLogger("engine.registry")
 
@@ -447,9 +447,3 @@ class _OpenedSession(AbstractAsyncContextManager[Session]):
         if exc is None:
             await trio.lowlevel.checkpoint_if_cancelled()
         return False
-
-
-def check_endpoint(endpoint: object) -> None:
-    """Raise `ConfigurationError` unless it is an endpoint."""
-    if not isinstance(endpoint, Endpoint):
-        raise ConfigurationError("endpoint", f"is a {type(endpoint).__name__}, not an Endpoint")

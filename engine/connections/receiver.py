@@ -15,7 +15,7 @@ from engine.instruments import EventInfo, Instruments
 from engine.protocol.assembly import Oddity
 from engine.protocol.draft import deltas
 from engine.protocol.exchange import Exchange
-from engine.protocol.routing import Doubt, Router, Unlabelled, Verdict
+from engine.protocol.routing import Doubt, Router, Unlabelled, Verdict, has_begun
 from engine.protocol.shortcut import Shortcut
 from engine.wire.codec import MalformedFrame, decode, decode_object, read_frames
 from engine.wire.events import Chunks, ServerEvent
@@ -123,6 +123,9 @@ class Receiver(ABC):
                 sink.on_first_event(attempt, now)
             if events:
                 sink.on_events(attempt, events)
+        if attempt.on_begun is not None and has_begun(event):
+            attempt.on_begun()
+            attempt.on_begun = None
         if exchange.outcome is not None:
             self._growing = None
             if exchange.oddities:

@@ -206,6 +206,10 @@ class Chain:
         held = self._held or stored
         return Plan(full_because=self._empty_because) if held is None else plan(held, body, server)
 
+    def holds(self, held: HeldResponse) -> bool:
+        """Whether it is this response that can be continued here."""
+        return self._held is held
+
     def use_up(self) -> None:
         """A request that was planned is about to go: until `arm`, nothing can be continued here."""
         self._held, self._empty_because = None, "the previous response did not end cleanly"

@@ -34,9 +34,17 @@ from engine.wire.control_events import (
     InterruptFailed,
     SteerEvent,
 )
-from engine.wire.events import LifecycleEvent, OutputEvent, ResponseFailed, ServerEvent, TerminalEvent, UnknownEvent
+from engine.wire.events import (
+    LifecycleEvent,
+    OutputEvent,
+    ResponseFailed,
+    ResponseInProgress,
+    ServerEvent,
+    TerminalEvent,
+    UnknownEvent,
+)
 
-__all__ = ["Doubt", "Router", "Unlabelled", "Verdict", "Word", "word_of"]
+__all__ = ["Doubt", "Router", "Unlabelled", "Verdict", "Word", "has_begun", "word_of"]
 
 
 class Verdict(Enum):
@@ -131,6 +139,15 @@ def _refuses_for(event: ServerEvent) -> Fault | None:
         code = error.get("code") if error is not None else None
     fault = CODES.get(code) if isinstance(code, str) else None
     return fault if fault is Fault.CACHE_MISS or fault is Fault.SEAL else None
+
+
+def has_begun(event: ServerEvent) -> bool:
+    """Whether an event shows that the server has read what the request continues, and may forget it.
+
+    A response that was created may still wait for its turn (Responses API over WebSocket, forks).
+    """
+    word = word_of(event)
+    return isinstance(event, ResponseInProgress) or word in {Word.OUTPUT, Word.GOOD, Word.FAILED, Word.ERROR}
 
 
 @define
