@@ -98,7 +98,7 @@ class StoreSuite(StatementSuite):
         self._run(program)
 
     def test_resends_are_allowed_over_all_processes_together(self) -> None:
-        """What may be at work already counts, whichever process has sent it."""
+        """A request that may be at work counts, whichever process has sent it."""
 
         async def program() -> None:
             for number in range(2):

@@ -103,5 +103,5 @@ class Disturbed:
         return isinstance(error, ConnectionCut) or self._inner.passing(error)
 
     def reason(self, error: BaseException) -> str:
-        """What the database says."""
+        """The database's own words."""
         return "" if isinstance(error, ConnectionCut) else self._inner.reason(error)

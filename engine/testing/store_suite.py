@@ -125,7 +125,7 @@ class StatementSuite:
             assert do(operations.listed) == ()
 
     def test_a_point_inside_a_transaction(self) -> None:
-        """What is undone to a point leaves what stood before it."""
+        """Going back to a point leaves the changes before it."""
         connection = self.connect()
         connection.connect()
         connection.begin()
@@ -223,7 +223,7 @@ class StatementSuite:
             self._expire()
 
     def test_a_held_session_is_not_given_twice(self) -> None:
-        """Who asks for it is told by whom it is held, and for how long."""
+        """Another one that asks is told by whom it is held, and for how long."""
         with self._open() as do:
             self._taken(do)
             for owner in ("two", "one"):
@@ -365,7 +365,7 @@ class StatementSuite:
             assert self._taken(do, nonce="o").begun == Begun()
 
     def test_a_transcript_that_was_replaced_begins_there(self) -> None:
-        """What stood before it is not read any more."""
+        """The rows before it are not read any more."""
         with self._open() as do:
             claim = self._taken(do).claim
             self._commit(do, claim, _row(last=True))
