@@ -89,7 +89,8 @@ class Transcript:
             assert progress.response is not None
             shortened = _messages(data.get("results", []))
             results = {**progress.results, **{each.call_id: each for each in shortened if isinstance(each, ToolResult)}}
-            new = (*progress.prompt, progress.response, *(results[c.call_id] for c in progress.response.unanswered))
+            outputs = (results[call.call_id] for call in progress.response.unanswered)
+            new = (*progress.prompt, *progress.response.messages, *outputs)
         if data.get("waits"):
             return evolve(self, waiting=new, progress=Progress())
         return Transcript(messages=(*self.messages, *new))
@@ -120,7 +121,7 @@ def round_row(
     """
     data: dict[str, Any] = {"results": _plain(shortened)} if shortened else {}
     if not done.results:
-        data["messages"] = _plain([*prompt, done.message])
+        data["messages"] = _plain([*prompt, *done.message.messages])
         if done.message.unanswered:
             data["waits"] = True
     if digest is not None:
