@@ -43,7 +43,8 @@ class Program:
     @property
     def name(self) -> str:
         """A name for it, fit for a file."""
-        return f"{self.page.stem.lower().replace('-', '_')}_{self.number}"
+        place = self.page.relative_to(ROOT).with_suffix("")
+        return f"{'_'.join(part for part in place.parts if part != 'docs').lower().replace('-', '_')}_{self.number}"
 
 
 def _kind(text: str) -> Kind:

@@ -20,10 +20,11 @@ from attrs import evolve
 from engine.batch.ledger import Entry, Ledger
 from engine.batch.pace import Pace
 from engine.batch.results import BatchProgress, BatchResult
+from engine.calls import Calls
 from engine.conversation.prompts import context_of
 from engine.groups import worst_of
 from engine.registry import Engine
-from engine.session import Calls, Session
+from engine.session import Session
 from engine.settings.fields import SessionFields, TurnFields, options_with, spelled_out
 from engine.settings.retry import RetryPolicy
 from engine.settings.turn_options import TurnOptions

@@ -118,7 +118,7 @@ class PlaceWait:
     """The wait for a place of something that is no turn.
 
     Args:
-        deadline: When it has taken too long, on Trio's clock.
+        deadline: The time when it has taken too long, on Trio's clock.
     """
 
     def __init__(self, deadline: float) -> None:

@@ -46,7 +46,7 @@ class WarmUp:
 
     @property
     def held(self) -> HeldResponse | None:
-        """What the server holds then, for a request that fits."""
+        """The items that the server holds then, for a request that fits."""
         return self._attempt.held
 
     @property

@@ -9,7 +9,7 @@ by order: their positions are hints. What only one of several words on an item h
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from secrets import token_hex
 from typing import Any, Final, Literal, TypeAlias
 
@@ -168,7 +168,7 @@ class Assembly:
             self._learn(response)
             incomplete = incomplete or response.status == "incomplete"
             self._cut = incomplete and response.incomplete_reason not in _HANDED_ON
-            self._settle([_whole(item) for item in response.output or ()])
+            self._settle(response.output or ())
         for slot in list(self._slots):
             if not slot.done:
                 self._leave(slot)
@@ -176,10 +176,11 @@ class Assembly:
             self._take_aside(response)
         return self._events
 
-    def _settle(self, output: list[Item]) -> None:
+    def _settle(self, told: Sequence[Item]) -> None:
         """Finish the items that the terminal event lists and that are not finished yet."""
-        if self._slots.told_again(output):
+        if self._slots.told_again(told):
             return
+        output = [_whole(item) for item in told]
         for item, slot in zip(output, self._slots.matched(output), strict=True):
             if slot is None:
                 self._finish_item(self._slots.open(item.type, item.id, None), item)

@@ -233,8 +233,8 @@ def check(story: Story, client: Client) -> None:
         expected += [("user", text) for where, text in story.asides if where == number]
         expected.append(("assistant", f"r{number}"))
     expected += [("user", text) for where, text in story.asides if where > story.number]
-    assert [summary(each) for each in exchange.messages] == expected, story
-    parts = [each for each in exchange.messages if isinstance(each, AssistantMessage)]
+    assert [summary(each) for each in message.messages] == expected, story
+    parts = [each for each in message.messages if isinstance(each, AssistantMessage)]
     assert message.usage == sum((Usage(2, 1, 3) for _ in parts), Usage()), story
     assert message.response_id == f"r{story.number}"
     assert tuple(block for part in parts for block in part.content) == message.content
