@@ -8,7 +8,6 @@ from typing import Unpack
 import trio
 
 from engine.calls import Calls
-from engine.connections.call import Call
 from engine.conversation.prompts import Prompt, context_of
 from engine.conversation.snapshot import Memory, Snapshot, session_snapshot
 from engine.protocol.compaction import compacted, compaction_body
@@ -132,6 +131,8 @@ class Session(Calls):
 
         Takes the ``start`` budget at most. If cancelled, the request is given up and its connection closed, at once.
         """
+        from engine.connections.call import Call  # and with it httpx, which few sessions need
+
         settings = settings_with(self._settings, fields)
         given = context_of(prompt)
         body = compaction_body(given, options_with(options, fields, "compact"), model=settings.model)

@@ -139,6 +139,16 @@ def test_a_value_is_had_without_what_connects() -> None:
     assert heavy == ""
 
 
+def test_a_turn_over_a_websocket_loads_nothing_that_only_others_need() -> None:
+    unneeded = python(
+        "import sys, engine; from engine.opening import open_session\n"
+        "from engine.connections.websocket_link import WebSocketLink; from engine.turns.turn import Turn\n"
+        "names = ('httpx', 'python_socks', 'click', 'rich', 'asyncio', 'engine.connections.http_link')\n"
+        "print(*(name for name in names if name in sys.modules))"
+    )
+    assert unneeded == ""
+
+
 def test_a_star_import_rebinds_nothing() -> None:
     before = {"engine": engine, **vars(builtins)}
     after = dict(before)

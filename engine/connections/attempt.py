@@ -242,7 +242,7 @@ class Attempt:
         message = exchange.outcome
         if isinstance(message, AssistantMessage):
             if exchange.continuable and exchange.response_id is not None:
-                output = input_items(exchange.messages, stored=is_stored(self.body))
+                output = input_items((message,), stored=is_stored(self.body))
                 self.held = HeldResponse.after(exchange.response_id, self.body, output, waiting=exchange.waiting)
             if self.sink is not None:
                 self.sink.on_answer(self, message)

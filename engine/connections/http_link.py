@@ -21,6 +21,7 @@ from engine.protocol.chain import HeldResponse, Plan
 from engine.protocol.exchange import Exchange
 from engine.protocol.failures import Broken, Failure, RequestRefused
 from engine.protocol.routing import Doubt, Unlabelled, Verdict
+from engine.protocol.steers import Steer
 from engine.settings.endpoint import Endpoint
 from engine.settings.limits import ResolvedLimits
 from engine.transport.dial import Dialer
@@ -165,6 +166,11 @@ class HttpLink:
         attempt.transport = self.transport
         self.start(functools.partial(self._run, exchange))
         return True
+
+    async def steer(self, attempt: Attempt, steer: Steer) -> bool:
+        """False: over HTTP nothing can be added to a response."""
+        await trio.lowlevel.checkpoint()
+        return False
 
     async def _run(self, exchange: _HttpExchange) -> None:
         attempt = exchange.attempt

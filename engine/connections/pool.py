@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 from attrs import evolve
 
 from engine.connections.attempt import Origin
 from engine.connections.gates import EndpointGates
-from engine.connections.http_link import HttpLink
 from engine.connections.link import Link
 from engine.connections.link_states import LinkState
 from engine.connections.places import Places, Room
@@ -35,6 +34,9 @@ from engine.transport.websocket import WebSocket
 from engine.values.choices import Transport
 from engine.values.statistics import ConnectionStatistics
 from engine.wire.requests import CreateText
+
+if TYPE_CHECKING:
+    from engine.connections.http_link import HttpLink
 
 __all__ = ["Pool"]
 
@@ -152,6 +154,8 @@ class Pool:
             await trio.lowlevel.checkpoint()
             return self._tasks.ending
         if self._http is None:
+            from engine.connections.http_link import HttpLink  # and with it httpx, which few sessions need
+
             self._http = HttpLink(
                 self._endpoint, self._dialer, limits=self._settings.limits, instruments=self._instruments
             )

@@ -230,7 +230,7 @@ class ToolLoop:
         if self._left:
             return  # its conversation may be another prompt's by now
         fresh = self.progress.prompt
-        new: tuple[Message, ...] = (done.message, *done.results)
+        new: tuple[Message, ...] = (*done.message.messages, *done.results)
         waits = self._toolbox.leaves_to_caller(done.message)
         self.context = attrs.evolve(self.context, messages=(*self.context.messages, *new))
         self.progress = _NOTHING

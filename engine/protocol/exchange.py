@@ -7,7 +7,7 @@ them together are one answer.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from attrs import evolve
@@ -22,7 +22,6 @@ from engine.protocol.steers import Steer, Steers, SteerState
 from engine.values.choices import Delivery
 from engine.values.messages import AssistantMessage, Message
 from engine.values.turn_events import TurnContinued, TurnDone, TurnEvent, TurnStarted
-from engine.values.usage import Usage
 from engine.wire.base import attach
 from engine.wire.control_events import ErrorEvent, SteerEvent
 from engine.wire.events import (
@@ -168,19 +167,12 @@ class Exchange:
 
     @property
     def waiting(self) -> int:
-        """The number of messages at the end of `messages` that wait at the server for the outputs of calls."""
+        """The number of messages at the end of the answer's parts that wait at the server for the outputs of calls."""
         return len(self._steers.waiting)
 
     def concerns(self, event: SteerEvent) -> bool:
         """Whether an event is about a steer of its own."""
         return self._steers.concerns(event)
-
-    @property
-    def messages(self) -> tuple[Message, ...]:
-        """The answer as a conversation has it: each response, and between them the input that they were given."""
-        if not self._earlier:
-            return (self.outcome,) if isinstance(self.outcome, AssistantMessage) else ()
-        return (*self._earlier, *self._steers.waiting)
 
     # --- what the server says ---
 
@@ -200,7 +192,7 @@ class Exchange:
     def partial(self) -> AssistantMessage | None:
         """The part of the answer that has arrived, None when nothing has."""
         newest = self._assembly.partial()
-        return _joined([*self._earlier, newest or AssistantMessage()]) if self._earlier else newest
+        return AssistantMessage.joined([*self._earlier, newest or AssistantMessage()]) if self._earlier else newest
 
     def receive(self, event: ServerEvent) -> list[TurnEvent]:
         """Take an event that was routed here; return what the caller should see of it."""
@@ -321,7 +313,7 @@ class Exchange:
         else:
             waits = steers.any_of(SteerState.WAITING)
             last = ExchangeState.AWAITING_INPUT if waits else ExchangeState.ENDED
-            return self._conclude(_joined(self._earlier), last)
+            return self._conclude(AssistantMessage.joined([*self._earlier, *steers.waiting]), last)
         if state is not self.state:
             self._move(state)
         return ()
@@ -342,19 +334,6 @@ class Exchange:
         self._earlier += self._steers.apply()
         self.response_id, self.continuable = event.response_id, False
         return [*shown, *self._assembly.feed(event)]
-
-
-def _joined(messages: Iterable[Message]) -> AssistantMessage:
-    """Return several responses as one answer."""
-    parts = [message for message in messages if isinstance(message, AssistantMessage)]
-    counted = [part.usage for part in parts if part.usage is not None]
-    newest = next((part for part in reversed(parts) if part.response_id is not None), parts[-1])
-    return evolve(
-        newest,
-        content=tuple(block for part in parts for block in part.content),
-        stop_reason=parts[-1].stop_reason,
-        usage=sum(counted, Usage()) if counted else None,
-    )
 
 
 def _failure(event: TerminalEvent) -> Failed | None:
