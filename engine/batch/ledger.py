@@ -97,8 +97,8 @@ class Entry:
         try:
             if lease.head:
                 self.known = await self._read(lease)
-            elif lease.intent is not None:
-                self._compare(lease.intent.digest)
+            elif (intent := lease.begun.of(self._key)) is not None:
+                self._compare(intent.digest)
             self._gate = Gate(
                 lease,
                 key=self._key,

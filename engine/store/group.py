@@ -7,7 +7,7 @@ does waits; with one for all that have come in meanwhile it does many times as m
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar, runtime_checkable
 
 import trio
 
@@ -28,6 +28,7 @@ _LAST_SECONDS: Final = 5.0
 """The seconds that work under way may take when the store is closed."""
 
 
+@runtime_checkable
 class Connection(Database, Protocol):
     """A connection to a database, used by one thread at a time. Its methods block, within bounds of their own."""
 

@@ -38,7 +38,7 @@ class Transcript:
         messages: The messages of complete rounds.
         waiting: Messages that join them with the results that the caller owes for the last response's calls.
         progress: A round that was begun and is not complete.
-        prompt: The key of the prompt that it is of.
+        prompt: The key of the prompt that the newest row is of, where that is no answer.
     """
 
     head: int = 0
@@ -64,7 +64,9 @@ class Transcript:
         try:
             data = _unsealed(session, row, codec)
             later = self._with(Kind(row.kind), data)
-            return evolve(later, head=row.number, prompt=row.prompt, digest=data.get("digest", self.digest))
+            return evolve(
+                later, head=row.number, prompt=None if row.last else row.prompt, digest=data.get("digest", self.digest)
+            )
         except StoreError as error:
             raise StoreError(f"{what} cannot be read: {error}") from None
         except Exception as error:  # rows may hold anything, once a disk or a person has changed them

@@ -311,7 +311,8 @@ class Driver:
             (intent,) = connection.execute("SELECT intent FROM engine_sessions WHERE id = ?", (record.id,))[0]
             if intent is not None:
                 known = json.loads(intent)
-                noted.setdefault(known["key"], known["dispatches"])
+                for begun in filter(None, (known["now"], *known["earlier"])):
+                    noted.setdefault(begun["key"], begun["dispatches"])
         connection.commit()
         connection.close()
         for key, text in self._answers.items():

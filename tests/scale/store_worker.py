@@ -12,7 +12,7 @@ import trio
 
 from engine import Endpoint, EngineError, RetryPolicy, Timeouts, open_engine
 from engine.registry import Engine
-from engine.store import Store, open_store
+from engine.store import Store, StoreError, open_store
 
 
 async def main(base_url: str, store_url: str, lease: float) -> None:
@@ -41,7 +41,7 @@ async def answer(eng: Engine, store: Store, task: dict[str, Any]) -> None:
                 say({"held": task["session"], "token": chat._lease.claim.token})
                 said["answer"] = (await chat.send(task["prompt"], key=task["key"])).text
         except EngineError as error:
-            said["error"] = type(error).__name__
+            said["error"] = f"{type(error).__name__} of {error}" if type(error) is StoreError else type(error).__name__
     say(said)
 
 
