@@ -96,6 +96,7 @@ async def run(
     type=click.Choice([peer.name for peer in PEERS]),
     help="Only this one; repeatable.",
 )
+@click.option("--case", "cases", multiple=True, metavar="CASE", help="Only the case of this name; repeatable.")
 @click.option("--rounds", type=click.IntRange(1), help="Rounds that count; 7 unless --quick.")
 @click.option("--seed", type=int, default=20260101, show_default=True, help="For all that is random.")
 @click.option(
@@ -110,6 +111,7 @@ def main(
     size: Size,
     names: tuple[str, ...],
     peers: tuple[str, ...],
+    cases: tuple[str, ...],
     rounds: int | None,
     seed: int,
     pythons: tuple[str, ...],
@@ -120,7 +122,7 @@ def main(
     Prints tables and writes a JSON file, from which `python -m benchmarks.page` makes docs/benchmarks.md.
     """
     console = Console()
-    chosen = _narrowed(scenarios(size, names), peers)
+    chosen = _narrowed(scenarios(size, names), cases, peers)
     path = output or RESULTS / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{size}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
 
@@ -142,12 +144,16 @@ def main(
     console.print(f"Written to {path}", soft_wrap=True)
 
 
-def _narrowed(chosen: list[Scenario], peers: tuple[str, ...]) -> list[Scenario]:
+def _narrowed(chosen: list[Scenario], names: tuple[str, ...], peers: tuple[str, ...]) -> list[Scenario]:
     from attrs import evolve
 
+    unknown = set(names) - {case.name for scenario in chosen for case in scenario.cases}
+    if unknown:
+        raise click.UsageError(f"no case is called {', '.join(sorted(unknown))}")
     narrowed = []
     for scenario in chosen:
-        cases = [kept for case in scenario.cases if (kept := contestants_of(case, peers)) is not None]
+        wanted = [case for case in scenario.cases if not names or case.name in names]
+        cases = [kept for case in wanted if (kept := contestants_of(case, peers)) is not None]
         if cases:
             narrowed.append(evolve(scenario, cases=tuple(cases)))
     if not narrowed:

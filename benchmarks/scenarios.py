@@ -20,6 +20,8 @@ Size: TypeAlias = Literal["tiny", "quick", "full"]
 _STREAMING: Final = (
     "engine",
     "engine-ask",
+    "engine-fast",
+    "engine-fast-ask",
     "engine-sse",
     "trio-websocket",
     "websockets-trio",
@@ -33,6 +35,8 @@ _STREAMING: Final = (
 _SOCKETS: Final = (
     "engine",
     "engine-ask",
+    "engine-fast",
+    "engine-fast-ask",
     "trio-websocket",
     "websockets-trio",
     "websockets-asyncio",

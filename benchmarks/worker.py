@@ -44,6 +44,8 @@ def main() -> None:
     answers = sys.stdout
     sys.stdout = sys.stderr  # what a peer prints is no answer
     peer = peer_named(sys.argv[1])
+    for module in peer.without:
+        sys.modules[module] = None  # type: ignore[assignment]  # importing it raises ImportError
     missing = peer.missing()
     for module in () if missing is not None else peer.needs:
         importlib.import_module(module)

@@ -16,9 +16,10 @@ from attrs import frozen
 __all__ = ["TOP_LEVEL_AWAIT", "Program", "found"]
 
 ROOT: Final = Path(__file__).parent.parent
+README: Final = ROOT / "README.md"
 TOP_LEVEL_AWAIT: Final = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 
-Kind = Literal["trio", "script", "test", "fragment"]
+Kind = Literal["trio", "script", "test", "front", "fragment"]
 
 
 @frozen
@@ -27,10 +28,11 @@ class Program:
 
     Attributes:
         page: The page.
-        number: Which block of the page it is, from 1.
+        number: The block's number in the page, from 1.
         text: The block.
         kind: ``trio`` for a program with an async ``main`` that the caller runs, ``script`` for one that runs itself,
-            ``test`` for tests, ``fragment`` for what shows a piece only.
+            ``test`` for tests, ``front`` for the README's, which asks the service, ``fragment`` for what shows a piece
+            only.
     """
 
     page: Path
@@ -41,7 +43,8 @@ class Program:
     @property
     def name(self) -> str:
         """A name for it, fit for a file."""
-        return f"{self.page.stem.lower().replace('-', '_')}_{self.number}"
+        place = self.page.relative_to(ROOT).with_suffix("")
+        return f"{'_'.join(part for part in place.parts if part != 'docs').lower().replace('-', '_')}_{self.number}"
 
 
 def _kind(text: str) -> Kind:
@@ -53,11 +56,12 @@ def _kind(text: str) -> Kind:
 
 
 def found() -> list[Program]:
-    """Every block of Python in the pages and in the examples' page, in order."""
+    """Every block of Python in the README and in the pages, in order."""
     programs = []
-    for page in sorted((ROOT / "docs").rglob("*.md")):
+    for page in [README, *sorted((ROOT / "docs").rglob("*.md"))]:
         blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-        programs += [Program(page, number, block, _kind(block)) for number, block in enumerate(blocks, 1)]
+        for number, block in enumerate(blocks, 1):
+            programs.append(Program(page, number, block, "front" if page == README else _kind(block)))
     return programs
 
 

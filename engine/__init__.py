@@ -1,33 +1,66 @@
 """Conversations with the OpenAI Responses API over one WebSocket per session, in Trio.
 
-Begin here:
-    open_session        one session:  async with open_session(Endpoint.from_env(), model="…") as session
-    open_engine         many sessions, by id
-    Session             ask, turn, run, conversation, warm_up, compact; Lane: several at once, and forks
-    Turn                one request while it runs: iterate it, or wait
-    Conversation, Reply a transcript that grows, and an answer that is read as it comes
+Begin here
+    open_session            one session: async with open_session(Endpoint.from_env(), model="…") as session
+    Session                 ask, parse, turn, run, conversation, warm_up, compact
+    Turn, Texts             one request while it runs: iterate it, take its texts, steer it, or wait
+    Conversation, Reply     a transcript that grows, and an answer that is read as it comes
 
-What is said:
-    Context             messages, instructions and tools of one request
-    UserMessage, DeveloperMessage, AssistantMessage, ToolResult
-    Text, Thinking, ToolCall, Image, File, Refusal, OutputItem
-    tool, FunctionTool, Tool
-    TurnStarted, TextDelta, …, TurnDone: what a turn yields
+Several at once
+    open_engine, Engine     many sessions, by id
+    Lane                    several conversations on one connection, and forks
+    Snapshot                a session as plain data, to be taken up elsewhere
 
-What is set:
-    Endpoint            where the server is, and how to be let in; Profile: what kind of server
-    Timeouts, Limits, RetryPolicy, OnCancel, Transport
-    TurnOptions         what to ask of the model
+Messages
+    Context                 messages, instructions and tools of one request; Prompt: all that may be asked
+    Message                 UserMessage, DeveloperMessage, AssistantMessage, ToolResult or OutputItem
+    Text, Thinking, ToolCall, Image, File, Refusal: the blocks of messages
+    StopReason, Usage       of an answer
 
-What is told:
-    TurnReport, Usage, EngineStatistics, SessionStatistics, ConnectionStatistics
-    EngineError         the root of every exception; ConfigurationError, TurnError and its kinds
-    Instrument          hooks
-    show_content        lets reprs show what is said, for tests and notebooks
+Tools
+    tool, FunctionTool      functions that the model may call; Tool, AnyTool: all that it may be offered
+    Approve, OnRound, Prepare, Journal: functions that take part in the rounds of a conversation
+    Round, Progress         one response and the results of its calls; what is begun of it
 
-Further doors: engine.instruments (the records of hooks), engine.transcript (conversations as JSON),
-engine.simulator and engine.testing (a server for tests), engine.blocking and engine.aio (without Trio),
-engine.store and engine.batch (many processes, many prompts), engine.otel (traces and metrics).
+Events of a turn
+    TurnEvent               any of these:
+    TurnStarted, TurnContinued, TurnDone
+    TextStarted, TextDelta, TextEnded
+    ThinkingStarted, ThinkingDelta, ThinkingEnded
+    ToolCallStarted, ToolCallDelta, ToolCallEnded
+
+Settings
+    Endpoint, Profile       the server, its key, and its kind; Dialer: opens the streams to it
+    Timeouts, Limits        seconds and sizes
+    RetryPolicy, OnCancel, Transport
+    TurnOptions             a request's options: temperature, reasoning_effort, text_format, …
+    SessionFields, TurnFields: the keywords of calls
+
+Errors
+    EngineError             the root of them all: ConfigurationError, and TurnError with its kinds
+    SessionClosed, TurnTimeout, ConnectFailed, ConnectionLost, RequestTooLarge, BufferOverflow, ProtocolViolation
+    RequestRejected         also as AuthenticationFailed, RateLimited or SteerRejected
+    ResponseFailed
+
+Records
+    TurnReport              of one turn: its transport, attempts, PhaseSeconds, Delivery
+    EngineStatistics, SessionStatistics, LaneStatistics, ConnectionStatistics
+    Breakers, Breaker, BreakerState: servers that are not tried over WebSocket just now
+    Instrument              hooks; their records are in engine.instruments
+    show_content            lets reprs show prompts and replies, for tests and notebooks
+
+Further doors
+    engine.instruments      the records of hooks
+    engine.transcript       messages as JSON and back
+    engine.simulator        a server for tests
+    engine.testing          a pytest plugin, and that server for programs without Trio
+    engine.blocking         the same without await
+    engine.aio              the same under asyncio
+    engine.store            sessions that several processes share
+    engine.batch            many prompts
+    engine.otel             traces and metrics
+
+Import from nowhere else: all other modules of the package are its inside.
 """
 
 TYPE_CHECKING = False  # what type checkers take for True; the module typing would have to be loaded for its own
@@ -80,6 +113,7 @@ if TYPE_CHECKING:
     from engine.values.errors import RequestTooLarge as RequestTooLarge
     from engine.values.errors import ResponseFailed as ResponseFailed
     from engine.values.errors import SessionClosed as SessionClosed
+    from engine.values.errors import SteerRejected as SteerRejected
     from engine.values.errors import TurnError as TurnError
     from engine.values.errors import TurnTimeout as TurnTimeout
     from engine.values.messages import AnyTool as AnyTool
@@ -116,6 +150,7 @@ if TYPE_CHECKING:
     from engine.values.turn_events import ToolCallDelta as ToolCallDelta
     from engine.values.turn_events import ToolCallEnded as ToolCallEnded
     from engine.values.turn_events import ToolCallStarted as ToolCallStarted
+    from engine.values.turn_events import TurnContinued as TurnContinued
     from engine.values.turn_events import TurnDone as TurnDone
     from engine.values.turn_events import TurnEvent as TurnEvent
     from engine.values.turn_events import TurnStarted as TurnStarted
@@ -176,6 +211,7 @@ __all__ = [
     "SessionFields",
     "SessionStatistics",
     "Snapshot",
+    "SteerRejected",
     "StopReason",
     "Text",
     "TextDelta",
@@ -195,6 +231,7 @@ __all__ = [
     "ToolResult",
     "Transport",
     "Turn",
+    "TurnContinued",
     "TurnDone",
     "TurnError",
     "TurnEvent",
@@ -245,14 +282,14 @@ _HOMES = {
     "engine.values.shown": "show_content",
     "engine.values.turn_events": (
         "TextDelta TextEnded TextStarted ThinkingDelta ThinkingEnded ThinkingStarted ToolCallDelta "
-        "ToolCallEnded ToolCallStarted TurnDone TurnEvent TurnStarted"
+        "ToolCallEnded ToolCallStarted TurnContinued TurnDone TurnEvent TurnStarted"
     ),
     "engine.values.reports": "PhaseSeconds TurnReport",
     "engine.values.statistics": "ConnectionStatistics EngineStatistics LaneStatistics SessionStatistics",
     "engine.values.problems": "ConfigurationError EngineError",
     "engine.values.errors": (
         "AuthenticationFailed BufferOverflow ConnectFailed ConnectionLost ProtocolViolation RateLimited "
-        "RequestRejected RequestTooLarge ResponseFailed SessionClosed TurnError TurnTimeout"
+        "RequestRejected RequestTooLarge ResponseFailed SessionClosed SteerRejected TurnError TurnTimeout"
     ),
 }
 _MODULES = {name: module for module, names in _HOMES.items() for name in names.split()}

@@ -200,6 +200,10 @@ class Turn(TurnFacts):
         """
         return await _next(self)
 
+    @mirrored(_awaited(engine.Turn.steer))
+    def steer(self) -> None:
+        """See `engine.Turn.steer`."""
+
     @mirrored(_awaited(engine.Turn.wait))
     def wait(self) -> None:
         """See `engine.Turn.wait`."""
@@ -225,6 +229,10 @@ class Reply(ReplyFacts):
     async def __anext__(self) -> TurnEvent:
         """Return the next turn event, running tools where that comes first. Cancelling loses no event."""
         return await _next(self)
+
+    @mirrored(_awaited(engine.Reply.steer))
+    def steer(self) -> None:
+        """See `engine.Reply.steer`."""
 
 
 class Conversation(ConversationFacts):

@@ -148,6 +148,10 @@ class Turn(TurnFacts):
         """
         return _next(self)
 
+    @mirrored(_waiting(engine.Turn.steer))
+    def steer(self) -> None:
+        """See `engine.Turn.steer`."""
+
     @mirrored(_waiting(engine.Turn.wait))
     def wait(self) -> None:
         """See `engine.Turn.wait`."""
@@ -173,6 +177,10 @@ class Reply(ReplyFacts):
     def __next__(self) -> TurnEvent:
         """Return the next turn event, running tools where that comes first; see `engine.Reply`."""
         return _next(self)
+
+    @mirrored(_waiting(engine.Reply.steer))
+    def steer(self) -> None:
+        """See `engine.Reply.steer`."""
 
 
 class Conversation(ConversationFacts):

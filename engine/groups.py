@@ -10,7 +10,10 @@ __all__ = ["worst_of"]
 
 
 def worst_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Choose one exception of a group: an interrupt, an exit, an `Exception`, what else there is, cancellation."""
+    """Choose one exception of a group: an interrupt, an exit, what else ends programs, an `Exception`, cancellation.
+
+    Cancellation comes last, since it comes again at the next checkpoint.
+    """
     return min(_leaves(group), key=_rank)
 
 
@@ -20,11 +23,11 @@ def _rank(error: BaseException) -> int:
             return 0
         case SystemExit():
             return 1
-        case Exception():
-            return 2
         case trio.Cancelled():
             return 4
-    return 3
+        case Exception():
+            return 3
+    return 2
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

@@ -187,6 +187,11 @@ class TurnFacts(Streamed[engine.Turn]):
         return self._portal.read(lambda: self._inner.message)
 
     @property
+    def messages(self) -> tuple[Message, ...]:
+        """The whole answer as a transcript has it; see `engine.Turn.messages`."""
+        return self._portal.read(lambda: self._inner.messages)
+
+    @property
     def partial(self) -> engine.AssistantMessage:
         """The part of the answer that has arrived; see `engine.Turn.partial`."""
         return self._portal.read(lambda: self._inner.partial)

@@ -29,7 +29,6 @@ __all__ = [
     "EventInfo",
     "FallbackInfo",
     "Instrument",
-    "Instruments",
     "RequestInfo",
     "RetryInfo",
     "RotationInfo",

@@ -11,9 +11,9 @@ import trio
 from engine.connections.home import Home
 from engine.groups import worst_of
 from engine.instruments import Instrument, Instruments
-from engine.registry import Engine, check_endpoint
+from engine.registry import Engine
 from engine.session import Session
-from engine.settings.endpoint import Endpoint
+from engine.settings.endpoint import Endpoint, check_endpoint
 from engine.settings.fields import SessionFields, check_names, spelled_out
 from engine.settings.levels import defaults_for
 from engine.transport.dial import Dialer

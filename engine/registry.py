@@ -11,23 +11,21 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from types import MappingProxyType, TracebackType
-from typing import Any, Literal, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import trio
 from attrs import field, frozen
 
 from engine.connections.breakers import Breakers
-from engine.connections.call import Call, as_json
 from engine.connections.call_parts import as_text, checked_method, checked_path
 from engine.connections.gates import Gates
 from engine.connections.home import Home
-from engine.connections.http_link import HttpLink
 from engine.conversation.snapshot import Snapshot, session_from
 from engine.instruments import Instruments
 from engine.protocol.chain import HeldResponse
 from engine.protocol.failures import Closed, Failure
 from engine.session import Session
-from engine.settings.endpoint import Endpoint
+from engine.settings.endpoint import Endpoint, check_endpoint
 from engine.settings.fields import SessionFields, check_names, spelled_out
 from engine.settings.levels import Settings
 from engine.settings.timeouts import Timeouts
@@ -40,7 +38,10 @@ from engine.values.errors import SessionClosed
 from engine.values.problems import ConfigurationError
 from engine.values.statistics import EngineStatistics
 
-__all__ = ["Engine", "check_endpoint"]
+if TYPE_CHECKING:
+    from engine.connections.http_link import HttpLink
+
+__all__ = ["Engine"]
 
 _logger = logging.getLogger("engine.registry")
 
@@ -245,6 +246,8 @@ class Engine:
 
         If cancelled, the request is given up and its connection closed, at once.
         """
+        from engine.connections.call import Call, as_json  # and with it httpx, which few engines need
+
         self._home.check()
         settings = self._settings.merged(timeouts=timeouts)
         call = Call(
@@ -259,6 +262,8 @@ class Engine:
 
     async def _http(self) -> HttpLink | Failure:
         """Return the engine's own link over HTTP, made when it is first needed."""
+        from engine.connections.http_link import HttpLink
+
         if self._shut_because is not None:
             await trio.lowlevel.checkpoint()
             return Closed(self._shut_because)
@@ -447,9 +452,3 @@ class _OpenedSession(AbstractAsyncContextManager[Session]):
         if exc is None:
             await trio.lowlevel.checkpoint_if_cancelled()
         return False
-
-
-def check_endpoint(endpoint: object) -> None:
-    """Raise `ConfigurationError` unless it is an endpoint."""
-    if not isinstance(endpoint, Endpoint):
-        raise ConfigurationError("endpoint", f"is a {type(endpoint).__name__}, not an Endpoint")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import pwd
 import shutil
@@ -13,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 __all__ = ["PostgresServer", "missing", "postgres_server"]
+
+_numbers = itertools.count(1)
 
 
 def _program(name: str) -> str | None:
@@ -71,6 +74,30 @@ class PostgresServer:
     def stop(self, mode: str = "fast") -> None:
         """Stop it; ``immediate`` is a crash."""
         self._run("pg_ctl", "-D", str(self._data), "-m", mode, "-w", "stop")
+
+    def empty(self) -> str:
+        """Make a database, and return its URL."""
+        import psycopg
+
+        name = f"store_{next(_numbers)}"
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        return self.url.replace("///postgres?", f"///{name}?")
+
+    def cut(self, place: float = 0.0) -> int:
+        """End one of the connections that stores have to it, the one at that place from 0 to 1; returns how many."""
+        import psycopg
+
+        try:
+            with psycopg.connect(self.url, autocommit=True, connect_timeout=5) as connection:
+                found = connection.execute(
+                    "SELECT pid FROM pg_stat_activity WHERE application_name = 'trio-session-engine' ORDER BY pid"
+                ).fetchall()
+                if found:
+                    connection.execute("SELECT pg_terminate_backend(%s)", found[int(place * len(found))])
+                return min(len(found), 1)
+        except psycopg.OperationalError:
+            return 0
 
 
 @contextlib.contextmanager

@@ -47,6 +47,7 @@ WHOLE = {  # what no single folder of the house is about
 ALOFT = {  # tests beside the folders that are about no module of the house
     "test_checkout": "files",
     "test_docs": "documentation",
+    "test_examples": "programs of the documentation that have files of their own",
     "test_invariants": "the tests' own checks",
     "test_package": "names, imports, the wheel",
     "test_reference": "the system that this library re-imagines, end to end",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import os
 import re
 import runpy
@@ -60,9 +62,46 @@ def test_fragments_are_python(program: programs.Program) -> None:
     compile(program.text, str(program.page), "exec", flags=programs.TOP_LEVEL_AWAIT)
 
 
-def test_there_are_programs_in_the_pages_that_promise_them() -> None:
-    pages = {program.page.stem for program in FOUND if program.kind != "fragment"}
-    assert pages >= {"tutorial", "cancellation", "conversations", "continuation", "recovery", "failures", "observe"}
+WITHOUT_PROGRAMS = {
+    "architecture": "its pictures are the code's: test_pictures_show_what_the_code_says",
+    "benchmarks": "a run writes it",
+    "changes": "the changelog",
+    "examples": "tests/test_examples.py",
+    "index": "the table of contents",
+    "promises": "test_promises_name_tests_that_exist",
+    "stability": "says what is public",
+    "test-any-client": "tests/testing/test_page.py",
+    "reference/testing": "shows docstrings; test-your-app has a program for each fixture",
+}
+
+
+def test_every_other_page_has_a_program_that_runs() -> None:
+    pages = {str(page.relative_to(DOCS).with_suffix("")) for page in DOCS.rglob("*.md")}
+    run = {
+        str(program.page.relative_to(DOCS).with_suffix(""))
+        for program in FOUND
+        if program.kind not in {"fragment", "front"}
+    }
+    assert pages - run == set(WITHOUT_PROGRAMS)
+
+
+def words_of(text: str) -> set[str]:
+    """The names that a program uses: imported is not used."""
+    words = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Name):
+            words.add(node.id)
+        elif isinstance(node, ast.Attribute):
+            words.add(node.attr)
+    return words
+
+
+@pytest.mark.parametrize("door", ["engine", *(f"engine.{name}" for name in engine._DOORS)])
+def test_every_public_name_is_used_by_a_program(door: str) -> None:
+    texts = [program.text for program in FOUND if program.kind != "fragment"]
+    texts += [path.read_text(encoding="utf-8") for path in (DOCS / "examples").glob("*.py")]
+    used = set[str]().union(*map(words_of, texts))
+    assert [name for name in importlib.import_module(door).__all__ if name not in used] == []
 
 
 # --- what is drawn and written from the code's own tables ---

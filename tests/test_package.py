@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import builtins
 import collections.abc
+import importlib
 import importlib.metadata
 import inspect
 import re
@@ -22,17 +23,20 @@ import pytest
 
 import engine
 import engine.simulator
+from docs import programs
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted((ROOT / "engine").rglob("*.py"))
 
 NAMES = [name for name in engine.__all__ if name != "__version__"]
+DOORS = ("aio", "batch", "blocking", "instruments", "otel", "simulator", "store", "testing", "transcript")
 
 PARENTS = {
     "ConfigurationError": "EngineError",
     "TurnError": "EngineError",
     "AuthenticationFailed": "RequestRejected",
     "RateLimited": "RequestRejected",
+    "SteerRejected": "RequestRejected",
 } | dict.fromkeys(
     [
         "SessionClosed",
@@ -58,12 +62,12 @@ FIXED = re.findall(
     Endpoint Timeouts RetryPolicy Limits OnCancel Transport TurnOptions TurnReport Delivery Profile Dialer
     Instrument Context UserMessage DeveloperMessage AssistantMessage ToolResult Text Thinking ToolCall Image File
     Refusal OutputItem Usage Tool FunctionTool tool
-    Message TurnEvent AnyTool Prompt Approve OnRound Prepare Journal TurnFields SessionFields StopReason PhaseSeconds
-    EngineStatistics SessionStatistics LaneStatistics ConnectionStatistics
+    Message TurnEvent AnyTool Prompt Approve OnRound Prepare Journal Snapshot TurnFields SessionFields
+    StopReason PhaseSeconds EngineStatistics SessionStatistics LaneStatistics ConnectionStatistics
     TurnStarted TextStarted TextDelta TextEnded ThinkingStarted ThinkingDelta ThinkingEnded
-    ToolCallStarted ToolCallDelta ToolCallEnded TurnDone
+    ToolCallStarted ToolCallDelta ToolCallEnded TurnContinued TurnDone
     EngineError ConfigurationError SessionClosed TurnError TurnTimeout ConnectFailed AuthenticationFailed ConnectionLost
-    RequestRejected RateLimited ResponseFailed RequestTooLarge BufferOverflow ProtocolViolation __version__
+    RequestRejected RateLimited ResponseFailed RequestTooLarge BufferOverflow ProtocolViolation show_content __version__
     """,
 )
 
@@ -97,10 +101,13 @@ def test_public_names_are_there_and_documented(name: str) -> None:
         assert not value.__doc__.startswith(f"{name}(")
 
 
-def test_the_contents_name_what_there_is() -> None:
-    contents = engine.__doc__ or ""
-    for name in re.findall(r"\b(?:open_\w+|[A-Z][a-z]+[A-Z]\w+)\b", contents):
-        assert name in engine.__all__ or name in ("OpenAI", "WebSocket"), name
+def test_the_contents_name_what_there_is_and_all_of_it() -> None:
+    contents, doors = (engine.__doc__ or "").split("Further doors")
+    named = set(re.findall(r"\b(?:open_\w+|show_content|tool|[A-Z]\w+)\b", contents.split("\n", 1)[1]))
+    headings = {word for line in contents.splitlines() if line[:1].isalpha() for word in line.split()}
+    assert set(NAMES) - named == set()
+    assert {name for name in named - headings if re.search("[a-z][A-Z]|_", name)} - set(NAMES) == set()
+    assert set(re.findall(r"^    engine\.(\w+)", doors, re.MULTILINE)) == set(DOORS)
 
 
 def test_another_name_is_missing_in_the_usual_way() -> None:
@@ -130,6 +137,16 @@ def test_a_value_is_had_without_what_connects() -> None:
         "print(*(name for name in ('trio', 'httpx', 'ssl', 'trio_websocket', 'cattrs') if name in sys.modules))"
     )
     assert heavy == ""
+
+
+def test_a_turn_over_a_websocket_loads_nothing_that_only_others_need() -> None:
+    unneeded = python(
+        "import sys, engine; from engine.opening import open_session\n"
+        "from engine.connections.websocket_link import WebSocketLink; from engine.turns.turn import Turn\n"
+        "names = ('httpx', 'python_socks', 'click', 'rich', 'asyncio', 'engine.connections.http_link')\n"
+        "print(*(name for name in names if name in sys.modules))"
+    )
+    assert unneeded == ""
 
 
 def test_a_star_import_rebinds_nothing() -> None:
@@ -204,6 +221,37 @@ def test_every_type_of_a_public_signature_is_public(name: str) -> None:
         assert hidden - set(SEAMS) == set(), part
 
 
+def imported(text: str) -> Iterator[tuple[str, str]]:
+    """What a program imports of the library, as module and name."""
+    for node in ast.walk(compile(text, "program", "exec", flags=programs.TOP_LEVEL_AWAIT | ast.PyCF_ONLY_AST)):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, "") for alias in node.names if alias.name.partition(".")[0] == "engine")
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "engine":
+            yield from ((node.module or "", alias.name) for alias in node.names)
+
+
+def test_every_public_name_is_typed() -> None:
+    """By ``tests/typing/api.py``, which type checkers read."""
+    names = set(imported((ROOT / "tests" / "typing" / "api.py").read_text()))
+    assert {("engine", name) for name in engine.__all__} - names == set()
+    assert {
+        ("engine.instruments", name) for name in engine.instruments.__all__ if name != "Instrument"
+    } - names == set()
+
+
+def test_programs_import_from_public_doors() -> None:
+    doors = {f"engine.{door}" for door in DOORS}
+    texts = {program.name: program.text for program in programs.found()}
+    for path in [*(ROOT / "docs" / "examples").glob("*.py"), *(ROOT / "tests" / "typing").glob("*.py")]:
+        texts[path.name] = path.read_text()
+    found = {(program, *names) for program, text in texts.items() for names in imported(text)}
+    assert len(found) > 100
+    for program, module, name in found - {("mistakes.py", "engine", "turn_options")}:
+        assert module in {"engine", *doors}, (program, module)
+        public = [*importlib.import_module(module).__all__, ""]
+        assert name in public or f"{module}.{name}" in doors, (program, module, name)
+
+
 @pytest.mark.parametrize("name", ["open_simulator", "Simulator"])
 def test_the_simulators_names_are_there(name: str) -> None:
     assert getattr(engine.simulator, name).__doc__
@@ -274,9 +322,7 @@ def test_versions_come_from_tags_and_a_copy_without_history_has_one_too(
 
 
 def test_the_example_of_the_readme(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    example = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert example is not None
-    code = example[1]
+    (code,) = [program.text for program in programs.found() if program.kind == "front"]
     assert len([line for line in code.splitlines() if line]) == 10
     # The only thing changed is who answers: no key and no network are needed.
     code = code.replace("open_session(Endpoint.from_env(),", "open_session(sim.endpoint, dialer=sim.dialer,")

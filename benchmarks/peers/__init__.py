@@ -76,6 +76,7 @@ class Peer:
         wire: How it travels.
         needs: The modules without which it cannot run.
         home: The module here that opens it, and the function in there.
+        without: Installed modules that it has to do without.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Peer:
     wire: Literal["websocket", "sse", "none"]
     needs: tuple[str, ...]
     home: tuple[str, str]
+    without: tuple[str, ...] = ()
 
     def missing(self) -> str | None:
         """The first module it lacks; None when it can run."""
@@ -104,10 +106,46 @@ class Peer:
         return opened
 
 
+_FAST: Final = ("msgspec",)
+
 PEERS: Final = (
-    Peer("engine", "this library, events iterated", "trio", "websocket", ("trio_websocket",), ("ours", "iterating")),
-    Peer("engine-ask", "this library, `ask`", "trio", "websocket", ("trio_websocket",), ("ours", "asking")),
-    Peer("engine-sse", "this library over HTTP, events iterated", "trio", "sse", ("httpx",), ("ours", "over_http")),
+    Peer(
+        "engine",
+        "this library, events iterated",
+        "trio",
+        "websocket",
+        ("trio_websocket",),
+        ("ours", "iterating"),
+        without=_FAST,
+    ),
+    Peer(
+        "engine-ask", "this library, `ask`", "trio", "websocket", ("trio_websocket",), ("ours", "asking"), without=_FAST
+    ),
+    Peer(
+        "engine-fast",
+        "this library with its extra `fast`, events iterated",
+        "trio",
+        "websocket",
+        ("trio_websocket", *_FAST),
+        ("ours", "iterating"),
+    ),
+    Peer(
+        "engine-fast-ask",
+        "this library with its extra `fast`, `ask`",
+        "trio",
+        "websocket",
+        ("trio_websocket", *_FAST),
+        ("ours", "asking"),
+    ),
+    Peer(
+        "engine-sse",
+        "this library over HTTP, events iterated",
+        "trio",
+        "sse",
+        ("httpx",),
+        ("ours", "over_http"),
+        without=_FAST,
+    ),
     Peer(
         "trio-websocket",
         "trio-websocket and `json.loads`: the ceiling",

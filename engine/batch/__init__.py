@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from engine.batch.batch import Batch as Batch
-from engine.batch.batch import open_batch as open_batch
-from engine.batch.host import BatchHost as BatchHost
-from engine.batch.ledger import Ledger as Ledger
-from engine.batch.ledger import open_ledger as open_ledger
-from engine.batch.results import BatchProgress as BatchProgress
-from engine.batch.results import BatchResult as BatchResult
+from engine.batch.batch import Batch, open_batch
+from engine.batch.host import BatchHost
+from engine.batch.ledger import Ledger, open_ledger
+from engine.batch.results import BatchProgress, BatchResult
+from engine.batch.terminal import ProgressLine
+
+__all__ = [
+    "Batch",
+    "BatchHost",
+    "BatchProgress",
+    "BatchResult",
+    "Ledger",
+    "ProgressLine",
+    "open_batch",
+    "open_ledger",
+]

@@ -6,6 +6,8 @@ is free, and a worker takes no more while unread results pile up.
 
 from __future__ import annotations
 
+import functools
+import math
 import uuid
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sized
@@ -13,14 +15,18 @@ from types import TracebackType
 from typing import Any, Final, Literal, TypeAlias, Unpack
 
 import trio
+from attrs import evolve
 
 from engine.batch.ledger import Entry, Ledger
+from engine.batch.pace import Pace
 from engine.batch.results import BatchProgress, BatchResult
+from engine.calls import Calls
 from engine.conversation.prompts import context_of
 from engine.groups import worst_of
 from engine.registry import Engine
-from engine.session import Calls, Session
+from engine.session import Session
 from engine.settings.fields import SessionFields, TurnFields, options_with, spelled_out
+from engine.settings.retry import RetryPolicy
 from engine.settings.turn_options import TurnOptions
 from engine.values.errors import TurnError
 from engine.values.problems import ConfigurationError, EngineError
@@ -32,7 +38,7 @@ Items: TypeAlias = "Iterable[Any] | AsyncIterable[Any]"
 """Prompts, or pairs of a key and a prompt. A prompt is what `engine.Session.ask` takes."""
 
 Progress: TypeAlias = Callable[[BatchProgress], None]
-"""Called after each result, in the batch's own task. What it raises ends the batch."""
+"""Called after each result, and once when all is over, in the batch's own task. What it raises ends the batch."""
 
 _MOST_WORKERS: Final = 4096
 
@@ -40,7 +46,7 @@ _MOST_WORKERS: Final = 4096
 class Batch:
     """The results of a batch as they come: ``async for result in results``. Got from `open_batch`."""
 
-    def __init__(self, workers: int, total: int | None, progress: Progress | None) -> None:
+    def __init__(self, workers: int, total: int | None, progress: Progress | None, pace: Pace) -> None:
         self._unread: deque[BatchResult] = deque()
         self._most_unread = workers
         self._readers = trio.lowlevel.ParkingLot()
@@ -48,6 +54,7 @@ class Batch:
         self._over = False
         self._failure: BaseException | None = None
         self._progress = progress
+        self._pace = pace
         self._total = total
         self._begun = self._answered = self._failed = 0
         self._began_at = trio.current_time()
@@ -63,6 +70,8 @@ class Batch:
             failed=self._failed,
             seconds=trio.current_time() - self._began_at,
             usage=self._usage,
+            pause=self._pace.pause,
+            over=self._over,
         )
 
     def __aiter__(self) -> Batch:
@@ -104,11 +113,18 @@ class Batch:
         else:
             self._failed += 1
         self._readers.unpark()
+        self._tell()
+
+    def _tell(self) -> None:
         if self._progress is not None:
             self._progress(self.progress)
 
     def _end(self, failure: BaseException | None = None) -> None:
         self._over = True
+        try:
+            self._tell()
+        except Exception as error:
+            failure = failure or error
         self._failure = failure
         self._readers.unpark_all()
 
@@ -116,8 +132,10 @@ class Batch:
 class open_batch:  # noqa: N801 - read as a function: async with open_batch(...) as results
     """Ask many prompts over one engine: ``async with open_batch(engine, items) as results``, then iterate.
 
-    Its sessions and lanes are its own, and are released at the end. A prompt that fails gives a result with an error;
-    the others go on. Leaving the block abandons what is under way.
+    Its sessions and lanes are its own, and are released at the end: as many prompts share a session as its server
+    answers at a time on one connection, or as it may have connections. A prompt that fails gives a result with an
+    error; the others go on. While the server limits the rate, all of them wait, and then one tries. Leaving the block
+    abandons what is under way.
 
     Args:
         eng: The engine.
@@ -125,6 +143,8 @@ class open_batch:  # noqa: N801 - read as a function: async with open_batch(...)
         concurrency: The most prompts under way at the same time.
         options: The requests' options.
         progress: Called after each result with how far the batch has got.
+        rate_patience: Seconds, from the last answer on, for which a rate limit holds the batch; then its prompts fail
+            with that limit. 0 fails each as soon as its own ``start`` budget does not reach.
         ledger: Remembers what is answered: that is not asked again, also by another process or another day; see
             `open_ledger`.
         fields: Keywords of `engine.Session.ask`, for every prompt.
@@ -142,6 +162,7 @@ class open_batch:  # noqa: N801 - read as a function: async with open_batch(...)
         concurrency: int = 64,
         options: TurnOptions | None = None,
         progress: Progress | None = None,
+        rate_patience: float = 600.0,
         ledger: Ledger | None = None,
         **fields: Unpack[TurnFields],
     ) -> None:
@@ -153,6 +174,9 @@ class open_batch:  # noqa: N801 - read as a function: async with open_batch(...)
             raise ConfigurationError("concurrency", f"must be a whole number from 1 to {_MOST_WORKERS}")
         if progress is not None and not callable(progress):
             raise ConfigurationError("progress", "is not callable")
+        if isinstance(rate_patience, bool) or not isinstance(rate_patience, int | float) or not rate_patience >= 0:
+            raise ConfigurationError("rate_patience", "must be a number of seconds, 0 or more")
+        self._pace = Pace(rate_patience, eng._settings.merged(retry=fields.get("retry")).retry)
         self._engine = eng
         self._source = _Source(items)
         self._total = len(items) if isinstance(items, Sized) else None
@@ -166,10 +190,13 @@ class open_batch:  # noqa: N801 - read as a function: async with open_batch(...)
         self._settings: Any = {
             name: value for name, value in fields.items() if name in SessionFields.__annotations__ and name != "model"
         }
+        if ledger is not None and ledger.refuses:
+            # What may be at work is not asked again by the turn either; the ledger's gate would stop it anyway.
+            self._settings["retry"] = evolve(fields.get("retry") or RetryPolicy(), resend_ambiguous=0)
         self._manager: Any = None
         self._nursery: trio.Nursery | None = None
         self._results: Batch | None = None
-        self._sessions: list[str] = []
+        self._sessions: set[str] = set()
         self._name = f"batch-{uuid.uuid4().hex[:8]}"
 
     @trio.lowlevel.enable_ki_protection
@@ -183,7 +210,7 @@ class open_batch:  # noqa: N801 - read as a function: async with open_batch(...)
         # Entered and left by hand, so that the block's exception never becomes part of a group.
         self._manager = trio.open_nursery()
         self._nursery = await self._manager.__aenter__()
-        self._results = Batch(self._concurrency, self._total, self._progress)
+        self._results = Batch(self._concurrency, self._total, self._progress, self._pace)
         self._nursery.start_soon(self._run, self._results)
         return self._results
 
@@ -210,27 +237,37 @@ class open_batch:  # noqa: N801 - read as a function: async with open_batch(...)
         failure: BaseException | None = None
         try:
             async with trio.open_nursery() as nursery:
+                sessions = await self._count()
                 for number in range(self._concurrency):
-                    nursery.start_soon(self._work, number, results)
+                    lane, session = divmod(number, sessions)
+                    nursery.start_soon(self._work, f"{self._name}-{session}", lane, results)
         except* Exception as group:
             failure = worst_of(group)
         finally:
             results._end(failure)
 
-    async def _work(self, number: int, results: Batch) -> None:
-        asker: Session | None = None
+    async def _session(self, session_id: str) -> Session:
+        self._sessions.add(session_id)
+        return await self._engine.session(session_id)
+
+    async def _count(self) -> int:
+        """Return the number of sessions: as many prompts share one as it has places for."""
+        first = await self._session(f"{self._name}-0")
+        return math.ceil(self._concurrency / first._core.pool.places.number)
+
+    async def _work(self, session_id: str, lane: int, results: Batch) -> None:
+        asker: Calls | None = None
         while True:
             item = await self._source.next()
             if item is None:
                 return
             results._begin()
             if asker is None:
-                session_id = f"{self._name}-{number}"
-                self._sessions.append(session_id)
-                asker = await self._engine.session(session_id)
-            await results._give(await self._ask(asker, *item))
+                session = await self._session(session_id)
+                asker = session.lane(str(lane)) if lane else session
+            await results._give(await self._pace.answer(functools.partial(self._ask, asker, *item)))
 
-    async def _ask(self, asker: Session, key: str, prompt: Any) -> BatchResult:
+    async def _ask(self, asker: Calls, key: str, prompt: Any) -> BatchResult:
         try:
             if self._ledger is None:
                 return await self._answer(asker, key, prompt, None)
@@ -246,7 +283,7 @@ class open_batch:  # noqa: N801 - read as a function: async with open_batch(...)
             report = error.report if isinstance(error, TurnError) else None
             return BatchResult(key=key, error=error, attempts=report.attempts if report is not None else 0)
 
-    async def _answer(self, asker: Session, key: str, prompt: Any, entry: Entry | None) -> BatchResult:
+    async def _answer(self, asker: Calls, key: str, prompt: Any, entry: Entry | None) -> BatchResult:
         calls: Calls = asker if entry is None else asker._gated(entry.gate.let_through)
         async with calls.turn(prompt, self._options, **self._settings) as turn:
             message = await turn.wait()

@@ -39,6 +39,11 @@ class Ledger:
     def __repr__(self) -> str:
         return f"<Ledger {self._name!r}>"
 
+    @property
+    def refuses(self) -> bool:
+        """Whether what was begun and has no known outcome is not asked again."""
+        return self._on_interrupted == "refuse"
+
     def entry(self, key: str, prompt: Context) -> Entry:
         """Return the entry of a prompt: ``async with ledger.entry(key, prompt) as entry``.
 
@@ -92,8 +97,8 @@ class Entry:
         try:
             if lease.head:
                 self.known = await self._read(lease)
-            elif lease.intent is not None:
-                self._compare(lease.intent.digest)
+            elif (intent := lease.begun.of(self._key)) is not None:
+                self._compare(intent.digest)
             self._gate = Gate(
                 lease,
                 key=self._key,

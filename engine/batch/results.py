@@ -57,6 +57,8 @@ class BatchProgress:
         failed: The number of prompts with an error.
         seconds: Since the batch was opened.
         usage: Tokens of the answers; None where no server said.
+        pause: Seconds for which all prompts are held, since the server limits their rate; else 0.
+        over: Whether no result will follow.
     """
 
     total: int | None
@@ -65,6 +67,8 @@ class BatchProgress:
     failed: int
     seconds: float
     usage: Usage | None
+    pause: float = 0.0
+    over: bool = False
 
     @property
     def done(self) -> int:

@@ -135,6 +135,7 @@ class Attempt:
         failure: The reason for there being no answer, where the response itself does not give it.
         done: Set when there is nothing more to wait for.
         drained: Set when nothing of its response can come any more, after it was abandoned.
+        on_begun: Called once the server has begun to generate: what the request continues may be forgotten.
         on_drained: Called then.
     """
 
@@ -150,6 +151,7 @@ class Attempt:
         "held",
         "last_progress",
         "number",
+        "on_begun",
         "on_drained",
         "origin",
         "patience",
@@ -195,6 +197,7 @@ class Attempt:
         self.failure: Failure | None = None
         self.done: trio.Event = trio.Event()
         self.drained: trio.Event = trio.Event()
+        self.on_begun: Callable[[], None] | None = None
         self.on_drained: Callable[[], None] | None = None
 
     # --- what its link tells ---
@@ -240,7 +243,7 @@ class Attempt:
         if isinstance(message, AssistantMessage):
             if exchange.continuable and exchange.response_id is not None:
                 output = input_items((message,), stored=is_stored(self.body))
-                self.held = HeldResponse.after(exchange.response_id, self.body, output)
+                self.held = HeldResponse.after(exchange.response_id, self.body, output, waiting=exchange.waiting)
             if self.sink is not None:
                 self.sink.on_answer(self, message)
         self.done.set()
@@ -270,7 +273,7 @@ class Attempt:
 
     def forget(self) -> None:
         """Let go of its turn, which is over: turn and link can each be freed at once."""
-        self.sink = None
+        self.sink = self.on_begun = None
         self.body = {}
         self.frame = ""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from engine.protocol.chain import Chain, Plan
+from engine.protocol.chain import Chain, HeldResponse, Plan
 from engine.wire.requests import CreateText
 
 __all__ = ["Channel", "Channels"]
@@ -79,6 +79,11 @@ class Channels:
                 self._channels.clear()
             channel = self._channels[lane] = Channel(self._name_for(lane))
         return channel
+
+    def holds(self, lane: str | None, held: HeldResponse) -> bool:
+        """Whether a response can be continued on the channel of a lane."""
+        channel = self._channels.get(lane)
+        return channel is not None and channel.chain.holds(held)
 
     def use(self, lane: str | None) -> Channel:
         """Return the channel of a lane, over which a request is about to go."""

@@ -21,6 +21,7 @@ from engine.protocol.chain import HeldResponse, Plan
 from engine.protocol.exchange import Exchange
 from engine.protocol.failures import Broken, Failure, RequestRefused
 from engine.protocol.routing import Doubt, Unlabelled, Verdict
+from engine.protocol.steers import Steer
 from engine.settings.endpoint import Endpoint
 from engine.settings.limits import ResolvedLimits
 from engine.transport.dial import Dialer
@@ -138,8 +139,9 @@ class HttpLink:
         """Say how a lane's request would be sent: whole."""
         return _WHOLE
 
-    def adopt(self, lane: str | None, held: HeldResponse) -> None:
-        """Let a lane's next request continue what the server holds of another one: over HTTP nothing."""
+    def adopt(self, lane: str | None, held: HeldResponse, *, parent: str | None) -> bool:
+        """False: over HTTP the server holds nothing that was not stored."""
+        return False
 
     def write(self, lane: str | None, text: CreateText, plan: Plan, *, generate: bool | None = None) -> str:
         """Give a request its form on the wire."""
@@ -164,6 +166,11 @@ class HttpLink:
         attempt.transport = self.transport
         self.start(functools.partial(self._run, exchange))
         return True
+
+    async def steer(self, attempt: Attempt, steer: Steer) -> bool:
+        """False: over HTTP nothing can be added to a response."""
+        await trio.lowlevel.checkpoint()
+        return False
 
     async def _run(self, exchange: _HttpExchange) -> None:
         attempt = exchange.attempt

@@ -14,6 +14,7 @@ import trio
 from engine.connections.attempt import Attempt
 from engine.protocol.aftermath import Aftermath
 from engine.protocol.chain import HeldResponse, Plan
+from engine.protocol.steers import Steer
 from engine.settings.endpoint import Endpoint
 from engine.values.choices import OnCancel, Transport
 from engine.wire.requests import CreateText
@@ -78,8 +79,14 @@ class Link(Protocol):
         """Say how a lane's request would be sent. ``stored``: a response that can be named on any connection."""
         ...
 
-    def adopt(self, lane: str | None, held: HeldResponse) -> None:
-        """Let a lane's next request continue what the server holds of another one."""
+    def adopt(self, lane: str | None, held: HeldResponse, *, parent: str | None) -> bool:
+        """Let a lane's next request continue what the server holds for its parent; False where it holds that no more.
+
+        Args:
+            lane: The fork's name.
+            held: The response that it continues.
+            parent: The name of the lane whose response that is.
+        """
         ...
 
     def write(self, lane: str | None, text: CreateText, plan: Plan, *, generate: bool | None = None) -> str:
@@ -93,6 +100,16 @@ class Link(Protocol):
             Whether it is on its way; if not, no byte of it left.
 
         Raises nothing. Cancelling it does not stop what is on its way: `abandon` does.
+        """
+        ...
+
+    async def steer(self, attempt: Attempt, steer: Steer) -> bool:
+        """Add input to the response that runs; what the server says to it, the exchange tells the steer.
+
+        Returns:
+            Whether it is on its way; if not, no response runs.
+
+        Raises nothing. Cancellation cannot interrupt it.
         """
         ...
 

@@ -6,12 +6,15 @@ a connection. Those who find none wait, first come, first served, whatever their
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
 import trio
+from attrs import frozen
 
-__all__ = ["Places", "Seeker"]
+from engine.protocol.labels import Labels
+from engine.settings.profiles import Profile
+
+__all__ = ["PlaceWait", "Places", "Room", "Seeker"]
 
 
 class Seeker(Protocol):
@@ -26,17 +29,52 @@ class Seeker(Protocol):
         ...
 
 
+@frozen
+class Room:
+    """The room that a session has with one server.
+
+    Attributes:
+        server: The kind of server.
+        labels: Whether it answers on the lane that a request names.
+        connections: The most connections that a session may have.
+    """
+
+    server: Profile
+    labels: Labels
+    connections: int
+
+    @property
+    def named(self) -> bool:
+        """Whether requests of lanes name them."""
+        return self.labels.named(self.server)
+
+    @property
+    def shared(self) -> bool:
+        """Whether lanes share a connection. A server that takes one request at a time wants one for each."""
+        return self.labels.shared(self.server)
+
+    @property
+    def places(self) -> int:
+        """The number of exchanges that may be in progress at a time."""
+        return self.server.max_active if self.shared else self.connections
+
+
 class Places:
     """A number of places, and the queue for them. Leaving it costs the same however long it is.
 
-    Args:
-        number: How many there are now.
+    Attributes:
+        room: The room for them.
     """
 
-    def __init__(self, number: Callable[[], int]) -> None:
-        self._number = number
+    def __init__(self, room: Room) -> None:
+        self.room: Room = room
         self._taken: set[object] = set()
         self._waiting: dict[Seeker, None] = {}
+
+    @property
+    def number(self) -> int:
+        """The number of places there are now."""
+        return self.room.places
 
     @property
     def taken(self) -> int:
@@ -68,9 +106,38 @@ class Places:
 
     def _serve(self) -> None:
         now = trio.current_time()
-        while self._waiting and len(self._taken) < self._number():
+        while self._waiting and len(self._taken) < self.room.places:
             seeker = next(iter(self._waiting))
             del self._waiting[seeker]
             if not seeker.overdue(now):
                 self._taken.add(seeker)
                 seeker.on_place(now)
+
+
+class PlaceWait:
+    """The wait for a place of something that is no turn.
+
+    Args:
+        deadline: The time when it has taken too long, on Trio's clock.
+    """
+
+    def __init__(self, deadline: float) -> None:
+        self._deadline = deadline
+        self._granted = trio.Event()
+
+    def overdue(self, now: float) -> bool:
+        """Whether it has taken too long."""
+        return self._deadline <= now
+
+    def on_place(self, now: float) -> None:
+        """There is a place, until it is given back."""
+        self._granted.set()
+
+    async def wait(self) -> bool:
+        """Wait until there is one, and say whether there is. Cancelling only stops waiting."""
+        if self._granted.is_set():
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            with trio.move_on_at(self._deadline):
+                await self._granted.wait()
+        return self._granted.is_set()

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 from attrs import evolve
 
 from engine.connections.attempt import Origin
 from engine.connections.gates import EndpointGates
-from engine.connections.http_link import HttpLink
 from engine.connections.link import Link
 from engine.connections.link_states import LinkState
-from engine.connections.places import Places
+from engine.connections.places import Places, Room
 from engine.connections.tasks import Tasks
 from engine.connections.warm_up import WarmUp
 from engine.connections.websocket_link import WebSocketLink
@@ -35,6 +34,9 @@ from engine.transport.websocket import WebSocket
 from engine.values.choices import Transport
 from engine.values.statistics import ConnectionStatistics
 from engine.wire.requests import CreateText
+
+if TYPE_CHECKING:
+    from engine.connections.http_link import HttpLink
 
 __all__ = ["Pool"]
 
@@ -75,7 +77,6 @@ class Pool:
         self._session = session
         self._tasks = tasks
         self._endpoint = endpoint
-        self._server = endpoint.server
         self._dialer = dialer
         self._breaker = breaker
         self.gates: EndpointGates = gates
@@ -89,19 +90,12 @@ class Pool:
         self._reconnected = 0
         self._dialled = 0
         self.opened: int = 0
+        self._room = Room(endpoint.server, breaker.labels, settings.limits.max_connections)
         self.places: Places = Places(self._room)
-
-    def _room(self) -> int:
-        return self._server.max_active if self._shared else self._settings.limits.max_connections
-
-    @property
-    def _shared(self) -> bool:
-        """Whether lanes share a connection. A server that takes one request at a time wants one for each."""
-        return self._breaker.labels.shared(self._server)
 
     def _slot(self, lane: str | None) -> str | None:
         """Return the slot of a lane's connection; one of its own, from when it could not share, is used up first."""
-        return None if self._shared and lane not in self._current else lane
+        return None if self._room.shared and lane not in self._current else lane
 
     # --- what turns ask ---
 
@@ -126,7 +120,7 @@ class Pool:
         if link is not None and link.usable and link.make_room(lane):
             plan = link.plan(lane, body, stored=stored)
         else:
-            plan = Chain().plan(body, server=self._server, stored=stored)
+            plan = Chain().plan(body, server=self._room.server, stored=stored)
         return plan.previous_response_id is not None
 
     async def link(
@@ -160,6 +154,8 @@ class Pool:
             await trio.lowlevel.checkpoint()
             return self._tasks.ending
         if self._http is None:
+            from engine.connections.http_link import HttpLink  # and with it httpx, which few sessions need
+
             self._http = HttpLink(
                 self._endpoint, self._dialer, limits=self._settings.limits, instruments=self._instruments
             )
@@ -193,7 +189,7 @@ class Pool:
                     current.retire("the socket is gone")
                 elif current.age(trio.current_time()) >= self._settings.limits.connection_lifetime:
                     self._rotate(current)
-                elif current.named and not self._breaker.labels.named(self._server):
+                elif current.named and not self._room.named:
                     current.retire("the server does not say which lane it answers")
                 elif not current.make_room(lane):
                     current.retire("it has no name left for another lane")
@@ -223,7 +219,7 @@ class Pool:
         current = self._current.get(slot)
         if current is not None:
             return current
-        if self._shared:
+        if self._room.shared:
             choice = [each for each, link in self._current.items() if link.usable and link.named]
         elif len(self._current) >= self._settings.limits.max_connections:
             choice = [each for each, link in self._current.items() if link.usable and not link.busy]
@@ -236,7 +232,7 @@ class Pool:
 
     def _objection(self) -> str | None:
         """Return the reason why no WebSocket should be tried; None where one may."""
-        return self._breaker.objection if self._server.websocket else "this kind of server has no WebSocket"
+        return self._breaker.objection if self._room.server.websocket else "this kind of server has no WebSocket"
 
     def note_answer(self, link: Link, fell_back_on: Failure | None) -> None:
         """Learn from an answer; ``fell_back_on`` is the failure for which its turn had gone over to HTTP."""
@@ -265,7 +261,7 @@ class Pool:
     def change_endpoint(self, endpoint: Endpoint, dialer: Dialer, breaker: Breaker, gates: EndpointGates) -> None:
         """Go elsewhere, or with another key: what is connected serves the turns that are on it, and no other."""
         self._endpoint, self._dialer, self._breaker, self.gates = endpoint, dialer, breaker, gates
-        self._server = endpoint.server
+        self._room = self.places.room = Room(endpoint.server, breaker.labels, self._settings.limits.max_connections)
         http, self._http = self._http, None
         for link in (*self._next.values(), *self._current.values(), http):
             if link is not None:

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 
 from engine.connections.attempt import Attempt
 from engine.instruments import EventInfo, Instruments
 from engine.protocol.assembly import Oddity
-from engine.protocol.draft import delta as draft_delta
+from engine.protocol.draft import deltas
 from engine.protocol.exchange import Exchange
-from engine.protocol.routing import Doubt, Router, Unlabelled, Verdict
+from engine.protocol.routing import Doubt, Router, Unlabelled, Verdict, has_begun
 from engine.protocol.shortcut import Shortcut
-from engine.wire.codec import MalformedFrame, decode_object, read_frame
+from engine.wire.codec import MalformedFrame, decode, decode_object, read_frames
 from engine.wire.events import Chunks, ServerEvent
 
 __all__ = ["Receiver"]
@@ -47,21 +47,24 @@ class Receiver(ABC):
         """The number of events and frames so far that no turn was told of: dropped ones, and unreadable ones."""
         return self._dropped + self._malformed
 
-    def _receive(self, texts: Iterable[str], now: float) -> None:
+    def _receive(self, texts: Sequence[str], now: float) -> None:
         """Take the texts that came in one piece."""
-        for text in texts:
-            if not self._receiving:
-                break  # one of those before it ended the stream
+        raws = read_frames(texts)
+        place, end = 0, len(raws)
+        while place < end and self._receiving:  # one of them may end the stream
+            exchange = self._growing
+            if exchange is not None and (shortcut := exchange.shortcut) is not None:
+                pieces = shortcut.follow(raws, place)
+                if pieces:
+                    place += len(pieces)
+                    self._events += len(pieces)
+                    self._grow(exchange, shortcut, pieces, now)
+                    continue
             self._events += 1
+            raw, text = raws[place], texts[place]
+            place += 1
             try:
-                raw = read_frame(text)
-                exchange = self._growing
-                if exchange is not None and (shortcut := exchange.shortcut) is not None:
-                    delta = shortcut.delta_of(raw)
-                    if delta is not None:
-                        self._grow(exchange, shortcut, delta, now)
-                        continue
-                event = decode_object(raw)
+                event = decode_object(raw) if raw is not None else decode(text)
             except MalformedFrame as malformed:
                 # Reported and dropped, the connection kept: one garbled frame must not cost the others their answers.
                 self._malformed += 1
@@ -86,16 +89,16 @@ class Receiver(ABC):
         else:
             self._feed(attempt, event, now)
 
-    def _grow(self, exchange: Exchange, shortcut: Shortcut, delta: str, now: float) -> None:
-        """Let a delta take the way of the last one: no class, no routing."""
+    def _grow(self, exchange: Exchange, shortcut: Shortcut, pieces: list[str], now: float) -> None:
+        """Let deltas take the way of the last one: no class, no routing."""
         attempt = self._attempts[exchange]
         if attempt is not self._unwoken:
             self._turn_to(attempt)
         attempt.last_progress = now
         draft, sink = shortcut.draft, attempt.sink
-        piece = draft.write(delta)
-        if piece and sink is not None and sink.listening:
-            sink.on_events(attempt, (draft_delta(draft, piece),))
+        pieces = draft.extend(pieces)
+        if sink is not None and sink.listening:
+            sink.on_events(attempt, deltas(draft, pieces))
 
     def _turn_to(self, attempt: Attempt) -> None:
         """Wake the reader of another attempt before this one's events come."""
@@ -120,6 +123,9 @@ class Receiver(ABC):
                 sink.on_first_event(attempt, now)
             if events:
                 sink.on_events(attempt, events)
+        if attempt.on_begun is not None and has_begun(event):
+            attempt.on_begun()
+            attempt.on_begun = None
         if exchange.outcome is not None:
             self._growing = None
             if exchange.oddities:

@@ -14,7 +14,8 @@ from attrs import evolve
 
 from engine.connections.attempt import Attempt, Origin
 from engine.connections.link import Link
-from engine.protocol.chain import Plan
+from engine.connections.places import Places
+from engine.protocol.chain import HeldResponse, Plan
 from engine.values.choices import OnCancel
 from engine.wire.requests import CreateText
 
@@ -41,6 +42,12 @@ class WarmUp:
         frame = link.write(origin.lane, text, Plan(), generate=False)
         self._attempt = Attempt(evolve(origin, turn=0), 1, frame, Plan(), body={**body, "input": []})
         self.finished: trio.Event = trio.Event()
+        self._places: Places | None = None
+
+    @property
+    def held(self) -> HeldResponse | None:
+        """The items that the server holds then, for a request that fits."""
+        return self._attempt.held
 
     @property
     def answered(self) -> bool:
@@ -58,3 +65,13 @@ class WarmUp:
             link.abandon(attempt, OnCancel.CLOSE, wanted=False)
             link.end_warm_up(attempt.origin.lane)
             self.finished.set()
+            if self._places is not None:
+                self._places.give_back(self)
+
+    def take_place(self, places: Places, holder: object) -> bool:
+        """Hold the place of what it was begun for until its own end; False where it has ended."""
+        if self.finished.is_set():
+            return False
+        self._places = places
+        places.pass_on(holder, self)
+        return True

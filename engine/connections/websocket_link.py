@@ -31,6 +31,7 @@ from engine.protocol.recovery import lacks_lanes
 from engine.protocol.refusals import rejection
 from engine.protocol.routing import Doubt, Unlabelled, Verdict
 from engine.protocol.states import move
+from engine.protocol.steers import Steer
 from engine.settings.endpoint import Endpoint
 from engine.settings.limits import ResolvedLimits
 from engine.settings.timeouts import ResolvedTimeouts
@@ -39,9 +40,10 @@ from engine.transport.socket import Bounds, Callbacks, SocketFactory
 from engine.values.choices import OnCancel, Transport
 from engine.values.statistics import ConnectionStatistics
 from engine.wire.account_events import KeepAlive
+from engine.wire.codec import encode
 from engine.wire.control_events import ErrorEvent
 from engine.wire.events import ServerEvent
-from engine.wire.requests import CreateText
+from engine.wire.requests import CreateText, ResponseSteer
 
 __all__ = ["WebSocketLink"]
 
@@ -199,9 +201,16 @@ class WebSocketLink(Receiver):
         """Say how a lane's request would be sent."""
         return self._channels.of(lane).chain.plan(body, server=self._server, stored=stored)
 
-    def adopt(self, lane: str | None, held: HeldResponse) -> None:
-        """Let a lane's next request continue what the server holds of another one."""
-        self._channels.of(lane).chain.arm(held)
+    def adopt(self, lane: str | None, held: HeldResponse, *, parent: str | None) -> bool:
+        """Let a lane's next request continue what the server holds for its parent; False where it holds that no more.
+
+        Once another request of the parent is on its way, or its name was given to another lane, that cannot be known.
+        What the parent was steered with and still waits there is for the parent's own next request.
+        """
+        there = self.named and not held.waiting and self._channels.holds(parent, held)
+        if there:
+            self._channels.of(lane).chain.arm(held)
+        return there
 
     def write(self, lane: str | None, text: CreateText, plan: Plan, *, generate: bool | None = None) -> str:
         """Give a lane's request its form on the wire."""
@@ -235,6 +244,18 @@ class WebSocketLink(Receiver):
         attempt.dispatched()
         return True
 
+    async def steer(self, attempt: Attempt, steer: Steer) -> bool:
+        """Add input to the response that runs; False where none does.
+
+        Cancellation cannot interrupt it.
+        """
+        if attempt.exchange not in self._attempts or not attempt.exchange.steerable:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return False
+        target = attempt.exchange.steer(steer)  # the answer may arrive while the frame is being queued
+        await self._socket.send(encode(ResponseSteer(target, steer.items)))
+        return True
+
     def abandon(self, attempt: Attempt, policy: OnCancel, *, wanted: bool) -> Aftermath:
         """Give an attempt up; what is still to come of its response is dropped."""
         exchange = attempt.exchange
@@ -243,7 +264,8 @@ class WebSocketLink(Receiver):
         exchange.abandon()
         self._clock.idle_since = trio.current_time()
         self._abandoned.add(attempt)
-        sound = attempt.sent_at is not None and self.usable
+        # A steer may bring about another response, of which nothing else would tell where it ends.
+        sound = attempt.sent_at is not None and self.usable and not exchange.steering
         chosen = aftermath(policy, wanted=wanted, sound=sound, fresh_lane=self._offers_lane, siblings=self.busy)
         match chosen:
             case Aftermath.NEW_LANE:
@@ -258,12 +280,7 @@ class WebSocketLink(Receiver):
     @property
     def _offers_lane(self) -> bool:
         """Whether another response may be in progress beside the ones that are, on a lane of its own."""
-        return (
-            self._state is LinkState.OPEN
-            and self._labels.shared(self._server)
-            and self._channels.names_left > 0
-            and self._router.in_flight < self._server.max_active
-        )
+        return self._state is LinkState.OPEN and self._labels.shared(self._server) and self._channels.names_left > 0
 
     def settle(self, attempt: Attempt) -> None:
         """Wait no longer for the rest of an abandoned response."""

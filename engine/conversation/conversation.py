@@ -21,6 +21,7 @@ from engine.settings.fields import TurnFields, options_with, settings_with, spel
 from engine.settings.levels import Settings
 from engine.settings.turn_options import TurnOptions
 from engine.turns.lane import Lane
+from engine.turns.steering import SteerInput, unsteerable
 from engine.turns.texts import Texts
 from engine.turns.turn import Turn
 from engine.values.calls import answered_by
@@ -297,6 +298,26 @@ class Reply:
         """Whether an event or an error is there, so that the next `__anext__` waits for nothing and runs no tool."""
         turn = self._turn
         return self._held is not None or (turn is not None and turn.ready and not turn.answered)
+
+    async def steer(self, input: SteerInput) -> None:  # noqa: A002 - the wire's own name
+        """Add input to the response that runs: ``await reply.steer("also check the tests")``; see `engine.Turn.steer`.
+
+        What is applied joins the transcript with the round, as messages of the user, where the server put them. What
+        was not is in ``reply.report.unapplied``.
+
+        Raises:
+            ConfigurationError: the input is empty, or nothing but messages of the user will do.
+            SteerRejected: it was not taken: no response runs, which is so while tools do, or the server refused it.
+            TurnError: the round failed before the server answered; it may have been taken.
+            RuntimeError: the block was not entered, or was left.
+
+        Cancelling only stops waiting: input that was sent may be applied, and what was not sent is not.
+        """
+        self._check_inside()
+        if self._turn is None:
+            await trio.lowlevel.checkpoint()
+            raise unsteerable("response_not_active", "no response runs: say it when one does, or in the next prompt")
+        await self._turn.steer(input)
 
     def texts(self) -> Texts:
         """The answer's words as they come: ``async for text in reply.texts()``. Tools run as when events are read."""

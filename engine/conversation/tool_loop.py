@@ -24,7 +24,7 @@ from engine.conversation.toolbox import Toolbox
 from engine.settings.levels import Settings
 from engine.settings.turn_options import TurnOptions
 from engine.turns.lane import Lane
-from engine.turns.turn import Turn
+from engine.turns.turn import Turn, room_after
 from engine.values.choices import Delivery
 from engine.values.errors import ResponseFailed
 from engine.values.messages import AssistantMessage, Context, Message, ToolCall, ToolResult
@@ -154,7 +154,7 @@ class ToolLoop:
         """
         before, message = self.progress, turn.message
         self.progress = attrs.evolve(before, response=message, results={})
-        self.message, self.report, self._room = message, turn.report, turn.room
+        self.message, self.report, self._room = message, turn.report, room_after(turn)
         if message.usage is not None:
             self.usage += message.usage
         if self._settings.journal is not None:
@@ -230,7 +230,7 @@ class ToolLoop:
         if self._left:
             return  # its conversation may be another prompt's by now
         fresh = self.progress.prompt
-        new: tuple[Message, ...] = (done.message, *done.results)
+        new: tuple[Message, ...] = (*done.message.messages, *done.results)
         waits = self._toolbox.leaves_to_caller(done.message)
         self.context = attrs.evolve(self.context, messages=(*self.context.messages, *new))
         self.progress = _NOTHING

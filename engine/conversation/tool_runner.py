@@ -6,7 +6,7 @@ import inspect
 import json
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
@@ -14,6 +14,7 @@ import trio
 
 from engine.conversation.errands import errand
 from engine.conversation.loop_settings import LoopSettings
+from engine.groups import worst_of
 from engine.instruments import ToolEndInfo, ToolStartInfo
 from engine.schemas.function_tool import FunctionTool, ToolArgumentError
 from engine.turns.lane import Lane
@@ -71,7 +72,7 @@ class ToolRunner:
                     nursery.start_soon(work)
         except BaseExceptionGroup as group:
             # Tools' exceptions became outputs: this is an interrupt, an exit, the journal's, or only cancellation.
-            fatal = _worst(_leaves(group))
+            fatal = worst_of(group)
         if fatal is not None:
             raise fatal
         await trio.lowlevel.checkpoint()  # a tool may have made an exception of its own of a cancellation
@@ -132,7 +133,8 @@ class ToolRunner:
             return _failure(call, _described(error)), error
         except BaseExceptionGroup as group:
             # Not a tool's failure, but an interrupt, an exit or cancellation amid its failures.
-            fatal = _worst(error for error in _leaves(group) if not isinstance(error, Exception))
+            _, rest = group.split(Exception)
+            fatal = worst_of(rest or group)
         if fatal is not None:
             raise fatal
         return _failure(call, f"TimeoutError: the tool took longer than {seconds:g} s"), None
@@ -175,32 +177,3 @@ def _described(error: Exception) -> str:
     if isinstance(error, ExceptionGroup):
         return "; ".join(_described(each) for each in error.exceptions)
     return f"{type(error).__name__}: {_text_of(error)}".removesuffix(": ")
-
-
-def _worst(errors: Iterable[BaseException]) -> BaseException:
-    """Choose what to raise of several: an interrupt, an exit, another `BaseException`, an `Exception`.
-
-    Cancellation comes last, since it comes again at the next checkpoint.
-    """
-
-    def rank(error: BaseException) -> int:
-        match error:
-            case KeyboardInterrupt():
-                return 0
-            case SystemExit():
-                return 1
-            case trio.Cancelled():
-                return 4
-            case Exception():
-                return 3
-        return 2
-
-    return min(errors, key=rank)
-
-
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for each in error.exceptions:
-            yield from _leaves(each)
-    else:
-        yield error

@@ -9,7 +9,7 @@ by order: their positions are hints. What only one of several words on an item h
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from secrets import token_hex
 from typing import Any, Final, Literal, TypeAlias
 
@@ -83,6 +83,7 @@ class Assembly:
 
     Args:
         made_call_id: Makes the id of a call that has none of its own.
+        after: The response before it, where both are one answer: its blocks are counted on.
 
     Attributes:
         oddities: The number of oddities in the response, by kind: told again, told otherwise, in a shape that was
@@ -91,11 +92,12 @@ class Assembly:
         as_held: Whether the message says what the server holds. A call whose id was made is not found there.
     """
 
-    def __init__(self, *, made_call_id: Callable[[], str] = made_call_id) -> None:
-        self._made_call_id = made_call_id
+    def __init__(self, *, made_call_id: Callable[[], str] = made_call_id, after: Assembly | None = None) -> None:
+        self._made_call_id: Callable[[], str] = made_call_id if after is None else after._made_call_id
         self._slots = Slots()
         self._drafts: list[Draft] = []  # what was shown, in order
-        self._call_ids: set[str] = set()
+        self._first: int = 0 if after is None else after._first + len(after._drafts)  # the index of its first block
+        self._call_ids: set[str] = set() if after is None else after._call_ids
         self._events: list[TurnEvent] = []
         self._response_id: str | None = None
         self._model: str | None = None
@@ -166,7 +168,7 @@ class Assembly:
             self._learn(response)
             incomplete = incomplete or response.status == "incomplete"
             self._cut = incomplete and response.incomplete_reason not in _HANDED_ON
-            self._settle([_whole(item) for item in response.output or ()])
+            self._settle(response.output or ())
         for slot in list(self._slots):
             if not slot.done:
                 self._leave(slot)
@@ -174,8 +176,11 @@ class Assembly:
             self._take_aside(response)
         return self._events
 
-    def _settle(self, output: list[Item]) -> None:
+    def _settle(self, told: Sequence[Item]) -> None:
         """Finish the items that the terminal event lists and that are not finished yet."""
+        if self._slots.told_again(told):
+            return
+        output = [_whole(item) for item in told]
         for item, slot in zip(output, self._slots.matched(output), strict=True):
             if slot is None:
                 self._finish_item(self._slots.open(item.type, item.id, None), item)
@@ -491,7 +496,7 @@ class Assembly:
         return any(each.written.startswith(said) for each in fitting)
 
     def _begin(self, draft: Draft) -> None:
-        draft.index = len(self._drafts)
+        draft.index = self._first + len(self._drafts)
         self._drafts.append(draft)
         self._events.append(started(draft))
         if draft.written:
@@ -565,7 +570,7 @@ class Assembly:
             if left or not is_replayable(item):
                 self.oddities["unreadable"] += item.type in _CALL_TYPES
             else:
-                kept = Draft("item", OutputItem(item.raw), index=len(self._drafts), ended=True)
+                kept = Draft("item", OutputItem(item.raw), index=self._first + len(self._drafts), ended=True)
                 slot.drafts = [kept]
                 self._drafts.append(kept)
         self._slots.close(slot, item, index)

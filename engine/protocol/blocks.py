@@ -225,14 +225,14 @@ def fuller(early: Mapping[str, Any], late: dict[str, Any], *, without: frozenset
 def fuller_block(early: AssistantBlock, late: AssistantBlock) -> AssistantBlock:
     """The later of two words on one block, with what only the earlier one has beside the text."""
     match early, late:
-        case Text(), Text():
+        case Text(), Text() if early.phase or early.annotations or early.logprobs:
             return evolve(
                 late,
                 phase=late.phase or early.phase,
                 annotations=late.annotations or early.annotations,
                 logprobs=late.logprobs or early.logprobs,
             )
-        case Refusal(), Refusal():
+        case Refusal(), Refusal() if early.phase:
             return evolve(late, phase=late.phase or early.phase)
     return late
 

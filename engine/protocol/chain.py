@@ -119,26 +119,29 @@ class HeldResponse:
         items: The conversation up to its end, in input form: everything that led to it, and what it put out. Marks
             stand for what another process knows.
         fields: The fields of its request that must not change.
+        waiting: The number of items at the end that it was steered with and has not applied. The server puts them
+            before the input of the request that continues it on this connection and lane, and nowhere else.
     """
 
     response_id: str
     items: tuple[Mapping[str, Any] | Mark, ...] = field(repr=False)
     fields: Mapping[str, Any] = field(repr=False)
+    waiting: int = 0
 
     @classmethod
     def after(
-        cls, response_id: str, body: Mapping[str, Any], output: Sequence[Mapping[str, Any]]
+        cls, response_id: str, body: Mapping[str, Any], output: Sequence[Mapping[str, Any]], *, waiting: int = 0
     ) -> HeldResponse | None:
         """Return what the server holds once it has answered ``body`` with ``output``; None if that cannot be known."""
         sent = body.get("input")
         if not isinstance(sent, list) or any(name in body for name in _EXCLUSIVE):
             return None
-        return cls(response_id, (*sent, *output), _fixed(body))
+        return cls(response_id, (*sent, *output), _fixed(body), waiting)
 
     @property
     def stored(self) -> bool:
         """Whether it can be named on other connections too. Servers store unless told not to."""
-        return self.fields.get("store", True) is not False
+        return self.fields.get("store", True) is not False and not self.waiting
 
 
 def _fixed(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -202,6 +205,10 @@ class Chain:
         """
         held = self._held or stored
         return Plan(full_because=self._empty_because) if held is None else plan(held, body, server)
+
+    def holds(self, held: HeldResponse) -> bool:
+        """Whether it is this response that can be continued here."""
+        return self._held is held
 
     def use_up(self) -> None:
         """A request that was planned is about to go: until `arm`, nothing can be continued here."""

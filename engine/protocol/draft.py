@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Literal, TypeAlias
 
 from attrs import define, field
@@ -21,9 +21,9 @@ from engine.values.turn_events import (
     ToolCallStarted,
     TurnEvent,
 )
-from engine.wire.text import Halves
+from engine.wire.text import Halves, is_well_formed
 
-__all__ = ["Draft", "Kind", "Section", "delta", "ended", "started"]
+__all__ = ["Draft", "Kind", "Section", "delta", "deltas", "ended", "started"]
 
 Kind: TypeAlias = Literal["text", "refusal", "thinking", "call", "item"]
 Section: TypeAlias = Literal["summary", "content"]
@@ -78,6 +78,14 @@ class Draft:
         if text:
             self._pieces.append(text)
         return text
+
+    def extend(self, texts: list[str]) -> list[str]:
+        """Take more text in pieces, and return what of each is whole."""
+        whole = all(map(str.isascii, texts)) or is_well_formed("".join(texts))
+        if self._halves.pending or not whole:
+            texts = [self._halves.join(text) for text in texts]
+        self._pieces += texts
+        return texts
 
     def rewrite(self, text: str) -> str:
         """Take the whole text in place of what was written, and return what was not written yet.
@@ -146,6 +154,13 @@ def delta(draft: Draft, text: str) -> TurnEvent:
     """Say that a block has grown."""
     assert draft.index is not None
     return _DELTAS[draft.kind](draft.index, text)
+
+
+def deltas(draft: Draft, texts: Iterable[str]) -> list[TurnEvent]:
+    """Say that a block has grown piece by piece."""
+    assert draft.index is not None
+    make, index = _DELTAS[draft.kind], draft.index
+    return [make(index, text) for text in texts if text]
 
 
 def started(draft: Draft) -> TurnEvent:

@@ -1,23 +1,29 @@
-"""One request and its response. Which events are its own, `engine.protocol.routing` says."""
+"""One request and its responses. Which events are its own, `engine.protocol.routing` says.
+
+There is one response, or where the request is steered several: each goes on where the one before it stopped, and all of
+them together are one answer.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from attrs import evolve
 
 from engine.protocol.assembly import Assembly, Oddity, made_call_id
-from engine.protocol.exchange_states import DELIVERIES, TRANSITIONS, ExchangeState
+from engine.protocol.exchange_states import AWAITING, DELIVERIES, TRANSITIONS, ExchangeState
 from engine.protocol.failures import Failed, Failure, Mismatched, Violated
 from engine.protocol.faults import Fault
 from engine.protocol.refusals import code_of, rejection, wait_asked_for, wait_in_words
 from engine.protocol.shortcut import Shortcut
+from engine.protocol.steers import Steer, Steers, SteerState
 from engine.values.choices import Delivery
-from engine.values.messages import AssistantMessage
-from engine.values.turn_events import TurnDone, TurnEvent, TurnStarted
+from engine.values.messages import AssistantMessage, Message
+from engine.values.turn_events import TurnContinued, TurnDone, TurnEvent, TurnStarted
 from engine.wire.base import attach
-from engine.wire.control_events import ErrorEvent
+from engine.wire.control_events import ErrorEvent, SteerEvent
 from engine.wire.events import (
     LifecycleEvent,
     OutputEvent,
@@ -40,7 +46,7 @@ TERMINAL_TYPES: Final = frozenset({"response.completed", "response.done", "respo
 
 
 class Exchange:
-    """One request and its response.
+    """One request and its responses.
 
     Args:
         lane: The ``stream_id`` it is sent with; None on the default lane.
@@ -51,16 +57,20 @@ class Exchange:
         lane: The ``stream_id`` it was sent with; None on the default lane.
         state: The stage of its life; changed only as `engine.protocol.exchange_states` allows.
         output_seen: Whether the caller was shown anything but the start.
-        response_id: The server's id of the response, once known.
+        response_id: The server's id of the response, once known; of several, of the newest.
         abandoned: Whether its turn was left: from then on only the end of its response is of interest, and what has
             arrived of the answer stays as it was.
-        outcome: The answer or the failure, once the response has ended.
-        continuable: Whether the response ended in such a way that a request may continue it.
+        outcome: The answer or the failure, once the last response has ended.
+        continuable: Whether the last response ended in such a way that a request may continue it.
         shortcut: The way of its last event, where another delta can take it without being routed; None where none can.
     """
 
     __slots__ = (
+        "_as_held",
         "_assembly",
+        "_earlier",
+        "_oddities",
+        "_steers",
         "_text_format",
         "abandoned",
         "continuable",
@@ -85,6 +95,10 @@ class Exchange:
         self.outcome: AssistantMessage | Failure | None = None
         self.shortcut: Shortcut | None = None
         self._assembly = Assembly(made_call_id=made_call_id)
+        self._earlier: list[Message] = []  # of a steered request: what came before the present response
+        self._as_held = True  # whether that is what the server holds
+        self._oddities: Counter[Oddity] = Counter()  # of that
+        self._steers = Steers()
 
     @property
     def delivery(self) -> Delivery:
@@ -117,6 +131,49 @@ class Exchange:
         self.abandoned = True
         self.shortcut = None
 
+    # --- steering ---
+
+    @property
+    def steerable(self) -> bool:
+        """Whether a response runs that can be named."""
+        return self.state is ExchangeState.ACCEPTED and self.response_id is not None
+
+    def steer(self, steer: Steer) -> str:
+        """Take note of a steer whose frame is about to enter the outbox, and return the response it is for."""
+        if not self.steerable or self.response_id is None:
+            raise RuntimeError(f"an exchange that is {self.state.value} cannot be steered")
+        self._steers.add(steer, self.response_id)
+        return self.response_id
+
+    @property
+    def steered(self) -> bool:
+        """Whether a steer was sent."""
+        return bool(self._steers)
+
+    @property
+    def steering(self) -> bool:
+        """Whether the server has still to do something about a steer, so that the answer is not at its end."""
+        return self._steers.outstanding
+
+    @property
+    def settled(self) -> bool:
+        """Whether it is known which responses there are to come for steers, after the end: none."""
+        return not self._steers.outstanding and not self._steers.in_doubt
+
+    @property
+    def unapplied(self) -> tuple[Mapping[str, Any], ...]:
+        """The items of steers that no response was given, as far as is known; not those that the server refused."""
+        return self._steers.unapplied
+
+    @property
+    def waiting(self) -> int:
+        """The number of messages at the end of the answer's parts that wait at the server for the outputs of calls."""
+        return len(self._steers.waiting)
+
+    def concerns(self, event: SteerEvent) -> bool:
+        """Whether an event is about a steer of its own."""
+        return self._steers.concerns(event)
+
     # --- what the server says ---
 
     def _accepted(self) -> None:
@@ -130,11 +187,12 @@ class Exchange:
     @property
     def oddities(self) -> Mapping[Oddity, int]:
         """The oddities of its response, counted by kind."""
-        return self._assembly.oddities
+        return self._oddities + self._assembly.oddities if self._earlier else self._assembly.oddities
 
     def partial(self) -> AssistantMessage | None:
         """The part of the answer that has arrived, None when nothing has."""
-        return self._assembly.partial()
+        newest = self._assembly.partial()
+        return AssistantMessage.joined([*self._earlier, newest or AssistantMessage()]) if self._earlier else newest
 
     def receive(self, event: ServerEvent) -> list[TurnEvent]:
         """Take an event that was routed here; return what the caller should see of it."""
@@ -146,6 +204,8 @@ class Exchange:
             self.shortcut = self._assembly.shortcut
             return events
         self.shortcut = None
+        if isinstance(event, SteerEvent):
+            return self._answered(event)
         if isinstance(event, ErrorEvent):
             self._refuse(event)
             return self._shown(self._assembly.finish(None))
@@ -153,6 +213,8 @@ class Exchange:
             return self._shown(self._assembly.finish(None))
         self._accepted()
         if isinstance(event, LifecycleEvent):
+            if self.state in AWAITING:
+                return self._between(event)
             self.response_id = event.response_id or self.response_id  # some servers rename it in every event
             if isinstance(event, TerminalEvent):
                 return self._ended(event)
@@ -164,6 +226,8 @@ class Exchange:
         return self._shown(self._assembly.feed(event))
 
     def _watch_for_end(self, event: ServerEvent) -> None:
+        if isinstance(event, SteerEvent):
+            return
         if isinstance(event, ErrorEvent):
             self._refuse(event)
             return
@@ -182,7 +246,7 @@ class Exchange:
         return events
 
     def _refuse(self, event: ErrorEvent) -> None:
-        if self.state is not ExchangeState.ACCEPTED:
+        if self.state is not ExchangeState.ACCEPTED and self.state not in AWAITING:
             self._move(ExchangeState.REJECTED)
             self.outcome = rejection(event)
             return
@@ -212,18 +276,64 @@ class Exchange:
             self._end(failure)
             return self._shown(events)
         message = self._assembly.message()
+        cut = isinstance(event, ResponseIncomplete) or event.response.status == "incomplete"
+        self._as_held = self._as_held and self._assembly.as_held
+        self.continuable = self._as_held and (not cut or event.response.incomplete_reason == "steered")
+        if not self._steers:
+            return self._shown([*events, *self._conclude(message, ExchangeState.ENDED)])
+        self._earlier.append(message)
+        self._oddities += self._assembly.oddities
+        self._assembly = Assembly(after=self._assembly)
+        return self._shown([*events, *self._go_on()])
+
+    def _conclude(self, message: AssistantMessage, state: ExchangeState) -> Sequence[TurnEvent]:
+        """The whole answer is there."""
         text_format = self._text_format
         if text_format is not None and message.stop_reason == "stop" and not message.refusal:
             try:
                 message = evolve(message, parsed=message.parsed_as(text_format))
             except ValueError as mismatch:
+                self.continuable = False
                 self._end(Mismatched(mismatch, self.response_id))
-                return self._shown(events)
-        self._end(message)
-        cut = isinstance(event, ResponseIncomplete) or event.response.status == "incomplete"
-        self.continuable = self._assembly.as_held and (not cut or event.response.incomplete_reason == "steered")
-        events.append(TurnDone(message.stop_reason or "stop", message))
-        return self._shown(events)
+                return ()
+        self._move(state)
+        self.outcome = message
+        self.continuable = self.continuable and self.settled
+        return (TurnDone(message.stop_reason or "stop", message),)
+
+    # --- what the server says of steers ---
+
+    def _go_on(self) -> Sequence[TurnEvent]:
+        """A response has ended well: wait for what the server does about steers, if it has to; else that was all."""
+        steers = self._steers
+        if steers.any_of(SteerState.SENT):
+            state = ExchangeState.AWAITING_ACK
+        elif steers.any_of(SteerState.ACCEPTED):
+            state = ExchangeState.AWAITING_SUCCESSOR
+        else:
+            waits = steers.any_of(SteerState.WAITING)
+            last = ExchangeState.AWAITING_INPUT if waits else ExchangeState.ENDED
+            return self._conclude(AssistantMessage.joined([*self._earlier, *steers.waiting]), last)
+        if state is not self.state:
+            self._move(state)
+        return ()
+
+    def _answered(self, event: SteerEvent) -> list[TurnEvent]:
+        self._steers.receive(event, newest=self.response_id)
+        return self._shown([*self._go_on()]) if self.state in AWAITING else []
+
+    def _between(self, event: LifecycleEvent) -> list[TurnEvent]:
+        """Take what comes between a response's good end and its successor: the beginning of that, or a failure."""
+        if isinstance(event, TerminalEvent):
+            failure = _failure(event)
+            if failure is not None:
+                self._end(failure)
+            return []
+        shown = self._shown([TurnContinued(event.response_id)])
+        self._move(ExchangeState.ACCEPTED)
+        self._earlier += self._steers.apply()
+        self.response_id, self.continuable = event.response_id, False
+        return [*shown, *self._assembly.feed(event)]
 
 
 def _failure(event: TerminalEvent) -> Failed | None:

@@ -17,7 +17,7 @@ __all__ = ["LABEL_TRANSITIONS", "LabelState", "Labels"]
 
 
 class LabelState(Enum):
-    """What is known of a server's labels."""
+    """The knowledge of a server's labels."""
 
     UNPROVEN = "unproven"
     """No named response has ended yet."""
@@ -41,10 +41,10 @@ LABEL_TRANSITIONS: Final[Transitions[LabelState]] = {
 
 
 class Labels:
-    """What is known of the labels of one server.
+    """The labels of one server, as far as they are known.
 
     Attributes:
-        state: That, changed only as the table allows.
+        state: The knowledge of them, changed only as the table allows.
     """
 
     def __init__(self) -> None:

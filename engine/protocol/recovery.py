@@ -81,6 +81,7 @@ class Setback:
         transport: The transport of the attempt, `Transport.WEBSOCKET` or `Transport.SSE`.
         delivery: The request's delivery state.
         output_seen: Whether the turn has shown any of an answer.
+        steered: Whether anything was added to it while it ran.
         continued: Whether the request named a response to continue.
         sealed: Whether the request has sealed reasoning.
         untyped: Whether the server is of a kind whose errors do not say what they are about.
@@ -90,6 +91,7 @@ class Setback:
     transport: Transport = Transport.WEBSOCKET
     delivery: Delivery = Delivery.NOT_SENT
     output_seen: bool = False
+    steered: bool = False
     continued: bool = False
     sealed: bool = False
     untyped: bool = False
@@ -212,6 +214,7 @@ _HTTP: Final = (Dose(Remedy.FALL_BACK),)
 
 TABLE: Final = (
     Row("anything after output", lambda setback: setback.output_seen),
+    Row("anything after a steer", lambda setback: setback.steered),
     Row("content filter or policy", _of(Fault.CONTENT)),
     Row(
         "breaker open, or no WebSocket there", lambda setback: isinstance(setback.failure, WebSocketBarred), auto=_HTTP

@@ -191,6 +191,8 @@ def input_items(messages: Iterable[Message], *, stored: bool, skip: int = 0) -> 
                 items.append({"type": "message", "role": "developer", "content": message.text})
             case ToolResult():
                 items.append(_tool_output(message, calls.get(message.call_id)))
+            case AssistantMessage() if len(message.messages) > 1:
+                items += input_items(message.messages, stored=stored)
             case AssistantMessage():
                 items += _assistant_items(message.content, stored=stored and message.stored is not False)
             case OutputItem():

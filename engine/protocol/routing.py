@@ -8,6 +8,10 @@ An exchange *opens* with its first created, queued or in_progress. A channel is 
 exchange on it ended; another kind carries no request (`Router.is_clean`). Until an exchange on a clean channel has
 opened, an end may be the last one's, said again; what cannot be told apart is a `Doubt`, and its exchange is lost
 before any output. Once it has opened, everything is its own.
+
+Where an exchange was steered, a response that has ended well may have a successor: what names it as its predecessor
+belongs to the same exchange, and until that comes an end is the last one, said again. What is said of steers goes by
+the response that they were for.
 """
 
 from __future__ import annotations
@@ -30,9 +34,17 @@ from engine.wire.control_events import (
     InterruptFailed,
     SteerEvent,
 )
-from engine.wire.events import LifecycleEvent, OutputEvent, ResponseFailed, ServerEvent, TerminalEvent, UnknownEvent
+from engine.wire.events import (
+    LifecycleEvent,
+    OutputEvent,
+    ResponseFailed,
+    ResponseInProgress,
+    ServerEvent,
+    TerminalEvent,
+    UnknownEvent,
+)
 
-__all__ = ["Doubt", "Router", "Unlabelled", "Verdict", "Word", "word_of"]
+__all__ = ["Doubt", "Router", "Unlabelled", "Verdict", "Word", "has_begun", "word_of"]
 
 
 class Verdict(Enum):
@@ -83,7 +95,7 @@ class Word(Enum):
     ERROR = auto()
     """An error event, which may be a refusal or an end."""
     CONTROL = auto()
-    """About steering and its like, which name their own target."""
+    """About injecting and its like, which name their own target."""
     ODD = auto()
     """About a response, in a type or shape that is not known."""
     NOTHING = auto()
@@ -91,7 +103,7 @@ class Word(Enum):
 
 
 _OF_A_RESPONSE: Final = frozenset({Word.OPENS, Word.OUTPUT, Word.GOOD, Word.FAILED})
-_CONTROL: Final = (SteerEvent, InjectCreated, InjectFailed, InterruptAccepted, InterruptFailed)
+_CONTROL: Final = (InjectCreated, InjectFailed, InterruptAccepted, InterruptFailed)
 
 
 def word_of(event: ServerEvent) -> Word:
@@ -113,6 +125,11 @@ def word_of(event: ServerEvent) -> Word:
     return Word.CONTROL if isinstance(event, _CONTROL) else Word.OUTPUT
 
 
+def _follows(event: LifecycleEvent, response_id: str | None) -> bool:
+    """Whether an event is of a response that continues this one."""
+    return response_id is not None and event.response_object.get("previous_response_id") == response_id
+
+
 def _refuses_for(event: ServerEvent) -> Fault | None:
     """Return the fault of a refusal that only a request with something particular can cause."""
     if isinstance(event, ErrorEvent):
@@ -122,6 +139,15 @@ def _refuses_for(event: ServerEvent) -> Fault | None:
         code = error.get("code") if error is not None else None
     fault = CODES.get(code) if isinstance(code, str) else None
     return fault if fault is Fault.CACHE_MISS or fault is Fault.SEAL else None
+
+
+def has_begun(event: ServerEvent) -> bool:
+    """Whether an event shows that the server has read what the request continues, and may forget it.
+
+    A response that was created may still wait for its turn (Responses API over WebSocket, forks).
+    """
+    word = word_of(event)
+    return isinstance(event, ResponseInProgress) or word in {Word.OUTPUT, Word.GOOD, Word.FAILED, Word.ERROR}
 
 
 @define
@@ -134,6 +160,7 @@ class _End:
         understood: Whether the refusal said what was wrong, by a 4xx status or a known code.
         after_refusal: Whether the exchange before it on this channel was refused as well.
         empty: Whether nothing but ends came of it.
+        settled: Whether there is nothing to come of a steer.
     """
 
     opened: bool
@@ -141,6 +168,7 @@ class _End:
     understood: bool
     after_refusal: bool
     empty: bool
+    settled: bool = True
 
     @property
     def refused(self) -> bool:
@@ -153,6 +181,8 @@ class _End:
         Args:
             again: Whether the next request is its own, sent again.
         """
+        if not self.settled:
+            return False
         if self.opened:
             return self.words[:1] == (Word.GOOD,) or self.words == (Word.ERROR, Word.FAILED)
         if not self.refused or self.after_refusal:
@@ -192,6 +222,7 @@ class _End:
 class _Channel:
     current: Exchange | None = None
     opened: bool = False  # of the current exchange: whether it has opened
+    between: bool = False  # whether a response of it has ended, and a successor may open
     output: bool = False  # whether output came of it
     words: tuple[Word, ...] = ()  # its ends
     understood: bool = False
@@ -239,7 +270,7 @@ class Router:
         channel = self._channels.setdefault(exchange.lane, _Channel())
         assert channel.current is None, "the channel's previous response has not ended"
         channel.current, channel.may_cause = exchange, may_cause
-        channel.opened = channel.output = channel.understood = False
+        channel.opened = channel.between = channel.output = channel.understood = False
         channel.words = ()
         self._in_flight += 1
 
@@ -253,12 +284,14 @@ class Router:
         if exchange.delivery is Delivery.NOT_SENT:
             return
         after_refusal = channel.last is not None and channel.last.refused
+        opened = channel.opened or channel.between
         channel.last = _End(
-            channel.opened,
+            opened,
             channel.words,
             channel.understood,
             after_refusal,
-            empty=not (channel.opened or channel.output),
+            empty=not (opened or channel.output),
+            settled=exchange.settled,
         )
 
     def route(self, event: ServerEvent) -> Exchange | Verdict | Doubt | Unlabelled:
@@ -269,6 +302,8 @@ class Router:
             return channel.current  # the short way for most of what arrives
         if isinstance(event, AccountEvent):
             return Verdict.CONNECTION
+        if isinstance(event, SteerEvent):
+            return self._steered(event, channel)
         if isinstance(event, ErrorEvent) and CODES.get(event.code or "") is Fault.CONNECTION_LIMIT:
             return Verdict.LIMIT
         word = word_of(event)
@@ -276,6 +311,8 @@ class Router:
             return Verdict.CONNECTION if event.stream_id is None else Verdict.DROPPED
         if channel is None or channel.current is None:
             return self._unclaimed(event, word, channel)
+        if channel.between:
+            return self._between(event, word, channel, channel.current)
         if word is not Word.CONTROL and not channel.opened and channel.last is not None and not channel.output:
             other = self._of_the_last(channel.current, channel, channel.last, word)
             if other is not None:
@@ -299,6 +336,8 @@ class Router:
                 channel.output = channel.began = True
             case Word.GOOD:
                 channel.words, channel.began = (*channel.words, word), True
+                if exchange.steering:
+                    channel.opened, channel.between = False, True
             case Word.FAILED:
                 channel.words = (*channel.words, word)
             case Word.ERROR:
@@ -306,6 +345,30 @@ class Router:
                 channel.words = (*channel.words, word)
                 channel.understood = event.code in CODES or 400 <= (event.status or 0) < 500
         return exchange
+
+    def _between(
+        self, event: ServerEvent, word: Word, channel: _Channel, exchange: Exchange
+    ) -> Exchange | Verdict | Doubt:
+        """Judge what comes between a response's end and its successor's beginning."""
+        match word:
+            case Word.CONTROL | Word.ERROR | Word.FAILED:
+                return self._own(event, word, channel, exchange)
+            case Word.OPENS if isinstance(event, LifecycleEvent) and _follows(event, exchange.response_id):
+                channel.opened, channel.between, channel.words = True, False, ()
+                return exchange
+            case Word.GOOD:
+                channel.words += (word,)
+                return Verdict.DROPPED
+            case Word.ODD:
+                return Verdict.DROPPED
+        return Doubt(exchange)
+
+    def _steered(self, event: SteerEvent, channel: _Channel | None) -> Exchange | Verdict:
+        """Say whose steer an event is about. A refusal may lack the name of the channel."""
+        here = channel.current if channel is not None else None
+        if here is not None and here.concerns(event):
+            return here
+        return next((each for each in self.exchanges() if each.concerns(event)), Verdict.DROPPED)
 
     def _of_the_last(self, exchange: Exchange, channel: _Channel, last: _End, word: Word) -> Verdict | Doubt | None:
         """Whether what comes before an exchange has opened is its predecessor's; None where it is its own."""

@@ -6,7 +6,8 @@ the long way, and nothing in between. Whatever says anything else goes the long 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from engine.protocol.draft import Draft
@@ -36,17 +37,26 @@ class Shortcut:
         self._content = raw.get("content_index")
         self._summary = raw.get("summary_index")
 
-    def delta_of(self, raw: Mapping[str, Any]) -> str | None:
-        """The text of a parsed event that goes the same way; None for any other."""
-        get = raw.get
-        if get("type") != self._type or get("item_id") != self._item or get("stream_id") != self._lane:
-            return None
-        # Small numbers are one object each; whatever else compares equal, such as true and 1, has to go the long way.
-        if (
-            get("output_index") is not self._output
-            or get("content_index") is not self._content
-            or get("summary_index") is not self._summary
-        ):
-            return None
-        text = get("delta")
-        return text if text.__class__ is str else None
+    def follow(self, raws: Sequence[Mapping[str, Any] | None], start: int) -> list[str]:
+        """The texts of the parsed events from ``start`` on that go the same way, up to the first that does not."""
+        of_type, item, lane = self._type, self._item, self._lane
+        output, content, summary = self._output, self._content, self._summary
+        texts: list[str] = []
+        for raw in islice(raws, start, None):
+            if raw is None:
+                break
+            get = raw.get
+            if get("type") != of_type or get("item_id") != item or get("stream_id") != lane:
+                break
+            # Small numbers are one object each; what else compares equal, such as true and 1, has to go the long way.
+            if (
+                get("output_index") is not output
+                or get("content_index") is not content
+                or get("summary_index") is not summary
+            ):
+                break
+            text = get("delta")
+            if text.__class__ is not str:
+                break
+            texts.append(text)
+        return texts

@@ -75,13 +75,18 @@ class Slot:
 
     def may_say(self, item: Item) -> bool:
         """Whether what was written of it is the beginning of what ``item`` says."""
-        written = _bare(self.written)
-        return not written or any(_bare(text).startswith(written) for text in _texts(item))
+        written = self.written
+        return not written or any(
+            text.startswith(written) or _bare(text).startswith(_bare(written)) for text in _texts(item)
+        )
 
     def disagrees(self, item: Item) -> bool:
         """Whether both say something, and neither what the other one says."""
-        mine = _bare(self.written).strip()
-        texts = [_bare(text).strip() for text in _texts(item)]
+        written, said = self.written, _texts(item)
+        if written in said:
+            return False
+        mine = _bare(written).strip()
+        texts = [_bare(text).strip() for text in said]
         return bool(mine) and any(texts) and not any(text and (text in mine or mine in text) for text in texts)
 
     def is_another_call(self, item: Item) -> bool:
@@ -266,6 +271,14 @@ class Slots:
             if (spoken and each.phase == getattr(item, "phase", None)) or proven or nameless:
                 return each
         return None
+
+    def told_again(self, output: Sequence[Item]) -> bool:
+        """Whether a terminal's list says of every item, word for word, what was said when it was finished."""
+        told = [slot.item.raw for slot in self._all if slot.done and slot.item is not None and not slot.repeat]
+        try:
+            return len(told) == len(self._all) and told == [item.raw for item in output]
+        except RecursionError:
+            return False  # how deep values nest is the peer's choice
 
     def matched(self, output: Sequence[Item]) -> list[Slot | None]:
         """For each item of a terminal's list the one told before, None where there was none.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, TypeAlias
@@ -100,8 +101,14 @@ class _Reader(StrictConverter):
         return self.structure(fields, kind)
 
 
-_WRITER: Final = _Writer()
-_READER: Final = _Reader()
+@functools.cache
+def _writer() -> _Writer:
+    return _Writer()
+
+
+@functools.cache
+def _reader() -> _Reader:
+    return _Reader()
 
 
 def to_json(conversation: Context | Iterable[Message]) -> str:
@@ -120,7 +127,7 @@ def to_json(conversation: Context | Iterable[Message]) -> str:
             "version": _VERSION,
             "instructions": context.instructions,
             "tools": [_written_tool(tool) for tool in context.tools],
-            "messages": [_WRITER.unstructure(message) for message in context.messages],
+            "messages": [_writer().unstructure(message) for message in context.messages],
         }
         # ASCII, since a model's text may hold half a surrogate pair, which UTF-8 cannot say.
         return json.dumps(whole, separators=(",", ":"), allow_nan=False)
@@ -131,9 +138,9 @@ def to_json(conversation: Context | Iterable[Message]) -> str:
 
 def _written_tool(tool: Any) -> Any:
     if isinstance(tool, Mapping):
-        return {"kind": "wire", "tool": _WRITER.unstructure(tool)}
+        return {"kind": "wire", "tool": _writer().unstructure(tool)}
     described = as_tool(tool)
-    return _WRITER.unstructure(described.tool if isinstance(described, FunctionTool) else described)
+    return _writer().unstructure(described.tool if isinstance(described, FunctionTool) else described)
 
 
 def from_json(text: str) -> Context:
@@ -159,7 +166,7 @@ def misread(misfit: Misfit, where: str) -> ConfigurationError:
 
 def written(messages: Iterable[Message]) -> list[dict[str, Any]]:
     """Return messages as plain data, as they stand in the text of `to_json`."""
-    plain: list[dict[str, Any]] = [_WRITER.unstructure(message) for message in messages]
+    plain: list[dict[str, Any]] = [_writer().unstructure(message) for message in messages]
     return plain
 
 
@@ -169,7 +176,7 @@ def read_as(value: Any, kind: Any) -> Any:
     Raises:
         Misfit: it is none.
     """
-    return _READER.structure(value, kind)
+    return _reader().structure(value, kind)
 
 
 def _context(whole: Any) -> Context:
@@ -189,7 +196,7 @@ def _context(whole: Any) -> Context:
 
 def _member(whole: dict[str, Any], name: str, kind: Any, absent: Any) -> Any:
     try:
-        return _READER.structure(whole.get(name, absent), kind)
+        return _reader().structure(whole.get(name, absent), kind)
     except Misfit as misfit:
         raise misfit.under(name) from None
 
@@ -197,9 +204,9 @@ def _member(whole: dict[str, Any], name: str, kind: Any, absent: Any) -> Any:
 def _tool(number: int, tool: Any) -> Tool | Mapping[str, Any]:
     try:
         if type(tool) is dict and tool.get("kind") == "wire":
-            found: Tool | Mapping[str, Any] = _READER.structure(tool.get("tool"), dict[str, Any])
+            found: Tool | Mapping[str, Any] = _reader().structure(tool.get("tool"), dict[str, Any])
         else:
-            found = _READER.by_kind(tool, {"function": Tool})
+            found = _reader().by_kind(tool, {"function": Tool})
     except Misfit as misfit:
         raise misfit.under(number).under("tools") from None
     return found

@@ -19,7 +19,7 @@ from engine.values.checks import wrong_type
 from engine.values.choices import UNSET, Unset
 from engine.values.problems import ConfigurationError
 
-__all__ = ["ApiKey", "Endpoint", "Headers", "check_header", "check_headers", "check_key"]
+__all__ = ["ApiKey", "Endpoint", "Headers", "check_endpoint", "check_header", "check_headers", "check_key"]
 
 ApiKey: TypeAlias = str | Callable[[], str | Awaitable[str]] | None
 Headers: TypeAlias = Mapping[str, str] | Callable[[], Mapping[str, str] | Awaitable[Mapping[str, str]]]
@@ -237,3 +237,9 @@ class Endpoint:
     def __str__(self) -> str:
         parts = urlsplit(self.base_url)
         return urlunsplit(parts._replace(query=""))
+
+
+def check_endpoint(endpoint: object) -> None:
+    """Raise `ConfigurationError` unless it is an endpoint."""
+    if not isinstance(endpoint, Endpoint):
+        raise ConfigurationError("endpoint", f"is a {type(endpoint).__name__}, not an Endpoint")

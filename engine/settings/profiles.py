@@ -25,6 +25,7 @@ class Profile:
             (Responses API over WebSocket: ``stream_id``).
         proven: Whether it is certain that every event of such a response carries its ``stream_id``. Where it is not,
             each lane has a connection of its own until one has ended so.
+        steering: Whether a response that runs takes further input (``response.steer``).
         max_lanes: Named lanes a connection may use in its life.
         max_active: Responses that may be in progress on a connection; further requests wait at the server.
         connection_lifetime: Seconds after which a connection takes no new turns, where `engine.Limits` do not say. Less
@@ -43,6 +44,7 @@ class Profile:
     websocket: bool = field(default=True, kw_only=True)
     multiplexing: bool = field(default=False, kw_only=True)
     proven: bool = field(default=False, kw_only=True)
+    steering: bool = field(default=False, kw_only=True)
     max_lanes: int = field(default=32, kw_only=True)
     max_active: int = field(default=16, kw_only=True)
     connection_lifetime: float = field(default=3300.0, kw_only=True)
@@ -62,9 +64,10 @@ OPENAI: Final = Profile(
     # The regions are names below: us, eu, ae, au, in, jp.
     hosts=("api.openai.com", ".api.openai.com"),
     multiplexing=True,
+    steering=True,
     proven=True,
 )
-"""The Responses API itself: lanes, and 60 minutes for a connection."""
+"""The Responses API itself: lanes, steering, and 60 minutes for a connection."""
 
 AZURE: Final = Profile("azure", hosts=(".openai.azure.com", ".services.ai.azure.com"))
 """Azure OpenAI: one response at a time, 60 minutes for a connection, the key as a bearer on the v1 paths."""

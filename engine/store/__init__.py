@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from engine.store.codec import AeadCodec as AeadCodec
-from engine.store.codec import Codec as Codec
-from engine.store.conversation import InterruptedPrompt as InterruptedPrompt
-from engine.store.conversation import StoredConversation as StoredConversation
-from engine.store.errors import LeaseLost as LeaseLost
-from engine.store.errors import SessionHeld as SessionHeld
-from engine.store.errors import StoreError as StoreError
-from engine.store.errors import StoreUnavailable as StoreUnavailable
-from engine.store.errors import TurnInterrupted as TurnInterrupted
-from engine.store.records import SessionRecord as SessionRecord
-from engine.store.reply import StoredReply as StoredReply
-from engine.store.store import Store as Store
-from engine.store.store import open_store as open_store
+from engine.store.codec import AeadCodec, Codec
+from engine.store.conversation import InterruptedPrompt, StoredConversation
+from engine.store.errors import LeaseLost, SessionHeld, StoreError, StoreUnavailable, TurnInterrupted
+from engine.store.group import Connection
+from engine.store.operations import Database
+from engine.store.records import SessionRecord
+from engine.store.reply import StoredReply
+from engine.store.store import Store, open_store
+
+__all__ = [
+    "AeadCodec",
+    "Codec",
+    "Connection",
+    "Database",
+    "InterruptedPrompt",
+    "LeaseLost",
+    "SessionHeld",
+    "SessionRecord",
+    "Store",
+    "StoreError",
+    "StoreUnavailable",
+    "StoredConversation",
+    "StoredReply",
+    "TurnInterrupted",
+    "open_store",
+]

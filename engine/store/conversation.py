@@ -11,7 +11,7 @@ from attrs import field, frozen
 from engine.conversation.conversation import Conversation
 from engine.conversation.line import Line, Place
 from engine.conversation.prompts import Prompt, messages_of
-from engine.conversation.rounds import Progress, Round
+from engine.conversation.rounds import Round
 from engine.settings.fields import TurnFields, check_names, settings_with, spelled_out
 from engine.settings.levels import Settings
 from engine.settings.turn_options import TurnOptions
@@ -91,6 +91,7 @@ class StoredConversation:
         self._opened = opened
         self._line = Line()
         self._scribe = _Scribe(lease, opened)
+        self._latest: str | None = None  # the prompt that memory may hold more of than the store
         self._chat = self._begin(transcript)
 
     def __repr__(self) -> str:
@@ -98,10 +99,9 @@ class StoredConversation:
 
     def _begin(self, transcript: Transcript) -> Conversation:
         chat = self._opened.start(transcript.messages, self._scribe, self._scribe.let_through)
-        # A prompt of which a response is stored may have made way for another one, which was not answered either.
-        intent = self._lease.intent
-        goes_on = intent is not None and intent.key == transcript.prompt
-        chat._take_up(waiting=transcript.waiting, progress=transcript.progress if goes_on else Progress())
+        chat._take_up(waiting=transcript.waiting, progress=transcript.progress)
+        self._scribe.unfinished = transcript.prompt
+        self._latest = None
         return chat
 
     @property
@@ -125,7 +125,7 @@ class StoredConversation:
 
         Sending with its key goes on with it. Another prompt takes its place.
         """
-        intent = self._lease.intent
+        intent = self._lease.begun.now
         if intent is None or self._line.first is not None:
             return None
         return InterruptedPrompt(
@@ -201,7 +201,8 @@ class StoredConversation:
     @property
     def kept(self) -> Transcript | None:
         """The rows in memory, where they are known to be those of the store."""
-        if not self._lease.sure or self._chat.interrupted is not None or self._chat.unanswered:
+        unfinished = self._chat.interrupted is not None or self._scribe.unfinished is not None
+        if not self._lease.sure or unfinished or self._chat.unanswered:
             return None
         return Transcript(messages=self._chat.messages)
 
@@ -236,37 +237,45 @@ class StoredConversation:
         """Make sure that the session is held, and that what is in memory is what is in the store."""
         self._lease.check()
         if not self._lease.sure:
-            self._chat = self._begin(await read_transcript(self._group, self._lease, self._opened.codec))
+            await self._read_again()
+
+    async def _read_again(self) -> None:
+        self._chat = self._begin(await read_transcript(self._group, self._lease, self._opened.codec))
 
     async def _take_up(
         self, given: tuple[Message, ...], key: str | None, fields: Mapping[str, Any]
     ) -> AssistantMessage | None:
         """Begin with a prompt, or go on with it; returns its answer, if the store has that."""
         await self._look()
-        digest = digest_of(given)
-        if key is not None:
+        unfinished, digest = self._scribe.unfinished, digest_of(given)
+        if key is None and not given:
+            key = unfinished  # no messages at all: go on
+        elif key is not None:
             rows = await self._group.do(lambda database: operations.answered(database, self.id, key))
             if rows:
                 found = transcript_of(self.id, rows, self._opened.codec)
                 _check_digest(found.digest, digest)
                 return found.answer
-        intent = self._lease.intent
-        if intent is not None and intent.key == key:
+        intent = None if key is None else self._lease.begun.of(key)
+        if intent is not None and given:
             _check_digest(intent.digest, digest)
+        if key is not None and key == unfinished and self._latest not in (None, key):
+            await self._read_again()  # memory holds what was begun of another prompt meanwhile
         settings = settings_with(self._opened.settings, fields)
-        self._scribe.begin(
-            Gate(
-                self._lease,
-                key=uuid.uuid4().hex if key is None else key,
-                digest=digest,
-                allowed=settings.retry.resend_ambiguous,
-            )
+        gate = Gate(
+            self._lease,
+            key=uuid.uuid4().hex if key is None else key,
+            digest=digest if intent is None else intent.digest,
+            allowed=settings.retry.resend_ambiguous,
         )
+        gate.check()
+        self._scribe.gate = gate
+        self._latest = gate.key
         return None
 
     def _missing(self, given: tuple[Message, ...]) -> tuple[Message, ...]:
-        """What is to be said of a prompt: nothing more, where it is one that was begun and is gone on with."""
-        return () if self._scribe.resumes and self._chat.interrupted is not None else given
+        """Return what is to be said of a prompt: nothing more, where rows of it are in the store."""
+        return () if self._scribe.unfinished == self._latest else given
 
 
 def check_name(what: str, name: object) -> None:
@@ -309,32 +318,20 @@ async def read_transcript(group: Group, lease: Lease, codec: Codec | None) -> Tr
 
 
 class _Scribe:
-    """The journal of a stored conversation, and its way through the gate."""
+    """The journal of a stored conversation, and its way through the gate.
+
+    Attributes:
+        gate: The gate of the prompt that is being answered.
+        unfinished: The key of the prompt that the newest row is of, where that is no answer.
+    """
 
     def __init__(self, lease: Lease, opened: Open) -> None:
         self._lease = lease
         self._opened = opened
-        self._gate: Gate | None = None
+        self.gate: Gate = Gate(lease, key="", digest="", allowed=0)
+        self.unfinished: str | None = None
         self._prompt: tuple[Message, ...] = ()
         self._outputs: dict[str, ToolResult] = {}
-        self.resumes: bool = False
-
-    def begin(self, gate: Gate) -> None:
-        """A prompt is about to be sent, or gone on with.
-
-        Raises:
-            TurnInterrupted: it was begun so often that it may not be once more.
-        """
-        intent = self._lease.intent
-        self.resumes = intent is not None and intent.key == gate.key
-        self._gate, self._prompt, self._outputs = gate, (), {}
-        gate.check()
-
-    @property
-    def gate(self) -> Gate:
-        """The gate of the prompt that is being answered."""
-        assert self._gate is not None
-        return self._gate
 
     async def let_through(self, risked: int) -> None:
         """Before each dispatch: a process that no longer holds the session stops here."""
@@ -374,3 +371,4 @@ class _Scribe:
             return sealed(self._lease.claim.session, number, kind, prompt, last, data, self._opened.codec)
 
         await self._lease.write(row, retain=self._opened.retain)
+        self.unfinished = None if last else prompt

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from attrs import evolve
-
 from engine.store.errors import StoreUnavailable, TurnInterrupted
 from engine.store.lease import Lease
-from engine.store.records import Intent
 from engine.values.choices import Delivery
 from engine.values.errors import ResponseFailed, TurnError
 
@@ -35,19 +32,18 @@ class Gate:
         self.digest: str = digest
         self._lease = lease
         self._allowed = allowed
-        self._before: Intent | None = None
+        self._before = lease.begun
         self._risked = 0
-        self.answered()
 
     def answered(self) -> None:
-        """What was let through so far has been answered: a row says so, or nothing was."""
-        self._before, self._risked = self._lease.intent, 0
+        """Take all that was let through so far as answered: a row says so, or nothing was let through."""
+        self._before, self._risked = self._lease.begun, 0
 
     @property
     def dispatches(self) -> int:
-        """How many requests of the prompt were let through, over all processes."""
-        intent = self._lease.intent
-        return intent.dispatches if intent is not None and intent.key == self.key else 0
+        """The number of the prompt's requests that were let through, over all processes."""
+        intent = self._lease.begun.of(self.key)
+        return intent.dispatches if intent is not None else 0
 
     def check(self, risked: int = 0) -> int:
         """Return how many requests may be at work; ``risked`` of them are this turn's own.
@@ -61,8 +57,8 @@ class Gate:
         return at_work
 
     def _at_work(self, risked: int) -> int:
-        before = self._before
-        return risked + (before.attempts if before is not None and before.key == self.key else 0)
+        before = self._before.of(self.key)
+        return risked + (before.attempts if before is not None else 0)
 
     async def let_through(self, risked: int) -> None:
         """Note that a request is about to leave; ``risked`` earlier ones of the same turn may be at work.
@@ -86,11 +82,12 @@ class Gate:
 
         If cancelled, the store may be told all the same.
         """
-        if error.delivery not in (Delivery.NOT_SENT, Delivery.REJECTED) and not isinstance(error, ResponseFailed):
+        if error.delivery in (Delivery.NOT_SENT, Delivery.REJECTED) and not self._risked:
+            before = self._before
+        elif error.delivery is Delivery.REJECTED or isinstance(error, ResponseFailed):
+            before = self._lease.begun.with_attempts(self._at_work(self._risked))
+        else:
             return
-        before, intent = self._before, self._lease.intent
-        if self._risked and intent is not None:
-            before = evolve(intent, attempts=self._at_work(self._risked))
         try:
             await self._lease.settle(before)
         except StoreUnavailable:

@@ -7,7 +7,7 @@ does waits; with one for all that have come in meanwhile it does many times as m
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar, runtime_checkable
 
 import trio
 
@@ -28,6 +28,7 @@ _LAST_SECONDS: Final = 5.0
 """The seconds that work under way may take when the store is closed."""
 
 
+@runtime_checkable
 class Connection(Database, Protocol):
     """A connection to a database, used by one thread at a time. Its methods block, within bounds of their own."""
 
@@ -72,7 +73,7 @@ class Connection(Database, Protocol):
         ...
 
     def reason(self, error: BaseException) -> str:
-        """What the database says about an error, without names, addresses or values; empty where it says nothing."""
+        """Return the database's words about an error, without names, addresses and values; empty where it has none."""
         ...
 
 

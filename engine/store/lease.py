@@ -8,12 +8,11 @@ from collections.abc import Callable
 from typing import Final
 
 import trio
-from attrs import evolve
 
 from engine.store import operations
 from engine.store.errors import LeaseLost, SessionHeld, StoreUnavailable
 from engine.store.group import Group
-from engine.store.records import Claim, HeldBy, Intent, Kind, NewRow, Taken
+from engine.store.records import Begun, Claim, HeldBy, Kind, NewRow, Taken
 
 __all__ = ["Lease", "take"]
 
@@ -33,7 +32,7 @@ class Lease:
         claim: The proof of it.
         head: The number of the newest row that this process knows of.
         base: The number of the row where reading begins.
-        intent: The prompt that is begun and not answered, as far as this process knows.
+        begun: The prompts that are begun and not answered, as far as this process knows.
         scope: Cancelled when the lease is lost, and at the latest when it would be over.
         lost: The reason for its loss; None while it is held.
         sure: Whether it is known what the newest row is.
@@ -43,7 +42,7 @@ class Lease:
         self.claim: Claim = taken.claim
         self.head: int = taken.head
         self.base: int = taken.base
-        self.intent: Intent | None = taken.intent
+        self.begun: Begun = taken.begun
         self.lost: str | None = None
         self.scope: trio.CancelScope = trio.CancelScope()
         self._group = group
@@ -125,7 +124,7 @@ class Lease:
         self.check()
         dispatch = uuid.uuid4().hex
         asked_at = trio.current_time()
-        intent = await self._group.do(
+        begun = await self._group.do(
             lambda database: operations.begin(
                 database,
                 self.claim,
@@ -138,16 +137,16 @@ class Lease:
             ),
             on_settled=self._begun,
         )
-        if intent is None:
+        if begun is None:
             raise self.lose("another process went on with the session")
         self._prolong(asked_at)
         self.check()
 
-    def _begun(self, intent: Intent | None) -> None:
-        if intent is not None:
-            self.intent = intent
+    def _begun(self, begun: Begun | None) -> None:
+        if begun is not None:
+            self.begun = begun
 
-    async def settle(self, before: Intent | None) -> None:
+    async def settle(self, before: Begun) -> None:
         """Put back what stood there before requests that are known not to be at work.
 
         If cancelled, it may be put back all the same.
@@ -156,7 +155,7 @@ class Lease:
 
         def known(settled: bool) -> None:
             if settled:
-                self.intent = before
+                self.begun = before
 
         settled = await self._group.do(
             lambda database: operations.settle(database, self.claim, head=head, before=before), on_settled=known
@@ -195,10 +194,7 @@ class Lease:
             self._prolong(asked_at)
             if new.kind is Kind.REPLACE:
                 self.base = head
-            if new.last:
-                self.intent = None
-            elif self.intent is not None:
-                self.intent = evolve(self.intent, attempts=0)  # what was begun has been answered so far
+            self.begun = operations.begun_after(self.begun, new)
 
         head: int | None = None
         try:

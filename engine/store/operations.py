@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 from attrs import asdict, evolve
 
 from engine.store.errors import StoreError
-from engine.store.records import Claim, HeldBy, Intent, Kind, NewRow, Row, SessionRecord, Taken
+from engine.store.records import Begun, Claim, HeldBy, Intent, Kind, NewRow, Row, SessionRecord, Taken
 
 __all__ = [
     "VERSION",
@@ -22,6 +22,7 @@ __all__ = [
     "acquire",
     "answered",
     "begin",
+    "begun_after",
     "commit",
     "forget",
     "free",
@@ -139,7 +140,7 @@ def acquire(database: Database, session: str, *, owner: str, nonce: str, lease: 
         return HeldBy(owner=str(holder), seconds=float(seconds))
     token, head, base, intent = rows[0]
     claim = Claim(session=session, owner=owner, nonce=nonce, token=int(token))
-    return Taken(claim=claim, head=int(head), base=int(base), intent=_intent(intent))
+    return Taken(claim=claim, head=int(head), base=int(base), begun=_begun(intent))
 
 
 _MINE: Final = "id = ? AND token = ? AND nonce = ? AND owner = ?"
@@ -186,8 +187,8 @@ def release(database: Database, claim: Claim) -> bool:
 
 def begin(
     database: Database, claim: Claim, *, head: int, key: str, digest: str, attempts: int, dispatch: str, lease: float
-) -> Intent | None:
-    """Note that a request of a prompt is about to leave, with which ``attempts`` may be at work; return the intent.
+) -> Begun | None:
+    """Note that a request of a prompt is about to leave, with which ``attempts`` may be at work; return what is noted.
 
     None where the session is not the claim's any more, or has rows that the claim's owner does not know of. This is
     what stops a worker that was suspended before it sends.
@@ -195,27 +196,28 @@ def begin(
     rows = database.execute(f"SELECT intent, {database.now} FROM engine_sessions WHERE id = ?", (claim.session,))
     if not rows:
         return None
-    before, now = _intent(rows[0][0]), float(rows[0][1])
-    if before is not None and before.key == key:
+    begun, now = _begun(rows[0][0]), float(rows[0][1])
+    before = begun.of(key)
+    if before is None:
+        intent = Intent(key=key, digest=digest, begun_at=now, attempts=attempts, dispatches=1, dispatch=dispatch)
+    else:
         more = before.dispatch != dispatch
         intent = evolve(before, attempts=attempts, dispatches=before.dispatches + more, dispatch=dispatch)
-    else:
-        intent = Intent(key=key, digest=digest, begun_at=now, attempts=attempts, dispatches=1, dispatch=dispatch)
+    begun = begun.with_newest(intent)
     noted = database.execute(
         f"UPDATE engine_sessions SET intent = ?, expires = {database.now} + ?, updated = {database.now} "
         f"WHERE {_MINE} AND head = ? RETURNING token",
-        (json.dumps(asdict(intent)), lease, *_mine(claim), head),
+        (_text(begun), lease, *_mine(claim), head),
     )
-    return intent if noted else None
+    return begun if noted else None
 
 
-def settle(database: Database, claim: Claim, *, head: int, before: Intent | None) -> bool:
+def settle(database: Database, claim: Claim, *, head: int, before: Begun) -> bool:
     """Put back what stood there before requests of which none is at work: they were not sent, or were refused."""
-    text = None if before is None else json.dumps(asdict(before))
     return bool(
         database.execute(
             f"UPDATE engine_sessions SET intent = ? WHERE {_MINE} AND head = ? RETURNING token",
-            (text, *_mine(claim), head),
+            (_text(before), *_mine(claim), head),
         )
     )
 
@@ -228,15 +230,16 @@ def commit(
     None where the session is not the claim's any more, or has other rows there. Saying it again after an answer that
     was lost changes nothing.
 
-    An answer (`NewRow.last`) clears the intent; any other row shows that nothing is at work for the moment. A lease
+    An answer (`NewRow.last`) clears what was begun; any other row of a prompt shows that nothing is at work. A lease
     that is over by time alone still commits: the fence says that no other has begun.
     """
     new_head = head + len(rows)
     found = database.execute("SELECT intent FROM engine_sessions WHERE id = ?", (claim.session,))
     if not found:
         return None
-    intent = None if any(row.last for row in rows) else _intent(found[0][0])
-    text = None if intent is None else json.dumps(asdict(evolve(intent, attempts=0)))
+    begun = _begun(found[0][0])
+    for row in rows:
+        begun = begun_after(begun, row)
     replaced = [head + place for place, row in enumerate(rows, 1) if row.kind is Kind.REPLACE]
     moved = "base = ?, " if replaced else ""
     kept = f"retain_until = {database.now} + ?, " if retain is not None else ""
@@ -246,7 +249,7 @@ def commit(
         (
             *replaced[-1:],
             *([retain] if retain is not None else []),
-            text,
+            _text(begun),
             new_head,
             lease,
             *_mine(claim),
@@ -326,7 +329,7 @@ def listed(database: Database) -> tuple[SessionRecord, ...]:
             expires_in=None if seconds is None else float(seconds),
             rows=int(head),
             updated=float(updated),
-            interrupted=intent is not None,
+            interrupted=intent is not None and '"now": null' not in intent,
         )
         for session, owner, seconds, head, updated, intent in found
     )
@@ -390,11 +393,29 @@ def _remove(database: Database, session: str, token: int) -> None:
     database.execute("DELETE FROM engine_sessions WHERE id = ?", (session,))
 
 
-def _intent(text: str | None) -> Intent | None:
+def begun_after(begun: Begun, row: NewRow) -> Begun:
+    """Return what is begun when a row was written."""
+    if row.last:
+        return begun.without(row.prompt)
+    return begun if row.kind is Kind.REPLACE else begun.with_attempts(0)
+
+
+def _text(begun: Begun) -> str | None:
+    return None if begun == _NOTHING else json.dumps(asdict(begun))
+
+
+def _begun(text: str | None) -> Begun:
+    if text is None:
+        return _NOTHING
     try:
-        return None if text is None else Intent(**json.loads(text))
-    except (TypeError, ValueError):
+        plain = json.loads(text)
+        now = None if plain["now"] is None else Intent(**plain["now"])
+        return Begun(now=now, earlier=tuple(Intent(**each) for each in plain["earlier"]))
+    except (KeyError, TypeError, ValueError):
         raise StoreError("a session's note of what was begun cannot be read: it was damaged") from None
+
+
+_NOTHING: Final = Begun()
 
 
 def _row(found: tuple[Any, ...]) -> Row:

@@ -108,7 +108,7 @@ class Postgres:
         return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) and not ours
 
     def reason(self, error: BaseException) -> str:
-        """What the server says, if there was one; libpq's own words may hold a part of the URL."""
+        """Return the server's words, if there was one; libpq's own words may hold a part of the URL."""
         return (error.diag.message_primary or "") if isinstance(error, psycopg.Error) else ""
 
     def passing(self, error: BaseException) -> bool:

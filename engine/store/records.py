@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
-__all__ = ["Claim", "HeldBy", "Intent", "Kind", "NewRow", "Row", "SessionRecord", "Taken"]
+__all__ = ["Begun", "Claim", "HeldBy", "Intent", "Kind", "NewRow", "Row", "SessionRecord", "Taken"]
 
 
 class Kind(StrEnum):
@@ -61,6 +62,42 @@ class Intent:
 
 
 @frozen(kw_only=True)
+class Begun:
+    """The prompts of a session that were begun and are not answered.
+
+    Attributes:
+        now: The newest of them; None where that was answered.
+        earlier: Those that made way for another one, the newest hundred: their keys may be sent again.
+    """
+
+    now: Intent | None = None
+    earlier: tuple[Intent, ...] = ()
+
+    def of(self, key: str) -> Intent | None:
+        """Return what is known of a prompt."""
+        found = (self.now, *self.earlier)
+        return next((each for each in found if each is not None and each.key == key), None)
+
+    def with_newest(self, intent: Intent) -> Begun:
+        """The same, with a prompt as the newest, whose earlier note it replaces."""
+        others = (*self.earlier, self.now)
+        left = tuple(each for each in others if each is not None and each.key != intent.key)
+        return Begun(now=intent, earlier=left[-_MOST_EARLIER:])
+
+    def without(self, key: str | None) -> Begun:
+        """The same, when a prompt was answered."""
+        now = None if self.now is None or self.now.key == key else self.now
+        return Begun(now=now, earlier=tuple(each for each in self.earlier if each.key != key))
+
+    def with_attempts(self, attempts: int) -> Begun:
+        """The same, with as many requests of the newest that may be at work."""
+        return self if self.now is None else evolve(self, now=evolve(self.now, attempts=attempts))
+
+
+_MOST_EARLIER: Final = 100
+
+
+@frozen(kw_only=True)
 class Taken:
     """A session that was acquired.
 
@@ -68,13 +105,13 @@ class Taken:
         claim: Proves it.
         head: The number of the newest row; 0 while there is none.
         base: The number of the newest `Kind.REPLACE` row, where reading begins; 0 while there is none.
-        intent: The prompt that was begun and not answered, or None.
+        begun: The prompts that were begun and not answered.
     """
 
     claim: Claim
     head: int
     base: int
-    intent: Intent | None
+    begun: Begun
 
 
 @frozen(kw_only=True)

@@ -92,7 +92,7 @@ class SQLite:
         )
 
     def reason(self, error: BaseException) -> str:
-        """What SQLite says, for example that the disk is full."""
+        """Return SQLite's words, for example that the disk is full."""
         return str(error) if isinstance(error, sqlite3.Error) else ""
 
     def passing(self, error: BaseException) -> bool:

@@ -19,7 +19,7 @@ from engine.store import operations
 from engine.store.codec import Codec
 from engine.store.conversation import check_name
 from engine.store.errors import SessionHeld
-from engine.store.group import Group
+from engine.store.group import Connection, Group
 from engine.store.opening import Kept, Opening, Terms
 from engine.store.places import connection_to
 from engine.store.records import HeldBy, SessionRecord
@@ -183,7 +183,8 @@ class open_store:  # noqa: N801 - read as a function: async with open_store(...)
 
     Args:
         url: ``sqlite:///relative.db``, ``sqlite:////absolute/path.db``, or ``postgresql://…`` (needs the ``postgres``
-            extra). SQLite serves the processes of one machine, and must not lie on a network file system.
+            extra). SQLite serves the processes of one machine, and must not lie on a network file system. For any other
+            database a `Connection` to it, which `engine.testing.StoreSuite` tries.
         lease: Seconds after which a process that does not answer any more loses its sessions. On a machine that is
             busy a short lease is lost without need.
         codec: The codec of the transcripts; None keeps them as text.
@@ -193,8 +194,10 @@ class open_store:  # noqa: N801 - read as a function: async with open_store(...)
         ConfigurationError: something given is wrong; ``field`` names it.
     """
 
-    def __init__(self, url: str, *, lease: float = 30.0, codec: Codec | None = None, owner: str | None = None) -> None:
-        self._group = Group(connection_to(url))
+    def __init__(
+        self, url: str | Connection, *, lease: float = 30.0, codec: Codec | None = None, owner: str | None = None
+    ) -> None:
+        self._group = Group(url if isinstance(url, Connection) else connection_to(url))
         if isinstance(lease, bool) or not isinstance(lease, int | float) or not _SHORTEST_LEASE <= lease < 86_400:
             raise ConfigurationError("lease", f"must be a number of seconds from {_SHORTEST_LEASE:g} to a day")
         if owner is not None and (not isinstance(owner, str) or not owner):

@@ -38,7 +38,7 @@ class Transcript:
         messages: The messages of complete rounds.
         waiting: Messages that join them with the results that the caller owes for the last response's calls.
         progress: A round that was begun and is not complete.
-        prompt: The key of the prompt that it is of.
+        prompt: The key of the prompt that the newest row is of, where that is no answer.
     """
 
     head: int = 0
@@ -64,7 +64,9 @@ class Transcript:
         try:
             data = _unsealed(session, row, codec)
             later = self._with(Kind(row.kind), data)
-            return evolve(later, head=row.number, prompt=row.prompt, digest=data.get("digest", self.digest))
+            return evolve(
+                later, head=row.number, prompt=None if row.last else row.prompt, digest=data.get("digest", self.digest)
+            )
         except StoreError as error:
             raise StoreError(f"{what} cannot be read: {error}") from None
         except Exception as error:  # rows may hold anything, once a disk or a person has changed them
@@ -89,7 +91,8 @@ class Transcript:
             assert progress.response is not None
             shortened = _messages(data.get("results", []))
             results = {**progress.results, **{each.call_id: each for each in shortened if isinstance(each, ToolResult)}}
-            new = (*progress.prompt, progress.response, *(results[c.call_id] for c in progress.response.unanswered))
+            outputs = (results[call.call_id] for call in progress.response.unanswered)
+            new = (*progress.prompt, *progress.response.messages, *outputs)
         if data.get("waits"):
             return evolve(self, waiting=new, progress=Progress())
         return Transcript(messages=(*self.messages, *new))
@@ -120,7 +123,7 @@ def round_row(
     """
     data: dict[str, Any] = {"results": _plain(shortened)} if shortened else {}
     if not done.results:
-        data["messages"] = _plain([*prompt, done.message])
+        data["messages"] = _plain([*prompt, *done.message.messages])
         if done.message.unanswered:
             data["waits"] = True
     if digest is not None:
@@ -170,7 +173,7 @@ def transcript_of(
     Args:
         session: The session's id.
         rows: Rows of the session.
-        codec: What they were written through.
+        codec: The codec that they were written through.
         first: The number that they have to begin with, none missing behind it; None for rows of one prompt.
         last: The number that they have to reach.
 

@@ -14,12 +14,10 @@ import socket
 import ssl
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import SplitResult, urlsplit
 
 import trio
-from python_socks import ProxyError, ProxyType
-from python_socks.async_.trio.v2 import Proxy as Handshake
 
 from engine.settings.endpoint import Endpoint
 from engine.settings.proxies import Proxy, environment_proxy, parse_proxy
@@ -33,6 +31,9 @@ from engine.transport.dial import (
     tls_problem,
 )
 
+if TYPE_CHECKING:
+    from python_socks import ProxyError
+
 __all__ = ["ProxyDialer", "dialer_to", "proxy_on_the_way"]
 
 _TLS_PORT: Final = 443
@@ -42,14 +43,8 @@ _RECEIVE_BYTES: Final = 4096
 _HEAD_END: Final = re.compile(rb"\r?\n\r?\n")  # RFC 9112 section 2.2 admits a bare line feed
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([1-5])[0-9]{2}[ \r\n]")
 
-_PROTOCOLS: Final = {
-    "http": ProxyType.HTTP,
-    "https": ProxyType.HTTP,
-    "socks4": ProxyType.SOCKS4,
-    "socks4a": ProxyType.SOCKS4,
-    "socks5": ProxyType.SOCKS5,
-    "socks5h": ProxyType.SOCKS5,
-}
+_CONNECT: Final = {"http", "https"}
+_SOCKS_4: Final = {"socks4", "socks4a"}
 _NAMES_RESOLVED_THERE: Final = {"socks4a", "socks5h"}  # as curl has it; CONNECT always sends the name
 
 # Errors that python-socks tells without a code, where they are no nonsense of the proxy's.
@@ -166,9 +161,12 @@ class ProxyDialer:
 
 async def _open_tunnel(stream: trio.abc.Stream, proxy: Proxy, host: str, port: int) -> None:
     """Have the proxy connect the stream to a server. What the proxy says in its own words is never shown."""
-    http = _PROTOCOLS[proxy.scheme] is ProxyType.HTTP
+    from python_socks import ProxyError, ProxyType  # few programs have a proxy
+    from python_socks.async_.trio.v2 import Proxy as Handshake
+
+    http = proxy.scheme in _CONNECT
     handshake = Handshake(
-        _PROTOCOLS[proxy.scheme],
+        ProxyType.HTTP if http else ProxyType.SOCKS4 if proxy.scheme in _SOCKS_4 else ProxyType.SOCKS5,
         proxy.host,
         proxy.port,
         username=proxy.username,

@@ -145,6 +145,7 @@ class Account:
             transport=self._recovery.transport,
             delivery=attempt.exchange.delivery if attempt is not None else Delivery.NOT_SENT,
             output_seen=attempt is not None and attempt.exchange.output_seen,
+            steered=attempt is not None and attempt.exchange.steered,
             continued=attempt is not None and attempt.plan.previous_response_id is not None,
             sealed=is_sealed(self._submission.body),
             untyped=not self._lane.pool.endpoint.server.typed_errors,
@@ -187,6 +188,7 @@ class Account:
             response_id=attempt.exchange.response_id if attempt is not None else None,
             request_id=request_id(fields),
             headers=telling(fields),
+            unapplied=attempt.exchange.unapplied if attempt is not None else (),
             delivery=self.delivery(attempt),
             seconds=self._timeline.seconds(),
         )

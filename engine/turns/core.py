@@ -16,6 +16,7 @@ import trio
 from engine.connections.attempt import Origin
 from engine.connections.gates import EndpointGates
 from engine.connections.link import Link
+from engine.connections.places import PlaceWait
 from engine.connections.pool import Pool
 from engine.connections.tasks import Tasks
 from engine.instruments import Instruments
@@ -191,9 +192,20 @@ class SessionCore:
     async def warm_up(self, lane: Lane, body: Mapping[str, Any], text: CreateText, settings: Settings) -> bool:
         """Open a connection and let the server prepare for a request; returns whether it is prepared.
 
-        Takes the ``connect`` and ``warm_up`` budgets at most. Cancelling stops waiting; the warm-up goes on.
+        Takes the ``queue``, ``connect`` and ``warm_up`` budgets at most. Cancelling stops waiting; the warm-up goes on.
         """
         self._tasks.check_caller()
+        places, timeouts = self.pool.places, settings.timeouts
+        place = PlaceWait(trio.current_time() + timeouts.queue)
+        places.ask(place)
+        try:
+            return await place.wait() and await self._warm_up(lane, body, text, settings, place)
+        finally:
+            places.give_back(place)
+
+    async def _warm_up(
+        self, lane: Lane, body: Mapping[str, Any], text: CreateText, settings: Settings, place: PlaceWait
+    ) -> bool:
         timeouts = settings.timeouts
         link: Link | Failure | None = None
         with trio.move_on_after(timeouts.connect):
@@ -208,7 +220,10 @@ class SessionCore:
             return False
         origin = Origin(self.id, lane.name, 0, settings.model, contextvars.copy_context(), self._instruments)
         warm_up = self.pool.warm_up(link, origin, body, text, timeouts.warm_up)
+        warm_up.take_place(self.pool.places, place)
         await warm_up.finished.wait()
+        if warm_up.answered:
+            lane.warmed_up(warm_up.held)
         return warm_up.answered
 
     @property

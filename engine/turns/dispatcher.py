@@ -8,6 +8,7 @@ from typing import Final
 
 from engine.connections.attempt import Attempt, Origin, Sink
 from engine.connections.link import Link
+from engine.connections.warm_up import WarmUp
 from engine.connections.websocket_link import WebSocketLink
 from engine.protocol.chain import Plan
 from engine.protocol.failures import Failure, TooLarge
@@ -51,7 +52,8 @@ class Dispatcher:
         self._submission = submission
         self._settings = settings
         self._timeline = timeline
-        self._barred: Lane | None = None  # the lane that waits until the server has begun with this
+        self._barred: Lane | None = None  # the parent that waits until the server has begun to generate this
+        self._warm_up: WarmUp | None = None
         self._full_because: str | None = None
 
     @property
@@ -99,7 +101,7 @@ class Dispatcher:
         lane, submission = self._lane, self._submission
         if submission.warm_up and link.fresh(lane.name):
             warm_up = self._settings.timeouts.warm_up
-            self._pool.warm_up(link, origin, submission.body, submission.text, warm_up)
+            self._warm_up = self._pool.warm_up(link, origin, submission.body, submission.text, warm_up)
             submission.warm_up = False  # once per turn: one that kills its connection must not do so again
         warming = link.warming(lane.name)
         if warming is not None:
@@ -107,10 +109,15 @@ class Dispatcher:
             return False
         return link.prepare(lane.name, again=self.again)
 
+    def give_place_back(self, holder: object) -> None:
+        """Let another turn have the place; a warm-up that goes on without its turn keeps it until its end."""
+        if self._warm_up is None or not self._warm_up.take_place(self._pool.places, holder):
+            self._pool.places.give_back(holder)
+
     def attempt(self, link: Link, origin: Origin, number: int, sink: Sink) -> Attempt | TooLarge:
         """Make the next attempt, written for a link that is prepared."""
         submission, lane, limit = self._submission, self._lane, self._settings.limits.max_request_bytes
-        self._continue_parent(link)
+        barring = self._bar_parent(link)
         if self._full_because is not None and link.transport is Transport.WEBSOCKET:
             plan = Plan(full_because=self._full_because)
         else:
@@ -127,20 +134,29 @@ class Dispatcher:
         )
         if link.transport is Transport.WEBSOCKET and attempt.size > limit:
             return TooLarge(attempt.size, limit)
+        if barring:
+            attempt.on_begun = self.lift_bar
         return attempt
 
-    def _continue_parent(self, link: Link) -> None:
-        """Let a fork's first request continue what its parent has there, before the parent makes the server forget."""
-        lane = self._lane
-        if lane.parent is None or lane.held is None or lane.held_by != link.number or self._full_because is not None:
-            return
-        link.adopt(lane.name, lane.held)
-        if not lane.held.stored:
-            lane.parent.bar(self)
-            self._barred = lane.parent
+    def _bar_parent(self, link: Link) -> bool:
+        """Let a fork's first request continue what its parent has there, and hold the parent back meanwhile.
+
+        The parent's next request would make the server forget it, unless that is stored.
+        """
+        lane, parent, held = self._lane, self._lane.parent, self._lane.held
+        if parent is None or held is None or held.stored or self._full_because is not None:
+            barring = False
+        else:
+            barring = link.adopt(lane.name, held, parent=parent.name)
+        if barring and parent is not None:
+            self._barred = parent
+            parent.bar(self)
+        else:
+            self.lift_bar()
+        return barring
 
     def lift_bar(self) -> None:
-        """The server has begun with the turn, or never will: the parent of a fork may go on."""
+        """The server has begun to generate, or never will: the parent of a fork may go on."""
         barred, self._barred = self._barred, None
         if barred is not None:
             barred.lift(self)

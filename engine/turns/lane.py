@@ -8,7 +8,6 @@ from typing import Any, Protocol
 
 import trio
 
-from engine.connections.link import Link
 from engine.connections.pool import Pool
 from engine.connections.tasks import Tasks
 from engine.instruments import Instruments
@@ -148,7 +147,6 @@ class Lane(LaneQueue):
     Attributes:
         stored: The newest response that the server keeps beyond its connection.
         held: The items that the server holds after the newest answer.
-        held_by: The number of the link that has that response in its memory.
         parent: The lane that it is a fork of, until a turn of its own was answered.
         counters: Counts of its turns.
         failure: The reason for taking no more turns, where that is not the session's doing.
@@ -174,7 +172,6 @@ class Lane(LaneQueue):
         self.instruments: Instruments = instruments
         self.stored: HeldResponse | None = None
         self.held: HeldResponse | None = None
-        self.held_by: int | None = None
         self._adding = False
         self.parent: Lane | None = None
         self.counters: Counters = Counters()
@@ -245,7 +242,8 @@ class Lane(LaneQueue):
         held = parent.held or parent.stored
         if held is not None and not all(isinstance(item, Mapping) for item in held.items):
             raise ConfigurationError("lane", "cannot be forked yet: what led to its newest answer is not known here")
-        self.parent, self.stored, self.held, self.held_by = parent, parent.stored, held, parent.held_by
+        self.parent, self.held = parent.parent or parent, held
+        self.stored = held if held is not None and held.stored else parent.stored
         self._adding = held is not None
 
     @property
@@ -261,9 +259,14 @@ class Lane(LaneQueue):
         self._adding = False
         return items
 
-    def answered(self, held: HeldResponse | None, link: Link) -> None:
+    def warmed_up(self, held: HeldResponse | None) -> None:
+        """Note what a warm-up has made ready, where there is nothing else that a fork could begin with."""
+        if self.held is None and self.stored is None and not self.busy:
+            self.held = held
+
+    def answered(self, held: HeldResponse | None) -> None:
         """Note what the server holds after an answer."""
-        self.parent, self.held, self.held_by, self._adding = None, held, link.number, False
+        self.parent, self.held, self._adding = None, held, False
         if held is not None and held.stored:
             self.stored = held
 

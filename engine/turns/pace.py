@@ -40,7 +40,7 @@ class Pace:
         Cancelling takes the turn out of the queue.
 
         Args:
-            transport: What it goes over, `Transport.WEBSOCKET` or `Transport.SSE`.
+            transport: The transport that it goes over, `Transport.WEBSOCKET` or `Transport.SSE`.
             cautious: Whether it would rather go over HTTP than wait in vain for a connection.
         """
         gates = self._pool.gates

@@ -62,9 +62,9 @@ class Timeline:
         self._budgets.stop(*phases)
         self._follow()
 
-    def replace(self, ended: Phase, begun: Phase, since: float) -> None:
-        """Let one budget run in place of another."""
-        self._budgets.stop(ended)
+    def replace(self, *ended: Phase, begun: Phase, since: float) -> None:
+        """Let one budget run in place of others."""
+        self._budgets.stop(*ended)
         self.start(begun, since)
 
     def _follow(self) -> None:

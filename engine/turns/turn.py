@@ -16,14 +16,15 @@ from engine.settings.levels import Settings
 from engine.settings.turn_options import TurnOptions
 from engine.turns.lane import Lane
 from engine.turns.states import TURN_TRANSITIONS, TurnState
+from engine.turns.steering import SteerInput
 from engine.turns.submission import Submission
 from engine.turns.texts import Texts
 from engine.turns.work import BeforeDispatch, Work
-from engine.values.messages import AssistantMessage
+from engine.values.messages import AssistantMessage, Message
 from engine.values.reports import TurnReport
 from engine.values.turn_events import TurnEvent
 
-__all__ = ["Turn"]
+__all__ = ["Turn", "room_after"]
 
 
 class Turn:
@@ -139,6 +140,32 @@ class Turn:
         await self._work.inbox.wait_closed()
         return self.message
 
+    async def steer(self, input: SteerInput) -> None:  # noqa: A002 - the wire's own name
+        """Add input to the response while it runs: ``await turn.steer("also check the tests")``.
+
+        Returns when the server has accepted it, which does not mean that it was applied: that is told by a
+        `engine.TurnContinued`, with which another response goes on in place of the first. All of them are one turn,
+        with one message, one report and the same budgets. What came too late is in ``turn.report.unapplied``.
+
+        Input that comes before the response has begun waits until it has. From when it was sent on, the turn is not
+        sent again, whatever happens; and until the server has done something about it, leaving the turn gives its
+        connection up, whatever the cancel policy.
+
+        Args:
+            input: A text, or messages of the user.
+
+        Raises:
+            ConfigurationError: the input is empty, or something else than that.
+            RequestTooLarge: it is over `engine.Limits.max_request_bytes`.
+            SteerRejected: it was not taken; ``delivery`` tells whether it was sent. The turn goes on.
+            TurnError: the turn failed before the server answered; it may have been taken.
+            RuntimeError: the block was not entered, or was left.
+
+        Cancelling only stops waiting: input that was sent may be applied, and what was not sent is not.
+        """
+        self._check_inside()
+        await self._work.steer(input)
+
     @property
     def ready(self) -> bool:
         """Whether the next `__anext__` would not wait: an event, the end or a failure is there."""
@@ -153,7 +180,7 @@ class Turn:
 
     @property
     def message(self) -> AssistantMessage:
-        """The whole answer.
+        """The whole answer: the blocks of all its responses, where the turn was steered, and the sum of their usage.
 
         Raises:
             RuntimeError: the turn has not ended.
@@ -166,6 +193,20 @@ class Turn:
         return self._work.message
 
     @property
+    def messages(self) -> tuple[Message, ...]:
+        """The whole answer as a transcript has it, for the next request.
+
+        That is `message` alone, unless the turn was steered: then each response is a message of its own, with its own
+        id and usage, and before each is the input that it was given. Input that waits for the outputs of calls comes
+        last, before those outputs.
+
+        Raises:
+            RuntimeError: the turn has not ended.
+            TurnError: it failed.
+        """
+        return self.message.messages
+
+    @property
     def partial(self) -> AssistantMessage:
         """The part of the answer that has arrived; empty when nothing has."""
         return self._work.arrived or AssistantMessage()
@@ -175,7 +216,7 @@ class Turn:
         """The turn's report at this moment."""
         return self._work.report
 
-    @property
-    def room(self) -> float:
-        """Bytes by which a later request may be larger than this one; infinite where it could go over HTTP."""
-        return self._work.room
+
+def room_after(turn: Turn) -> float:
+    """Bytes by which a later request may be larger than the turn's; infinite where it could go over HTTP."""
+    return turn._work.room

@@ -31,11 +31,12 @@ from engine.turns.inbox import Inbox
 from engine.turns.lane import Lane
 from engine.turns.pace import Pace
 from engine.turns.states import WORK_TRANSITIONS, WorkState
+from engine.turns.steering import Steering, SteerInput, Wish, unsteerable, wish_of
 from engine.turns.submission import Submission
 from engine.turns.timeline import Timeline
 from engine.turns.watch import Watch
 from engine.values.choices import Transport
-from engine.values.errors import TurnError
+from engine.values.errors import SteerRejected, TurnError
 from engine.values.messages import AssistantMessage
 from engine.values.reports import TurnReport
 from engine.values.turn_events import TurnEvent
@@ -96,6 +97,7 @@ class Work:
         self._dispatcher = Dispatcher(lane, submission, settings, self.timeline)
         self._watch = Watch(self.timeline)
         self._pace = Pace(lane.name, self._pool, submission, self.timeline)
+        self._steering = Steering()
         self._scope: trio.CancelScope | None = None
         self._admitted = trio.Event()
         self._link: Link | None = None
@@ -154,6 +156,57 @@ class Work:
             self._lane.claim(self)
         if self.state is WorkState.QUEUED:
             self.fail(expired)
+
+    async def steer(self, given: SteerInput) -> None:
+        """Add input to the response that runs; see `engine.turns.turn.Turn.steer`."""
+        wish = wish_of(given, limit=self._settings.limits.max_request_bytes)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._ask(wish)
+        try:
+            await wish.settled.wait()
+        finally:
+            self._steering.forget(wish)
+        if wish.error is not None:
+            raise wish.error
+        if not wish.taken:
+            raise self.error or RuntimeError("the turn's block was left")
+
+    @trio.lowlevel.enable_ki_protection
+    def _ask(self, wish: Wish) -> None:
+        why = self._unsteerable()
+        if why is not None:
+            raise why
+        if self._steering.add(wish):
+            self._lane.start(self.context, self._steer)
+
+    def _unsteerable(self) -> SteerRejected | None:
+        """The reason why nothing can be added any more, or yet."""
+        server = self._pool.endpoint.server
+        if self.decided:
+            return unsteerable("response_already_completed")
+        if not server.steering:
+            return unsteerable("steering_not_supported", f"the server's profile ({server.name}) has no steering")
+        if self.state is WorkState.QUEUED:
+            return unsteerable("response_not_active")
+        if self._recovery.transport is Transport.SSE:
+            return unsteerable(
+                "steering_not_supported", "the turn goes over HTTP, where nothing is added to a response"
+            )
+        return None
+
+    async def _steer(self) -> None:
+        """Send what callers want to add, one after the other, as soon as a response runs."""
+        while (wish := self._steering.next) is not None:
+            if not wish.settled.is_set():
+                why, attempt = self._unsteerable(), self._attempt
+                if why is not None:
+                    wish.refuse(why)
+                elif attempt is None or self._link is None or not attempt.exchange.steerable:
+                    await self._steering.changed()
+                    continue
+                elif not await self._link.steer(attempt, wish.steer):
+                    continue
+            self._steering.done(wish)
 
     @trio.lowlevel.enable_ki_protection
     def leave(self) -> None:
@@ -297,6 +350,7 @@ class Work:
         self._link, self._attempt = link, attempt
         if not await link.carry(attempt) and attempt is self._attempt:
             self._attempt = None
+            dispatcher.lift_bar()
             self.timeline.stop("send")
             if link is dispatcher.joined and not self.decided:
                 assert attempt.failure is not None
@@ -350,19 +404,17 @@ class Work:
             return
         if attempt.last_progress is None:
             self.timeline.reach("sent", now)
-            self.timeline.replace("send", "first_event", now)
+            self.timeline.replace("send", begun="first_event", since=now)
         else:
             self.timeline.stop("send")
 
     def on_first_event(self, attempt: Attempt, now: float) -> None:
         """The first event of the response arrived. From now on silence is measured by `idle`."""
-        self._dispatcher.lift_bar()
         self._pace.accepted()
         self.timeline.reach("first_event", now)
         if not self.timeline.reached("sent"):
             self.timeline.reach("sent", now)
-        self.timeline.stop("start", "send", "first_event")
-        self.timeline.start("idle", now)
+        self.timeline.replace("start", "send", "first_event", begun="idle", since=now)
 
     def on_events(self, attempt: Attempt, events: Sequence[TurnEvent]) -> None:
         """The consumer should see these."""
@@ -373,6 +425,7 @@ class Work:
     def on_batch_end(self) -> None:
         """Nothing more follows at once."""
         self.inbox.wake()
+        self._steering.look()
 
     def on_answer(self, attempt: Attempt, message: AssistantMessage) -> None:
         """The response has ended, and this is the answer."""
@@ -380,7 +433,7 @@ class Work:
             return
         assert self._link is not None
         here = self._link.endpoint is self._pool.endpoint  # no other server has it
-        self._lane.answered(attempt.held if here else None, self._link)
+        self._lane.answered(attempt.held if here else None)
         self._pool.note_answer(self._link, self._recovery.fell_back_on)
         self._decide(message=message)
 
@@ -421,6 +474,7 @@ class Work:
         self.timeline.begin_again()
         self._not_before = trio.current_time() + decision.wait
         self._account.tried_again(decision, failure)
+        self._steering.look()
 
     # --- how it ends ---
 
@@ -446,6 +500,7 @@ class Work:
         self._dispatcher.lift_bar()
         self._pace.end()
         self.inbox.close()
+        self._steering.end()
         if isinstance(error, TurnError):
             error.report = self.report
         if message is None and self._scope is not None:
@@ -473,4 +528,4 @@ class Work:
             places.pass_on(self, attempt)
             attempt.on_drained = functools.partial(places.give_back, attempt)
         else:
-            places.give_back(self)
+            self._dispatcher.give_place_back(self)

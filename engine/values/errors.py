@@ -9,7 +9,8 @@
         ├── ConnectionLost        the connection ended before the response did
         ├── RequestRejected       the server refused the request
         │   ├── AuthenticationFailed
-        │   └── RateLimited
+        │   ├── RateLimited
+        │   └── SteerRejected     what a turn was steered with was not taken; the turn goes on
         ├── ResponseFailed        the server accepted the request, then the response failed
         ├── RequestTooLarge       the encoded request is over the limit; it was not sent
         ├── BufferOverflow        the consumer fell further behind than the turn's buffer allows
@@ -43,6 +44,7 @@ __all__ = [
     "RequestTooLarge",
     "ResponseFailed",
     "SessionClosed",
+    "SteerRejected",
     "TurnError",
     "TurnTimeout",
 ]
@@ -200,6 +202,15 @@ class RateLimited(RequestRejected):
     """
 
     retry_after: float | None = None
+
+
+class SteerRejected(RequestRejected):
+    """The input that was to steer a turn was not taken. The turn itself goes on as if nothing had been said.
+
+    ``delivery`` tells where it was refused: `Delivery.REJECTED`, by the server; `Delivery.NOT_SENT`, here, because the
+    turn has ended, waits for its lane, goes over HTTP, or its server knows no steering. ``code`` is the server's word
+    in both cases, for example ``"response_already_completed"`` or ``"steering_not_supported"``.
+    """
 
 
 class ResponseFailed(TurnError):

@@ -11,7 +11,7 @@ from os import PathLike
 from os.path import basename
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from typing_extensions import TypeForm
 
 from engine.values.calls import CALL_KINDS, CallKind, answered_by, client_item
@@ -269,6 +269,10 @@ def _assistant_blocks(content: str | Iterable[AssistantBlock]) -> tuple[Assistan
     return listed(content, "assistant message content", "blocks")
 
 
+def _parts(given: Iterable[Message]) -> tuple[Message, ...]:
+    return listed(given, "assistant message parts", "messages")
+
+
 def _tools(given: Iterable[AnyTool]) -> tuple[AnyTool, ...]:
     return listed(given, "context tools", "tools")
 
@@ -352,6 +356,8 @@ class AssistantMessage:
         stored: Whether the server keeps it, as it said itself; the ids of what it does not keep are never sent back.
         parsed: The answer as the value that `engine.TurnOptions.text_format` asked for, None when it asked for none.
             It follows from the text, so it takes no part in comparisons.
+        parts: The responses of a turn that was steered and the input between them, in order; ``content`` has the blocks
+            of all of them. Empty where the turn was not steered.
     """
 
     content: tuple[AssistantBlock, ...] = field(default=(), converter=_assistant_blocks, repr=size_only)
@@ -361,9 +367,41 @@ class AssistantMessage:
     response_id: str | None = None
     stored: bool | None = field(default=None, kw_only=True)
     parsed: Any = field(default=None, kw_only=True, repr=False, eq=False)
+    parts: tuple[Message, ...] = field(default=(), kw_only=True, converter=_parts, repr=size_only)
 
     def __attrs_post_init__(self) -> None:
         check_instances("assistant message content", self.content, (Text, Thinking, ToolCall, Refusal, OutputItem))
+        check_instances("assistant message parts", self.parts, (UserMessage, AssistantMessage))
+
+    @classmethod
+    def joined(cls, parts: Iterable[Message]) -> AssistantMessage:
+        """Return several responses, with the input between them, as one answer; usage is added up.
+
+        What holds for one response holds for the last: the reason why it stopped, its id and its model.
+        """
+        parts = tuple(parts)
+        responses = [part for part in parts if isinstance(part, AssistantMessage)]
+        if len(parts) == 1:
+            return responses[0]
+        counted = [each.usage for each in responses if each.usage is not None]
+        named = [each for each in responses if each.response_id is not None]
+        return evolve(
+            (named or responses)[-1],
+            content=tuple(block for each in responses for block in each.content),
+            stop_reason=responses[-1].stop_reason,
+            usage=sum(counted, Usage()) if counted else None,
+            parts=parts,
+        )
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The answer as a transcript has it: itself, or where the turn was steered its parts.
+
+        A message whose content was changed since is not its parts any more.
+        """
+        responses = (part for part in self.parts if isinstance(part, AssistantMessage))
+        whole = self.parts and self.content == tuple(block for each in responses for block in each.content)
+        return self.parts if whole else (self,)
 
     def _kept_texts(self) -> list[Text]:
         """The texts that make up the answer: final ones if the model marked any, else those without a phase."""

@@ -51,11 +51,12 @@ class TurnReport:
         bytes_full: Size it would have had with the whole input, in bytes of UTF-8.
         cached_tokens: Input tokens the server took from its cache; None if it did not say.
         fallback_reason: The reason for going to another transport; None if the turn did not.
-        response_id: The server's id of the response, None before its first event.
+        response_id: The server's id of the response, None before its first event; of several, of the newest.
         request_id: The server's id of the request, to tell its makers; None where it named none.
         headers: Fields of the answer's header about limits and processing (``x-ratelimit-…``, ``openai-…``), lower-case
             names; of the upgrade, where it went over a WebSocket.
-        unapplied: Input that was given to a turn under way and came too late for it, as the wire's own items.
+        unapplied: The input that the turn was steered with and no response was given, as far as is known, as the wire's
+            own items: the server gave it back, or said nothing more of it. Not what the server refused.
         delivery: The request's delivery state.
         seconds: Time spent, by phase.
     """

@@ -22,6 +22,7 @@ __all__ = [
     "ToolCallDelta",
     "ToolCallEnded",
     "ToolCallStarted",
+    "TurnContinued",
     "TurnDone",
     "TurnEvent",
     "TurnStarted",
@@ -112,8 +113,19 @@ class ToolCallEnded:
 
 
 @frozen
+class TurnContinued:
+    """Another response goes on in place of the last one, with what the turn was steered with; blocks are counted on.
+
+    Attributes:
+        response_id: The server's id of the response.
+    """
+
+    response_id: str | None
+
+
+@frozen
 class TurnDone:
-    """The response ended well. Always the last event of a turn that did not fail.
+    """The answer ended well. Always the last event of a turn that did not fail.
 
     Attributes:
         reason: ``"stop"``, ``"length"`` or ``"tool_use"``.
@@ -135,5 +147,6 @@ TurnEvent: TypeAlias = (
     | ToolCallStarted
     | ToolCallDelta
     | ToolCallEnded
+    | TurnContinued
     | TurnDone
 )

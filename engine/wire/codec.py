@@ -7,7 +7,7 @@ number too large for a double still reads as an infinity, and an object that hol
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, Literal, TypeAlias
 
@@ -36,6 +36,7 @@ __all__ = [
     "encode_create",
     "parse_object",
     "read_frame",
+    "read_frames",
 ]
 
 Malformation: TypeAlias = Literal["not JSON", "not an object", "no type", "nested too deep"]
@@ -99,6 +100,11 @@ def read_frame(text: str) -> JsonObject:
     """
     raw = _read_quickly(text)
     return raw if raw.__class__ is dict else parse_object(text)
+
+
+def read_frames(texts: Sequence[str]) -> list[JsonObject | None]:
+    """Read the objects of frames that came together; None in place of one that `read_frame` has to look at."""
+    return [raw if raw.__class__ is dict else None for raw in json_text.read_all(texts)]
 
 
 def decode_object(raw: JsonObject) -> ServerEvent:

@@ -86,6 +86,11 @@ class SteerFailed(SteerEvent):
         return member(self.raw, "error", "code")
 
     @property
+    def error_type(self) -> str | None:
+        """The error's class, for example ``invalid_request_error``."""
+        return member(self.raw, "error", "type")
+
+    @property
     def message(self) -> str | None:
         """The reason in words."""
         return member(self.raw, "error", "message")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-__all__ = ["REPLACEMENT", "Halves", "well_formed", "well_formed_value"]
+__all__ = ["REPLACEMENT", "Halves", "is_well_formed", "well_formed", "well_formed_value"]
 
 REPLACEMENT: Final = "\ufffd"
 """The substitute for half a character."""
@@ -18,12 +18,15 @@ REPLACEMENT: Final = "\ufffd"
 
 def well_formed(text: str) -> str:
     """Return the text with halves that meet joined, and those that stay alone replaced."""
-    if text.isascii() or _is_whole(text):
+    if is_well_formed(text):
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-def _is_whole(text: str) -> bool:
+def is_well_formed(text: str) -> bool:
+    """Whether a text can be written as UTF-8."""
+    if text.isascii():
+        return True
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -33,11 +36,7 @@ def _is_whole(text: str) -> bool:
 
 def well_formed_value(value: Any) -> Any:
     """Return a parsed JSON value with all its text well-formed: the value itself where nothing is wrong with it."""
-    return value if all(map(_is_ascii_or_whole, _texts(value))) else _rebuilt(value)
-
-
-def _is_ascii_or_whole(text: str) -> bool:
-    return text.isascii() or _is_whole(text)
+    return value if all(map(is_well_formed, _texts(value))) else _rebuilt(value)
 
 
 def _texts(value: Any) -> Iterable[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import AsyncIterator, Callable, Iterator
 from types import TracebackType
 from typing import Any
@@ -11,20 +12,22 @@ import trio
 import trio.testing
 
 import engine
-from engine import ConfigurationError, Engine, RequestRejected, TurnOptions
-from engine.batch import Batch, BatchProgress, BatchResult, open_batch
-from engine.simulator import Error, Script, Simulator, open_simulator
+from engine import ConfigurationError, Engine, RateLimited, RequestRejected, TurnOptions, Usage
+from engine.batch import Batch, BatchProgress, BatchResult, ProgressLine, open_batch
+from engine.simulator import Asked, Delay, Error, Script, Simulator, open_simulator
 
 
 class Told:
     """An engine over a simulator."""
 
-    def __init__(self, brain: Any = None) -> None:
+    def __init__(self, brain: Any = None, **session: Any) -> None:
         self._simulator = open_simulator(in_memory=True, **({"brain": brain} if brain is not None else {}))
+        self._session = session
 
     async def __aenter__(self) -> Engine:
         self.sim: Simulator = await self._simulator.__aenter__()
-        self._engine = engine.open_engine(self.sim.endpoint, model="gpt-5.4", dialer=self.sim.dialer)
+        given = {"model": "gpt-5.4", **self._session}
+        self._engine = engine.open_engine(self.sim.endpoint, dialer=self.sim.dialer, **given)
         return await self._engine.__aenter__()
 
     async def __aexit__(
@@ -117,7 +120,12 @@ async def test_progress_is_told(autojump_clock: trio.testing.MockClock) -> None:
     told: list[BatchProgress] = []
     async with Told() as eng, open_batch(eng, ["a", "b", "c"], concurrency=1, progress=told.append) as results:
         await everything(results)
-    assert [(each.done, each.total) for each in told] == [(1, 3), (2, 3), (3, 3)]
+    assert [(each.done, each.total, each.over) for each in told] == [
+        (1, 3, False),
+        (2, 3, False),
+        (3, 3, False),
+        (3, 3, True),
+    ]
     assert told[-1].usage is not None
     assert told[-1].usage.total_tokens
 
@@ -166,6 +174,7 @@ async def test_what_is_wrong_is_said_before_anything_is_sent(autojump_clock: tri
             (lambda: open_batch(eng, "a text"), "items"),
             (lambda: open_batch(eng, ["a"], concurrency=0), "concurrency"),
             (lambda: open_batch(eng, ["a"], progress=3), "progress"),  # type: ignore[arg-type]
+            (lambda: open_batch(eng, ["a"], rate_patience=-1), "rate_patience"),
             (lambda: open_batch(object(), ["a"]), "eng"),  # type: ignore[arg-type]
             (lambda: open_batch(eng, ["a"], timeout=3), "timeout"),  # type: ignore[call-arg]
         ]
@@ -180,3 +189,153 @@ async def test_what_is_wrong_is_said_before_anything_is_sent(autojump_clock: tri
             await everything(results)
     (sent,) = [request.body for request in told.sim.requests]
     assert (sent["temperature"], sent["max_output_tokens"]) == (0.5, 100)
+
+
+# --- lanes and sessions ----------------------------------------------------------------------------------------------
+
+
+async def test_prompts_share_connections_where_the_server_answers_several_on_one(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    told = Told(lambda asked: [Delay(1), asked.last_user_text])
+    async with told as eng, open_batch(eng, map(str, range(40)), concurrency=40) as results:
+        began = trio.current_time()
+        found = await everything(results)
+        assert trio.current_time() - began < 1.5  # all at the same time
+    assert {key: result.answer.text for key, result in found.items()} == {str(n): str(n) for n in range(40)}
+    assert len(told.sim.connections) == 3  # 16 at most on each
+    on_each = [sum(r.connection_id == c.id for r in told.sim.requests) for c in told.sim.connections]
+    assert max(on_each) - min(on_each) <= 1
+
+
+async def test_prompts_have_connections_of_their_own_where_it_answers_one_at_a_time(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    def slowly(asked: Asked) -> list[Any]:
+        return [Delay(1), "yes"]
+
+    async with open_simulator(in_memory=True, brain=slowly, endpoint_options={"profile": "generic"}) as sim:
+        async with engine.open_engine(sim.endpoint, model="m", dialer=sim.dialer) as eng:
+            async with open_batch(eng, ["go"] * 10, concurrency=10) as results:
+                began = trio.current_time()
+                found = await everything(results)
+                assert trio.current_time() - began < 1.5
+        assert all(result.message is not None for result in found.values())
+        assert len(sim.connections) == 10
+
+
+# --- rate limits -----------------------------------------------------------------------------------------------------
+
+
+class Limiting:
+    """Refuses for a time, and says for how long."""
+
+    def __init__(self, seconds: float, *, says: bool = True) -> None:
+        self.until = trio.current_time() + seconds
+        self.says = says
+        self.refused: list[float] = []
+
+    def __call__(self, asked: Asked) -> list[Any]:
+        left = self.until - trio.current_time()
+        if left > 0:
+            self.refused.append(trio.current_time())
+            return [Error(429, headers={"retry-after": f"{left:.3f}"} if self.says else {})]
+        return ["yes"]
+
+
+async def test_all_prompts_wait_out_one_rate_limit(autojump_clock: trio.testing.MockClock) -> None:
+    """It lasts longer than any turn would wait: without a pause of the batch all prompts would fail."""
+    paused: list[float] = []
+    brain = Limiting(300)
+    async with Told(brain) as eng:
+        async with open_batch(
+            eng, ["go"] * 200, concurrency=20, progress=lambda each: paused.append(each.pause)
+        ) as results:
+            await trio.sleep(100)
+            assert 190 < results.progress.pause <= 200
+            found = await everything(results)
+    assert all(result.message is not None for result in found.values())
+    assert len(brain.refused) <= 20  # those that were under way, and one that tried
+
+
+async def test_a_server_that_does_not_say_how_long_is_asked_by_one_prompt_at_a_time(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    brain = Limiting(200, says=False)
+    async with Told(brain) as eng, open_batch(eng, ["go"] * 50, concurrency=10) as results:
+        found = await everything(results)
+    assert all(result.message is not None for result in found.values())
+    assert len(brain.refused) < 40
+
+
+async def test_patience_has_an_end(autojump_clock: trio.testing.MockClock) -> None:
+    brain = Limiting(1000)
+    async with Told(brain) as eng:
+        async with open_batch(eng, ["go"] * 3, concurrency=1, rate_patience=90) as results:
+            found = await everything(results)
+    assert all(isinstance(result.error, RateLimited) for result in found.values())
+
+
+async def test_a_spent_quota_is_no_rate_limit(autojump_clock: trio.testing.MockClock) -> None:
+    async with Told(lambda asked: [Error(429, "insufficient_quota")]) as eng:
+        began = trio.current_time()
+        async with open_batch(eng, ["go"] * 3, concurrency=1) as results:
+            found = await everything(results)
+        assert trio.current_time() - began < 5
+    assert all(isinstance(result.error, RateLimited) for result in found.values())
+
+
+# --- on a terminal ---------------------------------------------------------------------------------------------------
+
+
+class Screen(io.StringIO):
+    def __init__(self, terminal: bool) -> None:
+        super().__init__()
+        self._terminal = terminal
+
+    def isatty(self) -> bool:
+        return self._terminal
+
+
+def progress_at(seconds: float, **fields: Any) -> BatchProgress:
+    given = {"total": 2000, "begun": 9, "answered": 0, "failed": 0, "usage": None}
+    return BatchProgress(**{**given, "seconds": seconds, **fields})
+
+
+def test_progress_on_a_terminal_is_one_line() -> None:
+    screen = Screen(True)
+    line = ProgressLine(screen)
+    usage = Usage(input_tokens=1000, output_tokens=234, total_tokens=1234)
+    line(progress_at(1.0, answered=36, failed=1, pause=12.4))
+    line(progress_at(1.05, answered=38))  # too early
+    line(progress_at(54.0, answered=1999, failed=1, usage=usage, over=True))
+    shown = screen.getvalue()
+    first, last = shown.removeprefix("\r").split("\r")
+    assert first == "37 of 2,000 done · 1 failed · 37.0/s · 0:53 left · held by a rate limit for 0:12"
+    assert last.rstrip() == "2,000 of 2,000 done · 1 failed · 37.0/s · in 0:54 · 1,234 tokens"
+    assert len(last.rstrip("\n")) == len(first)  # what stood there is written over
+    assert shown.endswith("\n")
+
+
+def test_progress_in_a_file_is_a_few_lines() -> None:
+    screen = Screen(False)
+    line = ProgressLine(screen)
+    for second in range(100):
+        line(progress_at(float(second), total=None, answered=second))
+    line(progress_at(7300.0, total=None, answered=100, over=True))
+    assert screen.getvalue().splitlines() == [
+        "0 done",
+        "30 done · 1.0/s",
+        "60 done · 1.0/s",
+        "90 done · 1.0/s",
+        "100 done · 0.0/s · in 2:01:40",
+    ]
+
+
+async def test_a_terminal_that_is_gone_ends_no_batch(autojump_clock: trio.testing.MockClock) -> None:
+    screen = Screen(True)
+    screen.close()
+    line = ProgressLine(Screen(True))
+    line._stream = screen
+    async with Told() as eng, open_batch(eng, ["What is 1+1?"], progress=line) as results:
+        assert (await anext(results)).answer.text == "2"

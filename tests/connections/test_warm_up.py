@@ -162,3 +162,57 @@ async def test_it_waits_no_longer_for_a_connection_than_it_may(autojump_clock: M
                 start = trio.current_time()
                 assert await session.warm_up("hi", timeouts=engine.Timeouts(connect=3)) is False
                 assert trio.current_time() - start == 3
+
+
+# --- its place ---
+
+
+def places(number: int) -> dict[str, Any]:
+    return {"endpoint_options": {"profile": engine.Profile("p", multiplexing=True, proven=True, max_active=number)}}
+
+
+async def test_it_has_a_place_of_its_own(autojump_clock: MockClock) -> None:
+    async with session_to(Warming(Delay(2)), sim_options=places(1)) as (session, sim):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(session.lane("a").warm_up, "hi")
+            await trio.sleep(1)
+            assert (await session.lane("b").ask("hello")).text == "hello"
+            assert trio.current_time() == pytest.approx(2)  # it waited for the place, and not before another lane's
+        assert len(sim.connections) == 1
+
+
+async def test_it_waits_for_a_place_within_its_queue_budget(autojump_clock: MockClock) -> None:
+    class Busy(Warming):
+        def reply(self, asked: Asked) -> Any:
+            return [Delay(3), *super().reply(asked)]
+
+    async with session_to(Busy(), sim_options=places(1)) as (session, sim):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(session.lane("b").ask, "hello")
+            await trio.sleep(1)
+            assert not await session.lane("a").warm_up("hi", timeouts=engine.Timeouts(queue=1))
+            assert trio.current_time() == pytest.approx(2)
+            with trio.move_on_after(0.5):
+                await session.lane("a").warm_up("hi")
+        assert len(sim.requests) == 1  # neither of them was sent
+        assert await session.lane("a").warm_up("hi")
+
+
+async def test_one_that_goes_on_without_its_turn_keeps_its_place(autojump_clock: MockClock) -> None:
+    async with session_to(Warming(Delay(4)), sim_options=places(1)) as (session, sim):
+        with trio.move_on_after(1):
+            await session.lane("a").ask("hello", WARM)
+        assert (await session.lane("b").ask("hello")).text == "hello"
+        assert trio.current_time() == pytest.approx(4)
+        assert (await session.lane("a").ask("again", WARM)).text == "again"
+        assert [request.body.get("generate") for request in sim.requests] == [False, None, None]
+
+
+async def test_it_makes_no_sibling_wait(autojump_clock: MockClock) -> None:
+    async with session_to(Warming(Delay(4)), sim_options=places(3)) as (session, _):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(session.lane("a").ask, "hello", WARM)
+            await trio.sleep(1)
+            for name in ("b", "c"):
+                assert (await session.lane(name).ask(name)).text == name
+            assert trio.current_time() == pytest.approx(1)

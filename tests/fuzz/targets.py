@@ -284,6 +284,8 @@ def _check_told(told: list[TurnEvent], exchange: Exchange) -> None:
             case engine.TurnDone():
                 assert each is told[-1]
                 assert each.message is outcome
+            case engine.TurnContinued():
+                raise AssertionError("nothing was steered")
             case _:
                 assert each.index not in closed
                 assert (each.index in opened) != isinstance(each, BLOCKS)

@@ -217,7 +217,7 @@ def test_delivery_from_start_to_end() -> None:
     assert exchange.partial() is None
 
 
-@pytest.mark.parametrize("first", [delta(), event("hologram"), event("response.steer.accepted", steer={})])
+@pytest.mark.parametrize("first", [delta(), event("hologram"), event("response.inject.created", response_id="r")])
 def test_any_event_of_the_turn_shows_that_it_was_accepted(first: ServerEvent) -> None:
     exchange = sent()
     exchange.receive(first)

@@ -1,13 +1,14 @@
 """A trial of the store: worker processes that are killed and frozen while they answer, and what must hold all the same.
 
-    python -m tests.scale.store --rounds 800 --workers 4 --sessions 50
+    python -m tests.scale.store --rounds 800 --workers 4 --sessions 50 [--postgres]
 
-Prompts go to worker processes at random, some of them to two at once. Workers are killed and frozen at random, and
-others take their place; a prompt whose worker died is given to another one, with the same key. In the end the store is
-read, and held against what the server executed:
+Prompts go to worker processes at random, some of them to two at once, and some workers give up on theirs. Workers are
+killed and frozen at random, and others take their place; a prompt whose worker died is given to another one, with the
+same key. PostgreSQL's server crashes, and connections to it are cut. In the end the store is held against what
+the server executed:
 
 - no committed round is lost, none stands twice, and every prompt has its own answer;
-- no two workers held one session at the same time: fences of a session's rows never go back;
+- no two workers held one session at the same time: no fence was given twice, and those of a session never go back;
 - the server never began a prompt more often than the store had noted beforehand.
 """
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import json
 import os
 import random
@@ -24,7 +26,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trio
 from attrs import define, field, frozen
@@ -33,6 +35,9 @@ from engine.simulator import Asked, Call, Delay, open_simulator
 from engine.store import operations
 from engine.store.places import connection_to
 from engine.store.transcript import Transcript
+
+if TYPE_CHECKING:
+    from databases import PostgresServer
 
 _WORKER = Path(__file__).with_name("store_worker.py")
 
@@ -51,6 +56,10 @@ class Trial:
         doubled: The part of the prompts that goes to two workers at once.
         kills: One of so many prompts has a worker killed.
         freezes: One of so many has a worker frozen, past its lease.
+        pause: Seconds between two prompts.
+        given_up: The part of the prompts that a worker gives up on.
+        crashes: One of so many has the database crash, where it is a server.
+        cuts: One of so many has a connection to that cut.
     """
 
     rounds: int = 60
@@ -62,6 +71,10 @@ class Trial:
     doubled: float = 0.15
     kills: int = 20
     freezes: int = 30
+    pause: float = 0.02
+    given_up: float = 0.05
+    crashes: int = 100
+    cuts: int = 40
 
 
 @define
@@ -71,17 +84,20 @@ class Tally:
     answered: int = 0
     killed: int = 0
     frozen: int = 0
+    crashed: int = 0
+    cut: int = 0
     resent: int = 0
     errors: collections.Counter[str] = field(factory=collections.Counter)
     lost: list[str] = field(factory=list)
     doubled: list[str] = field(factory=list)
     wrong: list[str] = field(factory=list)
     unfenced: list[str] = field(factory=list)
+    held_twice: list[str] = field(factory=list)
     secret: list[str] = field(factory=list)
 
     @property
     def violations(self) -> list[str]:
-        return [*self.lost, *self.doubled, *self.wrong, *self.unfenced, *self.secret]
+        return [*self.lost, *self.doubled, *self.wrong, *self.unfenced, *self.held_twice, *self.secret]
 
 
 class Brain:
@@ -96,8 +112,13 @@ class Brain:
         self.begun[key] += 1
         called = any(item.get("type") == "function_call_output" for item in asked.items[last:])
         if _calls(key) and not called:
-            return [Delay(0.01), Call("note", {"word": key})]
-        return [Delay(0.01), f"answer to {key}"]
+            return [Delay(_seconds(key)), Call("note", {"word": key})]
+        return [Delay(_seconds(key)), f"answer to {key}"]
+
+
+def _seconds(key: str) -> float:
+    """The time that an answer takes: long enough for a worker to be killed meanwhile."""
+    return 0.02 + int(key.removeprefix("k")) * 7 % 10 * 0.03
 
 
 def _calls(key: str) -> bool:
@@ -115,24 +136,27 @@ class Worker:
 
     def __init__(self, process: trio.Process) -> None:
         self.process = process
-        self.given: dict[str, dict[str, str]] = {}
+        self.given: dict[str, dict[str, Any]] = {}
         self.frozen = False
 
 
 class Driver:
     """Gives prompts to workers, and disturbs them."""
 
-    def __init__(self, trial: Trial, base_url: str, store_url: str) -> None:
+    def __init__(self, trial: Trial, base_url: str, store_url: str, server: PostgresServer | None) -> None:
         self.trial = trial
+        self._server = server
+        self._crashing = trio.Lock()
+        self._fences: set[tuple[str, int]] = set()
         self.tally = Tally()
         self._random = random.Random(trial.seed)
         self._base_url, self._store_url = base_url, store_url
         self._workers: list[Worker] = []
         self._answers: dict[str, str] = {}
-        self._waiting: dict[str, dict[str, str]] = {}
+        self._waiting: dict[str, dict[str, Any]] = {}
         self._more = trio.Event()
         self._over = trio.Event()
-        self.tasks: dict[str, dict[str, str]] = {}
+        self.tasks: dict[str, dict[str, Any]] = {}
 
     async def run(self) -> None:
         async with trio.open_nursery() as nursery:
@@ -150,7 +174,7 @@ class Driver:
                     await self._give(key)
                     if self._random.random() < self.trial.doubled:
                         await self._give(key)
-                    await trio.sleep(0.005)
+                    await trio.sleep(self.trial.pause)
                     await self._disturb(nursery)
                 while self._waiting:
                     self._more = trio.Event()
@@ -179,8 +203,11 @@ class Driver:
         worker = self._random.choice([each for each in self._workers if not each.frozen] or self._workers)
         worker.given[key] = self.tasks[key]
         assert worker.process.stdin is not None
+        task = dict(self.tasks[key])
+        if self._random.random() < self.trial.given_up:
+            task["patience"] = self._random.random() * 0.4
         try:
-            await worker.process.stdin.send_all(json.dumps(self.tasks[key]).encode() + b"\n")
+            await worker.process.stdin.send_all(json.dumps(task).encode() + b"\n")
         except trio.BrokenResourceError:
             worker.given.pop(key, None)
 
@@ -196,7 +223,13 @@ class Driver:
         await worker.process.stdin.aclose()
         await worker.process.stdout.aclose()
 
-    def _heard(self, worker: Worker, said: Mapping[str, str]) -> None:
+    def _heard(self, worker: Worker, said: Mapping[str, Any]) -> None:
+        if "held" in said:
+            fence = (said["held"], said["token"])
+            if fence in self._fences:
+                self.tally.held_twice.append(f"{fence[0]}: fence {fence[1]} was given twice")
+            self._fences.add(fence)
+            return
         key = said["key"]
         worker.given.pop(key, None)
         if "answer" in said:
@@ -221,6 +254,23 @@ class Driver:
             worker = self._random.choice(self._workers)
             if not worker.frozen:
                 nursery.start_soon(self._freeze, worker)
+        if self._server is not None:
+            if self._random.randrange(self.trial.crashes) == 0 and not self._crashing.locked():
+                nursery.start_soon(self._crash, self._server)
+            if self._random.randrange(self.trial.cuts) == 0:
+                nursery.start_soon(self._cut, self._server)
+
+    async def _crash(self, server: PostgresServer) -> None:
+        """End the database's server as a loss of power does, and start it again."""
+        async with self._crashing:
+            self.tally.crashed += 1
+            await trio.to_thread.run_sync(server.stop, "immediate")
+            await trio.to_thread.run_sync(server.start)
+
+    async def _cut(self, server: PostgresServer) -> None:
+        """End a connection of a worker's."""
+        async with self._crashing:
+            self.tally.cut += await trio.to_thread.run_sync(server.cut, self._random.random())
 
     async def _freeze(self, worker: Worker) -> None:
         worker.frozen = True
@@ -261,7 +311,8 @@ class Driver:
             (intent,) = connection.execute("SELECT intent FROM engine_sessions WHERE id = ?", (record.id,))[0]
             if intent is not None:
                 known = json.loads(intent)
-                noted.setdefault(known["key"], known["dispatches"])
+                for begun in filter(None, (known["now"], *known["earlier"])):
+                    noted.setdefault(begun["key"], begun["dispatches"])
         connection.commit()
         connection.close()
         for key, text in self._answers.items():
@@ -276,11 +327,17 @@ class Driver:
         return tally
 
 
-async def trial(plan: Trial, store_url: str) -> Tally:
-    """Run a trial on a store that is empty."""
+async def trial(plan: Trial, store_url: str, server: PostgresServer | None = None) -> Tally:
+    """Run a trial on a store that is empty.
+
+    Args:
+        plan: The trial.
+        store_url: The store.
+        server: The server of its database, which is to crash; None to leave the database alone.
+    """
     brain = Brain()
     async with open_simulator(brain=brain) as sim:
-        driver = Driver(plan, sim.endpoint.base_url, store_url)
+        driver = Driver(plan, sim.endpoint.base_url, store_url, server)
         with trio.fail_after(plan.seconds):
             await driver.run()
         return driver.check(brain.begun)
@@ -294,11 +351,19 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--lease", type=float, default=3)
-    parser.add_argument("--store", help="an empty store; a SQLite file of the trial's own by default")
+    parser.add_argument("--pause", type=float, default=0.1)
+    parser.add_argument("--postgres", action="store_true", help="a PostgreSQL server of the trial's own, which crashes")
     given = vars(parser.parse_args())
-    store = given.pop("store")
-    with tempfile.TemporaryDirectory() as folder:
-        tally = trio.run(trial, Trial(**given), store or f"sqlite:///{folder}/trial.db")
+    with contextlib.ExitStack() as stack:
+        if given.pop("postgres"):
+            sys.path.append(str(_WORKER.parents[1]))  # where the tests find what they share
+            from databases import postgres_server
+
+            server = stack.enter_context(postgres_server())
+            tally = trio.run(trial, Trial(**given), server.url, server)
+        else:
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            tally = trio.run(trial, Trial(**given), f"sqlite:///{folder}/trial.db")
     print(tally)
     return os.EX_OK if not tally.violations else 1
 

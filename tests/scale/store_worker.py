@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
+from typing import Any
 
 import trio
 
 from engine import Endpoint, EngineError, RetryPolicy, Timeouts, open_engine
 from engine.registry import Engine
-from engine.store import Store, open_store
+from engine.store import Store, StoreError, open_store
 
 
 async def main(base_url: str, store_url: str, lease: float) -> None:
@@ -30,15 +32,22 @@ async def main(base_url: str, store_url: str, lease: float) -> None:
                 nursery.start_soon(answer, eng, store, json.loads(line))
 
 
-async def answer(eng: Engine, store: Store, task: dict[str, str]) -> None:
+async def answer(eng: Engine, store: Store, task: dict[str, Any]) -> None:
     """Say what became of one prompt, as a line of JSON."""
-    said = {"key": task["key"]}
-    try:
-        async with store.open(eng, task["session"], tools=[note], wait=15) as chat:
-            said["answer"] = (await chat.send(task["prompt"], key=task["key"])).text
-    except EngineError as error:
-        said["error"] = type(error).__name__
-    os.write(1, json.dumps(said).encode() + b"\n")  # one write: lines of several tasks stay whole
+    said = {"key": task["key"], "error": "given up"}
+    with trio.move_on_after(task.get("patience", math.inf)):
+        try:
+            async with store.open(eng, task["session"], tools=[note], wait=15) as chat:
+                say({"held": task["session"], "token": chat._lease.claim.token})
+                said["answer"] = (await chat.send(task["prompt"], key=task["key"])).text
+        except EngineError as error:
+            said["error"] = f"{type(error).__name__} of {error}" if type(error) is StoreError else type(error).__name__
+    say(said)
+
+
+def say(line: dict[str, Any]) -> None:
+    """Tell the driver, in one write: lines of several tasks stay whole."""
+    os.write(1, json.dumps(line).encode() + b"\n")
 
 
 async def note(word: str) -> str:

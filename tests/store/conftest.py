@@ -1,14 +1,11 @@
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from databases import PostgresServer, missing, postgres_server
-
-_numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
@@ -28,10 +25,5 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A store that is empty."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/sessions.db"
-    import psycopg
-
     server: PostgresServer = request.getfixturevalue("postgres")
-    name = f"store_{os.getpid()}_{next(_numbers)}"
-    with psycopg.connect(server.url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-    return server.url.replace("///postgres?", f"///{name}?")
+    return server.empty()

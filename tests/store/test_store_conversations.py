@@ -304,6 +304,80 @@ async def test_a_prompt_does_not_go_on_with_the_response_of_another(store_url: s
     assert calls == ["one"]
 
 
+async def test_a_prompt_is_gone_on_with_between_two_rounds(store_url: str) -> None:
+    """It is in the transcript already, and does not join it once more."""
+    calls: list[str] = []
+    tools = crashing_at("nowhere", calls)()
+    brain = Script([[Call("one", {})], [Abort()], "done"])
+    async with simulated(brain, transport="websocket") as (sim, eng):
+        async with open_store(store_url) as store, store.open(eng, "u", tools=tools) as chat:
+            with pytest.raises(ConnectionLost):
+                await chat.send("go", key="k")
+            assert texts(chat.messages) == ["go", ""]
+        async with open_store(store_url, owner="two") as store, store.open(eng, "u", tools=tools) as chat:
+            assert (await chat.send("go", key="k")).text == "done"
+            assert texts(chat.messages) == ["go", "", "done"]
+        assert len(sim.requests) == 3
+    assert calls == ["one"]
+
+
+async def test_no_messages_at_all_go_on_with_what_was_interrupted(store_url: str) -> None:
+    calls: list[str] = []
+    tools = crashing_at("nowhere", calls)()
+    brain = Script([[Call("one", {})], [Abort()], "done"])
+    async with simulated(brain, transport="websocket") as (_, eng):
+        async with open_store(store_url) as store, store.open(eng, "u", tools=tools) as chat:
+            with pytest.raises(ConnectionLost):
+                await chat.send("go", key="k")
+            assert (await chat.send([])).text == "done"
+            assert chat.interrupted is None
+            assert (await chat.send("go", key="k")).text == "done"  # the stored answer
+
+
+async def test_a_prompt_is_gone_on_with_after_another_was_begun(store_url: str) -> None:
+    calls: list[str] = []
+    tools = crashing_at("nowhere", calls)()
+    brain = Script([[Call("one", {})], [Abort()], [Abort()], "done"])
+    async with simulated(brain, transport="websocket") as (_, eng):
+        async with open_store(store_url) as store, store.open(eng, "u", tools=tools) as chat:
+            for key in ("k", "other"):
+                with pytest.raises(ConnectionLost):
+                    await chat.send(key, key=key)
+            assert (await chat.send("k", key="k")).text == "done"
+            assert texts(chat.messages) == ["k", "", "done"]
+            with pytest.raises(ConfigurationError, match="another prompt"):
+                await chat.send("something else", key="other")
+    assert calls == ["one"]
+
+
+async def test_a_session_whose_rows_were_damaged_is_said_to_be_so(store_url: str) -> None:
+    async with simulated() as (_, eng), open_store(store_url) as store:
+        for number in range(3):
+            async with store.open(eng, f"u{number}") as chat:
+                await chat.send("What is 1+1?")
+        statements = [
+            "UPDATE engine_rounds SET data = 'x' WHERE session = 'u0'",
+            "DELETE FROM engine_rounds WHERE session = 'u1'",
+            "UPDATE engine_sessions SET intent = 'x' WHERE id = 'u2'",
+        ]
+        connection = connection_to(store_url)
+        connection.connect()
+        connection.begin()
+        for statement in statements:
+            connection.execute(statement)
+        connection.commit()
+        connection.close()
+        async with open_store(store_url, owner="two") as other:
+            for number, word in enumerate(["row 1 of session 'u0'", "row 1 of session 'u1' is missing", "damaged"]):
+                for _ in range(2):  # and the session is free again
+                    with pytest.raises(StoreError, match=word) as caught:
+                        async with other.open(eng, f"u{number}", wait=0):
+                            pass
+                    assert type(caught.value) is StoreError
+            assert len(await other.sessions()) == 3
+            assert await other.forget("u0")
+
+
 # --- as it comes -----------------------------------------------------------------------------------------------------
 
 

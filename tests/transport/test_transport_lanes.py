@@ -25,7 +25,7 @@ def labelled(data: bytes, stream: str) -> bytes:
 
 
 async def slow(peer: Peer) -> None:
-    """Take a hundred kilobytes a second, and answer each request when it is whole."""
+    """Take what fits into the stream once a second, and answer each request when it is whole."""
     await peer.accept()
     receive = peer.stream.receive_some
 
@@ -50,8 +50,9 @@ async def unread(peer: Peer) -> None:
     await trio.sleep_forever()
 
 
-async def test_an_upload_expires_no_siblings_send(autojump_clock: MockClock) -> None:
-    options: dict[str, Any] = {"endpoint": LANES, "capacity": 100_000}
+@pytest.mark.parametrize(("large", "capacity"), [(3_000_000, 100_000), (16 * 1024 * 1024 - 4096, 600_000)])
+async def test_an_upload_expires_no_siblings_send(autojump_clock: MockClock, large: int, capacity: int) -> None:
+    options: dict[str, Any] = {"endpoint": LANES, "capacity": capacity}
     async with contained() as held:
         async with session_over(held, slow, **options) as session:
             answers: dict[str, str] = {}
@@ -61,12 +62,12 @@ async def test_an_upload_expires_no_siblings_send(autojump_clock: MockClock) -> 
                 answers[name] = (await session.lane(name).ask("x" * size, timeouts=budgets)).text
 
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(ask, "large", 3_000_000, 50)
+                nursery.start_soon(ask, "large", large, 50)
                 await trio.sleep(5)
                 for number in range(3):
                     nursery.start_soon(ask, f"small {number}", 10 + number, 8)
             assert trio.current_time() > 25  # so long the upload took
-            assert answers == {"large": "3000000 characters"} | {
+            assert answers == {"large": f"{large} characters"} | {
                 f"small {number}": f"{10 + number} characters" for number in range(3)
             }
 

@@ -1,46 +1,79 @@
-"""Never run: the public interface as type checkers see it."""
+"""Never run: the public interface as type checkers see it. Every public name is here."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypedDict, assert_type
+import ssl
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict, Unpack, assert_type
 
 import trio
 
 from engine import (
+    AnyTool,
+    Approve,
     AssistantMessage,
     AuthenticationFailed,
+    Breaker,
+    Breakers,
+    BreakerState,
+    BufferOverflow,
     ConfigurationError,
     ConnectFailed,
     ConnectionLost,
+    ConnectionStatistics,
     Context,
     Conversation,
     Delivery,
+    DeveloperMessage,
+    Dialer,
     Endpoint,
     Engine,
     EngineError,
+    EngineStatistics,
     File,
     FunctionTool,
     Image,
     Instrument,
+    Journal,
+    Lane,
+    LaneStatistics,
     Limits,
     Message,
     OnCancel,
+    OnRound,
+    OutputItem,
+    PhaseSeconds,
+    Prepare,
+    Profile,
     Progress,
+    Prompt,
+    ProtocolViolation,
     RateLimited,
+    Refusal,
     Reply,
     RequestRejected,
+    RequestTooLarge,
     ResponseFailed,
     RetryPolicy,
     Round,
     Session,
+    SessionClosed,
+    SessionFields,
+    SessionStatistics,
+    Snapshot,
+    SteerRejected,
+    StopReason,
+    Text,
     TextDelta,
     TextEnded,
+    Texts,
     TextStarted,
+    Thinking,
     ThinkingDelta,
     ThinkingEnded,
     ThinkingStarted,
     Timeouts,
+    Tool,
     ToolCall,
     ToolCallDelta,
     ToolCallEnded,
@@ -48,22 +81,37 @@ from engine import (
     ToolResult,
     Transport,
     Turn,
+    TurnContinued,
     TurnDone,
     TurnError,
+    TurnEvent,
+    TurnFields,
     TurnOptions,
     TurnReport,
     TurnStarted,
     TurnTimeout,
     Usage,
     UserMessage,
+    __version__,
     open_engine,
     open_session,
     show_content,
     tool,
 )
-from engine.instruments import EventInfo, ServerEvent, TurnEndInfo, TurnStartInfo
+from engine.instruments import (
+    ConnectionInfo,
+    EventInfo,
+    FallbackInfo,
+    RequestInfo,
+    RetryInfo,
+    RotationInfo,
+    ServerEvent,
+    ToolEndInfo,
+    ToolStartInfo,
+    TurnEndInfo,
+    TurnStartInfo,
+)
 from engine.simulator import Simulator, open_simulator
-from engine.values.turn_events import TurnEvent
 
 
 async def key() -> str:
@@ -81,6 +129,27 @@ class Counting(Instrument):
 
     def event_received(self, info: EventInfo, /) -> None:
         assert_type(info.event, ServerEvent)
+
+    def request_sent(self, info: RequestInfo, /) -> None:
+        assert_type(info.transport, Transport)
+
+    def retry(self, info: RetryInfo, /) -> None:
+        assert_type(info.seconds, float)
+
+    def fallback(self, info: FallbackInfo, /) -> None:
+        assert_type(info.reason, str)
+
+    def connection_opened(self, info: ConnectionInfo, /) -> None:
+        assert_type(info.seconds, float)
+
+    def rotation(self, info: RotationInfo, /) -> None:
+        assert_type(info.connection, int)
+
+    def tool_started(self, info: ToolStartInfo, /) -> None:
+        assert_type(info.arguments, Mapping[str, Any])
+
+    def tool_ended(self, info: ToolEndInfo, /) -> None:
+        assert_type(info.result, ToolResult | None)
 
 
 async def one_session(endpoint: Endpoint) -> None:
@@ -116,7 +185,7 @@ async def one_session(endpoint: Endpoint) -> None:
 
 def tell(event: TurnEvent) -> str:
     match event:
-        case TurnStarted(response_id):
+        case TurnStarted(response_id) | TurnContinued(response_id):
             return response_id or ""
         case TextDelta(_, delta) | ThinkingDelta(_, delta) | ToolCallDelta(_, delta):
             return delta
@@ -234,6 +303,76 @@ class Diary:
     async def round(self, done: Round) -> None: ...
 
 
+class Refusing:
+    """A dialer."""
+
+    async def open_tcp(self, host: str, port: int) -> trio.abc.Stream:
+        raise OSError(host, port)
+
+    async def start_tls(
+        self, stream: trio.abc.Stream, *, ssl_context: ssl.SSLContext, server_hostname: str
+    ) -> trio.abc.Stream:
+        raise trio.BrokenResourceError
+
+
+DIALER: Dialer = Refusing()
+JOURNAL: Journal = Diary()
+APPROVE: list[Approve] = [approve, lambda call: True]
+PREPARE: Prepare = trimmed
+PROFILE = Profile("mine", websocket=False, headers={"X-Team": "a"})
+
+
+async def own_calls(session: Session, prompt: Prompt, tools: Sequence[AnyTool], **fields: Unpack[TurnFields]) -> Texts:
+    on_round: OnRound = print
+    await session.run(prompt, tools, on_round=on_round, **fields)
+    return session.turn(prompt, tools=tools, **fields).texts()
+
+
+async def own_sessions(eng: Engine, session_id: str, **fields: Unpack[SessionFields]) -> Session:
+    return await eng.session(session_id, **fields)
+
+
+async def lanes(session: Session) -> Snapshot:
+    async with session.lane("critic") as lane:
+        assert_type(lane, Lane)
+        assert_type(lane.name, str)
+        assert_type(await lane.ask("hello"), AssistantMessage)
+        assert_type(lane.fork("other"), Lane)
+        assert_type(lane.statistics(), LaneStatistics)
+    assert_type(await session.warm_up(Context()), bool)
+    assert_type(await session.compact(Context([UserMessage("hello")])), Context)
+    return session.snapshot()
+
+
+def blocks(message: AssistantMessage) -> list[str]:
+    told = []
+    for block in message.content:
+        match block:
+            case Text(text) | Thinking(text) | Refusal(text):
+                told.append(text)
+            case ToolCall():
+                told.append(block.name)
+            case OutputItem():
+                told.append(block.type)
+    reason: StopReason | None = message.stop_reason
+    messages: list[Message] = [DeveloperMessage("Be brief."), message]
+    assert_type(Tool("search", "Finds.", {"type": "object"}), Tool)
+    return [*told, reason or "", str(len(messages)), __version__]
+
+
+def numbers(eng: Engine, session: Session, report: TurnReport) -> float | None:
+    assert_type(eng.statistics(), EngineStatistics)
+    assert_type(session.statistics(), SessionStatistics)
+    assert_type(session.statistics().connections, tuple[ConnectionStatistics, ...])
+    assert_type(eng.breakers, Breakers)
+    breaker: Breaker = eng.breakers["api.openai.com/v1/responses"]
+    if breaker.state is BreakerState.OPEN:
+        breaker.reset()
+    assert_type(report.transport, Transport | None)
+    seconds: PhaseSeconds = report.seconds
+    return seconds.queue
+
+
 async def many_sessions(dialer_of: Simulator) -> None:
     async with open_engine(
         Endpoint("https://example.com/v1", key, headers={"X-Team": "a"}),
@@ -264,7 +403,7 @@ async def failures(session: Session) -> float | int | str | None:
         return error.phase
     except RateLimited as error:
         return error.retry_after
-    except AuthenticationFailed as error:
+    except (SteerRejected, AuthenticationFailed) as error:
         return error.status
     except RequestRejected as error:
         return error.code
@@ -275,6 +414,10 @@ async def failures(session: Session) -> float | int | str | None:
         return error.close_code
     except ResponseFailed as error:
         return error.response_id
+    except RequestTooLarge as error:
+        return error.size
+    except (BufferOverflow, ProtocolViolation, SessionClosed) as error:
+        return str(error.report)
     except TurnError as error:
         assert_type(error.delivery, Delivery)
         assert_type(error.partial, AssistantMessage | None)

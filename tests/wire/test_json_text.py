@@ -72,6 +72,23 @@ def test_what_anybody_may_send(text: str) -> None:
     agree(text)
 
 
+@same_examples
+@given(st.lists(st.text(st.sampled_from('{}[]",:01a '), max_size=8) | values.map(json.dumps), max_size=6))
+@example(['{"a":[1', "2]}", "{},{}"])
+@example(["{}", "{},1", "{}"])
+@example(["{}", "]", "["])
+@example(["1", " 2 ", '{"a":1e999}'])
+@pytest.mark.parametrize("read_all", [json_text.read_all, json_text._read_as_one])
+def test_what_comes_together(read_all: Any, texts: list[str]) -> None:
+    found = read_all(texts)
+    assert len(found) == len(texts)
+    for text, quick in zip(texts, found, strict=True):
+        kind, value = outcome(read, text)
+        assert quick is None or (kind == "value" and alike(quick, value))
+    if len(texts) > 1 and all(outcome(read, text)[0] == "value" for text in texts):
+        assert repr(found) == repr([read(text) for text in texts])
+
+
 @pytest.mark.skipif(json_text.DECODER != "msgspec", reason="the fast extra is not installed")
 def test_plain_text_is_read_by_msgspec(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(text: str) -> Any:
