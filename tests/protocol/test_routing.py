@@ -269,5 +269,5 @@ def test_what_an_unlabelled_announcement_begins_is_the_only_named_ones() -> None
         first.receive(decode_object(event))
     router.end(first)
     named = begun(router, "lane-1")
-    for event in (decode_object(OPENS), unlabelled(DELTA), decode_object(ENDS)):
-        assert router.route(event) == Unlabelled((named,))
+    for late in (decode_object(OPENS), unlabelled(DELTA), decode_object(ENDS)):
+        assert router.route(late) == Unlabelled((named,))
