@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -265,6 +267,23 @@ async def test_on_a_lane_of_its_own_beside_another(autojump_clock: MockClock) ->
             for name in "abcd":
                 nursery.start_soon(talk, name)
         assert len(sim.connections) == 1
+
+
+async def test_a_steered_turn_is_freed_at_once(autojump_clock: MockClock) -> None:
+    async def talk(session: engine.Session) -> weakref.ref[engine.AssistantMessage]:
+        async with session.turn("count") as turn:
+            await until_text(turn)
+            await turn.steer("more")
+            return weakref.ref(await turn.wait())
+
+    gc.disable()
+    try:
+        async with session_to(Script([[SayDelta("one "), Delay(1)], [Say("two")]])) as (session, _):
+            message = await talk(session)
+            await trio.testing.wait_all_tasks_blocked()
+            assert message() is None
+    finally:
+        gc.enable()
 
 
 # --- an answer with a format
