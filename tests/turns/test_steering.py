@@ -45,6 +45,11 @@ def said(message: object) -> tuple[str, str]:
     return type(message).__name__, ""
 
 
+def words(item: Any) -> str:
+    content = item.get("content") or ""
+    return content if isinstance(content, str) else "".join(part["text"] for part in content)
+
+
 async def until_text(turn: engine.Turn) -> None:
     async for event in turn:
         if isinstance(event, engine.TextDelta):
@@ -169,6 +174,26 @@ async def test_what_waits_for_outputs_is_not_said_twice_after_a_refusal(autojump
         assert [item.get("content") for item in held].count("closely") <= 1
         texts = [part["text"] for item in held for part in item.get("content", ()) if isinstance(part, dict)]
         assert texts.count("closely") + [item.get("content") for item in held].count("closely") == 1
+
+
+async def test_a_fork_says_what_waits_for_its_parent_only(autojump_clock: MockClock) -> None:
+    script = Script(
+        [[SayDelta("I look. "), Delay(1), Call("look", {}, call_id="c1")], [Say("Forked.")], [Say("Seen.")]]
+    )
+    async with session_to(script) as (session, sim):
+        question = engine.UserMessage("look")
+        async with session.turn(engine.Context([question], tools=[LOOK])) as turn:
+            await until_text(turn)
+            await turn.steer("closely")
+            await turn.wait()
+        result = engine.ToolResult("c1", "a cat")
+        fork = session.fork("other")
+        assert (await fork.ask(engine.Context([result], tools=[LOOK]))).text == "Forked."
+        context = engine.Context([question, *turn.messages, result], tools=[LOOK])
+        assert (await session.ask(context)).text == "Seen."
+        for request in sim.requests[-2:]:
+            held = sim.history(request.response_id or "")
+            assert [words(item) for item in held].count("closely") == 1
 
 
 # --- several
