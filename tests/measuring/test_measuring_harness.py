@@ -317,7 +317,9 @@ def test_a_run_measures_writes_json_and_makes_a_page(tmp_path: Path, names: tupl
                     assert right["median"] == row["figures"]["of"]["median"], row
 
 
-@pytest.mark.parametrize("given", [["--peer", "json.loads", "--scenario", "release"], ["--python", "nobody=/bin/x"], ["--case", "none"]])
+@pytest.mark.parametrize(
+    "given", [["--peer", "json.loads", "--scenario", "release"], ["--python", "nobody=/bin/x"], ["--case", "none"]]
+)
 def test_arguments_that_make_no_sense_are_refused(given: list[str]) -> None:
     ran = CliRunner().invoke(main, given)
     assert ran.exit_code == 2
