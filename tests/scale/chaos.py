@@ -2,7 +2,7 @@
 
 ::
 
-    python -m tests.scale.chaos [--turns 2000] [--seed 0] [--transport auto] [--resend-ambiguous 1]
+    python -m tests.scale.chaos [--turns 2000] [--seed 0] [--transport auto] [--resend-ambiguous 1] [--lanes 0]
 
 Everything is in memory and in virtual time. Between the engine and the simulator are a `FaultInjector` and, nearer to
 the engine, a `Witness` that reads which requests the engine wrote and how much of each passed. After the last turn the
@@ -76,6 +76,8 @@ TURN = 60.0
 BUDGETS = engine.Timeouts(
     queue=60, start=40, connect=5, send=5, first_event=8, idle=8, turn=TURN, drain=1, close=0.5, warm_up=2
 )
+FORKS = 0.2
+"""How likely a turn is a fork's."""
 GOOD = 0.6
 """How likely the server behaves."""
 
@@ -253,6 +255,8 @@ class Chaos:
     transport: engine.Transport = engine.Transport.AUTO
     resend_ambiguous: int = 1
     max_dispatches: int = 3
+    lanes: int = 0
+    """Lanes of each session, forks of them apart; 0 for the session's own alone."""
 
 
 @attrs.frozen
@@ -279,11 +283,22 @@ class Tally:
     seconds: float = 0.0
 
 
-async def take_turn(eng: engine.Engine, nonce: str, rng: random.Random) -> Ended:
+async def take_turn(eng: engine.Engine, plan: Chaos, nonce: str, rng: random.Random) -> Ended:
     """One turn of one caller."""
     session = await eng.session(f"s{rng.randrange(SESSIONS)}")
+    if plan.lanes == 0:
+        return await take_turn_on(session, nonce, rng)
+    lane = session.lane(f"lane {rng.randrange(plan.lanes)}")
+    if rng.random() < FORKS:
+        async with lane.fork(f"fork for {nonce}") as fork:
+            return await take_turn_on(fork, nonce, rng)
+    return await take_turn_on(lane, nonce, rng)
+
+
+async def take_turn_on(lane: engine.Session | engine.Lane, nonce: str, rng: random.Random) -> Ended:
+    """One turn of one caller on a lane."""
     started = trio.current_time()
-    turn = session.turn(nonce, engine.TurnOptions(metadata={"n": nonce}))
+    turn = lane.turn(nonce, engine.TurnOptions(metadata={"n": nonce}))
     error = None
     shown = "" if rng.random() < 0.5 else None
     try:
@@ -315,7 +330,7 @@ async def play(plan: Chaos, sim: Simulator, witness: Witness) -> list[Ended]:
         async def call() -> None:
             for number in nonces:
                 rng = random.Random(f"{plan.seed} {number}")
-                ended.append(await take_turn(eng, f"n{number}", rng))
+                ended.append(await take_turn(eng, plan, f"n{number}", rng))
                 await trio.sleep(rng.random() * 2)
                 if rng.random() < 0.02:
                     await eng.release(f"s{rng.randrange(SESSIONS)}")
@@ -455,8 +470,15 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--transport", choices=["auto", "websocket", "sse"], default="auto")
     parser.add_argument("--resend-ambiguous", type=int, default=1)
+    parser.add_argument("--lanes", type=int, default=0)
     arguments = parser.parse_args()
-    plan = Chaos(arguments.turns, arguments.seed, engine.Transport(arguments.transport), arguments.resend_ambiguous)
+    plan = Chaos(
+        arguments.turns,
+        arguments.seed,
+        engine.Transport(arguments.transport),
+        arguments.resend_ambiguous,
+        lanes=arguments.lanes,
+    )
     tally = trio.run(chaos, plan, clock=trio.testing.MockClock(autojump_threshold=0))
     print(f"{plan.turns} turns, {tally.virtual_seconds:.0f} s of virtual time in {tally.seconds:.1f} s")
     for title, counts in (("turns", tally.outcomes), ("network", tally.injected), ("books", tally.books)):

@@ -21,6 +21,8 @@ AUTO, WEBSOCKET, SSE = engine.Transport.AUTO, engine.Transport.WEBSOCKET, engine
         Chaos(80, seed=2, max_dispatches=1),
         Chaos(100, seed=3, transport=WEBSOCKET),
         Chaos(80, seed=4, transport=SSE),
+        Chaos(150, seed=5, lanes=4),
+        Chaos(100, seed=6, transport=WEBSOCKET, lanes=16),
     ],
     ids=str,
 )
