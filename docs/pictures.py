@@ -18,6 +18,7 @@ from engine import OnCancel
 from engine.connections.link_states import TRANSITIONS as LINK_TRANSITIONS
 from engine.protocol.exchange_states import TRANSITIONS as EXCHANGE_TRANSITIONS
 from engine.protocol.states import Transitions
+from engine.protocol.steers import STEER_TRANSITIONS
 from engine.settings.timeouts import DEFAULT_TIMEOUTS
 from engine.turns.states import TURN_TRANSITIONS, WORK_TRANSITIONS
 
@@ -280,6 +281,49 @@ def lanes() -> str:
     return drawing.svg()
 
 
+def steering() -> str:
+    """The life of a steer, in the three ways in which it may be applied."""
+    title = (
+        "The life of a steer: sent, accepted, and applied by a successor of its own accord, "
+        "or by the request that brings the outputs of calls"
+    )
+    drawing = Drawing(760, 396, title)
+    drawing.text(24, 34, "Steering: three ways in which a response takes further input", size=16)
+    drawing.text(736, 34, "time", fill=FAINT, anchor="end")
+    drawing.line((640, 29), (696, 29), stroke=FAINT, tip=True)
+    for y, name, first, end, second in (
+        (96, "it interrupts", 262, "incomplete (steered)", 340),
+        (200, "it follows", 330, "completed", 408),
+        (304, "it waits", 330, "completed, pending", 600),
+    ):
+        waits = name == "it waits"
+        drawing.text(24, y + 5, name, fill=INK)
+        drawing.line((120, y), (736, y), stroke=LINE)
+        drawing.box(128, y - 16, first - 128, 32, fill=PAPER, stroke=FIRST)
+        drawing.text(
+            (128 + first) / 2, y + 5, "calls a tool" if waits else "response 1", fill=FIRST, size=12, anchor="middle"
+        )
+        drawing.line((180, y - 40), (180, y - 18), stroke=SECOND, tip=True)
+        drawing.text(186, y - 26, "steer", fill=SECOND, size=12, code=True)
+        drawing.line((232, y - 18), (232, y - 40), stroke=FAINT, tip=True)
+        drawing.text(238, y - 26, "accepted", fill=FAINT, size=12)
+        drawing.text(first + 4, y + 34, end, fill=FAINT, size=12, anchor="end")
+        drawing.box(second, y - 16, 736 - second - 8, 32, fill=PAPER, stroke=SECOND)
+        drawing.text((second + 728) / 2, y + 5, "with the input", fill=SECOND, size=12, anchor="middle")
+        drawing.path(f"M{first + 2} {y} L{second - 4} {y}", stroke=FAINT, tip=True)
+        if waits:
+            drawing.box(372, y - 16, 92, 32, fill=PAPER, stroke=THIRD)
+            drawing.text(418, y + 5, "your tool", fill=THIRD, size=12, anchor="middle")
+            drawing.text(590, y + 34, "the next request has the outputs only", fill=FAINT, size=12, anchor="middle")
+        else:
+            drawing.text(second, y - 26, "TurnContinued", fill=SECOND, size=12, code=True)
+            drawing.text(second, y + 34, "created: applied", fill=FAINT, size=12)
+    drawing.text(
+        24, 380, "Until the input is applied, waits or comes back, the turn is not at its end.", size=12, fill=FAINT
+    )
+    return drawing.svg()
+
+
 def machine(title: str, transitions: Transitions[Any]) -> str:
     """The states of one object: from each, where it can go, and on what."""
     rows = sum(max(len(following), 1) for following in transitions.values())
@@ -337,6 +381,8 @@ DRAWN: Final[dict[str, Callable[[], str]]] = {
     "timeline.svg": timeline,
     "policies.svg": policies,
     "lanes.svg": lanes,
+    "steering.svg": steering,
+    "states-steer.svg": functools.partial(machine, "Steer", STEER_TRANSITIONS),
 }
 
 

@@ -9,9 +9,22 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
+from steps import Steered
 
-from engine import ConfigurationError, FunctionTool, Round, SessionClosed, TextDelta, TurnDone, TurnError, aio
-from engine.simulator import Call, Error, Script, Stall
+from engine import (
+    AssistantMessage,
+    ConfigurationError,
+    FunctionTool,
+    Round,
+    SessionClosed,
+    SteerRejected,
+    TextDelta,
+    TurnDone,
+    TurnError,
+    UserMessage,
+    aio,
+)
+from engine.simulator import Call, Error, Say, SayDelta, Script, Stall
 from engine.testing import RunningSimulator, run_simulator
 
 MODEL = "gpt-5.4"
@@ -48,6 +61,28 @@ def test_asks_streams_and_reports(server: RunningSimulator) -> None:
         assert session.statistics().turns_completed == 2
         async with session.turn("one two") as turn:
             assert (await turn.wait()).text == "one two"
+
+    run(server, program)
+
+
+def test_steering(server: RunningSimulator) -> None:
+    server.brain = Script([[SayDelta("one "), Steered(), SayDelta("two ")], [Say("three")]] * 2)
+
+    async def program(session: aio.Session) -> None:
+        async with session.turn("count", model="gpt-6") as turn:
+            await anext(turn)
+            await turn.steer("faster")
+            assert (await turn.wait()).text == "one two three"
+            with pytest.raises(SteerRejected):
+                await turn.steer("too late")
+        assert [type(each) for each in turn.messages] == [AssistantMessage, UserMessage, AssistantMessage]
+        chat = session.conversation(model="gpt-6")
+        async with chat.stream("count") as reply:
+            await anext(reply)
+            await reply.steer("faster")
+            async for _ in reply:
+                pass
+        assert len(chat.messages) == 4
 
     run(server, program)
 

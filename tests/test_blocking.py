@@ -17,19 +17,23 @@ from typing import Any
 import pytest
 import trio
 import trio.lowlevel
+from steps import Steered
 
 from engine import (
+    AssistantMessage,
     ConfigurationError,
     FunctionTool,
     Round,
     SessionClosed,
+    SteerRejected,
     TextDelta,
     TurnDone,
     TurnError,
+    UserMessage,
     blocking,
     tool,
 )
-from engine.simulator import Call, Error, Script, Stall
+from engine.simulator import Call, Error, Say, SayDelta, Script, Stall
 from engine.testing import RunningSimulator, run_simulator
 
 MODEL = "gpt-5.4"
@@ -64,6 +68,24 @@ def test_asks_streams_and_reports(session: blocking.Session) -> None:
     assert turn.report.connection_reused
     assert session.connected
     assert session.statistics().turns_completed == 2
+
+
+def test_steering(server: RunningSimulator, session: blocking.Session) -> None:
+    server.brain = Script([[SayDelta("one "), Steered(), SayDelta("two ")], [Say("three")]] * 2)
+    with session.turn("count", model="gpt-6") as turn:
+        next(turn)
+        turn.steer("faster")
+        assert turn.wait().text == "one two three"
+        with pytest.raises(SteerRejected):
+            turn.steer("too late")
+    assert [type(each) for each in turn.messages] == [AssistantMessage, UserMessage, AssistantMessage]
+    chat = session.conversation(model="gpt-6")
+    with chat.stream("count") as reply:
+        next(reply)
+        reply.steer("faster")
+        for _ in reply:
+            pass
+    assert len(chat.messages) == 4
 
 
 def test_a_turn_left_early_is_never_seen_by_the_next(session: blocking.Session) -> None:

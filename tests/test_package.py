@@ -101,6 +101,19 @@ def test_public_names_are_there_and_documented(name: str) -> None:
         assert not value.__doc__.startswith(f"{name}(")
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ALIASES])
+def test_members_of_public_classes_are_documented(name: str) -> None:
+    """What is not for callers has an underscore."""
+    value = getattr(engine, name)
+    members = vars(value) if isinstance(value, type) and value not in (engine.SessionFields, engine.TurnFields) else {}
+    functions = {
+        member: part
+        for member, part in members.items()
+        if not member.startswith("_") and (isinstance(part, property | classmethod) or inspect.isfunction(part))
+    }
+    assert [member for member, part in functions.items() if not inspect.getdoc(part)] == []
+
+
 def test_the_contents_name_what_there_is_and_all_of_it() -> None:
     contents, doors = (engine.__doc__ or "").split("Further doors")
     named = set(re.findall(r"\b(?:open_\w+|show_content|tool|[A-Z]\w+)\b", contents.split("\n", 1)[1]))

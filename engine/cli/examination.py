@@ -32,6 +32,7 @@ from engine.values.errors import (
     RateLimited,
     RequestRejected,
     ResponseFailed,
+    SteerRejected,
     TurnError,
     TurnTimeout,
 )
@@ -54,6 +55,7 @@ NEEDS: Final[Mapping[str, str | None]] = {
 """The steps in their order, each with the one without which it is not tried."""
 
 _PROMPT: Final = "Reply with the word OK."
+_LONG_PROMPT: Final = "Count from one to forty in words."
 _DAY: Final = 86_400
 _SOON: Final = 14 * _DAY
 _RECEIVE_BYTES: Final = 16_384
@@ -319,8 +321,7 @@ class Examination:
             return await _lanes(session, self._endpoint)
 
         async def steering() -> Verdict:
-            await trio.lowlevel.checkpoint()
-            return _steering()
+            return await _steering(session, self._endpoint)
 
         return {
             "first_event": first_event,
@@ -418,9 +419,28 @@ async def _lanes(session: Session, endpoint: Endpoint) -> Verdict:
     return "two answers at once over one connection"
 
 
-def _steering() -> Verdict:
-    """Say whether a running response takes further input."""
-    return "not offered by this version"
+async def _steering(session: Session, endpoint: Endpoint) -> Verdict:
+    """Add input to a response that has just begun, and see what becomes of it."""
+    server = endpoint.server
+    if not server.steering:
+        await trio.lowlevel.checkpoint()
+        return f"not offered: servers of the profile {server.name} take no input for a response that runs"
+    refusal: SteerRejected | None = None
+    async with session.turn(_LONG_PROMPT, transport=Transport.WEBSOCKET) as turn:
+        try:
+            await turn.steer(_PROMPT)
+        except SteerRejected as error:
+            refusal = error
+        await turn.wait()
+    if refusal is None:
+        applied = len(turn.messages) > 1
+        return "a running response took further input" if applied else "further input was accepted, and came too late"
+    match refusal.code:
+        case "steering_not_supported":
+            return "not offered for this model", "Models of the GPT-6 family can be steered."
+        case "response_already_completed":
+            return "not tried: the answer was over before"
+    return f"further input was refused ({one_line(str(refusal))})"
 
 
 # --- words -----------------------------------------------------------------------------------------------------------

@@ -316,7 +316,11 @@ class Reply:
         self._check_inside()
         if self._turn is None:
             await trio.lowlevel.checkpoint()
-            raise unsteerable("response_not_active", "no response runs: say it when one does, or in the next prompt")
+            over = self._loop is not None and self._loop.finished
+            raise unsteerable(
+                "response_already_completed" if over else "response_not_active",
+                "no response runs: say it when one does, or in the next prompt",
+            )
         await self._turn.steer(input)
 
     def texts(self) -> Texts:

@@ -51,7 +51,7 @@ TRANSITIONS: Final[Mapping[ExchangeState, Mapping[ExchangeState, str]]] = {
     ExchangeState.AWAITING_ACK: {
         ExchangeState.ACCEPTED: "response.created of its successor",
         ExchangeState.AWAITING_SUCCESSOR: "response.steer.accepted",
-        ExchangeState.AWAITING_INPUT: "response.steer.failed, with another steer that waits for outputs",
+        ExchangeState.AWAITING_INPUT: "response.steer.failed, and another steer waits",
         ExchangeState.ENDED: "response.steer.failed, or a failure",
     },
     ExchangeState.AWAITING_SUCCESSOR: {

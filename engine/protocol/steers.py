@@ -58,6 +58,8 @@ STEER_TRANSITIONS: Final[Transitions[SteerState]] = {
 
 _OUTSTANDING: Final = frozenset({SteerState.SENT, SteerState.ACCEPTED})
 
+_FOR_OUTPUTS: Final = "waiting_for_required_input"
+
 
 def _nothing() -> None:
     pass
@@ -166,7 +168,9 @@ class Steers:
                 if steer.state is SteerState.SENT:
                     steer.become(SteerState.ACCEPTED)
                 if isinstance(event, SteerPending):
-                    steer.become(SteerState.WAITING)
+                    if event.reason == _FOR_OUTPUTS or event.required_input:
+                        steer.become(SteerState.WAITING)
+                    # For any other reason, of which there may be new ones, it is still queued.
                 elif steer.target != newest:  # its successor has begun before the server said so, or another one will
                     self.in_doubt = True
                     steer.become(SteerState.APPLIED)

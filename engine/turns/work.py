@@ -168,6 +168,8 @@ class Work:
             self._steering.forget(wish)
         if wish.error is not None:
             raise wish.error
+        if not wish.taken and self.message is not None:  # it was over before anything could be sent
+            raise unsteerable("response_already_completed")
         if not wish.taken:
             raise self.error or RuntimeError("the turn's block was left")
 

@@ -27,12 +27,16 @@ __all__ = [
     "QUEUE",
     "RELEASE",
     "SEND_AGAIN",
+    "STEER",
+    "STEER_AND_LEAVE",
+    "STEER_TOOLS",
     "STREAM",
     "STREAM_OVER_HTTP",
     "TOOLS",
     "WARM_UP",
 ]
 
+STEERABLE = "gpt-6-test"
 LOOK = engine.Tool("look", "Look.", {"type": "object", "properties": {"prompt": {"type": "string"}}}, strict=False)
 
 
@@ -130,6 +134,75 @@ async def _lanes(world: World) -> None:
             for (_, gate), over in zip(going, done, strict=True):
                 gate.set()
                 await over.wait()
+
+
+async def _steer(world: World) -> None:
+    """A turn that is steered, and read until its successor has ended."""
+    text, more = world.prompt(), world.prompt("more")
+    world.arm()
+    async with world.session.turn(text, model=STEERABLE) as turn:
+        async for event in turn:
+            if isinstance(event, engine.TextDelta):
+                break
+        await turn.steer(more)
+        async for _ in turn:
+            pass
+    assert turn.message.text == text + more
+    assert [type(each) for each in turn.messages] == [
+        engine.AssistantMessage,
+        engine.UserMessage,
+        engine.AssistantMessage,
+    ]
+
+
+async def _steer_and_leave(world: World) -> None:
+    """A turn that is steered and left before its successor has come, beside another lane's, and the one behind it."""
+    beside, gate = world.gated()
+    started, done = trio.Event(), trio.Event()
+
+    async def hold() -> None:
+        try:
+            async with world.session.lane("beside").turn(beside) as turn:
+                await anext(turn)
+                started.set()
+                assert (await turn.wait()).text == beside, "another lane got another answer"
+        except engine.TurnError:
+            assert world.blow == "interrupt"  # which may have ended the engine
+        finally:
+            done.set()
+
+    world.held.outside.start_soon(hold)
+    await started.wait()
+    world.after.append(done.wait)
+    world.arm()
+    try:
+        async with world.session.turn(world.prompt(), model=STEERABLE) as turn:
+            async for event in turn:
+                if isinstance(event, engine.TextDelta):
+                    break
+            await turn.steer(world.prompt("more"))
+        await world.ask()
+    finally:
+        with trio.CancelScope(shield=True):
+            gate.set()
+            await done.wait()
+
+
+async def _steer_tools(world: World) -> None:
+    """A turn that calls a tool, steered meanwhile, and the turn that brings its result."""
+    question = engine.UserMessage(world.prompt("call"))
+    world.arm()
+    context = engine.Context([question], tools=[LOOK])
+    async with world.session.turn(context, model=STEERABLE) as turn:
+        async for event in turn:
+            if isinstance(event, engine.ToolCallStarted):
+                break
+        await turn.steer(world.prompt("more"))
+        asked = await turn.wait()
+    (call,) = asked.tool_calls
+    result = world.prompt("result")
+    context = engine.Context([question, *turn.messages, engine.ToolResult(call.id, result)], tools=[LOOK])
+    assert (await world.session.ask(context, model=STEERABLE)).text == result
 
 
 async def _leave(world: World) -> None:
@@ -265,6 +338,9 @@ QUEUE = Scenario("queue", _queue, points=120)
 CONNECT = Scenario("connect", _ask, nothing, points=100)
 WARM_UP = Scenario("warm-up", _warm_up, nothing, points=130)
 LANES = Scenario("lanes", _lanes, ask_once, points=500)
+STEER = Scenario("steer", _steer, ask_once, points=150)
+STEER_AND_LEAVE = Scenario("steer and leave", _steer_and_leave, ask_once, points=150)
+STEER_TOOLS = Scenario("steer tools", _steer_tools, ask_once, points=150)
 LEAVE = Scenario("leave", _leave, ask_once, points=160)
 LEAVE_FROZEN = Scenario(
     "leave frozen",
@@ -283,5 +359,6 @@ FALL_BACK = Scenario("fall back", _fall_back, points=80, policies=(OnCancel.CLOS
 BACK_OFF = Scenario("back off", _back_off, points=80, policies=(OnCancel.CLOSE,))
 SEND_AGAIN = Scenario("send again", _send_again, ask_once, points=80, policies=(OnCancel.CLOSE,))
 OVER_WEBSOCKET = (ASK, STREAM, TOOLS, QUEUE, LANES, CONNECT, WARM_UP, LEAVE, LEAVE_FROZEN, RELEASE, LIFE, EXIT)
+STEERED = (STEER, STEER_AND_LEAVE, STEER_TOOLS)
 RECOVERING = (STREAM_OVER_HTTP, LEAVE_OVER_HTTP, FALL_BACK, BACK_OFF, SEND_AGAIN)
-ALL = (*OVER_WEBSOCKET, *RECOVERING)
+ALL = (*OVER_WEBSOCKET, *STEERED, *RECOVERING)

@@ -20,6 +20,7 @@ from engine.simulator import (
     Accept,
     Close,
     Created,
+    Delay,
     Error,
     Failed,
     Garbage,
@@ -28,6 +29,8 @@ from engine.simulator import (
     Quirks,
     Raw,
     Reject,
+    Say,
+    SayDelta,
     Simulator,
     Stall,
     open_simulator,
@@ -37,14 +40,14 @@ KEY = "sk-never-to-be-shown"
 REFUSALS = [400, 401, 403, 404, 405, 426, 429, 500, 502, 503, 504]
 
 
-async def examined(sim: Simulator, **changes: Any) -> dict[str, Finding]:
+async def examined(sim: Simulator, model: str = "gpt-5.4", **changes: Any) -> dict[str, Finding]:
     endpoint = attrs.evolve(sim.endpoint, api_key=KEY, **changes)
     told: list[Finding] = []
 
     async def tell(finding: Finding) -> None:
         told.append(finding)
 
-    look = Examination(endpoint, model="gpt-5.4", patience=8, dialer=sim.dialer)
+    look = Examination(endpoint, model=model, patience=8, dialer=sim.dialer)
     findings = await look.run(tell)
     assert tuple(told) == findings
     assert [finding.step for finding in findings] == list(NEEDS)
@@ -68,6 +71,35 @@ async def test_a_server_in_good_health(autojump_clock: MockClock) -> None:
         assert "speaks WebSocket" in findings["upgrade"].verdict
         assert findings["lanes"].verdict == "two answers at once over one connection"
     assert sim.open_connections == []
+
+
+def counting(asked: Any) -> Any:
+    return [SayDelta("One, "), Delay(1), Say("two")] if "Count" in asked.last_user_text else "OK"
+
+
+@pytest.mark.parametrize(
+    ("model", "brain", "quirks", "words"),
+    [
+        ("gpt-6-astra", counting, Quirks(), "a running response took further input"),
+        ("gpt-5.4", counting, Quirks(), "not offered for this model"),
+        ("gpt-6-astra", counting, Quirks(steerable=()), "not offered for this model"),
+        ("gpt-6-astra", "OK", Quirks(), "not tried: the answer was over before"),
+    ],
+)
+async def test_whether_a_response_that_runs_takes_further_input(
+    autojump_clock: MockClock, model: str, brain: Any, quirks: Quirks, words: str
+) -> None:
+    script = brain if callable(brain) else (lambda asked: brain)
+    async with open_simulator(in_memory=True, brain=script, quirks=quirks) as sim:
+        finding = (await examined(sim, model))["steering"]
+    assert (finding.ok, finding.verdict) == (True, words)
+
+
+async def test_a_kind_of_server_that_is_not_steered() -> None:
+    async with open_simulator(in_memory=True) as sim:
+        finding = (await examined(sim, profile="azure"))["steering"]
+    assert finding.ok
+    assert finding.verdict.startswith("not offered: servers of the profile azure")
 
 
 @pytest.mark.parametrize("status", REFUSALS)

@@ -183,7 +183,7 @@ def told(story: Story, lane: str | None) -> Client:
                     "failed", int(target), f"steer_{text}", error={"code": "successor_creation_failed"}
                 )
             case "wait", text, target:
-                found = client.answer("pending", int(target), f"steer_{text}", required_input=[])
+                found = client.answer("pending", int(target), f"steer_{text}", reason="waiting_for_required_input")
             case _:
                 number += 1
                 found = client.life("created", number)
@@ -320,6 +320,23 @@ def test_a_successor_that_begins_before_the_steer_was_acknowledged() -> None:
 def test_what_is_no_successor_cannot_be_told_apart(accepted: bool, kind: str, members: dict[str, Any]) -> None:
     client = steered(accepted=accepted)
     assert client.frame(kind, **members) == Doubt(client.exchange)
+
+
+def test_a_steer_that_waits_for_something_else_has_its_successor_all_the_same() -> None:
+    client = steered()
+    assert client.answer("pending", 1, "steer_1", reason="a_new_one", required_input=[]) is client.exchange
+    assert client.exchange.state is ExchangeState.AWAITING_SUCCESSOR
+    assert client.life("created", 2) is client.exchange
+    client.life("completed", 2)
+    assert isinstance(client.exchange.outcome, AssistantMessage)
+
+
+@pytest.mark.parametrize("why", [{"reason": "waiting_for_required_input"}, {"required_input": [{"call_id": "c1"}]}])
+def test_a_steer_that_waits_for_outputs_ends_the_turn(why: dict[str, Any]) -> None:
+    client = steered()
+    client.answer("pending", 1, "steer_1", **why)
+    assert isinstance(client.exchange.outcome, AssistantMessage)
+    assert client.exchange.state is ExchangeState.AWAITING_INPUT
 
 
 def test_what_no_schema_has_is_passed_over() -> None:

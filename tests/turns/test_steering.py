@@ -426,3 +426,11 @@ async def test_more_steers_than_the_server_queues(autojump_clock: MockClock) -> 
             await refused(turn, "too_many_pending_steers", "code", sent=True)
             await turn.wait()
         assert len(turn.messages) == 34
+
+
+async def test_a_turn_that_ends_as_soon_as_it_has_begun_is_not_steered() -> None:
+    async with session_to(Script(["one"])) as (session, sim):
+        async with session.turn("count") as turn:
+            await refused(turn, "response_already_completed", "the turn has ended")
+            assert (await turn.wait()).text == "one"
+        assert sim.connections[0].steers == []

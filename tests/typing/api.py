@@ -176,6 +176,12 @@ async def one_session(endpoint: Endpoint) -> None:
             async for event in turn:
                 tell(event)
             assert_type(turn.message, AssistantMessage)
+            assert_type(turn.messages, tuple[Message, ...])
+            assert_type(turn.message.parts, tuple[Message, ...])
+            await turn.steer("also check the tests")
+            await turn.steer(UserMessage("also check the tests"))
+            await turn.steer([UserMessage("also check the tests")])
+            assert_type(turn.report.unapplied, tuple[Mapping[str, Any], ...])
             assert_type(turn.partial, AssistantMessage)
             assert_type(turn.report, TurnReport)
             assert_type(turn.report.seconds.total, float | None)
@@ -223,6 +229,7 @@ async def conversations(session: Session) -> None:
         assert_type(reply, Reply)
         async for event in reply:
             tell(event)
+        await reply.steer("also check the tests")
     assert_type(reply.message, AssistantMessage)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import assert_type
 
-from engine import AssistantMessage, Endpoint, Text, TextDelta, Timeouts, TurnReport, aio, blocking
+from engine import AssistantMessage, Endpoint, Message, Text, TextDelta, Timeouts, TurnReport, aio, blocking
 from engine.simulator import Call, Error, RequestRecord, Script, When
 from engine.testing import Cassette, LazySimulator, RunningSimulator, SessionOpener, run_simulator
 
@@ -23,11 +23,14 @@ def threads() -> None:
                 for event in turn:
                     if isinstance(event, TextDelta):
                         assert_type(event.delta, str)
+                turn.steer("and more")
                 assert_type(turn.wait(), AssistantMessage)
+                assert_type(turn.messages, tuple[Message, ...])
                 assert_type(turn.report, TurnReport)
             chat = session.conversation(instructions="Be brief")
             assert_type(chat.send("hello"), AssistantMessage)
             with chat.stream("more") as reply:
+                reply.steer("and more")
                 assert_type(reply.message, AssistantMessage)
         session.ask("hello", temperatur=0)  # type: ignore[call-arg]
         session.ask(3)  # type: ignore[arg-type]
@@ -41,6 +44,7 @@ async def asyncio_program() -> None:
             async for event in turn:
                 if isinstance(event, TextDelta):
                     assert_type(event.delta, str)
+            await turn.steer("and more")
             assert_type(await turn.wait(), AssistantMessage)
         async with session.conversation().stream("more") as reply:
             assert_type(reply.message, AssistantMessage)
