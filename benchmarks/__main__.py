@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from benchmarks.harness import Case, Scenario, Stage, contestants_of, machine_facts, run_case
 from benchmarks.peers import PEERS
+from benchmarks.quiet import Watch, busy
 from benchmarks.scenarios import SCENARIOS, Size, scenarios
 from benchmarks.tables import table_of
 
@@ -43,6 +44,7 @@ async def run(
     """Run scenarios; hand on after each all that is known, as plain data. If cancelled, all processes end."""
     total = sum(_played(case, rounds, warm_up) for scenario in chosen for case in scenario.cases)
     before = machine_facts()
+    whole = Watch()
     found = []
     columns = (
         TextColumn("{task.description}"),
@@ -54,6 +56,13 @@ async def run(
     async with Stage(pythons) as stage:
         with Progress(*columns, console=console, transient=True) as progress:
             task = progress.add_task("starting", total=total)
+            played = 0
+
+            def step() -> None:
+                nonlocal played
+                played += 1
+                progress.advance(task)
+
             first = [
                 each.peer
                 for scenario in chosen
@@ -66,20 +75,24 @@ async def run(
                 cases = []
                 for case in scenario.cases:
                     progress.update(task, description=f"{scenario.name}: {case.name}")
-                    began = trio.current_time()
+                    if not console.is_terminal:  # where no bar is shown
+                        console.print(f"{played} of {total} samples taken, now {scenario.name}: {case.name}")
+                    began, beside = trio.current_time(), Watch()
                     done = await run_case(
                         case,
                         stage.take,
                         rounds=rounds,
                         seed=seed,
                         warm_up=warm_up,
-                        step=lambda: progress.advance(task),
+                        step=step,
                     )
-                    cases.append(done | {"seconds": round(trio.current_time() - began, 1)})
+                    done |= {"seconds": round(trio.current_time() - began, 1), "others": round(beside.share(), 3)}
+                    cases.append(done)
                     progress.console.print(table_of(done))
                 found.append({"name": scenario.name, "title": scenario.title, "text": scenario.text, "cases": cases})
                 versions = dict(sorted(stage.versions.items()))
                 facts = before | {"load_average_after": machine_facts()["load_average"], "peers": versions}
+                facts["others"] = round(whole.share(), 3)
                 keep({"machine": facts, "rounds": rounds, "warm_up": warm_up, "seed": seed, "scenarios": found})
 
 
@@ -142,6 +155,11 @@ def main(
         )
     )
     console.print(f"Written to {path}", soft_wrap=True)
+    others = json.loads(path.read_text(encoding="utf-8"))["machine"]["others"]
+    if busy(others):
+        console.print(
+            f"The machine was busy: other programs took {others:.0%} of its processors meanwhile.", style="red"
+        )
 
 
 def _narrowed(chosen: list[Scenario], names: tuple[str, ...], peers: tuple[str, ...]) -> list[Scenario]:

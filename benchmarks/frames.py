@@ -3,7 +3,8 @@
 Every id and every nonce has a fixed width, so that one `bytes.replace` gives each answer ids of its own without any
 length in it changing. A *model* names the answer it wants:
 
-- ``deltas-SIZE-COUNT``: that many text deltas whose events are SIZE bytes long;
+- ``deltas-SIZE-COUNT``: that many text deltas whose events are SIZE bytes long, and four events that repeat the text;
+- ``brief-SIZE-COUNT``: the same without those: the end says no more than that it is the end;
 - ``answer``: a short, whole turn (nine events);
 - ``paced-MS-COUNT``: deltas, one every MS milliseconds;
 - ``tools-COUNT-BYTES``: a call of the function ``lookup`` until COUNT outputs are there; arguments of BYTES bytes;
@@ -20,7 +21,7 @@ from typing import Any, Final, Literal
 
 from attrs import frozen
 
-__all__ = ["EVENTS_AROUND", "Answer", "Wire", "answer_for", "event_texts", "personal"]
+__all__ = ["BRIEF_EVENTS_AROUND", "EVENTS_AROUND", "Answer", "Wire", "answer_for", "event_texts", "personal"]
 
 Wire = Literal["websocket", "sse"]
 
@@ -28,6 +29,8 @@ _ID: Final = "id0000000000"
 _NONCE: Final = "nonce-0000000000"
 EVENTS_AROUND: Final = 8
 """Events of a ``deltas`` or ``paced`` answer that are no deltas."""
+BRIEF_EVENTS_AROUND: Final = 5
+"""Events of a ``brief`` answer that are no deltas."""
 
 
 @frozen
@@ -102,7 +105,7 @@ def _filled(size: int) -> str:
     return (words * (missing // len(words) + 1))[:missing]
 
 
-def _message_events(deltas: list[str]) -> Iterator[dict[str, Any]]:
+def _message_events(deltas: list[str], *, brief: bool = False) -> Iterator[dict[str, Any]]:
     part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
     item = {"id": f"msg_{_ID}", "type": "message", "role": "assistant", "status": "in_progress", "content": []}
     place = {"item_id": f"msg_{_ID}", "output_index": 0, "content_index": 0}
@@ -115,6 +118,9 @@ def _message_events(deltas: list[str]) -> Iterator[dict[str, Any]]:
     yield {"type": "response.content_part.added", **place, "part": part}
     for each in deltas:
         yield _delta(each)
+    if brief:
+        yield {"type": "response.completed", "response": _response("completed", [])}
+        return
     yield {"type": "response.output_text.done", **place, "text": text, "logprobs": []}
     yield {"type": "response.content_part.done", **place, "part": whole}
     yield {"type": "response.output_item.done", "output_index": 0, "item": done}
@@ -154,9 +160,9 @@ def _numbered(events: Iterator[dict[str, Any]]) -> list[str]:
 def event_texts(model: str, *, calling: bool = False) -> tuple[str, ...]:
     """The events of one answer as JSON texts."""
     kind, *numbers = model.split("-")
-    if kind == "deltas":
+    if kind in {"deltas", "brief"}:
         size, count = int(numbers[0]), int(numbers[1])
-        return tuple(_numbered(_message_events([_filled(size)] * count)))
+        return tuple(_numbered(_message_events([_filled(size)] * count, brief=kind == "brief")))
     if kind == "paced":
         return tuple(_numbered(_message_events([f"{_NONCE} "] * int(numbers[1]))))
     if kind == "tools" and calling:

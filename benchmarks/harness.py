@@ -32,6 +32,7 @@ __all__ = [
     "Contestant",
     "Measure",
     "Scenario",
+    "Server",
     "Skipped",
     "Stage",
     "Summary",

@@ -5,7 +5,12 @@ from __future__ import annotations
 import functools
 import gc
 import json
+import os
 import random
+import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager, nullcontext
@@ -21,7 +26,7 @@ from benchmarks.loops import Loop
 from benchmarks.peers import Peer, Target
 from benchmarks.peers.ours import endpoint_of, options_of
 
-__all__ = ["KINDS", "budgets", "buffered", "decoding", "idle_sessions", "open_sessions"]
+__all__ = ["KINDS", "budgets", "buffered", "decoding", "idle_sessions", "open_sessions", "starting"]
 
 _clock: Final = time.perf_counter
 _MODELS: Final = {"first_event": "mute", "start": "mute"}
@@ -107,6 +112,49 @@ _BEFORE: Final = {
     "idle": ("queue", "connect", "send", "first_event"),
 }
 """What a turn goes through before a budget begins to run."""
+
+
+# --- start -----------------------------------------------------------------------------------------------------------
+
+_PROGRAMS: Final = {
+    "empty": "",
+    "bare": "import trio, trio_websocket",
+    "package": "import engine",
+    "openai": "import openai",
+    "turn": """
+import trio
+import engine
+
+async def main():
+    endpoint = engine.Endpoint({base_url!r}, "sk-benchmark", profile="openai")
+    async with engine.open_session(endpoint, model="answer") as session:
+        await session.ask("Hello.")
+
+trio.run(main)
+""",
+}
+
+
+async def starting(loop: Loop, peer: Peer, target: Target, *, program: str, times: int) -> Result:
+    """Milliseconds of processor time that a program takes in a fresh interpreter, beyond what an empty one takes."""
+    import resource  # not on every system
+
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    without = "".join(f"import sys; sys.modules[{module!r}] = None\n" for module in peer.without)
+    text = without + _PROGRAMS[program].format(base_url=target.base_url)
+
+    def taken(code: str) -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-W", "ignore", "-c", code], env=environment, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    with tempfile.TemporaryDirectory(prefix="benchmarks-") as compiled:
+        environment["PYTHONPYCACHEPREFIX"] = compiled
+        taken(text)  # which compiles the modules
+        found = statistics.median(taken(text) for _ in range(times))
+        empty = statistics.median(taken(_PROGRAMS["empty"]) for _ in range(times))
+    return {"cpu_ms": (found - empty) * 1e3}
 
 
 # --- weight ----------------------------------------------------------------------------------------------------------

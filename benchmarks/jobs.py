@@ -86,15 +86,17 @@ async def fresh_turns(loop: Loop, peer: Peer, target: Target, *, count: int) -> 
 
 async def setup(loop: Loop, peer: Peer, target: Target, *, count: int) -> Result:
     """Milliseconds from nothing to the first event of an answer, and to the closed connection."""
-    first, whole = [], []
+    first, whole, used = [], [], []
     for _ in range(count):
         seen: list[float] = []
         started = _clock()
+        cpu = time.process_time()
         async with peer.open(target) as client:
             await client.watch("Hello.", lambda _, seen=seen: seen.append(_clock()) if not seen else None)  # type: ignore[misc]
         whole.append((_clock() - started) * 1e3)
+        used.append((time.process_time() - cpu) * 1e3)
         first.append((seen[0] - started) * 1e3)
-    return {"first_event_ms": _median(first), "whole_ms": _median(whole)}
+    return {"first_event_ms": _median(first), "whole_ms": _median(whole), "cpu_ms": _median(used)}
 
 
 async def tools(loop: Loop, peer: Peer, target: Target, *, count: int, size: int) -> Result:
@@ -319,16 +321,18 @@ async def release(loop: Loop, peer: Peer, target: Target, *, sessions: int, pati
         await all_wait.wait()
         await loop.sleep(0.3)
         started = _clock()
+        cpu = time.process_time()
         leaving = True
         if burden:
             closing.cancel()
         leave.set()
         in_time = await loop.within(patience, closing.wait)
         seconds = _clock() - started
+        cpu = time.process_time() - cpu
         left = sockets() - before
         if not in_time:
             closing.cancel()
-    return {"release_ms": seconds * 1e3, "sockets_left": left, "raised": raised}
+    return {"release_ms": seconds * 1e3, "cpu_ms": cpu * 1e3, "sockets_left": left, "raised": raised}
 
 
 def sockets() -> int:

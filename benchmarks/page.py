@@ -9,7 +9,9 @@ from typing import Any
 import click
 
 from benchmarks.peers import PEERS
-from benchmarks.tables import markdown_of
+from benchmarks.quiet import busy
+from benchmarks.story import STORY
+from benchmarks.tables import disturbed, markdown_of
 from benchmarks.targets import found
 
 __all__ = ["main", "newest", "page_of"]
@@ -39,10 +41,12 @@ def page_of(result: dict[str, Any], pictures: dict[str, str]) -> str:
     parts = [
         "# Benchmarks",
         "<!-- Written by `python -m benchmarks.page`; changes made here are lost. -->",
+        *([f"![{STORY}]({pictures['story']})"] if "story" in pictures else []),
         _INTRODUCTION,
         f"This run of {machine['at'][:10]}: rounds {result['rounds']}{warm_up}, seed {result['seed']}. "
         + _SIZES[result["size"]],
         *([result["note"]] if "note" in result else []),
+        *([_disturbed(machine)] if busy(machine.get("others")) else []),
         "## What was aimed at",
         _targets(result),
         "## Contestants",
@@ -53,9 +57,17 @@ def page_of(result: dict[str, Any], pictures: dict[str, str]) -> str:
         if scenario["name"] in pictures:
             parts.append(f"![{scenario['title']}]({pictures[scenario['name']]})")
         for case in scenario["cases"]:
-            parts += [f"### {case['title']}", markdown_of(case)]
+            parts += [f"### {case['title']}", *([f"*{note.strip()}*"] if (note := disturbed(case)) else [])]
+            parts.append(markdown_of(case))
     parts += ["## The machine", _machine(machine)]
     return "\n\n".join(parts) + "\n"
+
+
+def _disturbed(machine: dict[str, Any]) -> str:
+    return (
+        f"**The machine was busy**: other programs took {machine['others']:.0%} of its processors meanwhile. Ratios of "
+        "processor time bear that; times on the clock, lateness above all, would be shorter on a quiet machine."
+    )
 
 
 def _targets(result: dict[str, Any]) -> str:
@@ -89,6 +101,8 @@ def _machine(machine: dict[str, Any]) -> str:
         if load is not None and after is not None
         else "unknown",
     }
+    if "others" in machine:
+        facts["other programs"] = f"{machine['others']:.0%} of the processors"
     return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {fact} |" for name, fact in facts.items())])
 
 

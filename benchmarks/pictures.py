@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
+from benchmarks.story import story_of
 from benchmarks.tables import shown
 
 __all__ = ["draw", "picture_of"]
@@ -24,9 +25,13 @@ _SETTINGS: Final = {"svg.hashsalt": "benchmarks", "svg.fonttype": "none", "font.
 
 
 def draw(result: dict[str, Any], directory: Path) -> list[Path]:
-    """Write a picture of every scenario that has something to show."""
+    """Write the picture that tells the story, and one of every scenario that has something to show."""
     directory.mkdir(parents=True, exist_ok=True)
     written = []
+    story = story_of(result)
+    if story is not None:
+        written.append(directory / "story.svg")
+        written[0].write_text(story, encoding="utf-8")
     for scenario in result["scenarios"]:
         with mpl.rc_context(_SETTINGS):
             figure = picture_of(scenario)

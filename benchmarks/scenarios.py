@@ -8,8 +8,8 @@ from typing import Any, Final, Literal, TypeAlias
 
 from attrs import evolve
 
-from benchmarks.frames import EVENTS_AROUND
-from benchmarks.harness import Case, Contestant, Measure, Scenario
+from benchmarks.frames import BRIEF_EVENTS_AROUND, EVENTS_AROUND
+from benchmarks.harness import Case, Contestant, Measure, Scenario, Server
 from benchmarks.internals import KINDS
 
 __all__ = ["SCENARIOS", "Size", "scenarios"]
@@ -43,6 +43,15 @@ _SOCKETS: Final = (
     "openai-connect",
     "openai-session",
 )
+_BARE: Final = (
+    "engine",
+    "engine-ask",
+    "engine-fast",
+    "engine-fast-ask",
+    "trio-websocket",
+    "websockets-trio",
+    "websockets-asyncio",
+)
 _CEILING: Final = "trio-websocket"
 
 _EVENTS: Final = Measure("events_per_second", "events", "/s", "higher")
@@ -64,27 +73,53 @@ def throughput(size: Size) -> Scenario:
     """Events a second."""
 
     def case(
-        name: str, title: str, names: Sequence[str], event: int, count: int, sessions: int, *, tls: bool = False
+        name: str,
+        title: str,
+        names: Sequence[str],
+        event: int,
+        count: int,
+        sessions: int = 1,
+        *,
+        tls: bool = False,
+        brief: bool = False,
+        keeping: bool = False,
+        fresh: bool = False,
     ) -> Case:
         turns = _pick(size, 1, 1, 3)
-        params = {"sessions": sessions, "events": count + EVENTS_AROUND, "turns": turns}
-        model = f"deltas-{event}-{count}"
+        around = BRIEF_EVENTS_AROUND if brief else EVENTS_AROUND
+        params = {"sessions": sessions, "events": count + around, "turns": turns}
+        model = f"{'brief' if brief else 'deltas'}-{event}-{count}"
+        options = {"keeping": True} if keeping else {}
         return Case(
             name=name,
             title=title,
-            contestants=_each(names, "throughput", params=params, tls=tls, model=model),
+            contestants=_each(names, "throughput", params=params, tls=tls, model=model, options=options),
             measures=(_CPU, _EVENTS),
             baseline=_CEILING,
+            fresh=fresh,
+            rounds=5 if fresh else None,
         )
 
     count = _pick(size, 20, 1000, 5000)
+    kept = "Bare libraries put the text together too"
     cases = [
-        case("deltas", "One stream of deltas of 300 bytes", _STREAMING, 300, count, 1),
-        case("deltas-tls", "The same over TLS", _SOCKETS, 300, count, 1, tls=True),
-        case("events-6k", "One stream of events of 6 KB", _STREAMING, 6000, count // 5, 1),
+        case("deltas", "One stream of deltas of 300 bytes", _STREAMING, 300, count),
+        case("deltas-tls", "The same over TLS", _SOCKETS, 300, count, tls=True),
+        case("brief", f"The same, and the end repeats nothing. {kept}", _BARE, 300, count, brief=True, keeping=True),
+        case("events-6k", "One stream of events of 6 KB", _STREAMING, 6000, count // 5),
+        case(
+            "brief-6k",
+            f"The same, and the end repeats nothing. {kept}",
+            _BARE,
+            6000,
+            count // 5,
+            brief=True,
+            keeping=True,
+        ),
     ]
     if size == "full":
-        cases.append(case("events-64k", "One stream of events of 64 KB", _STREAMING, 64_000, count // 50, 1))
+        title = f"One stream of events of 64 KB. {kept}"
+        cases.append(case("events-64k", title, _BARE, 64_000, count // 50, keeping=True, fresh=True))
     for sessions in _pick(size, (2,), (10, 50), (10, 100, 1000)):
         each = _pick(size, 5, max(2000 // sessions, 20), max(20_000 // sessions, 40))
         title = f"{sessions:,} sessions at once, deltas of 300 bytes"
@@ -92,14 +127,14 @@ def throughput(size: Size) -> Scenario:
     return Scenario(
         "throughput",
         "Throughput",
-        "Events are read as fast as they come, from a server in a process of its own that replays bytes. The ceiling "
-        "is trio-websocket with `json.loads`, which gives untyped dictionaries and no message. Over HTTP the peers "
-        "read server-sent events.",
+        "Events are read as fast as they come, from a server in a process of its own that replays bytes. Ratios are to "
+        "trio-websocket with `json.loads`, which gives untyped dictionaries and no message. Over HTTP the peers read "
+        "server-sent events. Processor time stands first: it is steady where time on the clock is not.",
         tuple(cases),
     )
 
 
-# --- latency ---------------------------------------------------------------------------------------------------------
+# --- fairness --------------------------------------------------------------------------------------------------------
 
 
 def fairness(size: Size) -> Scenario:
@@ -136,12 +171,16 @@ def fairness(size: Size) -> Scenario:
     )
 
 
+# --- latency ---------------------------------------------------------------------------------------------------------
+
+
 def latency(size: Size) -> Scenario:
     """Short turns, connection set-up, and runs of tools over slow lines."""
     per_turn = Measure("us_per_turn", "one turn", "µs", "lower")
     cpu_per_turn = Measure("cpu_us_per_turn", "processor time", "µs/turn", "lower")
     first = Measure("first_event_ms", "first event", "ms", "lower")
     whole = Measure("whole_ms", "whole", "ms", "lower")
+    cpu_whole = Measure("cpu_ms", "processor time", "ms", "lower")
     seconds = Measure("seconds", "whole run", "s", "lower")
     cases = [
         Case(
@@ -191,7 +230,7 @@ def latency(size: Size) -> Scenario:
                 contestants=_each(
                     _SOCKETS if tls else _STREAMING, "setup", params={"count": _pick(size, 1, 5, 20)}, tls=tls
                 ),
-                measures=(first, whole),
+                measures=(cpu_whole, first, whole),
                 baseline=_CEILING,
             )
             for tls in (False, True)
@@ -418,6 +457,7 @@ def release(size: Size) -> Scenario:
     """Time until sockets are gone."""
     measures = (
         Measure("release_ms", "released", "ms", "lower"),
+        Measure("cpu_ms", "processor time", "ms", "lower"),
         Measure("sockets_left", "sockets left", "", "right"),
         Measure("raised", "exceptions", "", "right"),
     )
@@ -551,6 +591,44 @@ def memory(size: Size) -> Scenario:
     )
 
 
+# --- start -----------------------------------------------------------------------------------------------------------
+
+
+def start(size: Size) -> Scenario:
+    """What a program pays before its first answer."""
+    programs: tuple[tuple[str, str, str, Server], ...] = (
+        ("trio and trio-websocket", "trio-websocket", "bare", "none"),
+        ("engine, imported", "engine", "package", "none"),
+        ("engine, a first turn", "engine", "turn", "replay"),
+        ("engine-fast, a first turn", "engine-fast", "turn", "replay"),
+        ("openai-python, imported", "openai-connect", "openai", "none"),
+    )
+    return Scenario(
+        "start",
+        "Start",
+        "A fresh interpreter runs a program, and what an empty program takes is subtracted. Its modules are compiled "
+        "already. A first turn imports what it needs, connects, and asks.",
+        (
+            Case(
+                name="imports",
+                title="What a program's start takes",
+                contestants=tuple(
+                    Contestant(
+                        label=label,
+                        peer=peer,
+                        job="internals.starting",
+                        params={"program": program, "times": _pick(size, 1, 3, 9)},
+                        server=server,
+                    )
+                    for label, peer, program, server in programs
+                ),
+                measures=(Measure("cpu_ms", "processor time", "ms", "lower"),),
+                baseline="trio and trio-websocket",
+            ),
+        ),
+    )
+
+
 # --- decoding --------------------------------------------------------------------------------------------------------
 
 
@@ -584,7 +662,8 @@ def codec(size: Size) -> Scenario:
 
 
 SCENARIOS: Final[dict[str, Callable[[Size], Scenario]]] = {
-    each.__name__: each for each in (throughput, fairness, latency, cancellation, timeouts, release, memory, codec)
+    each.__name__: each
+    for each in (throughput, fairness, latency, start, cancellation, timeouts, release, memory, codec)
 }
 
 

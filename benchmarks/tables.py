@@ -6,7 +6,9 @@ from typing import Any
 
 from rich.table import Table
 
-__all__ = ["cells_of", "markdown_of", "shown", "table_of"]
+from benchmarks.quiet import busy
+
+__all__ = ["cells_of", "disturbed", "markdown_of", "shown", "table_of"]
 
 
 def shown(value: float) -> str:
@@ -59,10 +61,16 @@ def _with_spread(median: float, low: float, high: float, digits: int | None = No
     return text(median) if text(low) == text(high) else f"{text(median)} ({text(low)}–{text(high)})"
 
 
+def disturbed(case: dict[str, Any]) -> str:
+    """A note that other programs ran while a case was measured; nothing where none did."""
+    others = case.get("others")
+    return f" (other programs took {others:.0%} of the processors meanwhile)" if busy(others) else ""
+
+
 def table_of(case: dict[str, Any]) -> Table:
     """A case for the terminal."""
     heading, rows = cells_of(case)
-    table = Table(title=case["title"], title_justify="left", header_style="bold")
+    table = Table(title=case["title"] + disturbed(case), title_justify="left", header_style="bold")
     for number, name in enumerate(heading):
         table.add_column(name, justify="left" if number == 0 else "right")
     for cells in rows:

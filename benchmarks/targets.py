@@ -56,12 +56,47 @@ _AGAINST: Final[tuple[tuple[str, str, Literal["ratio", "median"]], ...]] = (
     ("against sleeps alone", "late_p99_ms", "ratio"),
 )
 
+
+_CPU: Final = "cpu_us_per_event"
+
+
+def _events(what: str, case: str, **bounds: float) -> tuple[Target, ...]:
+    """Targets of the processor time of an event, by contestant."""
+    names = {"ask": "engine-ask", "iterated": "engine", "fast_ask": "engine-fast-ask", "fast": "engine-fast"}
+    words = {"ask": "`ask`", "iterated": "iterated", "fast_ask": "`fast`, `ask`", "fast": "`fast`, iterated"}
+    return tuple(
+        Target(f"{what}, {words[key]}", "throughput", case, names[key], _CPU, "≤", bound)
+        for key, bound in bounds.items()
+    )
+
+
 TARGETS: Final = (
-    Target("events a second of one stream, iterated", "throughput", "deltas", "engine", "events_per_second", "≥", 0.8),
-    Target("the same with `ask`", "throughput", "deltas", "engine-ask", "events_per_second", "≥", 0.8),
-    Target("events a second of 100 sessions", "throughput", "sessions-100", "engine", "events_per_second", "≥", 0.8),
-    Target("a short turn on loopback", "latency", "short-turns", "engine", "us_per_turn", "≤", 1.15),
+    *_events("processor time of an event of 300 bytes", "deltas", ask=0.16, iterated=0.24, fast_ask=0.11, fast=0.19),
+    *_events("the same of 6 KB, the end repeats nothing", "brief-6k", ask=0.45, iterated=0.45),
+    *_events("the same of 6 KB, the end repeats everything", "events-6k", ask=0.72, iterated=0.72),
+    *_events("the same of 64 KB", "events-64k", ask=1.1, iterated=1.1),
+    *_events("the same of 300 bytes, 10 sessions", "sessions-10", ask=0.16, iterated=0.25),
+    *_events("the same, 100 sessions", "sessions-100", ask=0.25, iterated=0.38),
+    *_events("the same, 1,000 sessions", "sessions-1000", ask=0.55, iterated=0.72),
+    Target("the same over HTTP, iterated", "throughput", "deltas", "engine-sse", _CPU, "≤", 1.0),
+    Target(
+        "processor time of a short turn, `ask`", "latency", "short-turns", "engine-ask", "cpu_us_per_turn", "≤", 1.2
+    ),
+    Target("the same over HTTP", "latency", "http-turns", "engine-sse", "cpu_us_per_turn", "≤", 1.3),
     Target("a short turn over a line of 20 ms", "latency", "short-turns-rtt-20", "engine", "us_per_turn", "≤", 1.15),
+    Target("the start of a program with a first turn", "start", "imports", "engine, a first turn", "cpu_ms", "≤", 2.5),
+    Target("`import engine`", "start", "imports", "engine, imported", "cpu_ms", "≤", 0.2),
+    Target(
+        "ms that timers are late beside 100 loud connections, p99",
+        "fairness",
+        "loud-100",
+        "engine",
+        "late_p99_ms",
+        "≤",
+        5.0,
+        "median",
+    ),
+    Target("release of 1,000 healthy sessions", "release", "release-healthy-1000", "engine", "release_ms", "≤", 1.3),
     Target("control back after a cancel, p99", "cancellation", "at-once", "engine", "back_p99_ms", "≤", 2.0),
     *(
         Target(

@@ -34,6 +34,11 @@ class Target:
     options: dict[str, Any] = field(factory=dict)
 
     @property
+    def keeping(self) -> bool:
+        """Whether a bare client is to put the answer's text together."""
+        return bool(self.options.get("keeping"))
+
+    @property
     def websocket_url(self) -> str:
         """The URL of the WebSocket."""
         return "ws" + self.base_url.removeprefix("http") + "/responses"

@@ -49,7 +49,7 @@ async def over_websockets(target: Target) -> AsyncIterator[BareSocket]:
         max_size=None,
         close_timeout=2,
     ) as socket:
-        yield BareSocket(socket.send, socket.recv, target.model)
+        yield BareSocket(socket.send, socket.recv, target.model, keeping=target.keeping)
 
 
 @asynccontextmanager

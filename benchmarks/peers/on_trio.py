@@ -17,14 +17,28 @@ __all__ = ["BareSocket", "over_nothing", "over_trio_websocket", "over_websockets
 
 
 class BareSocket:
-    """A socket that sends text and receives text; everything else is up to whoever uses it."""
+    """A socket that sends text and receives text; everything else is up to its user.
+
+    Args:
+        send: Sends a text.
+        receive: Receives one.
+        model: The model that is asked.
+        keeping: Whether the answer's text is put together.
+    """
 
     def __init__(
-        self, send: Callable[[str], Awaitable[None]], receive: Callable[[], Awaitable[Any]], model: str
+        self,
+        send: Callable[[str], Awaitable[None]],
+        receive: Callable[[], Awaitable[Any]],
+        model: str,
+        *,
+        keeping: bool = False,
     ) -> None:
         self._send = send
         self._receive = receive
         self._model = model
+        self._keeping = keeping
+        self.text = ""
 
     async def _ask(self, prompt: str) -> None:
         message = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": prompt}]}
@@ -35,10 +49,26 @@ class BareSocket:
         receive, loads = self._receive, json.loads
         await self._ask(prompt)
         events = 0
+        if self._keeping:
+            return await self._kept()
         while True:
             event = loads(await receive())
             events += 1
             if event["type"] in TERMINALS:
+                return events
+
+    async def _kept(self) -> int:
+        receive, loads = self._receive, json.loads
+        pieces = []
+        events = 0
+        while True:
+            event = loads(await receive())
+            events += 1
+            kind = event["type"]
+            if kind == "response.output_text.delta":
+                pieces.append(event["delta"])
+            elif kind in TERMINALS:
+                self.text = "".join(pieces)
                 return events
 
     async def watch(self, prompt: str, notice: Callable[[str], None]) -> None:
@@ -72,7 +102,7 @@ async def over_trio_websocket(target: Target) -> AsyncIterator[BareSocket]:
         message_queue_size=64,
         disconnect_timeout=2,
     ) as socket:
-        yield BareSocket(socket.send_message, socket.get_message, target.model)
+        yield BareSocket(socket.send_message, socket.get_message, target.model, keeping=target.keeping)
 
 
 @asynccontextmanager
@@ -89,7 +119,7 @@ async def over_websockets(target: Target) -> AsyncIterator[BareSocket]:
         max_size=None,
         close_timeout=2,
     ) as socket:
-        yield BareSocket(socket.send, socket.recv, target.model)
+        yield BareSocket(socket.send, socket.recv, target.model, keeping=target.keeping)
 
 
 class _BareStream:

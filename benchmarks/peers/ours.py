@@ -31,6 +31,7 @@ def options_of(target: Target) -> dict[str, Any]:
         options["on_cancel"] = engine.OnCancel(options["on_cancel"])
     options.pop("full", None)
     options.pop("reopen", None)
+    options.pop("keeping", None)  # it always does
     return options
 
 

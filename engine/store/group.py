@@ -14,7 +14,7 @@ import trio
 from engine.store.errors import StoreError, StoreUnavailable
 from engine.store.operations import Database
 
-__all__ = ["Connection", "Group", "Operation"]
+__all__ = ["LONGEST_TRY", "Connection", "Group", "Operation"]
 
 T = TypeVar("T")
 
@@ -24,6 +24,8 @@ Operation = Callable[[Database], T]
 _LARGEST_GROUP: Final = 256
 _WAITS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
 """Seconds before a transaction that the database would not take is tried again."""
+LONGEST_TRY: Final = sum(_WAITS)
+"""Seconds after which one that it never took is an error, where it refuses at once."""
 _LAST_SECONDS: Final = 5.0
 """The seconds that work under way may take when the store is closed."""
 
@@ -100,6 +102,11 @@ class Group:
         self._more = trio.Event()
         self._closing = False
         self._threads = trio.CapacityLimiter(1)
+
+    @property
+    def closing(self) -> bool:
+        """Whether it takes nothing new."""
+        return self._closing
 
     async def run(self) -> None:
         """Work until `close`, and then until all that waits is done. Cancelling abandons what is under way."""

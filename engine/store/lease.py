@@ -11,7 +11,7 @@ import trio
 
 from engine.store import operations
 from engine.store.errors import LeaseLost, SessionHeld, StoreUnavailable
-from engine.store.group import Group
+from engine.store.group import LONGEST_TRY, Group
 from engine.store.records import Begun, Claim, HeldBy, Kind, NewRow, Taken
 
 __all__ = ["Lease", "take"]
@@ -21,6 +21,9 @@ _logger = logging.getLogger("engine.store")
 _MARGIN: Final = 0.1
 """The part of a lease that the holder does not use: clocks run at different rates, and a cancellation takes time."""
 _RENEWED_AT: Final = 1 / 3
+_SAID_AGAIN: Final = 1 / 20
+"""The part of a lease after which a row that the database did not take is said again."""
+_NOT_SURE: Final = "whether an earlier row was written is not known yet"
 _LOOKS: Final = 0.05
 _LONGEST_LOOK: Final = 1.0
 
@@ -49,6 +52,7 @@ class Lease:
         self._seconds = seconds
         self._given_up = trio.Event()
         self.sure: bool = True
+        self._moved = trio.Event()  # set, and replaced, when the newest row changes
         self._reserved = 0  # the highest number that a row under way has
         self._prolong(asked_at)
 
@@ -182,7 +186,7 @@ class Lease:
         """
         self.check()
         if not self.sure:
-            raise StoreUnavailable("whether an earlier row was written is not known yet")
+            raise StoreUnavailable(_NOT_SURE)
         # Tools that run side by side write side by side: each row has its number from here on.
         before, self._reserved = max(self._reserved, self.head), max(self._reserved, self.head) + 1
         new, asked_at = row(before + 1), trio.current_time()
@@ -195,20 +199,47 @@ class Lease:
             if new.kind is Kind.REPLACE:
                 self.base = head
             self.begun = operations.begun_after(self.begun, new)
+            self._move()
 
         head: int | None = None
         try:
-            head = await self._group.do(
-                lambda database: operations.commit(
-                    database, self.claim, [new], head=before, lease=self._seconds, retain=retain
-                ),
-                on_settled=written,
-            )
+            head = await self._committed(new, before, retain, written)
         finally:
             if head is None:
                 self.sure = False
+                self._move()
         if head is None:
             raise self.lose("another process went on with the session")
+
+    async def _committed(
+        self, new: NewRow, before: int, retain: float | None, on_settled: Callable[[int | None], None]
+    ) -> int | None:
+        """Commit a row, and say it again as long as the lease may last: what it holds has been paid for."""
+        while True:
+            try:
+                return await self._group.do(
+                    lambda database: operations.commit(
+                        database, self.claim, [new], head=before, lease=self._seconds, retain=retain
+                    ),
+                    on_settled=on_settled,
+                )
+            except StoreUnavailable:
+                wait = self._seconds * _SAID_AGAIN
+                if self._group.closing or trio.current_time() + wait + LONGEST_TRY >= self.scope.deadline:
+                    raise
+                await trio.sleep(wait)
+                await self._settled_up_to(before)
+
+    async def _settled_up_to(self, number: int) -> None:
+        """Wait until the rows of this process up to a number are in the store: they are said again first."""
+        while self.sure and self.head < number:
+            await self._moved.wait()
+        if not self.sure:
+            raise StoreUnavailable(_NOT_SURE)
+
+    def _move(self) -> None:
+        moved, self._moved = self._moved, trio.Event()
+        moved.set()
 
 
 async def take(group: Group, nursery: trio.Nursery, session: str, *, owner: str, seconds: float, wait: float) -> Lease:
