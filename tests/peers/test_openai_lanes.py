@@ -280,15 +280,18 @@ async def test_a_parent_that_goes_on_too_early() -> None:
     """The barrier of a fork is the helper's caller's to keep: of a queue, the fork may find its parent gone."""
 
     async def early(session: AsyncResponsesWebSocketSession) -> None:
-        create: Any = {"type": "response.create", "model": "m", "store": False}
+        async def send(lane: AsyncResponsesWebSocketLane, text: str, until: str | None, **body: Any) -> None:
+            create: Any = {"type": "response.create", "model": "m", "store": False, "input": text, **body}
+            await lane.send(create)
+            while until is not None and (await lane.recv()).type != until:
+                pass
+
         plan, fork, busy = session.lane("plan"), session.lane("fork"), session.lane("busy")
-        await plan.send({**create, "input": "the plan"})
+        await send(plan, "the plan", None)
         last = (await plan.get_final_response()).id
-        await busy.send({**create, "input": "fork: takes a place"})
-        while (await busy.recv()).type != "response.created":
-            pass
-        await plan.send({**create, "input": "go on", "previous_response_id": last})
-        await fork.send({**create, "input": "fork", "previous_response_id": last})
+        await send(busy, "fork: takes a place", "response.created")
+        await send(plan, "go on", "response.queued", previous_response_id=last)
+        await send(fork, "fork", None, previous_response_id=last)
         with pytest.raises(ResponsesWebSocketError) as caught:
             await fork.get_final_response()
         assert caught.value.event.error.code == "previous_response_not_found"  # type: ignore[union-attr]
