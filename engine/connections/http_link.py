@@ -224,8 +224,8 @@ class _HttpExchange(Receiver):
             attempt.frame,
             accept="text/event-stream",
             connect=attempt.patience,
-            sending=self._sending,
-            sent=attempt.sent,
+            on_sending=self._sending,
+            on_sent=attempt.sent,
         )
 
     def cancel(self) -> None:

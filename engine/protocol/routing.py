@@ -408,9 +408,19 @@ class Router:
     def _of_the_default(self, channel: _Channel | None, word: Word) -> bool:
         """Whether an event without a label may be the default channel's last one's, while named ones are in flight.
 
-        A server that has labelled others on this connection means the default channel; of another one, only an end
-        said again can be that.
+        A server that is known to label its answers means the default channel. Of another one it can be an end said
+        again, or anything where it is not known what of the last response there is still to come; and where the server
+        announced that one, it will announce the named ones, before it says anything else of them.
         """
         if channel is None or channel.last is None:
             return False
-        return self._labelled or channel.last.repeats(word, alone=True)
+        if self._labelled:
+            return True
+        if any(each.current is not None and each.opened for each in self._channels.values()):
+            return False  # it announced a named one without its label
+        last = channel.last
+        return (
+            (last.opened and word is not Word.OPENS)
+            or not last.leaves_clean(again=False)
+            or last.repeats(word, alone=True)
+        )

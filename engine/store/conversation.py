@@ -195,7 +195,7 @@ class StoredConversation:
             self._place(fields),
             take_up=lambda: self._take_up(given, key, fields),
             begin=lambda: self._chat.stream(self._missing(given), options, **fields),
-            failed=self._scribe.failed,
+            on_failed=self._scribe.failed,
         )
 
     @property

@@ -42,7 +42,7 @@ class StoredReply:
         place: Its place among the conversation's prompts.
         take_up: Returns the answer where the store has it, or gets the conversation ready to be asked.
         begin: Makes the reply that asks.
-        failed: Told of what a round failed with.
+        on_failed: Told of a round's error.
     """
 
     def __init__(
@@ -51,12 +51,12 @@ class StoredReply:
         *,
         take_up: Callable[[], Awaitable[AssistantMessage | None]],
         begin: Callable[[], Reply],
-        failed: Callable[[TurnError], Awaitable[None]],
+        on_failed: Callable[[TurnError], Awaitable[None]],
     ) -> None:
         self._place = place
         self._take_up = take_up
         self._begin = begin
-        self._on_failed = failed
+        self._on_failed = on_failed
         self._entered = self._left = self._told = False
         self._known: AssistantMessage | None = None
         self._retold: deque[TurnEvent] = deque()

@@ -104,16 +104,18 @@ class HttpClient:
         *,
         accept: str = "application/json",
         connect: float = math.inf,
-        sending: Callable[[], None] | None = None,
-        sent: Callable[[], None] | None = None,
+        on_sending: Callable[[], None] | None = None,
+        on_sent: Callable[[], None] | None = None,
     ) -> HttpRequest:
         """Prepare a POST of a JSON text; see `HttpRequest`."""
-        return HttpRequest(self, "POST", path, text, accept=accept, connect=connect, sending=sending, sent=sent)
+        return HttpRequest(
+            self, "POST", path, text, accept=accept, connect=connect, on_sending=on_sending, on_sent=on_sent
+        )
 
     def send(self, method: str, path: str, text: str | None, *, connect: float) -> HttpRequest:
         """Prepare a request with a JSON text, or none; see `HttpRequest`."""
         return HttpRequest(
-            self, method, path, text, accept="application/json", connect=connect, sending=None, sent=None
+            self, method, path, text, accept="application/json", connect=connect, on_sending=None, on_sent=None
         )
 
 
@@ -186,8 +188,8 @@ class HttpRequest:
         text: The JSON text.
         accept: The media type that is wanted.
         connect: Seconds for the key, name resolution, TCP and TLS together.
-        sending: Called when a connection is there and the first byte is about to leave.
-        sent: Called when the last byte was passed on.
+        on_sending: Called when a connection is there and the first byte is about to leave.
+        on_sent: Called when the last byte was passed on.
 
     Attributes:
         sent: Whether the server may have read bytes of the request.
@@ -205,8 +207,8 @@ class HttpRequest:
         *,
         accept: str,
         connect: float,
-        sending: Callable[[], None] | None,
-        sent: Callable[[], None] | None,
+        on_sending: Callable[[], None] | None,
+        on_sent: Callable[[], None] | None,
     ) -> None:
         self._client = client
         self._method = method
@@ -216,9 +218,9 @@ class HttpRequest:
         self._connect = connect
         self._connecting = trio.CancelScope()
         self._stage = "credentials"
-        self._carriage = Carriage(on_stage=self._reach, on_sending=functools.partial(self._begin, sending))
-        if sent is not None:
-            self._carriage.on_sent = sent
+        self._carriage = Carriage(on_stage=self._reach, on_sending=functools.partial(self._begin, on_sending))
+        if on_sent is not None:
+            self._carriage.on_sent = on_sent
         self._answer: Answer | None = None
         self.sent: bool = False
         self.status: int | None = None
@@ -296,11 +298,11 @@ class HttpRequest:
     def _reach(self, stage: str) -> None:
         self._stage = stage
 
-    def _begin(self, sending: Callable[[], None] | None) -> None:
+    def _begin(self, on_sending: Callable[[], None] | None) -> None:
         self.sent = True
         self._connecting.deadline = math.inf
-        if sending is not None:
-            sending()
+        if on_sending is not None:
+            on_sending()
 
     def failure(self, error: Exception) -> Failure:
         """Say what an exception from sending the request, or from reading its answer, means."""

@@ -132,7 +132,8 @@ def test_what_the_default_lane_says_again_is_not_taken_for_a_named_one() -> None
     router.route(lifecycle("completed"))
     router.end(main)
     assert router.route(lifecycle("completed")) is Verdict.DROPPED
-    assert router.route(delta()) == Unlabelled((a,))
+    assert router.route(delta()) is Verdict.STRAY
+    assert router.route(lifecycle("created")) == Unlabelled((a,))
 
 
 def test_after_one_event_with_its_label_the_others_without_are_the_default_lane_s() -> None:

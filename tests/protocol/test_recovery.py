@@ -49,6 +49,10 @@ ROWS: dict[str, tuple[Setback, dict[Transport, list[Remedy]]]] = {
         Setback(Lost("gone"), delivery=ACCEPTED, output_seen=True),
         {AUTO: [], WEBSOCKET: [], SSE: []},
     ),
+    "anything after a steer": (
+        Setback(Lost("gone"), delivery=ACCEPTED, steered=True),
+        {AUTO: [], WEBSOCKET: [], SSE: []},
+    ),
     "content filter or policy": (
         Setback(Failed("content_filter"), delivery=ACCEPTED),
         {AUTO: [], WEBSOCKET: [], SSE: []},

@@ -13,8 +13,9 @@ from routed import Routed
 
 from engine.protocol.exchange import Exchange
 from engine.protocol.faults import Fault
-from engine.protocol.routing import Router, Verdict
+from engine.protocol.routing import Router, Unlabelled, Verdict
 from engine.wire.codec import decode_object
+from engine.wire.events import ServerEvent
 
 LATE: Final = json.loads((Path(__file__).parent / "data" / "late_events.json").read_text())
 
@@ -227,3 +228,46 @@ def test_a_miss_without_an_earlier_one_is_what_the_server_says() -> None:
     ended(router, begun(router, None), {"type": "response.completed", "response": {"id": "r", "status": "completed"}})
     current = begun(router, None)
     assert router.route(decode_object(MISSES["error"])) is current
+
+
+# --- what has no label, beside a lane of its own
+
+
+def unlabelled(kind: str) -> ServerEvent:
+    response = {"id": "r", "status": "completed", "output": []}
+    delta = {"item_id": "m", "output_index": 0, "content_index": 0, "delta": "x"}
+    return decode_object({"type": kind, **(delta if kind.endswith("delta") else {"response": response})})
+
+
+DELTA: Final = "response.output_text.delta"
+OPENS: Final = {"type": "response.created", "response": {"id": "r", "status": "in_progress"}}
+ENDS: Final = {"type": "response.completed", "response": {"id": "r", "status": "completed"}}
+BREAKS: Final = {"type": "error", "status": 503, "error": {"code": "server_is_overloaded"}}
+
+
+@pytest.mark.parametrize("end", [ENDS, BREAKS], ids=["after its end", "after an error"])
+def test_the_rest_of_a_response_of_the_default_channel_is_none_of_a_named_one(end: dict[str, Any]) -> None:
+    router = Router()
+    first = begun(router, None)
+    for event in (OPENS, end):
+        assert router.route(decode_object(event)) is first
+        first.receive(decode_object(event))
+    router.end(first)
+    named = begun(router, "lane-1")
+    assert router.route(unlabelled(DELTA)) is Verdict.STRAY
+    labelled = decode_object({**OPENS, "stream_id": "lane-1"})
+    assert router.route(labelled) is named
+    assert router.route(unlabelled(DELTA)) is Verdict.STRAY
+
+
+def test_what_an_unlabelled_announcement_begins_is_the_only_named_ones() -> None:
+    """A server that takes the name and leaves it out of its answers is found out, and read all the same."""
+    router = Router()
+    first = begun(router, None)
+    for event in (OPENS, ENDS):
+        assert router.route(decode_object(event)) is first
+        first.receive(decode_object(event))
+    router.end(first)
+    named = begun(router, "lane-1")
+    for late in (decode_object(OPENS), unlabelled(DELTA), decode_object(ENDS)):
+        assert router.route(late) == Unlabelled((named,))

@@ -7,6 +7,7 @@ from chaos import Chaos, chaos
 from trio.testing import MockClock
 
 import engine
+from engine.simulator import Quirks
 
 pytestmark = pytest.mark.slow
 
@@ -21,6 +22,11 @@ AUTO, WEBSOCKET, SSE = engine.Transport.AUTO, engine.Transport.WEBSOCKET, engine
         Chaos(80, seed=2, max_dispatches=1),
         Chaos(100, seed=3, transport=WEBSOCKET),
         Chaos(80, seed=4, transport=SSE),
+        Chaos(80, seed=5, quirks=Quirks(item_ids="renewed", indexes="growing", response_ids="renewed")),
+        Chaos(80, seed=6, quirks=Quirks(item_ids="one_for_all", response_ids="one_for_all", events="late")),
+        Chaos(80, seed=7, quirks=Quirks(indexes="missing", response_ids="empty", events="deltas_only")),
+        Chaos(80, seed=8, quirks=Quirks(item_ids="swapped_at_the_end", events="twice"), transport=WEBSOCKET),
+        Chaos(80, seed=9, quirks=Quirks(item_ids="null", indexes="shifted", events="items_done_only"), transport=SSE),
     ],
     ids=str,
 )

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from typing import Any, get_args
 
 import pytest
+import trio
 from sessions import session_to
 from sim_peer import FUNCTION, connect, kinds, post, stream, text_of
 from trio.testing import MockClock
 
+import engine
 from engine.simulator import Call, Created, Quirks, Say, Script, Step, Think, open_simulator
 from engine.simulator.distortions import Arguments, CallIds, Events, Indexes, ItemIds, ResponseIds
 
@@ -109,12 +111,14 @@ async def test_the_server_itself_is_not_confused(member: str, value: str) -> Non
             assert text_of(answer.json) == "Let me add. Done."
 
 
-# Which response an event belongs to where ids say nothing is what the routing's own tests are about.
-@pytest.mark.parametrize(("member", "value"), [habit for habit in HABITS if habit[0] != "response_ids"])
-async def test_a_careful_reader_reads_it_all_the_same(autojump_clock: MockClock, member: str, value: str) -> None:
+@pytest.mark.parametrize("transport", [engine.Transport.WEBSOCKET, engine.Transport.SSE])
+@pytest.mark.parametrize(("member", "value"), HABITS)
+async def test_a_careful_reader_reads_it_all_the_same(
+    autojump_clock: MockClock, member: str, value: str, transport: engine.Transport
+) -> None:
     quirks = Quirks(**{member: value})  # type: ignore[arg-type]
-    script = Script([TURN, [Created(), Say("Next.")]])
-    async with session_to(script, sim_options={"quirks": quirks}) as (session, _):
+    script = Script([TURN, [Created(), Say("Next.")], [Created(), Say("Last.")]])
+    async with session_to(script, sim_options={"quirks": quirks}, transport=transport) as (session, sim):
         message = await session.ask("hi", tools=[FUNCTION])
         assert message.text == "Let me add. Done."
         (call,) = message.tool_calls
@@ -122,3 +126,7 @@ async def test_a_careful_reader_reads_it_all_the_same(autojump_clock: MockClock,
         if member != "arguments" or value == "object":
             assert call.arguments == {"a": 1, "b": 2}
         assert (await session.ask("more")).text == "Next."
+        assert (await session.ask("more")).text == "Last."
+        assert len(sim.requests) == 3
+        assert len(sim.connections) == 1
+        assert trio.current_time() == 0
