@@ -17,11 +17,12 @@ from engine.conversation.rounds import Progress, Round
 from engine.conversation.snapshot import ConversationState, Memory, Snapshot, conversation_snapshot
 from engine.conversation.tool_loop import OpenTurn, ToolLoop
 from engine.conversation.toolbox import Toolbox
+from engine.protocol.failures import SteerRefused
 from engine.settings.fields import TurnFields, options_with, settings_with, spelled_out
 from engine.settings.levels import Settings
 from engine.settings.turn_options import TurnOptions
 from engine.turns.lane import Lane
-from engine.turns.steering import SteerInput, unsteerable
+from engine.turns.steering import SteerInput, not_taken
 from engine.turns.texts import Texts
 from engine.turns.turn import Turn
 from engine.values.calls import answered_by
@@ -317,10 +318,9 @@ class Reply:
         if self._turn is None:
             await trio.lowlevel.checkpoint()
             over = self._loop is not None and self._loop.finished
-            raise unsteerable(
-                "response_already_completed" if over else "response_not_active",
-                "no response runs: say it when one does, or in the next prompt",
-            )
+            code = "response_already_completed" if over else "response_not_active"
+            barred = "no response runs: say it when one does, or in the next prompt"
+            raise not_taken(SteerRefused(code, barred=barred))
         await self._turn.steer(input)
 
     def texts(self) -> Texts:

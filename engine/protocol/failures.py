@@ -22,6 +22,7 @@ from engine.values.errors import (
     RequestTooLarge,
     ResponseFailed,
     SessionClosed,
+    SteerRejected,
     TurnError,
     TurnTimeout,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "Mismatched",
     "Overflowed",
     "RequestRefused",
+    "SteerRefused",
     "Throttled",
     "TooLarge",
     "Unreachable",
@@ -118,6 +120,16 @@ class RequestRefused:
 
 
 @frozen
+class SteerRefused:
+    """Input for a response that runs was not taken: by the server, or because of what ``barred`` says, and not sent."""
+
+    code: str | None = field(repr=_shown)
+    type: str | None = field(default=None, repr=_shown)
+    message: str = field(default="", repr=False)
+    barred: str | None = None
+
+
+@frozen
 class Failed:
     """The server began the response and gave up."""
 
@@ -195,6 +207,7 @@ Failure: TypeAlias = (
     | Lost
     | Violated
     | RequestRefused
+    | SteerRefused
     | Failed
     | Throttled
     | Mismatched
@@ -231,6 +244,14 @@ def to_error(failure: Failure) -> TurnError:
             error = ProtocolViolation(failure.detail)
         case RequestRefused():
             error = _rejection(failure)
+        case SteerRefused():
+            said = _said(failure, code=failure.code, type=failure.type)
+            error = SteerRejected(
+                failure.barred or f"the server did not take what the turn was to be steered with ({said})",
+                code=failure.code,
+                type=failure.type,
+                message=failure.message,
+            )
         case Failed():
             error = ResponseFailed(
                 f"the response failed ({_said(failure, status=failure.status, code=failure.code, type=failure.type)})",
@@ -304,7 +325,7 @@ def _rejection(failure: RequestRefused, did: str = "rejected the request") -> Re
     return error
 
 
-def _said(failure: RequestRefused | Failed, **words: int | str | None) -> str:
+def _said(failure: RequestRefused | SteerRefused | Failed, **words: int | str | None) -> str:
     """Return the server's reasons, as far as a text may tell them: its own words may quote the prompt."""
     named = [
         f"{name}: {word if isinstance(word, int) else token(word)}" for name, word in words.items() if word is not None

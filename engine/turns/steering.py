@@ -13,24 +13,26 @@ from typing import Any, Final, TypeAlias
 import trio
 from attrs import define, field
 
-from engine.protocol.failures import TooLarge, to_error
+from engine.protocol.failures import SteerRefused, TooLarge, to_error
 from engine.protocol.request_body import input_items
 from engine.protocol.steers import Steer, SteerState
 from engine.values.choices import Delivery
-from engine.values.errors import SteerRejected
+from engine.values.errors import TurnError
 from engine.values.messages import UserMessage
 from engine.values.problems import ConfigurationError
-from engine.values.shown import token
 from engine.wire.codec import encode
 
-__all__ = ["SteerInput", "Steering", "Wish", "unsteerable", "wish_of"]
+__all__ = ["ENDED", "OVER_HTTP", "QUEUED", "SteerInput", "Steering", "Wish", "not_taken", "wish_of"]
 
 SteerInput: TypeAlias = str | UserMessage | Iterable[UserMessage]
 
-_WORDS: Final = {
-    "response_not_active": "the turn waits for its lane: steer it when it has begun",
-    "response_already_completed": "the turn has ended: what it was to be steered with can begin another one",
-}
+QUEUED: Final = SteerRefused("response_not_active", barred="the turn waits for its lane: steer it when it has begun")
+ENDED: Final = SteerRefused(
+    "response_already_completed", barred="the turn has ended: what it was to be steered with can begin another one"
+)
+OVER_HTTP: Final = SteerRefused(
+    "steering_not_supported", barred="the turn goes over HTTP, where nothing is added to a response"
+)
 
 
 @define(eq=False)
@@ -40,36 +42,28 @@ class Wish:
     Attributes:
         steer: The input.
         settled: Set when the server has answered, or never will, or its caller waits no longer.
-        refusal: The reason why it was not sent.
+        barred: The reason why it was not sent.
     """
 
     steer: Steer
     settled: trio.Event = field(factory=trio.Event)
-    refusal: SteerRejected | None = None
+    barred: SteerRefused | None = None
 
     def __attrs_post_init__(self) -> None:
         self.steer.on_answer = self.settled.set
 
-    def refuse(self, why: SteerRejected) -> None:
+    def bar(self, why: SteerRefused) -> None:
         """It will not be sent."""
-        self.refusal = why
+        self.barred = why
         self.settled.set()
 
     @property
-    def error(self) -> SteerRejected | None:
-        """The refusal, the library's or the server's; None where it was not refused."""
+    def refusal(self) -> SteerRefused | None:
+        """The reason why it was not taken, the library's or the server's; None where it was not refused."""
         event = self.steer.refusal
-        if self.refusal is not None or event is None:
-            return self.refusal
-        said = "without saying why" if event.code is None else f"code: {token(event.code)}"
-        error = SteerRejected(
-            f"the server did not take what the turn was to be steered with ({said})",
-            code=event.code,
-            type=event.error_type,
-            message=event.message or "",
-        )
-        error.delivery = Delivery.REJECTED
-        return error
+        if self.barred is not None or event is None:
+            return self.barred
+        return SteerRefused(event.code, event.error_type, event.message or "")
 
     @property
     def taken(self) -> bool:
@@ -77,9 +71,11 @@ class Wish:
         return self.steer.state is not SteerState.SENT and self.steer.state is not SteerState.REFUSED
 
 
-def unsteerable(code: str, text: str | None = None) -> SteerRejected:
-    """Return the error for a turn that cannot be steered; nothing was sent."""
-    return SteerRejected(text or _WORDS[code], code=code)
+def not_taken(why: SteerRefused) -> TurnError:
+    """Return the error for input that was not taken; its delivery tells whether it was sent."""
+    error = to_error(why)
+    error.delivery = Delivery.REJECTED if why.barred is None else Delivery.NOT_SENT
+    return error
 
 
 def wish_of(given: SteerInput, *, limit: int) -> Wish:

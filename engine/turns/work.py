@@ -21,7 +21,7 @@ import trio
 from engine.connections.attempt import Attempt
 from engine.connections.link import Link
 from engine.protocol.aftermath import Aftermath
-from engine.protocol.failures import Broken, Closed, Expired, Failure, Overflowed, TooLarge
+from engine.protocol.failures import Broken, Closed, Expired, Failure, Overflowed, SteerRefused, TooLarge
 from engine.protocol.recovery import Decision, Recovery, Remedy
 from engine.protocol.states import move
 from engine.settings.levels import Settings
@@ -31,12 +31,12 @@ from engine.turns.inbox import Inbox
 from engine.turns.lane import Lane
 from engine.turns.pace import Pace
 from engine.turns.states import WORK_TRANSITIONS, WorkState
-from engine.turns.steering import Steering, SteerInput, Wish, unsteerable, wish_of
+from engine.turns.steering import ENDED, OVER_HTTP, QUEUED, Steering, SteerInput, Wish, not_taken, wish_of
 from engine.turns.submission import Submission
 from engine.turns.timeline import Timeline
 from engine.turns.watch import Watch
 from engine.values.choices import Transport
-from engine.values.errors import SteerRejected, TurnError
+from engine.values.errors import TurnError
 from engine.values.messages import AssistantMessage
 from engine.values.reports import TurnReport
 from engine.values.turn_events import TurnEvent
@@ -166,10 +166,10 @@ class Work:
             await wish.settled.wait()
         finally:
             self._steering.forget(wish)
-        if wish.error is not None:
-            raise wish.error
+        if wish.refusal is not None:
+            raise not_taken(wish.refusal)
         if not wish.taken and self.message is not None:  # it was over before anything could be sent
-            raise unsteerable("response_already_completed")
+            raise not_taken(ENDED)
         if not wish.taken:
             raise self.error or RuntimeError("the turn's block was left")
 
@@ -177,24 +177,21 @@ class Work:
     def _ask(self, wish: Wish) -> None:
         why = self._unsteerable()
         if why is not None:
-            raise why
+            raise not_taken(why)
         if self._steering.add(wish):
             self._lane.start(self.context, self._steer)
 
-    def _unsteerable(self) -> SteerRejected | None:
+    def _unsteerable(self) -> SteerRefused | None:
         """The reason why nothing can be added any more, or yet."""
         server = self._pool.endpoint.server
         if self.decided:
-            return unsteerable("response_already_completed")
+            return ENDED
         if not server.steering:
-            return unsteerable("steering_not_supported", f"the server's profile ({server.name}) has no steering")
+            barred = f"the server's profile ({server.name}) has no steering"
+            return SteerRefused("steering_not_supported", barred=barred)
         if self.state is WorkState.QUEUED:
-            return unsteerable("response_not_active")
-        if self._recovery.transport is Transport.SSE:
-            return unsteerable(
-                "steering_not_supported", "the turn goes over HTTP, where nothing is added to a response"
-            )
-        return None
+            return QUEUED
+        return OVER_HTTP if self._recovery.transport is Transport.SSE else None
 
     async def _steer(self) -> None:
         """Send what callers want to add, one after the other, as soon as a response runs."""
@@ -202,7 +199,7 @@ class Work:
             if not wish.settled.is_set():
                 why, attempt = self._unsteerable(), self._attempt
                 if why is not None:
-                    wish.refuse(why)
+                    wish.bar(why)
                 elif attempt is None or self._link is None or not attempt.exchange.steerable:
                     await self._steering.changed()
                     continue

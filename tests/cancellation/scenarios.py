@@ -339,9 +339,9 @@ QUEUE = Scenario("queue", _queue, points=120)
 CONNECT = Scenario("connect", _ask, nothing, points=100)
 WARM_UP = Scenario("warm-up", _warm_up, nothing, points=130)
 LANES = Scenario("lanes", _lanes, ask_once, points=500)
-STEER = Scenario("steer", _steer, ask_once, points=150)
-STEER_AND_LEAVE = Scenario("steer and leave", _steer_and_leave, ask_once, points=150)
-STEER_TOOLS = Scenario("steer tools", _steer_tools, ask_once, points=150)
+STEER = Scenario("steer", _steer, ask_once, points=380)
+STEER_AND_LEAVE = Scenario("steer and leave", _steer_and_leave, ask_once, points=600)
+STEER_TOOLS = Scenario("steer tools", _steer_tools, ask_once, points=280)
 LEAVE = Scenario("leave", _leave, ask_once, points=160)
 LEAVE_FROZEN = Scenario(
     "leave frozen",

@@ -19,6 +19,7 @@ from engine.protocol.failures import (
     Lost,
     Overflowed,
     RequestRefused,
+    SteerRefused,
     Throttled,
     TooLarge,
     Unreachable,
@@ -39,6 +40,7 @@ from engine.values.errors import (
     RequestTooLarge,
     ResponseFailed,
     SessionClosed,
+    SteerRejected,
     TurnError,
     TurnTimeout,
 )
@@ -57,6 +59,13 @@ CASES: list[tuple[Failure, type[TurnError], dict[str, Any]]] = [
     }),
     (UpgradeRefused(429), ConnectFailed, {"status": 429}),
     (UpgradeRefused(401, (("x", SECRET),), SECRET.encode()), AuthenticationFailed, {"status": 401, "code": None}),
+    (SteerRefused("response_not_active", "t", SECRET), SteerRejected, {
+        "code": "response_not_active", "type": "t", "message": SECRET,
+    }),
+    (SteerRefused("response_not_active", barred="it waits"), SteerRejected, {
+        "code": "response_not_active", "args": ("it waits",),
+    }),
+    (SteerRefused(SECRET), SteerRejected, {"code": SECRET}),
     (Lost("the peer closed", 1011, SECRET, CAUSE), ConnectionLost, {
         "close_code": 1011, "close_reason": SECRET, "__cause__": CAUSE,
     }),
