@@ -22,6 +22,7 @@ from engine.protocol.blocks import (
     call_block,
     call_id_of,
     call_text,
+    content_key,
     extra_of,
     fuller,
     fuller_block,
@@ -550,12 +551,13 @@ class Assembly:
         """
         item = _joined(slot.item, item) if not left else item
         slot.item = item
-        same = None if self._is_shown(slot) else self._slots.repeated(item, slot, index)
+        key = content_key(item)
+        same = None if self._is_shown(slot) else self._slots.repeated(item, slot, index, key)
         if same is not None:
             self.oddities["repeated"] += 1
             slot.repeat = True
             self._enrich(same, item)
-            self._slots.close(slot, item, index)
+            self._slots.close(slot, item, index, key)
             return
         match item:
             case MessageItem():
@@ -573,7 +575,7 @@ class Assembly:
                 kept = Draft("item", OutputItem(item.raw), index=self._first + len(self._drafts), ended=True)
                 slot.drafts = [kept]
                 self._drafts.append(kept)
-        self._slots.close(slot, item, index)
+        self._slots.close(slot, item, index, key)
 
     def _finish_message(self, slot: Slot, item: MessageItem) -> None:
         blocks = spoken_blocks(item)

@@ -152,9 +152,9 @@ class Slots:
             slot.ids.add(item_id)
             self._by_id.setdefault((slot.type, item_id), []).append(slot)
 
-    def close(self, slot: Slot, item: Item, index: int | None) -> None:
-        """Take note that an item is finished."""
-        slot.item, slot.done, slot.key = item, True, content_key(item)
+    def close(self, slot: Slot, item: Item, index: int | None, key: Hashable) -> None:
+        """Take note that an item is finished, with its `content_key`."""
+        slot.item, slot.done, slot.key = item, True, key
         slot.done_at = index
         self.name(slot, item.id)
         self._open[slot.type].pop(id(slot), None)
@@ -254,13 +254,12 @@ class Slots:
             likely = [each for each in opened if each.announced and not each.is_another_call(item)]
         return max(likely, key=lambda each: len(each.written), default=None)
 
-    def repeated(self, item: Item, slot: Slot, index: int | None) -> Slot | None:
-        """The finished item of which ``item``, told as ``slot``, is a repeat.
+    def repeated(self, item: Item, slot: Slot, index: int | None, key: Hashable) -> Slot | None:
+        """The finished item of which ``item``, told as ``slot``, is a repeat; ``key`` is its `content_key`.
 
         Messages and calls that say the same are one. Of other items two may say the same: there an id or a position
         has to prove it.
         """
-        key = content_key(item)
         spoken = isinstance(item, MessageItem | FunctionCallItem | CustomToolCallItem)
         for each in self.like(slot):
             if each.key != key:
