@@ -192,7 +192,7 @@ def content_key(item: Item) -> Hashable:
 
 
 def _said(item: MessageItem) -> Iterator[tuple[type, str]]:
-    """What the blocks of a message say, without the blocks."""
+    """The words of a message, as its blocks would have them."""
     content = item.content
     if isinstance(content, str):
         if content:
