@@ -76,7 +76,8 @@ def story_of(result: dict[str, Any]) -> str | None:
             f'<text class="words" x="{_BARS_FROM + length + 42:.1f}" y="{y + 14}">{escape(gives)}</text>',
         ]
     at = result["machine"]["at"][:10]
-    words = f"One stream over loopback, medians of {case['rounds'] if case else 0} rounds, {at}. Clients are used bare."
+    rounds = case["rounds"] if case is not None else 0
+    words = f"One stream over loopback, {at}. Figures are medians; rounds: {rounds}."
     parts += [f'<text class="words" x="20" y="{height - 14}">{escape(words)}</text>', "</svg>"]
     return "\n".join(parts) + "\n"
 

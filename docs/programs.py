@@ -8,12 +8,13 @@ from __future__ import annotations
 import ast
 import re
 import sys
+import textwrap
 from pathlib import Path
 from typing import Final, Literal
 
 from attrs import frozen
 
-__all__ = ["TOP_LEVEL_AWAIT", "Program", "found"]
+__all__ = ["TOP_LEVEL_AWAIT", "Program", "beside", "found"]
 
 ROOT: Final = Path(__file__).parent.parent
 README: Final = ROOT / "README.md"
@@ -50,7 +51,7 @@ class Program:
 def _kind(text: str) -> Kind:
     if re.search(r"^(async )?def test_", text, re.MULTILINE):
         return "test"
-    if re.search(r"^(asyncio\.run\(|with )", text, re.MULTILINE) and "import" in text:
+    if re.search(r"^(asyncio\.run\(|with |\w+\.close\(\)$)", text, re.MULTILINE) and "import" in text:
         return "script"
     return "trio" if "async def main(" in text else "fragment"
 
@@ -63,6 +64,13 @@ def found() -> list[Program]:
         for number, block in enumerate(blocks, 1):
             programs.append(Program(page, number, block, "front" if page == README else _kind(block)))
     return programs
+
+
+def beside() -> list[tuple[str, str]]:
+    """The pairs of pieces that the page for users of openai-python shows side by side."""
+    page = (ROOT / "docs" / "from-openai.md").read_text(encoding="utf-8")
+    pieces = re.findall(r"^(?:\* |  )- ```py\n(.*?)^    ```", page, re.DOTALL | re.MULTILINE)
+    return list(zip(*[map(textwrap.dedent, pieces)] * 2, strict=True))
 
 
 def main(directory: Path) -> None:

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import ast
+import asyncio
+import dataclasses
 import importlib
+import inspect
+import json
 import os
 import re
 import runpy
 import subprocess
 import sys
 import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import openai
+import pydantic
 import pytest
 import trio
 import trio.testing
 
 import engine
 from docs import pictures, programs
-from engine.testing import run_simulator
+from engine.testing import RunningSimulator, run_simulator
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -60,6 +67,58 @@ def test_tests_pass(program: programs.Program, tmp_path: Path) -> None:
 @pytest.mark.parametrize("program", of_kind("fragment"))
 def test_fragments_are_python(program: programs.Program) -> None:
     compile(program.text, str(program.page), "exec", flags=programs.TOP_LEVEL_AWAIT)
+
+
+@pytest.fixture
+def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningSimulator]:
+    """The place that both columns find in their environment."""
+    with run_simulator() as running:
+        monkeypatch.setenv("OPENAI_BASE_URL", running.base_url)
+        monkeypatch.setenv("OPENAI_API_KEY", running.api_key)
+        yield running
+
+
+def names_of() -> dict[str, Any]:
+    """All that a piece may use without importing it."""
+    return {
+        **vars(engine),
+        **{name: getattr(engine, name) for name in engine.__all__},
+        "asyncio": asyncio,
+        "dataclass": dataclasses.dataclass,
+        "json": json,
+        "openai": openai,
+        "AsyncOpenAI": openai.AsyncOpenAI,
+        "pydantic": pydantic,
+        "__name__": "documentation",
+    }
+
+
+async def run_piece(text: str, names: dict[str, Any]) -> None:
+    code = compile(text, "from-openai.md", "exec", flags=programs.TOP_LEVEL_AWAIT, dont_inherit=True)
+    result = eval(code, names)
+    if inspect.isawaitable(result):
+        await result
+
+
+def test_both_columns_for_users_of_openai_python_run(service: RunningSimulator) -> None:
+    pairs = programs.beside()
+    assert len(pairs) > 4
+
+    async def left() -> None:
+        async with openai.AsyncOpenAI() as client:
+            for text, _ in pairs:
+                await run_piece(text, {**names_of(), "client": client})
+
+    async def right() -> None:
+        async with engine.open_session(engine.Endpoint.from_env(), model="gpt-5.4") as session:
+            for _, text in pairs:
+                await run_piece(text, {**names_of(), "session": session})
+
+    asyncio.run(left())
+    asked = len(service.requests)
+    trio.run(right)
+    assert asked >= len(pairs)
+    assert len(service.requests) - asked >= len(pairs)
 
 
 WITHOUT_PROGRAMS = {

@@ -152,6 +152,14 @@ async def test_a_browser_that_goes_away_cancels_the_turn() -> None:
                 nursery.cancel_scope.cancel(reason="the test has ended")
 
 
+def test_a_conversation_survives_the_worker_that_has_it() -> None:
+    first, second, third, again, requests = run("web_workers").splitlines()
+    assert [line.split()[:2] for line in (first, second, third)] == [["2", "(2"], ["4", "(4"], ["6", "(6"]]
+    assert first.split()[-1] == second.split()[-1] != third.split()[-1]
+    assert again == third
+    assert requests == "3 requests"  # what was answered was not asked again
+
+
 # --- the others ---
 
 

@@ -17,19 +17,23 @@ from typing import Any
 from dask.distributed import Client, LocalCluster, as_completed
 
 from engine import Endpoint
-from engine.batch import BatchHost
+from engine.batch import BatchHost, OnInterrupted
 from engine.testing import run_simulator
 
 _HOSTS: dict[str, BatchHost] = {}
 
 
-def answer(chunk: list[tuple[str, str]], base_url: str, key: str, store_url: str) -> list[tuple[str, str | None]]:
+def answer(
+    chunk: list[tuple[str, str]], base_url: str, key: str, store_url: str, on_interrupted: OnInterrupted = "resend"
+) -> list[tuple[str, str | None]]:
     """Answer a chunk, in whichever worker process Dask runs it; one host serves all chunks of a process."""
     host = _HOSTS.get(store_url)
     if host is None:
         endpoint = Endpoint(base_url=base_url, api_key=key)
         # A short lease: what a worker had under way when it was killed is free again after it.
-        host = _HOSTS[store_url] = BatchHost(endpoint, store_url, "sums", model="gpt-5.4", lease=5.0)
+        host = _HOSTS[store_url] = BatchHost(
+            endpoint, store_url, "sums", model="gpt-5.4", lease=5.0, on_interrupted=on_interrupted
+        )
     return [(result.key, result.message.text if result.message else None) for result in host.run(chunk)]
 
 
@@ -39,10 +43,23 @@ def chunks(prompts: list[tuple[str, str]], size: int) -> Iterator[list[tuple[str
         yield prompts[start : start + size]
 
 
-def run(client: Client, base_url: str, key: str, store_url: str, count: int, on_result: Any = None) -> dict[str, str]:
-    """Answer ``count`` prompts and return the answers by key."""
+def run(
+    client: Client,
+    base_url: str,
+    key: str,
+    store_url: str,
+    count: int,
+    on_result: Any = None,
+    *,
+    size: int = 8,
+    on_interrupted: OnInterrupted = "resend",
+) -> dict[str, str]:
+    """Answer ``count`` prompts, ``size`` to a task, and return the answers by key."""
     prompts = [(f"sum-{number}", f"What is {number}+1?") for number in range(count)]
-    futures = [client.submit(answer, chunk, base_url, key, store_url, pure=False) for chunk in chunks(prompts, 8)]
+    futures = [
+        client.submit(answer, chunk, base_url, key, store_url, on_interrupted, pure=False)
+        for chunk in chunks(prompts, size)
+    ]
     answers: dict[str, str] = {}
     for future in as_completed(futures):
         for name, text in future.result():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engine.batch.batch import Batch, open_batch
 from engine.batch.host import BatchHost
-from engine.batch.ledger import Ledger, open_ledger
+from engine.batch.ledger import Ledger, OnInterrupted, open_ledger
 from engine.batch.results import BatchProgress, BatchResult
 from engine.batch.terminal import ProgressLine
 
@@ -14,6 +14,7 @@ __all__ = [
     "BatchProgress",
     "BatchResult",
     "Ledger",
+    "OnInterrupted",
     "ProgressLine",
     "open_batch",
     "open_ledger",

@@ -7,12 +7,12 @@ call without a usable id.
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import Any, Final, Literal, TypeAlias
 
 from attrs import evolve
 
-from engine.values.messages import AssistantBlock, OutputItem, Refusal, Text, Thinking, ToolCall
+from engine.values.blocks import AssistantBlock, OutputItem, Refusal, Text, Thinking, ToolCall
 from engine.wire.items import CustomToolCallItem, FunctionCallItem, Item, MessageItem, ReasoningItem
 from engine.wire.parts import ContentPart, InputText, OutputText, PlainText, RefusalPart
 from engine.wire.text import well_formed_value
@@ -182,14 +182,28 @@ def content_key(item: Item) -> Hashable:
     """Return an item's content, apart from its id, its status, and what servers add here and leave out there."""
     match item:
         case MessageItem():
-            said = ((type(each), each.text if isinstance(each, Text) else each.refusal) for each in spoken_blocks(item))
-            return ("message", item.agent_name, *said)
+            return ("message", item.agent_name, *_said(item))
         case FunctionCallItem() | CustomToolCallItem():
             return (item.type, item.call_id, item.name, _canonical_text(call_text(item)))
         case ReasoningItem():
             return ("reasoning", item.agent_name, *reasoning_texts(item), item.encrypted_content)
     rest = {name: value for name, value in item.raw.items() if name not in {"id", "status"}}
     return (item.type, _canonical(rest))
+
+
+def _said(item: MessageItem) -> Iterator[tuple[type, str]]:
+    """The words of a message, as its blocks would have them."""
+    content = item.content
+    if isinstance(content, str):
+        if content:
+            yield Text, content
+        return
+    for part in content:
+        match part:
+            case OutputText() | PlainText() | InputText():
+                yield Text, part.text
+            case RefusalPart():
+                yield Refusal, part.refusal
 
 
 def _canonical_text(text: str) -> str:

@@ -28,7 +28,7 @@ class Budgets:
 
     def start(self, phase: Phase, now: float) -> None:
         """Start the budget called ``phase`` at ``now``; one that runs already is started again."""
-        self._running[phase] = now + self._seconds(phase)
+        self._running[phase] = now + getattr(self._timeouts, phase)
         self.deadline = min(self._running.values())
 
     def stop(self, *phases: Phase) -> None:
@@ -42,8 +42,4 @@ class Budgets:
         phase = min(self._running, key=lambda name: (self._running[name], _RANK.get(name, 2)), default=None)
         if phase is None or self._running[phase] > now:
             return None
-        return Expired(phase, self._seconds(phase))
-
-    def _seconds(self, phase: Phase) -> float:
-        length: float = getattr(self._timeouts, phase)
-        return length
+        return Expired(phase, getattr(self._timeouts, phase))

@@ -11,17 +11,20 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 from attrs import define, field
 
-from engine.protocol.blocks import SECTION_BREAK, call_text, content_key, reasoning_texts, spoken_blocks
+from engine.protocol.blocks import SECTION_BREAK, call_text, content_key, extra_of, reasoning_texts, spoken_blocks
 from engine.protocol.draft import Draft
-from engine.values.messages import Text
+from engine.values.blocks import Refusal, Text
 from engine.wire.base import JsonObject
 from engine.wire.items import CustomToolCallItem, FunctionCallItem, Item, MessageItem, ReasoningItem
 
-__all__ = ["Slot", "Slots", "position"]
+__all__ = ["Slot", "Slots", "Spoken", "position"]
+
+Spoken: TypeAlias = Literal["text", "refusal"]
+"""The kinds of a message's parts."""
 
 _LOOKED_AT: Final = 16
 """The number of open items that a word without a known name is compared with."""
@@ -72,6 +75,15 @@ class Slot:
     def phase(self) -> str | None:
         """Of a message, the phase as far as it is known."""
         return self.item.phase if isinstance(self.item, MessageItem) else None
+
+    def new_part(self, kind: Spoken, hint: int | None) -> Draft:
+        """Begin another part of a message."""
+        item_id = (self.item.id if self.item is not None else None) or next(iter(self.ids), None)
+        extra = extra_of(self.item)
+        block = Text("", self.phase, item_id, extra=extra)
+        draft = Draft(kind, block if kind == "text" else Refusal("", item_id, self.phase, extra=extra), hint=hint)
+        self.drafts.append(draft)
+        return draft
 
     def may_say(self, item: Item) -> bool:
         """Whether what was written of it is the beginning of what ``item`` says."""
@@ -152,9 +164,9 @@ class Slots:
             slot.ids.add(item_id)
             self._by_id.setdefault((slot.type, item_id), []).append(slot)
 
-    def close(self, slot: Slot, item: Item, index: int | None) -> None:
-        """Take note that an item is finished."""
-        slot.item, slot.done, slot.key = item, True, content_key(item)
+    def close(self, slot: Slot, item: Item, index: int | None, key: Hashable) -> None:
+        """Take note that an item is finished, with its `content_key`."""
+        slot.item, slot.done, slot.key = item, True, key
         slot.done_at = index
         self.name(slot, item.id)
         self._open[slot.type].pop(id(slot), None)
@@ -254,13 +266,12 @@ class Slots:
             likely = [each for each in opened if each.announced and not each.is_another_call(item)]
         return max(likely, key=lambda each: len(each.written), default=None)
 
-    def repeated(self, item: Item, slot: Slot, index: int | None) -> Slot | None:
-        """The finished item of which ``item``, told as ``slot``, is a repeat.
+    def repeated(self, item: Item, slot: Slot, index: int | None, key: Hashable) -> Slot | None:
+        """The finished item of which ``item``, told as ``slot``, is a repeat; ``key`` is its `content_key`.
 
         Messages and calls that say the same are one. Of other items two may say the same: there an id or a position
         has to prove it.
         """
-        key = content_key(item)
         spoken = isinstance(item, MessageItem | FunctionCallItem | CustomToolCallItem)
         for each in self.like(slot):
             if each.key != key:

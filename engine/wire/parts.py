@@ -126,8 +126,8 @@ def structure_parts(value: Any) -> tuple[ContentPart, ...]:
     """Structure a list of parts; strings in it are plain text, and what is neither contributes nothing."""
     if value.__class__ is not list:
         return ()
-    given = ({"type": "text", "text": raw} if raw.__class__ is str else raw for raw in value)
-    return tuple(structure_part(raw) for raw in given if raw.__class__ is dict)
+    given = [{"type": "text", "text": raw} if raw.__class__ is str else raw for raw in value]
+    return tuple([structure_part(raw) for raw in given if raw.__class__ is dict])
 
 
 def _objects(value: Any) -> list[JsonObject]:

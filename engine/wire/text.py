@@ -7,7 +7,6 @@ decoder of UTF-8 would have it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, Final
 
 __all__ = ["REPLACEMENT", "Halves", "is_well_formed", "well_formed", "well_formed_value"]
@@ -36,20 +35,22 @@ def is_well_formed(text: str) -> bool:
 
 def well_formed_value(value: Any) -> Any:
     """Return a parsed JSON value with all its text well-formed: the value itself where nothing is wrong with it."""
-    return value if all(map(is_well_formed, _texts(value))) else _rebuilt(value)
+    return value if _holds_well_formed(value) else _rebuilt(value)
 
 
-def _texts(value: Any) -> Iterable[str]:
+def _holds_well_formed(value: Any) -> bool:
     pending = [value]  # a stack rather than recursion: how deep values nest is the peer's choice
     while pending:
         each = pending.pop()
         if each.__class__ is str:
-            yield each
+            if not (each.isascii() or is_well_formed(each)):  # nearly all of it is ASCII
+                return False
         elif each.__class__ is dict:
-            yield from each
+            pending.extend(each)
             pending.extend(each.values())
         elif each.__class__ is list:
             pending.extend(each)
+    return True
 
 
 def _rebuilt(value: Any) -> Any:

@@ -8,13 +8,14 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import attrs
 import pytest
 import trio
 from click.testing import CliRunner
 
-from benchmarks import harness, page, replay, scenarios, tables, targets
+from benchmarks import harness, page, quiet, replay, scenarios, story, tables, targets
 from benchmarks.__main__ import main
 from benchmarks.frames import answer_for, event_texts, personal
 from benchmarks.harness import Case, Contestant, Measure, Skipped, interleaved, run_case, summary
@@ -226,6 +227,39 @@ async def test_the_page_holds_tables_targets_pictures_and_the_machine() -> None:
     assert "rounds 3, after 1 that did not count, seed 7" in text
 
 
+def told(figures: Mapping[str, float | None]) -> str | None:
+    rows = [
+        {"label": label, "figures": {"cpu_us_per_event": None if cost is None else {"median": cost}}}
+        for label, cost in figures.items()
+    ]
+    case = {"name": "deltas", "rounds": 3, "rows": rows}
+    return story.story_of({"machine": {"at": "2026-01-02"}, "scenarios": [{"name": "throughput", "cases": [case]}]})
+
+
+def test_the_story_is_told_from_the_least_to_the_most() -> None:
+    drawn = told({"trio-websocket": 20.0, "engine": 4.04, "openai-http": None, "another": 1.0})
+    assert drawn is not None
+    texts = [each.text for each in ElementTree.fromstring(drawn).iter("{http://www.w3.org/2000/svg}text")]
+    assert texts.index("4.0") < texts.index("20.0")
+    assert "openai-python, HTTP" not in texts
+    assert told({"engine": 4.0}) is None
+    assert story.story_of({"scenarios": []}) is None
+
+
+def test_what_other_programs_take_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([(100.0, 40.0, 10.0), (200.0, 120.0, 60.0)])
+    monkeypatch.setattr(quiet, "_times", lambda: next(times))
+    watch = quiet.Watch()
+    assert watch.share() == pytest.approx(0.3)  # 80 of 100 seconds were work, 50 of them the run's own
+    assert [quiet.busy(share) for share in (None, 0.0, 0.049, 0.05, 0.9)] == [False, False, False, True, True]
+    assert tables.disturbed({"others": 0.43}) == " (other programs took 43% of the processors meanwhile)"
+    assert tables.disturbed({}) == ""
+
+
+def test_nothing_is_told_of_a_machine_that_was_just_looked_at() -> None:
+    assert 0 <= quiet.Watch().share() <= 1
+
+
 async def test_targets_are_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
     result = await played()
     aims = [targets.Target("a", "racing", "case", "two", "speed", relation, 0.5) for relation in ("≥", "≤")]
@@ -258,7 +292,7 @@ def test_the_newest_results_are_taken(tmp_path: Path) -> None:
 # --- the whole -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("names", [("throughput", "latency"), ("cancellation", "release"), ("timeouts",)])
+@pytest.mark.parametrize("names", [("throughput", "latency"), ("start", "cancellation", "release"), ("timeouts",)])
 @pytest.mark.slow
 def test_a_run_measures_writes_json_and_makes_a_page(tmp_path: Path, names: tuple[str, ...]) -> None:
     results = tmp_path / "results.json"
@@ -283,7 +317,9 @@ def test_a_run_measures_writes_json_and_makes_a_page(tmp_path: Path, names: tupl
                     assert right["median"] == row["figures"]["of"]["median"], row
 
 
-@pytest.mark.parametrize("given", [["--peer", "json.loads", "--scenario", "release"], ["--python", "nobody=/bin/x"]])
+@pytest.mark.parametrize(
+    "given", [["--peer", "json.loads", "--scenario", "release"], ["--python", "nobody=/bin/x"], ["--case", "none"]]
+)
 def test_arguments_that_make_no_sense_are_refused(given: list[str]) -> None:
     ran = CliRunner().invoke(main, given)
     assert ran.exit_code == 2
