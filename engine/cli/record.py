@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Final, TextIO
 from urllib.parse import urlsplit
+
+import trio
 
 from engine.cli.serving import (
     Parser,
@@ -22,10 +25,9 @@ from engine.cli.serving import (
 from engine.simulator.frame_log import FrameLog, Redaction
 from engine.testing.recorder import Recorder
 
-if TYPE_CHECKING:
-    pass
+__all__ = ["Progress", "main"]
 
-__all__ = ["main"]
+_SHOWN_EVERY: Final = 0.5
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -54,7 +56,53 @@ def _run(given: argparse.Namespace) -> int:
 async def _record(given: argparse.Namespace, root: str) -> int:
     with open_log(given.cassette) as file:
         header = log_header() | {"upstream": given.upstream}
-        recorder = Recorder(given.upstream, FrameLog(file, Redaction(given.redact), header=header))
+        log = FrameLog(file, Redaction(given.redact), header=header)
         words = f"Everything goes to {given.upstream}, and is written to {given.cassette}. End it with Ctrl-C."
-        await serve_front(given, recorder, root, words, {"cassette": str(given.cassette), "upstream": given.upstream})
+        told = {"cassette": str(given.cassette), "upstream": given.upstream}
+        progress = Progress(log, sys.stderr)
+        async with trio.open_nursery() as nursery:
+            if sys.stderr.isatty() and not given.json:
+                nursery.start_soon(progress.run)
+            try:
+                await serve_front(given, Recorder(given.upstream, log), root, words, told)
+            finally:
+                progress.end()
     return 0
+
+
+class Progress:
+    """One line on a terminal that tells what has been recorded so far.
+
+    Args:
+        log: The file that it is written to.
+        terminal: Where the line stands.
+    """
+
+    def __init__(self, log: FrameLog, terminal: TextIO) -> None:
+        self._log = log
+        self._terminal = terminal
+        self._shown = ""
+
+    async def run(self) -> None:
+        """Keep the line up to date until cancelled."""
+        while True:
+            self.show()
+            await trio.sleep(_SHOWN_EVERY)
+
+    def show(self) -> None:
+        """Bring the line up to date."""
+        counts = self._log.counts
+        exchanges, came, went = (counts[kind] for kind in ("open", "in", "out"))
+        line = f"{exchanges} opened, {came} in, {went} out, {self._log.size / 1000:.1f} kB written"
+        if line != self._shown and exchanges:
+            self._terminal.write(f"\r\x1b[K{line}")
+            self._terminal.flush()
+            self._shown = line
+
+    def end(self) -> None:
+        """Leave the line standing."""
+        if self._shown:
+            self.show()
+            self._terminal.write("\n")
+            self._terminal.flush()
+            self._shown = ""

@@ -103,8 +103,11 @@ class Setback:
 
     @property
     def risky(self) -> bool:
-        """Whether sending it again could do the work twice: it may have arrived, or the server had begun."""
-        return self.delivery in {Delivery.AMBIGUOUS, Delivery.ACCEPTED}
+        """Whether sending it again could do the work twice: it may have arrived, or the server had begun.
+
+        A response that waited at the server for its turn, and then had nothing to continue, was not begun.
+        """
+        return self.delivery in {Delivery.AMBIGUOUS, Delivery.ACCEPTED} and self.fault is not Fault.CACHE_MISS
 
 
 @frozen
@@ -157,9 +160,11 @@ def _is_refusal(setback: Setback) -> bool:
 
 
 def _forgotten(setback: Setback) -> bool:
-    if not setback.continued or not _is_refusal(setback):
+    if not setback.continued:
         return False
-    return setback.fault is Fault.CACHE_MISS or (setback.untyped and setback.fault is None)
+    if setback.fault is Fault.CACHE_MISS:
+        return True
+    return setback.untyped and setback.fault is None and _is_refusal(setback)
 
 
 def _unreadable(setback: Setback) -> bool:

@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, urlsplit
 import trio
 
 from .checks import ScriptError
+from .frame_log import Redaction, payload_fields
 from .requests import Asked, normalise_input
 from .rulebook import SCOPE_HEADER, Rulebook
 from .script_file import read_quirks, read_rules, read_when
@@ -50,6 +51,7 @@ class Control:
         self._simulator = simulator
         self._rules = rules
         self._version = version
+        self._redaction = Redaction()
 
     async def serve(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Answer:
         """Answer a request: a status, and what is sent as JSON."""
@@ -217,7 +219,11 @@ class Control:
         }
 
     def _whole(self, record: RequestRecord) -> dict[str, Any]:
-        return self._shown(record) | {"body": record.body, "headers": dict(record.headers)}
+        frames = [
+            {"at": round((at - record.received_at) * 1000, 1), **payload_fields(payload, self._redaction)}
+            for at, payload in record.frames or ()
+        ]
+        return self._shown(record) | {"body": record.body, "headers": dict(record.headers), "frames": frames}
 
     # --- connections and the server ---
 

@@ -20,6 +20,7 @@ import base64
 import json
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import IO, Any, Final
 
@@ -91,6 +92,10 @@ class FrameLog:
         redaction: Patterns of what is never written.
         header: Further members of the first line.
         clock: Tells seconds.
+
+    Attributes:
+        counts: The entries so far, by kind.
+        size: Characters written so far.
     """
 
     def __init__(
@@ -105,6 +110,8 @@ class FrameLog:
         self._redaction = Redaction() if redaction is None else redaction
         self._clock = clock
         self._began = clock()
+        self.counts: Counter[str] = Counter()
+        self.size: int = 0
         self._line({"cassette": FORMAT, **(header or {})})
 
     def opened(self, connection: int, authorization: str | None, head: Mapping[str, Any]) -> None:
@@ -134,9 +141,10 @@ class FrameLog:
         self._write(connection, "end", known)
 
     def _write(self, connection: int, kind: str, fields: Mapping[str, Any]) -> None:
+        self.counts[kind] += 1
         at = round((self._clock() - self._began) * 1000, 1)
         self._line({"at": at, "connection": connection, "kind": kind, **fields})
 
     def _line(self, value: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(value, separators=(",", ":")) + "\n")
+        self.size += self._file.write(json.dumps(value, separators=(",", ":")) + "\n")
         self._file.flush()

@@ -26,7 +26,7 @@ from .wire import ApiError
 from .writer import Writer
 
 if TYPE_CHECKING:
-    from .records import ConnectionRecord
+    from .records import ConnectionRecord, RequestRecord
     from .world import World
 
 __all__ = ["HttpExchange"]
@@ -64,6 +64,7 @@ class HttpExchange:
         self._muted = False
         self._dropped = False
         self._final: dict[str, Any] | None = None
+        self._request: RequestRecord | None = None
         self._scope: trio.CancelScope | None = None
 
     # --- the exchange ---
@@ -168,7 +169,7 @@ class HttpExchange:
         except ApiError as error:
             self._record.refusals.append(error.status)
             raise
-        record = world.note_request(self._record, "http", body, len(raw))
+        record = self._request = world.note_request(self._record, "http", body, len(raw))
         try:
             asked = read_request(
                 body,
@@ -320,7 +321,7 @@ class HttpExchange:
         return self._http.send(h11.Response(status_code=200, headers=headers, reason=b"OK"))
 
     async def _body(self, data: bytes) -> None:
-        self._world.tell(self._record, "out", data)
+        self._tell_sent(data)
         size = self._world.quirks.slice_bytes
         if not size:
             await self._put(self._http.send(h11.Data(data=data)))
@@ -328,6 +329,11 @@ class HttpExchange:
         for start in range(0, len(data), size):
             await self._put(self._http.send(h11.Data(data=data[start : start + size])))
             await self._out.drained()
+
+    def _tell_sent(self, data: bytes) -> None:
+        self._world.tell(self._record, "out", data)
+        if self._request is not None:
+            self._request.answered(data)
 
     async def _put(self, data: bytes | None) -> None:
         """Send within a stream; what is ready leaves in one write."""
@@ -359,7 +365,7 @@ class HttpExchange:
             self._dropped = True
             return
         await self._start_content(status, len(content), headers)
-        self._world.tell(self._record, "out", content)
+        self._tell_sent(content)
         await self._send(self._http.send(h11.Data(data=content)))
         await self._send(self._http.send(h11.EndOfMessage()))
         self._world.tell(self._record, "end", {})

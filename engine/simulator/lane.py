@@ -98,6 +98,7 @@ class Lane:
         self._steers: dict[str, list[Pending]] = {}
         self._batch: list[dict[str, Any]] = []
         self._running = False
+        self._record: RequestRecord | None = None  # of the request that is answered
         self.waiting: int = 0
 
     @property
@@ -130,6 +131,7 @@ class Lane:
 
     async def _answer(self, job: Job) -> Job | None:
         world, record = self._connection.world, job.record
+        self._record = record
         waits = self._steers.get(job.body.get("previous_response_id") or "") if self._steers else None
         if waits:
             items = [item for pending in waits for item in pending.items]
@@ -215,12 +217,17 @@ class Lane:
                 if len(self._batch) >= quirks.chunks:
                     await self._flush()
             else:
-                await self._connection.send_json(shaped)
+                await self._send(shaped)
 
     async def _flush(self) -> None:
         if self._batch:
             batch, self._batch = self._batch, []
-            await self._connection.send_json({"chunks": batch})
+            await self._send({"chunks": batch})
+
+    async def _send(self, value: dict[str, Any]) -> None:
+        if self._record is not None and self._record.frames is not None and not self.silent:
+            self._record.answered(wire.dumps(value))
+        await self._connection.send_json(value)
 
     async def reject(self, error: ApiError) -> None:
         """Send the error in place of a response."""
@@ -230,6 +237,8 @@ class Lane:
     async def frame(self, payload: str | bytes) -> None:
         """Send a payload as it is."""
         await self._flush()
+        if self._record is not None and not self.silent:
+            self._record.answered(payload)
         await self._connection.send(payload)
 
     async def cut(self, payload: str, fraction: float) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import attrs
 import trio
 
 __all__ = ["ConnectionRecord", "RequestLog", "RequestRecord"]
+
+_FRAMES: Final = 1000
 
 
 @attrs.define(eq=False)
@@ -36,6 +38,8 @@ class RequestRecord:
         finished_at: `trio.current_time` when its terminal was handed to the socket.
         successor_of: The response a steered continuation follows; such a record has no bytes of its own.
         headers: Header fields it came with, or that its WebSocket was opened with: names in lower case, no credentials.
+        frames: The payloads that were sent in answer, each with its `trio.current_time`: the first 1,000. None where
+            the server does not keep them: it does so where it serves the control route.
     """
 
     number: int
@@ -54,6 +58,12 @@ class RequestRecord:
     finished_at: float | None = None
     successor_of: str | None = None
     headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    frames: list[tuple[float, str | bytes]] | None = attrs.field(default=None, repr=False)
+
+    def answered(self, payload: str | bytes) -> None:
+        """Keep what is sent in answer, where that is kept."""
+        if self.frames is not None and len(self.frames) < _FRAMES:
+            self.frames.append((trio.current_time(), payload))
 
     @property
     def input(self) -> Any:

@@ -245,6 +245,7 @@ class World:
             previous_response_id=previous if isinstance(previous, str) else None,
             received_at=trio.current_time(),
             headers=connection.headers,
+            frames=None if self.control is None else [],
         )
         self._count += 1
         self.requests.append(record)

@@ -141,19 +141,18 @@ class Dispatcher:
     def _bar_parent(self, link: Link) -> bool:
         """Let a fork's first request continue what its parent has there, and hold the parent back meanwhile.
 
-        The parent's next request would make the server forget it, unless that is stored.
+        The parent's next request would make the server forget it, unless that is stored. Where a turn of the parent has
+        its lane already, it may be on its way at any time, and nothing is held back any more.
         """
         lane, parent, held = self._lane, self._lane.parent, self._lane.held
-        if parent is None or held is None or held.stored or self._full_because is not None:
-            barring = False
-        else:
-            barring = link.adopt(lane.name, held, parent=parent.name)
-        if barring and parent is not None:
-            self._barred = parent
-            parent.bar(self)
-        else:
-            self.lift_bar()
-        return barring
+        if parent is not None and held is not None and not held.stored:
+            goes_on = self._full_because is not None or parent.active is not None
+            if not goes_on and link.adopt(lane.name, held, parent=parent.name):
+                self._barred = parent
+                parent.bar(self)
+                return True
+        self.lift_bar()
+        return False
 
     def lift_bar(self) -> None:
         """The server has begun to generate, or never will: the parent of a fork may go on."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+import attrs
 import trio
 import trio.testing
 from stepping import Scenario, World, ask_once, nothing
 
 import engine
 from engine import OnCancel, Transport
-from engine.simulator import Error, HangUp, Reject
+from engine.simulator import Error, HangUp, Quirks, Reject
 
 __all__ = [
     "ALL",
@@ -361,4 +362,11 @@ SEND_AGAIN = Scenario("send again", _send_again, ask_once, points=80, policies=(
 OVER_WEBSOCKET = (ASK, STREAM, TOOLS, QUEUE, LANES, CONNECT, WARM_UP, LEAVE, LEAVE_FROZEN, RELEASE, LIFE, EXIT)
 STEERED = (STEER, STEER_AND_LEAVE, STEER_TOOLS)
 RECOVERING = (STREAM_OVER_HTTP, LEAVE_OVER_HTTP, FALL_BACK, BACK_OFF, SEND_AGAIN)
-ALL = (*OVER_WEBSOCKET, *STEERED, *RECOVERING)
+# Servers that rename and renumber everything, say things late or not at all: what is left must be told from what comes.
+RENAMING = Quirks(item_ids="renewed", response_ids="renewed", indexes="growing", events="late")
+NAMELESS = Quirks(item_ids="one_for_all", response_ids="one_for_all", indexes="missing", events="deltas_only")
+DISTORTED = (
+    *(attrs.evolve(each, name=f"{each.name}, renamed", quirks=RENAMING) for each in (LEAVE, LANES, LEAVE_OVER_HTTP)),
+    *(attrs.evolve(each, name=f"{each.name}, nameless", quirks=NAMELESS) for each in (LEAVE, TOOLS, QUEUE)),
+)
+ALL = (*OVER_WEBSOCKET, *STEERED, *RECOVERING, *DISTORTED)

@@ -47,6 +47,7 @@ from engine.simulator import (
     Gate,
     InProgress,
     Mute,
+    Quirks,
     Say,
     SayDelta,
     Simulator,
@@ -446,6 +447,7 @@ class Scenario:
         points: At how many points it can be struck, at least.
         policies: The cancel policies it makes sense with.
         bystander: Whether a turn of another session is in flight.
+        quirks: The server's habits.
     """
 
     name: str
@@ -455,9 +457,10 @@ class Scenario:
     points: int = 10
     policies: tuple[engine.OnCancel, ...] = tuple(engine.OnCancel)
     bystander: bool = True
+    quirks: Quirks = attrs.field(factory=Quirks)
 
 
-async def _served(outside: trio.Nursery, brain: _Repeating, network: Network) -> Simulator:
+async def _served(outside: trio.Nursery, brain: _Repeating, network: Network, quirks: Quirks) -> Simulator:
     """Run a server outside. Not with ``start``, which would begin its task below the caller's."""
     running: list[Simulator] = []
     ready = trio.Event()
@@ -468,6 +471,7 @@ async def _served(outside: trio.Nursery, brain: _Repeating, network: Network) ->
             in_memory=network.in_memory,
             ssl_context=network.server_tls,
             seed=1,
+            quirks=quirks,
             events_per_write=1,  # so that there is a step between any two events
         ) as sim:
             running.append(sim)
@@ -492,7 +496,7 @@ async def trial(
     trio.lowlevel.add_instrument(interruption)
     async with contained() as held:
         brain = _Repeating(0.02 if network.in_memory else 0.001)
-        sim = await _served(held.outside, brain, network)
+        sim = await _served(held.outside, brain, network, scenario.quirks)
         world = World(held, sim, brain, network, policy, interruption, blow)
         try:
             if scenario.owns_engine:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,10 @@ import httpx
 import pytest
 
 from engine import Endpoint, Transport, TurnError, blocking
+from engine.cli.record import Progress
 from engine.simulator import Abort, Close, Delay, Error, Reject, Say, SayDelta, Script
 from engine.simulator.cassette import CassetteError, difference, parse_cassette
+from engine.simulator.frame_log import FrameLog
 from engine.testing import RunningSimulator, run_simulator
 
 Start = Callable[..., Any]
@@ -196,3 +200,45 @@ def test_where_two_requests_differ() -> None:
     assert difference(recorded, recorded | {"input": [{"content": "b"}]}) == ("input", 0, "content")
     assert difference(recorded, recorded | {"input": []}) == ("input", 0)
     assert difference(recorded, recorded | {"temperature": 1}) == ("temperature",)
+
+
+# --- what a terminal shows
+
+
+def test_progress_is_one_line_that_is_brought_up_to_date() -> None:
+    log, terminal = FrameLog(io.StringIO()), io.StringIO()
+    progress = Progress(log, terminal)
+    progress.show()
+    assert terminal.getvalue() == ""
+    log.opened(0, None, {"method": "GET", "path": "/v1/responses", "headers": {}})
+    progress.show()
+    log.received(0, '{"type": "response.create"}')
+    log.sent(0, '{"type": "response.created"}')
+    progress.show()
+    progress.show()
+    progress.end()
+    first, second, third = terminal.getvalue().split("\r\x1b[K")
+    assert first == ""
+    assert second.startswith("1 opened, 0 in, 0 out, 0.")
+    assert third.startswith("1 opened, 1 in, 1 out, 0.")
+    assert third.endswith(" kB written\n")
+
+
+def test_progress_is_shown_on_a_terminal(start: Start, server: RunningSimulator, cassette: Path) -> None:
+    master, slave = os.openpty()
+    process = start("record", "--upstream", server.base_url, "--cassette", str(cassette), stderr=slave)
+    os.close(slave)
+    try:
+        process.wait_for(b"Ctrl-C")
+        base_url = bytes(process.stdout).split()[0].decode()
+        with opened(base_url, transport=Transport.SSE) as session:
+            session.ask("hello")
+        seen = b""
+        while b"1 opened, 1 in" not in seen:
+            seen += os.read(master, 4096)
+        end(process)
+        # what is left in the terminal ends with the line
+        seen += os.read(master, 4096)
+        assert seen.endswith(b"kB written\r\n")
+    finally:
+        os.close(master)

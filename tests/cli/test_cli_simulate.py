@@ -169,7 +169,11 @@ def test_the_control_route(simulate: Any, tmp_path: Path) -> None:
     assert [(each["text"], each["transport"], each["rule"], each["status"]) for each in found] == [
         ("hello you", "json", "hello", "completed"),
     ]  # fmt: skip
-    assert control(ready, "GET", f"requests/{found[0]['number']}").json()["body"]["input"] == "hello you"
+    whole = control(ready, "GET", f"requests/{found[0]['number']}").json()
+    assert whole["body"]["input"] == "hello you"
+    (frame,) = whole["frames"]
+    assert frame["json"]["output"][0]["content"][0]["text"] == "hi"
+    assert frame["at"] >= 0
     assert len(control(ready, "GET", f"requests?after={found[0]['number']}").json()) == 2
 
     waited = control(ready, "POST", "requests/wait", {"count": 1, "when": {"text": "hello"}, "timeout_ms": 5000})
@@ -205,6 +209,10 @@ def test_control_of_connections_and_gates(simulate: Any, tmp_path: Path) -> None
             assert (connection["transport"], connection["open"], connection["requests"]) == ("websocket", True, [0])
             assert control(ready, "POST", "gates/door/open").status_code == 200
             assert turn.wait().text == "before after"
+        frames = control(ready, "GET", "requests/0").json()["frames"]
+        kinds = [frame["json"]["type"] for frame in frames]
+        assert (kinds[0], kinds[-1]) == ("response.created", "response.completed")
+        assert [frame["at"] for frame in frames] == sorted(frame["at"] for frame in frames)
         number = connection["id"]
         assert control(ready, "POST", f"connections/{number}/events", {"type": "keepalive"}).status_code == 200
         assert control(ready, "POST", f"connections/{number}/close", {"code": 1012}).status_code == 200

@@ -2,7 +2,7 @@
 
 ::
 
-    python -m tests.scale.chaos [--turns 2000] [--seed 0] [--transport auto] [--resend-ambiguous 1]
+    python -m tests.scale.chaos [--turns 2000] [--seed 0] [--transport auto] [--resend-ambiguous 1] [--lanes 0]
         [--habits item_ids=renewed,events=late | --every-habit]
 
 Everything is in memory and in virtual time. Between the engine and the simulator are a `FaultInjector` and, nearer to
@@ -80,6 +80,8 @@ TURN = 60.0
 BUDGETS = engine.Timeouts(
     queue=60, start=40, connect=5, send=5, first_event=8, idle=8, turn=TURN, drain=1, close=0.5, warm_up=2
 )
+FORKS = 0.2
+"""How likely a turn is a fork's."""
 GOOD = 0.6
 """How likely the server behaves."""
 
@@ -257,6 +259,8 @@ class Chaos:
     transport: engine.Transport = engine.Transport.AUTO
     resend_ambiguous: int = 1
     max_dispatches: int = 3
+    lanes: int = 0
+    """Lanes of each session, forks of them apart; 0 for the session's own alone."""
     quirks: Quirks = attrs.field(factory=Quirks)
 
     def __str__(self) -> str:
@@ -266,7 +270,7 @@ class Chaos:
             if getattr(self.quirks, field.name) != getattr(Quirks(), field.name)
         ]
         named = [str(self.transport), f"seed {self.seed}", f"{self.max_dispatches} dispatches"]
-        return " ".join([*named, f"{self.resend_ambiguous} at a risk", *changed])
+        return " ".join([*named, f"{self.resend_ambiguous} at a risk", f"{self.lanes} lanes", *changed])
 
 
 @attrs.frozen
@@ -293,11 +297,22 @@ class Tally:
     seconds: float = 0.0
 
 
-async def take_turn(eng: engine.Engine, nonce: str, rng: random.Random) -> Ended:
+async def take_turn(eng: engine.Engine, plan: Chaos, nonce: str, rng: random.Random) -> Ended:
     """One turn of one caller."""
     session = await eng.session(f"s{rng.randrange(SESSIONS)}")
+    if plan.lanes == 0:
+        return await take_turn_on(session, nonce, rng)
+    lane = session.lane(f"lane {rng.randrange(plan.lanes)}")
+    if rng.random() < FORKS:
+        async with lane.fork(f"fork for {nonce}") as fork:
+            return await take_turn_on(fork, nonce, rng)
+    return await take_turn_on(lane, nonce, rng)
+
+
+async def take_turn_on(lane: engine.Session | engine.Lane, nonce: str, rng: random.Random) -> Ended:
+    """One turn of one caller on a lane."""
     started = trio.current_time()
-    turn = session.turn(nonce, engine.TurnOptions(metadata={"n": nonce}))
+    turn = lane.turn(nonce, engine.TurnOptions(metadata={"n": nonce}))
     error = None
     shown = "" if rng.random() < 0.5 else None
     try:
@@ -329,7 +344,7 @@ async def play(plan: Chaos, sim: Simulator, witness: Witness) -> list[Ended]:
         async def call() -> None:
             for number in nonces:
                 rng = random.Random(f"{plan.seed} {number}")
-                ended.append(await take_turn(eng, f"n{number}", rng))
+                ended.append(await take_turn(eng, plan, f"n{number}", rng))
                 await trio.sleep(rng.random() * 2)
                 if rng.random() < 0.02:
                     await eng.release(f"s{rng.randrange(SESSIONS)}")
@@ -490,6 +505,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--transport", choices=["auto", "websocket", "sse"], default="auto")
     parser.add_argument("--resend-ambiguous", type=int, default=1)
+    parser.add_argument("--lanes", type=int, default=0)
     parser.add_argument("--habits", default="")
     parser.add_argument("--every-habit", action="store_true")
     arguments = parser.parse_args()
@@ -501,6 +517,7 @@ def main() -> None:
             arguments.seed,
             engine.Transport(arguments.transport),
             arguments.resend_ambiguous,
+            lanes=arguments.lanes,
             quirks=quirks,
         )
         tally = trio.run(chaos, plan, clock=trio.testing.MockClock(autojump_threshold=0))

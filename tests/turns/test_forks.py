@@ -249,3 +249,23 @@ async def test_forking_while_the_parent_is_cancelled(autojump_clock: MockClock) 
         assert (await fork.ask("what is wrong with it?")).text == "what is wrong with it?"
         assert (await chat.send("go on")).text == "go on"
         assert lengths(sim) == [1, 1, 3, 3]
+
+
+async def test_a_fork_and_its_parent_go_on_in_the_same_tick(autojump_clock: MockClock) -> None:
+    """Whichever comes first: the server, which runs one after the other, is never asked for what it has forgotten."""
+
+    class Slow:
+        def reply(self, asked: Any) -> list[Any]:
+            return [Created(), Delay(1), InProgress(), Say(asked.last_user_text)]
+
+    for _ in range(10):
+        async with session_to(Slow(), sim_options={"max_active": 1}, transport="websocket") as (session, sim):
+            chat = session.conversation()
+            await chat.send("make a plan")
+            fork = session.fork("critic")
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(session.lane("busy").ask, "busy")
+                nursery.start_soon(chat.send, "go on")
+                nursery.start_soon(fork.ask, "what is wrong with it?")
+            assert {request.error_code for request in sim.requests} == {None}
+            assert sim.requests[-1].status == "completed"

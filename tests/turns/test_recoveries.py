@@ -174,6 +174,11 @@ CASES: Final = [
         prompt="x" * 1000,
     ),
     Case(
+        "stream_id not known, or no name left",
+        (End("websocket", 2), End("websocket", 2), End(engine.RequestRejected, delivery=Delivery.REJECTED)),
+        turns=([Error(400, "unknown_parameter", type="invalid_request_error", param="stream_id")],),
+    ),
+    Case(
         "websocket_connection_limit_reached",
         (
             End("websocket", 2, seconds=5),
@@ -621,3 +626,21 @@ async def test_a_compaction_that_the_server_cannot_read_is_the_turns_failure(
         assert caught.value.code == "invalid_encrypted_content"
         assert len(sim.requests) == 1
         assert session.statistics().refused_seals == 0
+
+
+async def test_what_is_forgotten_while_a_request_waits_at_the_server_is_sent_whole(autojump_clock: MockClock) -> None:
+    """``response.queued`` accepts a request; what it continues may be gone all the same when its turn comes."""
+    script = Script(["first", [Delay(2), Say("busy")]], then=Echo())
+    async with session_to(script, sim_options={"max_active": 1}, transport=WEBSOCKET) as (session, sim):
+        chat = session.conversation()
+        await chat.send("first")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(session.lane("other").ask, "busy")
+            await trio.sleep(1)
+            nursery.start_soon(chat.send, "second")
+            await trio.sleep(0.5)
+            sim.forget()
+        assert chat.messages[-1].text == "second"  # type: ignore[union-attr]
+        assert [request.error_code for request in sim.requests] == [None, None, "previous_response_not_found", None]
+        assert [len(request.input) for request in sim.requests] == [1, 1, 1, 3]
+        assert len(sim.connections) == 1
