@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from attrs import evolve
 
-from engine.values.messages import AssistantBlock, OutputItem, Refusal, Text, Thinking, ToolCall
+from engine.values.blocks import AssistantBlock, OutputItem, Refusal, Text, Thinking, ToolCall
 from engine.wire.items import CustomToolCallItem, FunctionCallItem, Item, MessageItem, ReasoningItem
 from engine.wire.parts import ContentPart, InputText, OutputText, PlainText, RefusalPart
 from engine.wire.text import well_formed_value

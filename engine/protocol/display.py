@@ -14,7 +14,7 @@ from typing import Final, Literal, TypeAlias
 from engine.protocol.blocks import Call, call_block, call_id_of, fuller_block
 from engine.protocol.draft import Draft, delta, ended, started
 from engine.protocol.slots import Slot, Slots
-from engine.values.messages import AssistantBlock, OutputItem
+from engine.values.blocks import AssistantBlock, OutputItem
 from engine.values.turn_events import TurnEvent
 from engine.wire.items import CustomToolCallItem, FunctionCallItem, Item
 

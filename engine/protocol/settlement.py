@@ -21,7 +21,7 @@ from engine.protocol.blocks import (
 from engine.protocol.display import Display, Oddity
 from engine.protocol.draft import Draft
 from engine.protocol.slots import Slot, Slots, Spoken
-from engine.values.messages import AssistantBlock, OutputItem, Refusal, Text, Thinking
+from engine.values.blocks import AssistantBlock, OutputItem, Refusal, Text, Thinking
 from engine.wire.items import (
     CustomToolCallItem,
     FunctionCallItem,
