@@ -85,6 +85,6 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def sweeps(session: nox.Session) -> None:
-    """The tests that are marked slow: cancellation at every step, chaos, fuzzing, processes; ten minutes on two cores."""
+    """The tests that are marked slow: cancellation at every step, chaos, fuzzing, processes; minutes on two cores."""
     install(session, "-e", ".[cli,otel]", "--group", "test")
     session.run("python", "-m", "pytest", "-m", "slow", "-n", "auto", "--dist", "worksteal", *session.posargs)
