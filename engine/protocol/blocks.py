@@ -192,7 +192,7 @@ def content_key(item: Item) -> Hashable:
 
 
 def _said(item: MessageItem) -> Iterator[tuple[type, str]]:
-    """What the blocks of a message say, without the blocks."""
+    """The texts of a message's blocks, without the blocks."""
     content = item.content
     if isinstance(content, str):
         if content:

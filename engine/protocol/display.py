@@ -32,11 +32,11 @@ def made_call_id() -> str:
 
 
 class Display:
-    """What the caller was shown of one response.
+    """The part of one response that the caller was shown.
 
     Args:
         slots: The response's items.
-        oddities: Where repaired calls are counted.
+        oddities: Counts repaired calls.
         made_call_id: Makes the id of a call that has none of its own.
         after: The display of the response before it, where both are one answer: its blocks are counted on.
 

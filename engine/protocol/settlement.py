@@ -44,8 +44,8 @@ class Settlement:
 
     Args:
         slots: The items.
-        display: What the caller was shown of them.
-        oddities: Where what is odd about them is counted.
+        display: The part of them that the caller was shown.
+        oddities: Counts what is odd about them.
     """
 
     def __init__(self, slots: Slots, display: Display, oddities: Counter[Oddity]) -> None:
