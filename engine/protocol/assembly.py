@@ -26,13 +26,8 @@ from engine.protocol.draft import Draft, Section
 from engine.protocol.settlement import Settlement, joined
 from engine.protocol.shortcut import Shortcut
 from engine.protocol.slots import Slot, Slots, Spoken, position
-from engine.values.messages import (
-    AssistantMessage,
-    OutputItem,
-    StopReason,
-    Text,
-    Thinking,
-)
+from engine.values.blocks import OutputItem, Text, Thinking
+from engine.values.messages import AssistantMessage, StopReason
 from engine.values.turn_events import TurnEvent
 from engine.values.usage import Usage
 from engine.wire import events as wire

@@ -14,7 +14,7 @@ from typing import Final, Literal, TypeAlias
 from engine.protocol.blocks import Call, call_block, call_id_of, fuller_block
 from engine.protocol.draft import Draft, delta, ended, started
 from engine.protocol.slots import Slot, Slots
-from engine.values.messages import AssistantBlock, OutputItem
+from engine.values.blocks import AssistantBlock, OutputItem
 from engine.values.turn_events import TurnEvent
 from engine.wire.items import CustomToolCallItem, FunctionCallItem, Item
 
@@ -32,11 +32,11 @@ def made_call_id() -> str:
 
 
 class Display:
-    """The part of one response that the caller was shown.
+    """The part of one response that its caller was shown.
 
     Args:
         slots: The response's items.
-        oddities: Counts repaired calls.
+        oddities: The count of oddities, to which repaired calls are added.
         made_call_id: Makes the id of a call that has none of its own.
         after: The display of the response before it, where both are one answer: its blocks are counted on.
 

@@ -21,7 +21,7 @@ from engine.protocol.blocks import (
 from engine.protocol.display import Display, Oddity
 from engine.protocol.draft import Draft
 from engine.protocol.slots import Slot, Slots, Spoken
-from engine.values.messages import AssistantBlock, OutputItem, Refusal, Text, Thinking
+from engine.values.blocks import AssistantBlock, OutputItem, Refusal, Text, Thinking
 from engine.wire.items import (
     CustomToolCallItem,
     FunctionCallItem,
@@ -45,7 +45,7 @@ class Settlement:
     Args:
         slots: The items.
         display: The part of them that the caller was shown.
-        oddities: Counts what is odd about them.
+        oddities: The count of oddities, to which theirs are added.
     """
 
     def __init__(self, slots: Slots, display: Display, oddities: Counter[Oddity]) -> None:

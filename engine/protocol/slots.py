@@ -17,7 +17,7 @@ from attrs import define, field
 
 from engine.protocol.blocks import SECTION_BREAK, call_text, content_key, extra_of, reasoning_texts, spoken_blocks
 from engine.protocol.draft import Draft
-from engine.values.messages import Refusal, Text
+from engine.values.blocks import Refusal, Text
 from engine.wire.base import JsonObject
 from engine.wire.items import CustomToolCallItem, FunctionCallItem, Item, MessageItem, ReasoningItem
 
