@@ -21,7 +21,16 @@ from typing import Any, Final, Literal
 
 from attrs import frozen
 
-__all__ = ["BRIEF_EVENTS_AROUND", "EVENTS_AROUND", "Answer", "Wire", "answer_for", "event_texts", "personal"]
+__all__ = [
+    "BRIEF_EVENTS_AROUND",
+    "EVENTS_AROUND",
+    "Answer",
+    "Wire",
+    "answer_for",
+    "event_texts",
+    "labelled",
+    "personal",
+]
 
 Wire = Literal["websocket", "sse"]
 
@@ -191,6 +200,14 @@ _SSE_HEAD: Final = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
     b"x-request-id: req_replayed\r\ntransfer-encoding: chunked\r\n\r\n"
 )
+
+
+@functools.lru_cache(maxsize=64)
+def labelled(model: str, lane: str, slices: int) -> tuple[bytes, ...]:
+    """An answer on a named lane, so many events at a time, with the ids still to be filled in by `personal`."""
+    label = ',"stream_id":' + json.dumps(lane) + "}"
+    frames = [_framed(text.removesuffix("}") + label, "websocket") for text in event_texts(model)]
+    return tuple(b"".join(frames[at : at + slices]) for at in range(0, len(frames), slices))
 
 
 @functools.cache

@@ -1,8 +1,9 @@
 """The load source: a server in a process of its own that replays encoded answers and does as little else as it can.
 
 ``python -m benchmarks.replay`` prints one line of JSON that says where it listens, and serves until its standard input
-ends. It speaks WebSocket and HTTP on one port, plain, and on another over TLS with a certificate made on the spot. The
-first segments of the path change how it behaves:
+ends. It speaks WebSocket and HTTP on one port, plain, and on another over TLS with a certificate made on the spot.
+Answers of named lanes are labelled, and come a few events at a time, one lane after the other. The first segments of
+the path change how it behaves:
 
 - ``/rttMS`` answers MS milliseconds after a request, and takes as long again for a new connection's first bytes, as a
   TCP handshake over such a line would; requests move at ``UPLINK`` bits per second;
@@ -24,12 +25,14 @@ import socket
 import ssl
 import sys
 import tempfile
+from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import trustme
 
-from benchmarks.frames import Wire, answer_for, personal
+from benchmarks.frames import Wire, answer_for, labelled, personal
 
 __all__ = ["UPLINK", "Replay", "main", "upgrade_answer"]
 
@@ -41,7 +44,10 @@ _MODEL: Final = re.compile(rb'"model": ?"([^"]+)"')
 _NONCE: Final = re.compile(rb"nonce-\d{10}")
 _PREVIOUS: Final = re.compile(rb'"previous_response_id": ?"resp_id(\d{10})"')
 _OUTPUT: Final = re.compile(rb'"type": ?"function_call_output"')
+_STREAM: Final = re.compile(rb'"stream_id": ?"([^"]+)"')
 _REMEMBERED: Final = 1000
+_SLICE: Final = 16
+"""Events of one lane that are written at a time, while others have some too."""
 
 
 @functools.lru_cache(maxsize=64)
@@ -63,6 +69,7 @@ class Replay(asyncio.Protocol):
         self._outputs: dict[int, int] = {}
         self._timers: set[asyncio.TimerHandle] = set()
         self._due = 0.0
+        self._lanes: deque[tuple[int, Iterator[bytes]]] = deque()  # the rest of each lane's answer
 
     # --- asyncio's side ---
 
@@ -158,6 +165,12 @@ class Replay(asyncio.Protocol):
             outputs = self._outputs[number] = held + len(_OUTPUT.findall(body))
             calling = outputs < int(model.split("-")[1])
             self._outputs.pop(number - _REMEMBERED, None)
+        lane = _STREAM.search(body) if wire == "websocket" else None
+        if lane is not None:
+            if not self._lanes:
+                asyncio.get_running_loop().call_soon(self._pump)
+            self._lanes.append((number, iter(labelled(model, lane[1].decode(), _SLICE))))
+            return
         answer = answer_for(model, wire, calling=calling)
         if nonce is None:
             self._later(_whole(model, wire, calling, number), size)
@@ -167,6 +180,16 @@ class Replay(asyncio.Protocol):
             self._transport.pause_reading()
         if answer.paced:
             self._pace(model, wire, number, nonce, 0)
+
+    def _pump(self) -> None:
+        """Write a few events of the lane whose turn it is."""
+        number, rest = self._lanes.popleft()
+        events = next(rest, None)
+        if events is not None:
+            self._write(personal(events, number, None))
+            self._lanes.append((number, rest))
+        if self._lanes:
+            asyncio.get_running_loop().call_soon(self._pump)
 
     def _pace(self, model: str, wire: Wire, number: int, nonce: bytes | None, position: int) -> None:
         answer = answer_for(model, wire)

@@ -100,6 +100,13 @@ if TYPE_CHECKING:
     from engine.transport.dial import Dialer as Dialer
     from engine.turns.texts import Texts as Texts
     from engine.turns.turn import Turn as Turn
+    from engine.values.blocks import File as File
+    from engine.values.blocks import Image as Image
+    from engine.values.blocks import OutputItem as OutputItem
+    from engine.values.blocks import Refusal as Refusal
+    from engine.values.blocks import Text as Text
+    from engine.values.blocks import Thinking as Thinking
+    from engine.values.blocks import ToolCall as ToolCall
     from engine.values.choices import Delivery as Delivery
     from engine.values.choices import OnCancel as OnCancel
     from engine.values.choices import Transport as Transport
@@ -120,16 +127,9 @@ if TYPE_CHECKING:
     from engine.values.messages import AssistantMessage as AssistantMessage
     from engine.values.messages import Context as Context
     from engine.values.messages import DeveloperMessage as DeveloperMessage
-    from engine.values.messages import File as File
-    from engine.values.messages import Image as Image
     from engine.values.messages import Message as Message
-    from engine.values.messages import OutputItem as OutputItem
-    from engine.values.messages import Refusal as Refusal
     from engine.values.messages import StopReason as StopReason
-    from engine.values.messages import Text as Text
-    from engine.values.messages import Thinking as Thinking
     from engine.values.messages import Tool as Tool
-    from engine.values.messages import ToolCall as ToolCall
     from engine.values.messages import ToolResult as ToolResult
     from engine.values.messages import UserMessage as UserMessage
     from engine.values.problems import ConfigurationError as ConfigurationError
@@ -274,9 +274,9 @@ _HOMES = {
     "engine.settings.fields": "SessionFields TurnFields",
     "engine.schemas.function_tool": "FunctionTool tool",
     "engine.values.choices": "Delivery OnCancel Transport",
+    "engine.values.blocks": "File Image OutputItem Refusal Text Thinking ToolCall",
     "engine.values.messages": (
-        "AnyTool AssistantMessage Context DeveloperMessage File Image Message OutputItem Refusal StopReason "
-        "Text Thinking Tool ToolCall ToolResult UserMessage"
+        "AnyTool AssistantMessage Context DeveloperMessage Message StopReason Tool ToolResult UserMessage"
     ),
     "engine.values.usage": "Usage",
     "engine.values.shown": "show_content",

@@ -27,9 +27,10 @@ from engine.turns.core import SessionCore
 from engine.turns.submission import create_text, hooked
 from engine.turns.turn import Turn
 from engine.turns.work import BeforeDispatch
+from engine.values.blocks import OutputItem
 from engine.values.choices import UNSET, Delivery, Transport, Unset
 from engine.values.errors import ResponseFailed
-from engine.values.messages import AnyTool, AssistantMessage, Context, Message, OutputItem
+from engine.values.messages import AnyTool, AssistantMessage, Context, Message
 from engine.values.problems import ConfigurationError
 from engine.values.reports import TurnReport
 

@@ -150,7 +150,7 @@ class Screen:
     """
 
     def __init__(self, *, plain: bool) -> None:
-        self._console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+        self._console = Console(file=sys.stdout, highlight=False)
         self._plain = plain or not self._console.is_terminal or self._console.is_dumb_terminal
 
     def aside(self, text: str) -> None:
@@ -209,10 +209,11 @@ class LaidOutAnswer:
         """Show what an event says."""
         match event:
             case TextDelta(delta=delta) if delta:
-                for block in self._blocks.add(neutralise(delta)):
-                    self._console.print(Markdown(block))
+                whole = list(self._blocks.add(neutralise(delta)))
                 lines = self._blocks.unfinished.splitlines()[-_SHOWN_LINES:]
-                self._live.update(Shown("\n".join(lines)))
+                self._live.update(Shown("\n".join(lines)))  # first: printing draws it again, below what is printed
+                for block in whole:
+                    self._console.print(Markdown(block))
             case ToolCallEnded(block=call):
                 self._console.print(Shown(f"calls {neutralise(call.name)}", style="dim"))
 

@@ -17,7 +17,7 @@ from rich.text import Text as Cell
 
 from engine.cli.errors import one_line
 from engine.cli.terminal import Outlet, Terminal
-from engine.values.messages import Text
+from engine.values.blocks import Text
 from engine.values.reports import TurnReport
 from engine.values.turn_events import TextDelta, TextStarted, TurnDone, TurnEvent
 from engine.values.usage import Usage

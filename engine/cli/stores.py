@@ -29,17 +29,18 @@ _DAY: Final = 86_400.0
 @click.option(
     "--url",
     envvar="ENGINE_STORE",
-    required=True,
     metavar="URL",
     help="sqlite:///file.db or postgresql://…  [env: ENGINE_STORE]",
 )
 @click.pass_context
-def store_commands(context: click.Context, url: str) -> None:
+def store_commands(context: click.Context, url: str | None) -> None:
     """Look after the sessions in a store. What is said in them is not shown."""
     context.obj = url
 
 
-def _run(url: str, program: Callable[[Store, Terminal], Awaitable[None]]) -> int:
+def _run(url: str | None, program: Callable[[Store, Terminal], Awaitable[None]]) -> int:
+    if url is None:  # asked for here, so that the commands' help needs none
+        raise click.UsageError("Missing option '--url' before the command, or ENGINE_STORE.")
     terminal = Terminal()
 
     async def opened() -> None:
@@ -52,7 +53,7 @@ def _run(url: str, program: Callable[[Store, Terminal], Awaitable[None]]) -> int
 @store_commands.command("list")
 @click.option("--json", "as_json", is_flag=True, help="A line of JSON for each session.")
 @click.pass_obj
-def list_command(url: str, as_json: bool) -> int:
+def list_command(url: str | None, as_json: bool) -> int:
     """List the sessions, the one that changed last first."""
 
     async def program(store: Store, terminal: Terminal) -> None:
@@ -69,7 +70,7 @@ def list_command(url: str, as_json: bool) -> int:
 @store_commands.command("show")
 @click.argument("session")
 @click.pass_obj
-def show_command(url: str, session: str) -> int:
+def show_command(url: str | None, session: str) -> int:
     """Show what is known of one session."""
 
     async def program(store: Store, terminal: Terminal) -> None:
@@ -86,7 +87,7 @@ def show_command(url: str, session: str) -> int:
 @store_commands.command("release")
 @click.argument("session")
 @click.pass_obj
-def release_command(url: str, session: str) -> int:
+def release_command(url: str | None, session: str) -> int:
     """End the lease of a session whose process is gone."""
 
     async def program(store: Store, terminal: Terminal) -> None:
@@ -100,7 +101,7 @@ def release_command(url: str, session: str) -> int:
 @click.argument("session")
 @click.option("--force", is_flag=True, help="Also while a process holds it.")
 @click.pass_obj
-def forget_command(url: str, session: str, force: bool) -> int:
+def forget_command(url: str | None, session: str, force: bool) -> int:
     """Remove a session with its transcript."""
 
     async def program(store: Store, terminal: Terminal) -> None:
@@ -118,7 +119,7 @@ def forget_command(url: str, session: str, force: bool) -> int:
     help="Remove also what did not change for so long.",
 )
 @click.pass_obj
-def prune_command(url: str, days: float | None) -> int:
+def prune_command(url: str | None, days: float | None) -> int:
     """Remove the sessions whose retention is over."""
 
     async def program(store: Store, terminal: Terminal) -> None:

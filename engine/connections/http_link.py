@@ -16,8 +16,8 @@ from engine.connections.attempt import Attempt
 from engine.connections.receiver import Receiver
 from engine.instruments import Instruments
 from engine.protocol.aftermath import Aftermath
-from engine.protocol.assembly import Oddity
 from engine.protocol.chain import HeldResponse, Plan
+from engine.protocol.display import Oddity
 from engine.protocol.exchange import Exchange
 from engine.protocol.failures import Broken, Failure, RequestRefused
 from engine.protocol.routing import Doubt, Unlabelled, Verdict

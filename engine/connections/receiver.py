@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from engine.connections.attempt import Attempt
 from engine.instruments import EventInfo, Instruments
-from engine.protocol.assembly import Oddity
+from engine.protocol.display import Oddity
 from engine.protocol.draft import deltas
 from engine.protocol.exchange import Exchange
 from engine.protocol.routing import Doubt, Router, Unlabelled, Verdict, has_begun

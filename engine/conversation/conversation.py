@@ -25,15 +25,9 @@ from engine.turns.lane import Lane
 from engine.turns.steering import SteerInput, not_taken
 from engine.turns.texts import Texts
 from engine.turns.turn import Turn
+from engine.values.blocks import OutputItem, ToolCall
 from engine.values.calls import answered_by
-from engine.values.messages import (
-    AssistantMessage,
-    Context,
-    Message,
-    OutputItem,
-    ToolCall,
-    ToolResult,
-)
+from engine.values.messages import AssistantMessage, Context, Message, ToolResult
 from engine.values.problems import ConfigurationError
 from engine.values.reports import TurnReport
 from engine.values.turn_events import TurnDone, TurnEvent

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Protocol
 
 from engine.conversation.rounds import Round
-from engine.values.messages import AssistantMessage, Context, Message, ToolCall, ToolResult
+from engine.values.blocks import ToolCall
+from engine.values.messages import AssistantMessage, Context, Message, ToolResult
 
 __all__ = ["Journal"]
 

@@ -9,8 +9,9 @@ from attrs import Attribute, field, frozen
 
 from engine.conversation.journal import Journal
 from engine.conversation.rounds import Round
+from engine.values.blocks import ToolCall
 from engine.values.checks import function, optional, seconds, whole
-from engine.values.messages import Context, ToolCall
+from engine.values.messages import Context
 from engine.values.problems import ConfigurationError
 
 __all__ = ["Approve", "LoopSettings", "OnRound", "Prepare"]

@@ -8,6 +8,7 @@ from typing import Final, TypeAlias
 import attrs
 
 from engine.conversation.toolbox import Toolbox
+from engine.values.blocks import OutputItem
 from engine.values.choices import UNSET, Unset
 from engine.values.messages import (
     AnyTool,
@@ -15,7 +16,6 @@ from engine.values.messages import (
     Context,
     DeveloperMessage,
     Message,
-    OutputItem,
     ToolResult,
     UserMessage,
 )

@@ -25,9 +25,10 @@ from engine.settings.levels import Settings
 from engine.settings.turn_options import TurnOptions
 from engine.turns.lane import Lane
 from engine.turns.turn import Turn, room_after
+from engine.values.blocks import ToolCall
 from engine.values.choices import Delivery
 from engine.values.errors import ResponseFailed
-from engine.values.messages import AssistantMessage, Context, Message, ToolCall, ToolResult
+from engine.values.messages import AssistantMessage, Context, Message, ToolResult
 from engine.values.problems import ConfigurationError
 from engine.values.reports import TurnReport
 from engine.values.usage import Usage

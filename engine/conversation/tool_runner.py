@@ -18,7 +18,8 @@ from engine.groups import worst_of
 from engine.instruments import ToolEndInfo, ToolStartInfo
 from engine.schemas.function_tool import FunctionTool, ToolArgumentError
 from engine.turns.lane import Lane
-from engine.values.messages import ToolCall, ToolResult
+from engine.values.blocks import ToolCall
+from engine.values.messages import ToolResult
 from engine.values.problems import ConfigurationError
 
 __all__ = ["ToolRunner"]

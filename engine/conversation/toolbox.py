@@ -9,8 +9,9 @@ from typing import Any, Final
 from engine.protocol.chain import canonical
 from engine.protocol.request_tools import wire_tools
 from engine.schemas.function_tool import FunctionTool, as_tool
+from engine.values.blocks import ToolCall
 from engine.values.calls import CALL_KINDS
-from engine.values.messages import AnyTool, AssistantMessage, Tool, ToolCall
+from engine.values.messages import AnyTool, AssistantMessage, Tool
 from engine.values.problems import ConfigurationError
 from engine.values.shown import token
 

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from attrs import evolve
 
-from engine.values.messages import AssistantBlock, OutputItem, Refusal, Text, Thinking, ToolCall
+from engine.values.blocks import AssistantBlock, OutputItem, Refusal, Text, Thinking, ToolCall
 from engine.wire.items import CustomToolCallItem, FunctionCallItem, Item, MessageItem, ReasoningItem
 from engine.wire.parts import ContentPart, InputText, OutputText, PlainText, RefusalPart
 from engine.wire.text import well_formed_value
@@ -192,7 +192,7 @@ def content_key(item: Item) -> Hashable:
 
 
 def _said(item: MessageItem) -> Iterator[tuple[type, str]]:
-    """What the blocks of a message say, without the blocks."""
+    """The words of a message, as its blocks would have them."""
     content = item.content
     if isinstance(content, str):
         if content:

@@ -6,8 +6,9 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from engine.values.blocks import Image, ToolCall
 from engine.values.calls import OUTPUTS, CallKind
-from engine.values.messages import Image, ToolCall, ToolResult
+from engine.values.messages import ToolResult
 
 __all__ = ["call_output"]
 

@@ -9,7 +9,8 @@ from attrs import evolve
 from engine.protocol.failures import Violated
 from engine.protocol.request_body import create_body
 from engine.settings.turn_options import TurnOptions
-from engine.values.messages import AssistantMessage, Context, OutputItem
+from engine.values.blocks import OutputItem
+from engine.values.messages import AssistantMessage, Context
 from engine.wire.codec import MalformedFrame, parse_object
 from engine.wire.usage import usage_from
 

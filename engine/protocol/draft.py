@@ -8,7 +8,7 @@ from typing import Final, Literal, TypeAlias
 from attrs import define, field
 
 from engine.protocol.blocks import SECTION_BREAK, filled
-from engine.values.messages import AssistantBlock, OutputItem, Refusal, Text, Thinking, ToolCall
+from engine.values.blocks import AssistantBlock, OutputItem, Refusal, Text, Thinking, ToolCall
 from engine.values.turn_events import (
     TextDelta,
     TextEnded,

@@ -12,7 +12,8 @@ from typing import Any, Final, TypeAlias
 
 from attrs import evolve
 
-from engine.protocol.assembly import Assembly, Oddity, made_call_id
+from engine.protocol.assembly import Assembly
+from engine.protocol.display import Oddity, made_call_id
 from engine.protocol.exchange_states import AWAITING, DELIVERIES, TRANSITIONS, ExchangeState
 from engine.protocol.failures import Failed, Failure, Mismatched, Violated
 from engine.protocol.faults import Fault

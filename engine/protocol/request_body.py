@@ -11,23 +11,8 @@ from engine.protocol.call_outputs import call_output
 from engine.protocol.request_tools import own, wire_tools
 from engine.schemas.answer_format import wire_format
 from engine.settings.turn_options import TurnOptions
-from engine.values.messages import (
-    AssistantBlock,
-    AssistantMessage,
-    Context,
-    DeveloperMessage,
-    File,
-    Image,
-    Message,
-    OutputItem,
-    Refusal,
-    Text,
-    Thinking,
-    ToolCall,
-    ToolResult,
-    UserBlock,
-    UserMessage,
-)
+from engine.values.blocks import AssistantBlock, File, Image, OutputItem, Refusal, Text, Thinking, ToolCall, UserBlock
+from engine.values.messages import AssistantMessage, Context, DeveloperMessage, Message, ToolResult, UserMessage
 from engine.values.problems import ConfigurationError
 
 __all__ = ["create_body", "input_items", "is_stored", "wire_tools", "without_id"]

@@ -11,17 +11,20 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 from attrs import define, field
 
-from engine.protocol.blocks import SECTION_BREAK, call_text, content_key, reasoning_texts, spoken_blocks
+from engine.protocol.blocks import SECTION_BREAK, call_text, content_key, extra_of, reasoning_texts, spoken_blocks
 from engine.protocol.draft import Draft
-from engine.values.messages import Text
+from engine.values.blocks import Refusal, Text
 from engine.wire.base import JsonObject
 from engine.wire.items import CustomToolCallItem, FunctionCallItem, Item, MessageItem, ReasoningItem
 
-__all__ = ["Slot", "Slots", "position"]
+__all__ = ["Slot", "Slots", "Spoken", "position"]
+
+Spoken: TypeAlias = Literal["text", "refusal"]
+"""The kinds of a message's parts."""
 
 _LOOKED_AT: Final = 16
 """The number of open items that a word without a known name is compared with."""
@@ -72,6 +75,15 @@ class Slot:
     def phase(self) -> str | None:
         """Of a message, the phase as far as it is known."""
         return self.item.phase if isinstance(self.item, MessageItem) else None
+
+    def new_part(self, kind: Spoken, hint: int | None) -> Draft:
+        """Begin another part of a message."""
+        item_id = (self.item.id if self.item is not None else None) or next(iter(self.ids), None)
+        extra = extra_of(self.item)
+        block = Text("", self.phase, item_id, extra=extra)
+        draft = Draft(kind, block if kind == "text" else Refusal("", item_id, self.phase, extra=extra), hint=hint)
+        self.drafts.append(draft)
+        return draft
 
     def may_say(self, item: Item) -> bool:
         """Whether what was written of it is the beginning of what ``item`` says."""

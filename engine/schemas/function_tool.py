@@ -22,8 +22,9 @@ from engine.schemas.derive import arguments_schema, is_strict
 from engine.schemas.fit import Misfit, decode, fill
 from engine.schemas.members import Member, documented
 from engine.schemas.parameters import docstring, inner, parameters_of
+from engine.values.blocks import File, Image, Text, ToolCall, UserBlock
 from engine.values.checks import Validator, flag, mapping, optional, place, seconds, string
-from engine.values.messages import File, Image, Text, Tool, ToolCall, UserBlock
+from engine.values.messages import Tool
 from engine.values.problems import ConfigurationError
 
 __all__ = ["FunctionTool", "ToolArgumentError", "as_tool", "tool"]

@@ -14,22 +14,8 @@ from cattrs.gen import make_dict_unstructure_fn, override
 from engine.schemas.fit import Misfit, StrictConverter, decode
 from engine.schemas.function_tool import FunctionTool, as_tool
 from engine.schemas.members import alternatives
-from engine.values.messages import (
-    AssistantMessage,
-    Context,
-    DeveloperMessage,
-    File,
-    Image,
-    Message,
-    OutputItem,
-    Refusal,
-    Text,
-    Thinking,
-    Tool,
-    ToolCall,
-    ToolResult,
-    UserMessage,
-)
+from engine.values.blocks import File, Image, OutputItem, Refusal, Text, Thinking, ToolCall
+from engine.values.messages import AssistantMessage, Context, DeveloperMessage, Message, Tool, ToolResult, UserMessage
 from engine.values.problems import ConfigurationError
 from engine.values.shown import token
 from engine.values.usage import Usage

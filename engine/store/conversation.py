@@ -33,8 +33,9 @@ from engine.store.transcript import (
     transcript_of,
 )
 from engine.turns.work import BeforeDispatch
+from engine.values.blocks import ToolCall
 from engine.values.errors import TurnError
-from engine.values.messages import AssistantMessage, Context, Message, ToolCall, ToolResult
+from engine.values.messages import AssistantMessage, Context, Message, ToolResult
 from engine.values.problems import ConfigurationError
 
 __all__ = ["InterruptedPrompt", "Open", "StoredConversation", "check_name", "read_transcript"]

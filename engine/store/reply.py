@@ -11,8 +11,9 @@ import trio
 from engine.conversation.conversation import Reply
 from engine.conversation.line import Place
 from engine.turns.texts import Texts
+from engine.values.blocks import Refusal, Text, Thinking, ToolCall
 from engine.values.errors import TurnError
-from engine.values.messages import AssistantMessage, Refusal, Text, Thinking, ToolCall
+from engine.values.messages import AssistantMessage
 from engine.values.reports import TurnReport
 from engine.values.turn_events import (
     TextDelta,

@@ -9,7 +9,8 @@ from typing import TypeAlias
 
 from attrs import field, frozen
 
-from engine.values.messages import AssistantMessage, Refusal, StopReason, Text, Thinking, ToolCall
+from engine.values.blocks import Refusal, Text, Thinking, ToolCall
+from engine.values.messages import AssistantMessage, StopReason
 from engine.values.shown import size_only
 
 __all__ = [

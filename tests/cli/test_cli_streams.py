@@ -11,9 +11,9 @@ import pytest
 from engine.cli import interrupts, terminal
 from engine.cli.errors import describe, neutralise, one_line
 from engine.cli.output import plain, report_table
+from engine.values.blocks import Text, ToolCall
 from engine.values.choices import Delivery
 from engine.values.errors import ConnectionLost, RateLimited, ResponseFailed
-from engine.values.messages import Text, ToolCall
 from engine.values.problems import ConfigurationError
 from engine.values.reports import PhaseSeconds, TurnReport
 

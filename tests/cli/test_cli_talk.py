@@ -5,17 +5,19 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import re
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine import AssistantMessage, Text, TurnReport, Usage, UserMessage
+from engine import AssistantMessage, Text, TextDelta, TurnReport, Usage, UserMessage
 from engine.cli import main
+from engine.cli.chat import Screen
 from engine.cli.errors import CommandFailed
 from engine.cli.markdown import Blocks
 from engine.cli.talk import COMMANDS, Commands, Opening, load_tools, save_snapshot
@@ -198,6 +200,7 @@ def test_blocks() -> None:
     ]
 
 
+@settings(deadline=None)  # how fast a piece is cut is not the point, and the machine may be busy
 @given(st.lists(st.integers(0, len(PAGE))))
 def test_blocks_do_not_depend_on_the_pieces(places: list[int]) -> None:
     bounds = sorted({0, len(PAGE), *places})
@@ -207,3 +210,16 @@ def test_blocks_do_not_depend_on_the_pieces(places: list[int]) -> None:
 @given(st.text(st.sampled_from("a`~\n -#"), max_size=40))
 def test_nothing_is_lost(text: str) -> None:
     assert "".join(cut(list(text))).split() == text.split()
+
+
+def test_lines_fit_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    words = "A line that is longer than the terminal is wide, and has to be wrapped somewhere."
+    monkeypatch.setenv("COLUMNS", "24")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    screen = Screen(plain=False)
+    screen.aside(words)
+    with screen.answer() as answer:
+        answer.add(TextDelta(0, f"{words}\n\n"))
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().out)
+    assert shown.split() == [*words.split(), *words.split()]
+    assert max(map(len, shown.splitlines())) <= 24

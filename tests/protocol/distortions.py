@@ -13,7 +13,8 @@ from typing import Any, TypeAlias
 
 from attrs import frozen
 
-from engine.values.messages import AssistantMessage, OutputItem, Refusal, Text, Thinking, ToolCall
+from engine.values.blocks import OutputItem, Refusal, Text, Thinking, ToolCall
+from engine.values.messages import AssistantMessage
 
 __all__ = ["INDEXES", "NAMES", "ORDERS", "Distortion", "essence", "well_formed"]
 

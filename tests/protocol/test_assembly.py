@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.protocol.assembly import Assembly
-from engine.values.messages import AssistantMessage, OutputItem, Refusal, Text, Thinking, ToolCall
+from engine.values.blocks import OutputItem, Refusal, Text, Thinking, ToolCall
+from engine.values.messages import AssistantMessage
 from engine.values.turn_events import (
     TextDelta,
     TextEnded,

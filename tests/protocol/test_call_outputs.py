@@ -9,18 +9,9 @@ import pytest
 from engine.protocol.request_body import create_body, input_items
 from engine.schemas.transcripts import from_json, to_json
 from engine.settings.turn_options import TurnOptions
+from engine.values.blocks import Image, OutputItem, Text, ToolCall
 from engine.values.calls import CALL_KINDS, OUTPUTS, CallKind, answered_by, client_item
-from engine.values.messages import (
-    AssistantMessage,
-    Context,
-    Image,
-    Message,
-    OutputItem,
-    Text,
-    ToolCall,
-    ToolResult,
-    UserMessage,
-)
+from engine.values.messages import AssistantMessage, Context, Message, ToolResult, UserMessage
 
 ACTION = {"commands": ["ls"], "max_output_length": 10}
 ITEMS: dict[str, dict[str, Any]] = {

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.protocol.assembly import Assembly
-from engine.values.messages import AssistantMessage, OutputItem, Refusal, Text, Thinking, ToolCall
+from engine.values.blocks import OutputItem, Refusal, Text, Thinking, ToolCall
+from engine.values.messages import AssistantMessage
 from engine.values.turn_events import TextDelta, ThinkingDelta, ToolCallDelta
 from engine.wire.codec import decode_object
 from engine.wire.events import TerminalEvent
@@ -128,6 +129,7 @@ def readable(names: str, indexes: str, order: str) -> bool:
     return plain or not (NAMES[names].announced and INDEXES[indexes].announced)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("names", NAMES)
 def test_one_habit_of_each_kind(names: str, order: str) -> None:

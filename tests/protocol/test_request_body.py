@@ -15,23 +15,8 @@ from pydantic import TypeAdapter
 from engine.protocol.assembly import Assembly
 from engine.protocol.request_body import create_body, input_items, wire_tools
 from engine.settings.turn_options import TurnOptions
-from engine.values.messages import (
-    AssistantBlock,
-    AssistantMessage,
-    Context,
-    DeveloperMessage,
-    File,
-    Image,
-    Message,
-    OutputItem,
-    Refusal,
-    Text,
-    Thinking,
-    Tool,
-    ToolCall,
-    ToolResult,
-    UserMessage,
-)
+from engine.values.blocks import AssistantBlock, File, Image, OutputItem, Refusal, Text, Thinking, ToolCall
+from engine.values.messages import AssistantMessage, Context, DeveloperMessage, Message, Tool, ToolResult, UserMessage
 from engine.values.problems import ConfigurationError
 from engine.wire.codec import encode
 from engine.wire.response import structure_response

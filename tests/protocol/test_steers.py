@@ -14,7 +14,8 @@ from engine.protocol.failures import Failed
 from engine.protocol.routing import Doubt, Router, Verdict
 from engine.protocol.states import IllegalTransition
 from engine.protocol.steers import STEER_TRANSITIONS, Steer, SteerState
-from engine.values.messages import AssistantMessage, Text, ToolCall, UserMessage
+from engine.values.blocks import Text, ToolCall
+from engine.values.messages import AssistantMessage, UserMessage
 from engine.values.turn_events import TextDelta, TextStarted, TurnContinued, TurnDone, TurnEvent, TurnStarted
 from engine.values.usage import Usage
 from engine.wire.codec import decode_object

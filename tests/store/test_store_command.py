@@ -73,3 +73,10 @@ def test_a_store_that_cannot_be_opened(capfd: pytest.CaptureFixture[str]) -> Non
     shown = capfd.readouterr().err
     assert "must begin with sqlite:/// or postgresql://" in shown
     assert "password" not in shown
+
+
+def test_the_help_of_a_command_needs_no_store(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("show", "--help") == 0
+    assert "what is known of one session" in capsys.readouterr().out
+    assert run("list") == 2
+    assert "--url" in capsys.readouterr().err

@@ -9,21 +9,8 @@ from typing import Any
 import attrs
 import pytest
 
-from engine.values.messages import (
-    AssistantMessage,
-    Context,
-    DeveloperMessage,
-    File,
-    Image,
-    OutputItem,
-    Refusal,
-    Text,
-    Thinking,
-    Tool,
-    ToolCall,
-    ToolResult,
-    UserMessage,
-)
+from engine.values.blocks import File, Image, OutputItem, Refusal, Text, Thinking, ToolCall
+from engine.values.messages import AssistantMessage, Context, DeveloperMessage, Tool, ToolResult, UserMessage
 from engine.values.problems import ConfigurationError
 from engine.values.shown import size_only
 from engine.values.usage import Usage
