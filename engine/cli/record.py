@@ -75,7 +75,7 @@ class Progress:
 
     Args:
         log: The file that it is written to.
-        terminal: Where the line stands.
+        terminal: The place where the line stands.
     """
 
     def __init__(self, log: FrameLog, terminal: TextIO) -> None:
