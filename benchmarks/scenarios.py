@@ -617,7 +617,7 @@ def start(size: Size) -> Scenario:
                         label=label,
                         peer=peer,
                         job="internals.starting",
-                        params={"program": program, "times": _pick(size, 1, 3, 9)},
+                        params={"program": program, "times": _pick(size, 1, 3, 5)},
                         server=server,
                     )
                     for label, peer, program, server in programs
@@ -711,9 +711,58 @@ def lanes(size: Size) -> Scenario:
     )
 
 
+# --- batches ---------------------------------------------------------------------------------------------------------
+
+
+def batches(size: Size) -> Scenario:
+    """Many prompts, over one process and several."""
+    prompts = _pick(size, 8, 400, 4000)
+    deltas = _pick(size, 3, 50, 200)
+
+    def contestant(label: str, processes: int, **more: Any) -> Contestant:
+        params = {"processes": processes, "prompts": prompts, "concurrency": 16, **more}
+        return Contestant(label=label, peer="engine", job="batches.asking", params=params, model=f"deltas-300-{deltas}")
+
+    return Scenario(
+        "batches",
+        "Batches",
+        f"`open_batch` with 16 prompts under way in each process, answers of {deltas} deltas of 300 bytes that come as "
+        "fast as they are read. Processor time is that of the processes that ask, all together: a second divided by it "
+        "is what one core can ask and read.",
+        (
+            Case(
+                name="processes",
+                title="One process and several",
+                contestants=tuple(
+                    contestant(f"{number} process{'es' * (number > 1)}", number)
+                    for number in _pick(size, (1, 2), (1, 2), (1, 2, 4))
+                ),
+                measures=(
+                    Measure("cpu_us_per_prompt", "processor time", "µs/prompt", "lower"),
+                    Measure("prompts_per_second", "prompts", "/s", "higher"),
+                ),
+                baseline="1 process",
+            ),
+            Case(
+                name="ledger",
+                title="With a ledger in SQLite",
+                contestants=(
+                    contestant("without", 1),
+                    contestant("with a ledger", 1, ledger=True),
+                ),
+                measures=(
+                    Measure("cpu_us_per_prompt", "processor time", "µs/prompt", "lower"),
+                    Measure("prompts_per_second", "prompts", "/s", "higher"),
+                ),
+                baseline="without",
+            ),
+        ),
+    )
+
+
 SCENARIOS: Final[dict[str, Callable[[Size], Scenario]]] = {
     each.__name__: each
-    for each in (throughput, fairness, latency, start, cancellation, timeouts, release, memory, codec, lanes)
+    for each in (throughput, fairness, latency, start, cancellation, timeouts, release, memory, codec, lanes, batches)
 }
 
 

@@ -180,7 +180,7 @@ class Lease:
 
         Raises:
             LeaseLost: the session is another's by now; nothing was written.
-            StoreUnavailable: the store is out of reach; whether it was written is not known.
+            StoreUnavailable: the store was out of reach for most of a lease; whether it was written is not known.
 
         If cancelled, it may be written all the same; ``head`` tells as soon as it is known.
         """
@@ -214,7 +214,8 @@ class Lease:
     async def _committed(
         self, new: NewRow, before: int, retain: float | None, on_settled: Callable[[int | None], None]
     ) -> int | None:
-        """Commit a row, and say it again as long as the lease may last: what it holds has been paid for."""
+        """Commit a row, and say it again for as long as a lease lasts: what it holds has been paid for."""
+        until = self.scope.deadline  # renewals may succeed where a row finds no room
         while True:
             try:
                 return await self._group.do(
@@ -225,7 +226,7 @@ class Lease:
                 )
             except StoreUnavailable:
                 wait = self._seconds * _SAID_AGAIN
-                if self._group.closing or trio.current_time() + wait + LONGEST_TRY >= self.scope.deadline:
+                if self._group.closing or trio.current_time() + wait + LONGEST_TRY >= until:
                     raise
                 await trio.sleep(wait)
                 await self._settled_up_to(before)

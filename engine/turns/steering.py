@@ -7,12 +7,14 @@ before a response runs, or between two of them, waits until one does.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final, TypeAlias
 
 import trio
 from attrs import define, field
 
+from engine.connections.attempt import Attempt
+from engine.connections.link import Link
 from engine.protocol.failures import SteerRefused, TooLarge, to_error
 from engine.protocol.request_body import input_items
 from engine.protocol.steers import Steer, SteerState
@@ -114,42 +116,77 @@ def _messages(given: Any) -> tuple[UserMessage, ...]:
 
 
 class Steering:
-    """The wishes of one turn that the server has not answered."""
+    """The wishes of one turn that the server has not answered.
 
-    def __init__(self) -> None:
-        self._queue: deque[Wish] = deque()
+    Args:
+        barred: Tells why nothing can be sent any more, or yet; None where something can.
+        running: Tells the attempt whose response runs, with its link; None while none does.
+        start: Starts a task of the session's.
+    """
+
+    def __init__(
+        self,
+        *,
+        barred: Callable[[], SteerRefused | None],
+        running: Callable[[], tuple[Link, Attempt] | None],
+        start: Callable[[Callable[[], Awaitable[None]]], None],
+    ) -> None:
+        self._barred = barred
+        self._running = running
+        self._start = start
+        self._queue: deque[Wish] = deque()  # those that were not sent yet
         self._asked: list[Wish] = []
         self._news = trio.lowlevel.ParkingLot()
 
-    @property
-    def next(self) -> Wish | None:
-        """The wish to be sent next."""
-        return self._queue[0] if self._queue else None
+    async def ask(self, wish: Wish) -> None:
+        """Have a wish sent when its turn comes, and wait for the answer, or for the end of the turn.
 
-    def add(self, wish: Wish) -> bool:
-        """Put a wish at the end; returns whether it is the only one, for which a task has to be started."""
-        self._queue.append(wish)
+        Raises:
+            SteerRejected: it was not taken.
+
+        Cancelling stops waiting: what was not sent will not be.
+        """
+        self._enqueue(wish)
+        try:
+            await wish.settled.wait()
+        finally:
+            wish.settled.set()
+            self._asked.remove(wish)
+            self.look()
+        if wish.refusal is not None:
+            raise not_taken(wish.refusal)
+
+    @trio.lowlevel.enable_ki_protection
+    def _enqueue(self, wish: Wish) -> None:
+        why = self._barred()
+        if why is not None:
+            raise not_taken(why)
         self._asked.append(wish)
-        return len(self._queue) == 1
+        self._queue.append(wish)
+        if len(self._queue) == 1:
+            self._start(self._send)
 
-    def done(self, wish: Wish) -> None:
-        """The wish to be sent next was sent, or will not be."""
-        self._queue.remove(wish)
-
-    def forget(self, wish: Wish) -> None:
-        """Its caller waits no longer: what was not sent will not be."""
-        wish.settled.set()
-        self._asked.remove(wish)
-        self.look()
+    async def _send(self) -> None:
+        """Send what is wished, one after the other, as soon as a response runs."""
+        while self._queue:
+            wish = self._queue[0]
+            if not wish.settled.is_set():
+                why, target = self._barred(), self._running()
+                if why is not None:
+                    wish.bar(why)
+                elif target is None:
+                    await self._news.park()
+                    continue
+                else:
+                    link, attempt = target
+                    if not await link.steer(attempt, wish.steer):
+                        continue
+            self._queue.popleft()
 
     def look(self) -> None:
         """Something has happened that may let the next wish be sent."""
         if self._news:
             self._news.unpark_all()
-
-    async def changed(self) -> None:
-        """Wait until something has happened. Cancelling only stops waiting."""
-        await self._news.park()
 
     def end(self) -> None:
         """The turn is over: no answer will come any more."""

@@ -33,7 +33,7 @@ from engine.turns.injecting import InjectedResults, came_of, outputs_of
 from engine.turns.lane import Lane
 from engine.turns.pace import Pace
 from engine.turns.states import WORK_TRANSITIONS, WorkState
-from engine.turns.steering import ENDED, OVER_HTTP, QUEUED, Steering, SteerInput, Wish, not_taken, wish_of
+from engine.turns.steering import ENDED, OVER_HTTP, QUEUED, Steering, SteerInput, not_taken, wish_of
 from engine.turns.submission import Submission
 from engine.turns.timeline import Timeline
 from engine.turns.watch import Watch
@@ -99,7 +99,7 @@ class Work:
         self._dispatcher = Dispatcher(lane, submission, settings, self.timeline)
         self._watch = Watch(self.timeline)
         self._pace = Pace(lane.name, self._pool, submission, self.timeline)
-        self._steering = Steering()
+        self._steering: Steering | None = None  # while it runs, once its caller steers it
         self._scope: trio.CancelScope | None = None
         self._admitted = trio.Event()
         self._link: Link | None = None
@@ -163,13 +163,13 @@ class Work:
         """Add input to the response that runs; see `engine.turns.turn.Turn.steer`."""
         wish = wish_of(given, limit=self._settings.limits.max_request_bytes)
         await trio.lowlevel.checkpoint_if_cancelled()
-        self._ask(wish)
-        try:
-            await wish.settled.wait()
-        finally:
-            self._steering.forget(wish)
-        if wish.refusal is not None:
-            raise not_taken(wish.refusal)
+        steering = self._steering or Steering(
+            barred=self._unsteerable,
+            running=self._steerable,
+            start=functools.partial(self._lane.start, self.context),
+        )
+        self._steering = None if self.decided else steering
+        await steering.ask(wish)
         if not wish.taken and self.message is not None:  # it was over before anything could be sent
             raise not_taken(ENDED)
         if not wish.taken:
@@ -193,14 +193,6 @@ class Work:
             raise self._account.error(Expired("first_event", self._timeouts.first_event), attempt)
         return came_of(injection, error=self.error)
 
-    @trio.lowlevel.enable_ki_protection
-    def _ask(self, wish: Wish) -> None:
-        why = self._unsteerable()
-        if why is not None:
-            raise not_taken(why)
-        if self._steering.add(wish):
-            self._lane.start(self.context, self._steer)
-
     def _unsteerable(self) -> SteerRefused | None:
         """The reason why nothing can be added any more, or yet."""
         server = self._pool.endpoint.server
@@ -213,19 +205,10 @@ class Work:
             return QUEUED
         return OVER_HTTP if self._recovery.transport is Transport.SSE else None
 
-    async def _steer(self) -> None:
-        """Send what callers want to add, one after the other, as soon as a response runs."""
-        while (wish := self._steering.next) is not None:
-            if not wish.settled.is_set():
-                why, attempt = self._unsteerable(), self._attempt
-                if why is not None:
-                    wish.bar(why)
-                elif attempt is None or self._link is None or not attempt.exchange.steerable:
-                    await self._steering.changed()
-                    continue
-                elif not await self._link.steer(attempt, wish.steer):
-                    continue
-            self._steering.done(wish)
+    def _steerable(self) -> tuple[Link, Attempt] | None:
+        """The attempt whose response runs, and its link; None while none does."""
+        link, attempt = self._link, self._attempt
+        return None if link is None or attempt is None or not attempt.exchange.steerable else (link, attempt)
 
     @trio.lowlevel.enable_ki_protection
     def leave(self) -> None:
@@ -444,7 +427,8 @@ class Work:
     def on_batch_end(self) -> None:
         """Nothing more follows at once."""
         self.inbox.wake()
-        self._steering.look()
+        if self._steering is not None:
+            self._steering.look()
 
     def on_answer(self, attempt: Attempt, message: AssistantMessage) -> None:
         """The response has ended, and this is the answer."""
@@ -493,7 +477,8 @@ class Work:
         self.timeline.begin_again()
         self._not_before = trio.current_time() + decision.wait
         self._account.tried_again(decision, failure)
-        self._steering.look()
+        if self._steering is not None:
+            self._steering.look()
 
     # --- how it ends ---
 
@@ -519,7 +504,9 @@ class Work:
         self._dispatcher.lift_bar()
         self._pace.end()
         self.inbox.close()
-        self._steering.end()
+        if self._steering is not None:
+            self._steering.end()
+            self._steering = None  # they hold each other
         if isinstance(error, TurnError):
             error.report = self.report
         if message is None and self._scope is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -41,6 +43,11 @@ def said(message: object) -> tuple[str, str]:
         case engine.AssistantMessage():
             return "assistant", message.text
     return type(message).__name__, ""
+
+
+def words(item: Any) -> str:
+    content = item.get("content") or ""
+    return content if isinstance(content, str) else "".join(part["text"] for part in content)
 
 
 async def until_text(turn: engine.Turn) -> None:
@@ -169,6 +176,26 @@ async def test_what_waits_for_outputs_is_not_said_twice_after_a_refusal(autojump
         assert texts.count("closely") + [item.get("content") for item in held].count("closely") == 1
 
 
+async def test_a_fork_says_what_waits_for_its_parent_only(autojump_clock: MockClock) -> None:
+    script = Script(
+        [[SayDelta("I look. "), Delay(1), Call("look", {}, call_id="c1")], [Say("Forked.")], [Say("Seen.")]]
+    )
+    async with session_to(script) as (session, sim):
+        question = engine.UserMessage("look")
+        async with session.turn(engine.Context([question], tools=[LOOK])) as turn:
+            await until_text(turn)
+            await turn.steer("closely")
+            await turn.wait()
+        result = engine.ToolResult("c1", "a cat")
+        fork = session.fork("other")
+        assert (await fork.ask(engine.Context([result], tools=[LOOK]))).text == "Forked."
+        context = engine.Context([question, *turn.messages, result], tools=[LOOK])
+        assert (await session.ask(context)).text == "Seen."
+        for request in sim.requests[-2:]:
+            held = sim.history(request.response_id or "")
+            assert [words(item) for item in held].count("closely") == 1
+
+
 # --- several
 
 
@@ -265,6 +292,23 @@ async def test_on_a_lane_of_its_own_beside_another(autojump_clock: MockClock) ->
             for name in "abcd":
                 nursery.start_soon(talk, name)
         assert len(sim.connections) == 1
+
+
+async def test_a_steered_turn_is_freed_at_once(autojump_clock: MockClock) -> None:
+    async def talk(session: engine.Session) -> weakref.ref[engine.AssistantMessage]:
+        async with session.turn("count") as turn:
+            await until_text(turn)
+            await turn.steer("more")
+            return weakref.ref(await turn.wait())
+
+    gc.disable()
+    try:
+        async with session_to(Script([[SayDelta("one "), Delay(1)], [Say("two")]])) as (session, _):
+            message = await talk(session)
+            await trio.testing.wait_all_tasks_blocked()
+            assert message() is None
+    finally:
+        gc.enable()
 
 
 # --- an answer with a format

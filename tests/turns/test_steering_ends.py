@@ -13,7 +13,7 @@ from raw_peer import CREATED, DELTA, KEY, URL, Peer, ScriptFor, completed, creat
 from trio.testing import MockClock
 
 import engine
-from engine import Delivery, OnCancel, SteerRejected
+from engine import Delivery, OnCancel, SteerRejected, Transport
 
 STEERING: Final = engine.Endpoint("http://unused.test/v1", KEY, websocket_url=URL, profile="openai")
 ITEM: Final = {"type": "message", "role": "user", "content": "more"}
@@ -177,7 +177,10 @@ async def test_a_turn_that_was_steered_is_not_sent_again(
         await peer.send(ACCEPTED if accepted else b"")
         peer.reset()
 
-    async with contained() as held, session_over(held, script, fresh, endpoint=STEERING) as session:
+    async with (
+        contained() as held,
+        session_over(held, script, fresh, endpoint=STEERING, transport=Transport.AUTO) as session,
+    ):
         async with session.turn("count") as turn:
             if accepted:
                 await turn.steer("more")
@@ -305,7 +308,9 @@ async def test_a_steer_that_is_cancelled_before_it_was_sent_is_not_sent(autojump
         await peer.accept()
         requests.append(await peer.request())
         await trio.sleep(5)
-        await peer.send(CREATED + DELTA + DONE)
+        await peer.send(CREATED + DELTA)
+        await trio.sleep(5)
+        await peer.send(DONE)
         while True:
             requests.append(await peer.request())
 
