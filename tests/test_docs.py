@@ -127,7 +127,6 @@ WITHOUT_PROGRAMS = {
     "benchmarks": "a run writes it",
     "changes": "the changelog",
     "examples": "tests/test_examples.py",
-    "index": "the table of contents",
     "promises": "test_promises_name_tests_that_exist",
     "stability": "says what is public",
     "test-any-client": "tests/testing/test_page.py",
