@@ -20,6 +20,7 @@ from engine.protocol.chain import HeldResponse, Plan
 from engine.protocol.display import Oddity
 from engine.protocol.exchange import Exchange
 from engine.protocol.failures import Broken, Failure, RequestRefused
+from engine.protocol.injections import Injection
 from engine.protocol.routing import Doubt, Unlabelled, Verdict
 from engine.protocol.steers import Steer
 from engine.settings.endpoint import Endpoint
@@ -168,6 +169,11 @@ class HttpLink:
         return True
 
     async def steer(self, attempt: Attempt, steer: Steer) -> bool:
+        """False: over HTTP nothing can be added to a response."""
+        await trio.lowlevel.checkpoint()
+        return False
+
+    async def inject(self, attempt: Attempt, injection: Injection) -> bool:
         """False: over HTTP nothing can be added to a response."""
         await trio.lowlevel.checkpoint()
         return False

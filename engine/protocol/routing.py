@@ -54,6 +54,8 @@ class Verdict(Enum):
     """It is about the connection or the account."""
     LIMIT = "limit"
     """The server ends the connection's life."""
+    INJECTED = "injected"
+    """It answers an injection, by the response that it names."""
     DROPPED = "dropped"
     """It belongs to a response that has ended, or to none."""
     STRAY = "stray"
@@ -315,6 +317,8 @@ class Router:
             return Verdict.CONNECTION
         if isinstance(event, SteerEvent):
             return self._steered(event, channel)
+        if isinstance(event, InjectCreated | InjectFailed):
+            return Verdict.INJECTED
         if isinstance(event, ErrorEvent) and CODES.get(event.code or "") is Fault.CONNECTION_LIMIT:
             return Verdict.LIMIT
         word = word_of(event)
