@@ -846,10 +846,16 @@ async def test_incomplete_on_request(autojump_clock: MockClock) -> None:
 
 
 ODD_EVENTS: list[dict[str, Any]] = [
-    *({"type": f"response.{end}", **rest} for end in ("completed", "failed") for rest in ({}, {"response": None})),
+    {"type": "response.completed"},
+    {"type": "response.completed", "response": None},
     {"type": "response.completed", "response": {}},
+    {"type": "response.failed"},
     {"type": "response.failed", "response": {"status": "failed", "error": "it broke"}},
-    *({"type": "error", **rest} for rest in ({}, {"error": None}, {"error": ["m"]}, {"error": {}}, {"status": "400"})),
+    {"type": "error"},
+    {"type": "error", "error": None},
+    {"type": "error", "error": ["m"]},
+    {"type": "error", "error": {}},
+    {"type": "error", "status": "400"},
 ]
 
 
