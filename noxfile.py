@@ -78,7 +78,13 @@ def wheel(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """The suite on each Python; the sweeps on the first. ``nox -s tests-3.13 -- -k cancel`` gives pytest arguments."""
+    """The suite on each Python, without sweeps. ``nox -s tests-3.13 -- -k cancel`` gives pytest arguments."""
     install(session, "-e", ".[cli,otel]", "--group", "test")
-    sweeps = [] if session.python == PYTHONS[0] else ["-m", "not slow", "--ignore=tests/peers"]
-    session.run("python", "-m", "pytest", "-n", "auto", *(session.posargs or sweeps))
+    session.run("python", "-m", "pytest", "-n", "auto", *session.posargs)
+
+
+@nox.session
+def sweeps(session: nox.Session) -> None:
+    """The tests that are marked slow: cancellation at every step, chaos, fuzzing, processes; minutes on two cores."""
+    install(session, "-e", ".[cli,otel]", "--group", "test")
+    session.run("python", "-m", "pytest", "-m", "slow", "-n", "auto", "--dist", "worksteal", *session.posargs)

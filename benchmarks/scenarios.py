@@ -617,7 +617,7 @@ def start(size: Size) -> Scenario:
                         label=label,
                         peer=peer,
                         job="internals.starting",
-                        params={"program": program, "times": _pick(size, 1, 3, 9)},
+                        params={"program": program, "times": _pick(size, 1, 3, 5)},
                         server=server,
                     )
                     for label, peer, program, server in programs

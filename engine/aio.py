@@ -204,6 +204,10 @@ class Turn(TurnFacts):
     def steer(self) -> None:
         """See `engine.Turn.steer`."""
 
+    @mirrored(_awaited(engine.Turn.inject))
+    def inject(self) -> None:
+        """See `engine.Turn.inject`."""
+
     @mirrored(_awaited(engine.Turn.wait))
     def wait(self) -> None:
         """See `engine.Turn.wait`."""

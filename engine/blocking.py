@@ -152,6 +152,10 @@ class Turn(TurnFacts):
     def steer(self) -> None:
         """See `engine.Turn.steer`."""
 
+    @mirrored(_waiting(engine.Turn.inject))
+    def inject(self) -> None:
+        """See `engine.Turn.inject`."""
+
     @mirrored(_waiting(engine.Turn.wait))
     def wait(self) -> None:
         """See `engine.Turn.wait`."""

@@ -10,7 +10,8 @@ import attrs
 
 from engine import Endpoint
 from engine.cli.errors import FAILED, CommandFailed, one_line
-from engine.cli.examination import Examination, Finding
+from engine.cli.examination import Examination
+from engine.cli.findings import Finding
 from engine.cli.terminal import Terminal
 from engine.simulator import open_simulator
 

@@ -75,7 +75,7 @@ class Progress:
 
     Args:
         log: The file that it is written to.
-        terminal: Where the line stands.
+        terminal: The terminal that the line stands on.
     """
 
     def __init__(self, log: FrameLog, terminal: TextIO) -> None:

@@ -20,6 +20,7 @@ from engine.protocol.chain import HeldResponse, Plan
 from engine.protocol.display import Oddity
 from engine.protocol.exchange import Exchange
 from engine.protocol.failures import Broken, Failure, RequestRefused
+from engine.protocol.injections import Injection
 from engine.protocol.routing import Doubt, Unlabelled, Verdict
 from engine.protocol.steers import Steer
 from engine.settings.endpoint import Endpoint
@@ -172,6 +173,11 @@ class HttpLink:
         await trio.lowlevel.checkpoint()
         return False
 
+    async def inject(self, attempt: Attempt, injection: Injection) -> bool:
+        """False: over HTTP nothing can be added to a response."""
+        await trio.lowlevel.checkpoint()
+        return False
+
     async def _run(self, exchange: _HttpExchange) -> None:
         attempt = exchange.attempt
         try:
@@ -210,6 +216,8 @@ class HttpLink:
 
 class _HttpExchange(Receiver):
     """One request over HTTP and its answer. `run` is its whole life."""
+
+    _has_lanes = False
 
     def __init__(self, client: HttpClient, attempt: Attempt, instruments: Instruments, odd_before: set[Oddity]) -> None:
         super().__init__(instruments)

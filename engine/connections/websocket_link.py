@@ -26,6 +26,7 @@ from engine.protocol.chain import HeldResponse, Plan
 from engine.protocol.exchange import Exchange
 from engine.protocol.exchange_states import ExchangeState
 from engine.protocol.failures import Failure, Lost, RequestRefused, to_error
+from engine.protocol.injections import Injection, Injections
 from engine.protocol.labels import Labels
 from engine.protocol.recovery import lacks_lanes
 from engine.protocol.refusals import rejection
@@ -41,9 +42,9 @@ from engine.values.choices import OnCancel, Transport
 from engine.values.statistics import ConnectionStatistics
 from engine.wire.account_events import KeepAlive
 from engine.wire.codec import encode
-from engine.wire.control_events import ErrorEvent
+from engine.wire.control_events import ErrorEvent, InjectCreated, InjectFailed
 from engine.wire.events import ServerEvent
-from engine.wire.requests import CreateText, ResponseSteer
+from engine.wire.requests import CreateText, ResponseInject, ResponseSteer
 
 __all__ = ["WebSocketLink"]
 
@@ -113,6 +114,7 @@ class WebSocketLink(Receiver):
         self._retired_because: str | None = None
         self._headers: tuple[tuple[str, str], ...] = ()  # of the upgrade
         self._abandoned = Abandoned(timeouts.drain)
+        self._injections = Injections()
         self.named: bool = labels.named(self._server)
         self._labels = labels
         self._channels = Channels(self._server.max_lanes if self.named else 0)
@@ -256,6 +258,20 @@ class WebSocketLink(Receiver):
         await self._socket.send(encode(ResponseSteer(target, steer.items)))
         return True
 
+    async def inject(self, attempt: Attempt, injection: Injection) -> bool:
+        """Hand outputs to the response that runs; False where none does.
+
+        Cancellation cannot interrupt it.
+        """
+        target = attempt.exchange.response_id
+        if attempt.exchange not in self._attempts or target is None or self.failure is not None:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return False
+        self._injections.add(injection, target)  # the answer may arrive while the frame is being queued
+        attempt.exchange.injected |= injection.call_ids
+        await self._socket.send(encode(ResponseInject(target, list(injection.items))))
+        return True
+
     def abandon(self, attempt: Attempt, policy: OnCancel, *, wanted: bool) -> Aftermath:
         """Give an attempt up; what is still to come of its response is dropped."""
         exchange = attempt.exchange
@@ -347,6 +363,7 @@ class WebSocketLink(Receiver):
                 self._fail(Lost("the connection was closed"))
             else:
                 self._abandoned.end_all()
+            self._injections.end()
             self._become(LinkState.CLOSED)
             self._notices.closed(self._retired_because)
 
@@ -398,6 +415,7 @@ class WebSocketLink(Receiver):
                 self._router.end(exchange)
                 attempt.fail(failure)
         self._abandoned.end_all()
+        self._injections.end()
 
     def _on_texts(self, texts: Sequence[str]) -> None:
         now = self._clock.last_decoded = trio.current_time()
@@ -475,6 +493,10 @@ class WebSocketLink(Receiver):
                     for exchange in self._attempts:
                         exchange.refused()
                 self._socket.fail(rejection(event))
+            case Verdict.INJECTED:
+                assert isinstance(event, InjectCreated | InjectFailed)
+                if not self._injections.receive(event):
+                    self._dropped += 1
             case Verdict.DROPPED:
                 self._dropped += 1
             case Verdict.STRAY:

@@ -12,9 +12,9 @@ import trio
 
 from . import wire
 from .background import Background, retell
-from .errors import reason_phrase
 from .event_stream import EventWriter
 from .history import Held
+from .http_answer import HttpAnswer
 from .quirks import Accept
 from .refusals import turned_away
 from .requests import read_request
@@ -23,10 +23,9 @@ from .stage import Stage
 from .step import perform
 from .streams import ServerStream, drain
 from .wire import ApiError
-from .writer import Writer
 
 if TYPE_CHECKING:
-    from .records import ConnectionRecord, RequestRecord
+    from .records import ConnectionRecord
     from .world import World
 
 __all__ = ["HttpExchange"]
@@ -55,16 +54,11 @@ class HttpExchange:
         self._http = connection
         self._head = head
         self._writer = EventWriter(world.quirks)
-        self._out = Writer(stream, batch=world.options.events_per_write)
-        self._writing = trio.Lock()
-        self._headers: Mapping[str, str] = {}
+        self._answer = HttpAnswer(world, stream, record, connection)
         self._streams = False
-        self._started = False
-        self._ended = False
         self._muted = False
         self._dropped = False
         self._final: dict[str, Any] | None = None
-        self._request: RequestRecord | None = None
         self._scope: trio.CancelScope | None = None
 
     # --- the exchange ---
@@ -81,7 +75,12 @@ class HttpExchange:
                 await drain(self._stream, seconds=math.inf, limit=self._world.max_http_bytes)
                 return None
             await self._send_error(error)
-        if self._dropped or self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
+        if (
+            self._dropped
+            or self._answer.spoilt
+            or self._http.our_state is not h11.DONE
+            or self._http.their_state is not h11.DONE
+        ):
             return None
         return self._http.trailing_data[0]
 
@@ -93,7 +92,7 @@ class HttpExchange:
             if event is h11.NEED_DATA:
                 if self._http.they_are_waiting_for_100_continue:
                     go_on = h11.InformationalResponse(status_code=100, headers=[])
-                    await self._send(self._http.send(go_on))
+                    await self._answer.send(go_on)
                 data = await self._stream.receive_some(65536)
                 self._http.receive_data(data)
                 if not data:
@@ -103,7 +102,7 @@ class HttpExchange:
                 if size > self._world.max_http_bytes:
                     if self._creates():
                         self._record.refusals.append(413)
-                    await self._send_json(413, _problem("The request is too large."), {"connection": "close"})
+                    await self._answer.json(413, _problem("The request is too large."), {"connection": "close"})
                     await drain(self._stream, seconds=_DRAIN, limit=4 * self._world.max_http_bytes)
                     return None
                 parts.append(bytes(event.data))
@@ -118,7 +117,7 @@ class HttpExchange:
         if self._world.control is not None and target.startswith("/__simulator/"):
             self._record.control = True
             headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in self._head.headers}
-            await self._send_json(*await self._world.control(method.decode("ascii"), target, headers, body))
+            await self._answer.json(*await self._world.control(method.decode("ascii"), target, headers, body))
             return
         self._world.tell(self._record, "in", body)
         resource = self._resource()
@@ -127,9 +126,9 @@ class HttpExchange:
                 await self._create(body)
             elif method == b"GET":
                 headers = {"upgrade": "websocket", "connection": "close"}
-                await self._send_json(426, _problem("This resource speaks WebSocket; upgrade."), headers)
+                await self._answer.json(426, _problem("This resource speaks WebSocket; upgrade."), headers)
             else:
-                await self._send_json(405, _problem("Method not allowed."), {"allow": "GET, POST"})
+                await self._answer.json(405, _problem("Method not allowed."), {"allow": "GET, POST"})
             return
         if resource is None:
             raise ApiError(404, None, "There is nothing at this address.")
@@ -139,7 +138,7 @@ class HttpExchange:
         if method == b"GET" and path[0] == "responses" and len(path) == 2 and query.get("stream") == "true":
             await self._retrieve(path[1], query)
             return
-        await self._send_json(200, answer(self._world, method.decode("ascii"), path, query, body))
+        await self._answer.json(200, answer(self._world, method.decode("ascii"), path, query, body))
 
     # --- POST …/responses ---
 
@@ -156,11 +155,11 @@ class HttpExchange:
             self._dropped = True
             return
         if isinstance(step, Accept):
-            self._headers, self._muted = step.headers, step.mute
+            self._answer.headers, self._muted = step.headers, step.mute
             if step.close_code is not None:
                 self._record.refusals.append(200)
                 self._record.closed_by = "server"
-                await self._send(self._stream_head())
+                await self._answer.head_alone()
                 self._dropped = True
                 return
         try:
@@ -169,7 +168,7 @@ class HttpExchange:
         except ApiError as error:
             self._record.refusals.append(error.status)
             raise
-        record = self._request = world.note_request(self._record, "http", body, len(raw))
+        record = self._answer.request = world.note_request(self._record, "http", body, len(raw))
         try:
             asked = read_request(
                 body,
@@ -205,7 +204,7 @@ class HttpExchange:
         async with trio.open_nursery() as nursery:
             self._scope = nursery.cancel_scope
             nursery.start_soon(self._watch)
-            nursery.start_soon(self._out.run)
+            nursery.start_soon(self._answer.write)
             if self._streams and stage is not None and seconds is not None:
                 nursery.start_soon(self._keep_alive, stage, seconds)
             try:
@@ -224,7 +223,7 @@ class HttpExchange:
         if self._streams:
             await self._serve(lambda: self._follow(background, 0))
         else:
-            await self._send_json(200, background.response)
+            await self._answer.json(200, background.response)
 
     async def _retrieve(self, response_id: str, query: Mapping[str, str]) -> None:
         after = query.get("starting_after", "-1")
@@ -242,7 +241,7 @@ class HttpExchange:
     async def _replay(self, events: list[dict[str, Any]]) -> None:
         for event in events:
             await self.event(event)
-        await self._end_stream()
+        await self._answer.end_stream(self._writer.done() if self._world.quirks.done_marker else b"")
 
     async def _follow(self, background: Background, first: int) -> None:
         position = 0
@@ -253,7 +252,7 @@ class HttpExchange:
                     await self.event(event)
         if background.broken:
             await self.abort(reset=False)
-        await self._end_stream()
+        await self._answer.end_stream(self._writer.done() if self._world.quirks.done_marker else b"")
 
     async def _watch(self) -> None:
         # No other task notices that the client has left while the response is silent.
@@ -279,109 +278,31 @@ class HttpExchange:
     async def _keep_alive(self, stage: Stage, seconds: float) -> None:
         while True:
             await trio.sleep(seconds)
-            if self._ended:
+            if self._answer.ended:
                 return  # both were due at this moment
             await self.event({"type": "keepalive", "sequence_number": stage.number()})
-
-    async def _end_stream(self) -> None:
-        self._ended = True
-        await self._start_stream()
-        if self._world.quirks.done_marker:
-            await self._body(self._writer.done())
-        await self._put(self._http.send(h11.EndOfMessage()))
-        await self._out.drained()
-        self._world.tell(self._record, "end", {})
 
     async def _end(self, stage: Stage) -> None:
         if self._muted:
             await trio.sleep_forever()  # until the client leaves
         if self._streams:
-            await self._end_stream()
+            await self._answer.end_stream(self._writer.done() if self._world.quirks.done_marker else b"")
             return
         if stage.rejected:
             return
         final = self._final
         if final is None:
             raise ApiError(500, "server_error", "The response ended without a result.", type="server_error")
-        if final["status"] == "failed":
-            failure: dict[str, Any] = final["error"] or {}
+        if final.get("status") == "failed":
+            error = final.get("error")
+            failure: dict[str, Any] = error if isinstance(error, dict) else {}
             status = {"rate_limit_exceeded": 429, "server_error": 500}.get(str(failure.get("code")), 400)
             raise ApiError(status, failure.get("code"), failure.get("message", ""), type="server_error")
-        stage.record.output_sent = bool(final["output"])
-        await self._send_json(200, final)
-
-    async def _start_stream(self) -> None:
-        if not self._started:
-            await self._put(self._stream_head())
-
-    def _stream_head(self) -> bytes | None:
-        self._started = True
-        headers = self._header_fields({"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"})
-        self._world.tell(self._record, "answer", {"status": 200, "headers": dict(headers)})
-        return self._http.send(h11.Response(status_code=200, headers=headers, reason=b"OK"))
-
-    async def _body(self, data: bytes) -> None:
-        self._tell_sent(data)
-        size = self._world.quirks.slice_bytes
-        if not size:
-            await self._put(self._http.send(h11.Data(data=data)))
-            return
-        for start in range(0, len(data), size):
-            await self._put(self._http.send(h11.Data(data=data[start : start + size])))
-            await self._out.drained()
-
-    def _tell_sent(self, data: bytes) -> None:
-        self._world.tell(self._record, "out", data)
-        if self._request is not None:
-            self._request.answered(data)
-
-    async def _put(self, data: bytes | None) -> None:
-        """Send within a stream; what is ready leaves in one write."""
-        if data:
-            await self._out.put(data)
-
-    async def _send(self, data: bytes | None) -> None:
-        if data:
-            await self._stream.send_all(data)
-
-    def _header_fields(self, *further: Mapping[str, str]) -> list[tuple[str, str]]:
-        fields = {
-            "x-request-id": self._world.ids.new("req"),
-            "openai-version": "2020-10-01",
-            "openai-processing-ms": "1",
-            "x-ratelimit-limit-requests": "10000",
-            "x-ratelimit-remaining-requests": "9999",
-            "x-ratelimit-reset-requests": "6ms",
-        }
-        for each in (*further, self._headers):
-            fields |= {name.lower(): value for name, value in each.items()}
-        return list(fields.items())
-
-    async def _send_json(self, status: int, value: object, headers: Mapping[str, str] | None = None) -> None:
-        await self._send_content(status, wire.dumps(value).encode(), headers)
-
-    async def _send_content(self, status: int, content: bytes, headers: Mapping[str, str] | None = None) -> None:
-        if self._started:
-            self._dropped = True
-            return
-        await self._start_content(status, len(content), headers)
-        self._tell_sent(content)
-        await self._send(self._http.send(h11.Data(data=content)))
-        await self._send(self._http.send(h11.EndOfMessage()))
-        self._world.tell(self._record, "end", {})
-
-    async def _start_content(self, status: int, size: int, headers: Mapping[str, str] | None = None) -> None:
-        self._started = True
-        await self._out.drained()
-        given = {"content-type": "application/json", "content-length": str(size)}
-        fields = self._header_fields(given, headers or {})
-        self._world.tell(self._record, "answer", {"status": status, "headers": dict(fields)})
-        await self._send(
-            self._http.send(h11.Response(status_code=status, headers=fields, reason=reason_phrase(status).encode()))
-        )
+        stage.record.output_sent = bool(final.get("output"))
+        await self._answer.json(200, final)
 
     async def _send_error(self, error: ApiError) -> None:
-        await self._send_json(error.status, {"error": error.body() | {"param": error.param}}, error.headers)
+        await self._answer.json(error.status, {"error": error.body() | {"param": error.param}}, error.headers)
 
     # --- outlet ---
 
@@ -393,14 +314,11 @@ class HttpExchange:
     async def event(self, event: dict[str, Any]) -> None:
         """Send one event, or note the terminal of a plain answer."""
         if event.get("type") in {"response.completed", "response.incomplete", "response.failed"}:
-            self._final = event["response"]
+            self._final = event["response"] if isinstance(event.get("response"), dict) else self._final
         quirks = self._world.quirks
         if not self._streams:
             if event.get("type") == "error":
-                inner = event["error"]
-                raise ApiError(
-                    event.get("status", 500), inner["code"], inner["message"], inner.get("param"), inner["type"]
-                )
+                raise _as_answer(event)
             await trio.lowlevel.checkpoint()
             return
         if event.get("type") == "error" and quirks.errors is None:
@@ -412,20 +330,13 @@ class HttpExchange:
         if self._muted:
             await trio.lowlevel.checkpoint()
             return
-        if not self._world.quirks.slice_bytes:
-            await self._start_stream()
-            await self._body(data)
-            return
-        # Keepalives come from another task, and must not get between the slices of an event.
-        async with self._writing:
-            await self._start_stream()
-            await self._body(data)
+        await self._answer.part(data)
 
     async def reject(self, error: ApiError) -> None:
         """Answer with the error's status; with an event in a stream that keepalives or comments have begun."""
         if self._muted:
             await trio.sleep_forever()
-        if self._streams and self._started:
+        if self._streams and self._answer.started:
             await self.event(wire.error_event(error))
             return
         await self._send_error(error)
@@ -436,19 +347,19 @@ class HttpExchange:
         if self._streams or self._muted:
             await self._payload(self._writer.data(payload))
             return
-        await self._send_content(200, payload.encode() if isinstance(payload, str) else payload)
+        await self._answer.content(200, payload.encode() if isinstance(payload, str) else payload)
         raise _AnsweredError
 
     async def cut(self, payload: str, fraction: float) -> None:
         """Send part of an event, or of a plain answer, and drop the connection."""
         data = self._writer.data(payload) if self._streams else payload.encode()
         if not (self._streams or self._muted):
-            await self._start_content(200, len(data))
+            await self._answer.begin_content(200, len(data))
         part = data[: max(1, int(len(data) * fraction))]
         if self._streams:
             await self._payload(part)
         elif not self._muted:
-            await self._send(self._http.send(h11.Data(data=part)))
+            await self._answer.send(h11.Data(data=part))
         await self.abort(reset=False)
 
     async def close(self, code: int, reason: str) -> None:
@@ -457,7 +368,7 @@ class HttpExchange:
 
     async def abort(self, *, reset: bool) -> None:
         """Drop the connection."""
-        await self._out.drained()
+        await self._answer.drained()
         self._record.closed_by = "server"
         if reset:
             self._stream.prepare_reset()
@@ -499,7 +410,23 @@ def _problem(message: str) -> dict[str, Any]:
     return {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": None}}
 
 
+def _as_answer(event: dict[str, Any]) -> ApiError:
+    """Return the refusal that an error event of whatever shape amounts to in a plain answer."""
+    inner = event.get("error")
+    told = inner if isinstance(inner, dict) else event
+    status = event.get("status")
+    return ApiError(
+        status if isinstance(status, int) and 400 <= status < 600 else 500,
+        told.get("code"),
+        str(told.get("message", "")),
+        told.get("param"),
+        "server_error" if not isinstance(told.get("type"), str) or told is event else told["type"],
+    )
+
+
 def _flat(event: dict[str, Any]) -> dict[str, Any]:
-    inner = event["error"]
+    inner = event.get("error")
+    if not isinstance(inner, dict):
+        return event
     flat = {"type": "error", "sequence_number": event.get("sequence_number", 0)}
     return flat | {name: inner.get(name) for name in ("code", "message", "param")}

@@ -10,6 +10,7 @@ import trio
 
 from . import wire
 from .history import Held
+from .open_item import CALLS, OpenItem, new_item
 from .pace import Pace
 from .tokens import OutOfTokensError, Tokens
 from .waiting import unanswered
@@ -45,29 +46,6 @@ class Pending:
     steer_id: str
     items: list[Item]
     raw: Any
-
-
-@attrs.define(eq=False)
-class _Open:
-    kind: str
-    item: Item
-    index: int
-    text: str = ""
-    part_open: bool = False
-    parts: int = 0
-    logprobs: list[dict[str, Any]] = attrs.field(factory=list)
-
-
-_DELTAS = {
-    "message": ("response.output_text.delta", "response.output_text.done", "text"),
-    "refusal": ("response.refusal.delta", "response.refusal.done", "refusal"),
-    "function_call": (
-        "response.function_call_arguments.delta", "response.function_call_arguments.done", "arguments",
-    ),
-    "custom_tool_call": ("response.custom_tool_call_input.delta", "response.custom_tool_call_input.done", "input"),
-    "summary": ("response.reasoning_summary_text.delta", "response.reasoning_summary_text.done", "text"),
-    "reasoning": ("response.reasoning_text.delta", "response.reasoning_text.done", "text"),
-}  # fmt: skip
 
 
 _LIFECYCLE = frozenset(
@@ -120,7 +98,7 @@ class Stage:
         self._keep = keep
         self._sequence = 0
         self._next_index = 0
-        self._open: _Open | None = None
+        self._open: OpenItem | None = None
         self.abandoned: bool = False
         self.tokens: Tokens = Tokens(asked.body.get("max_output_tokens"))
         options = asked.body.get("stream_options") or {}
@@ -214,19 +192,8 @@ class Stage:
         await self.close()
         if not self.finished:
             self.tokens.check()
-        prefix = {"reasoning": "rs", "function_call": "fc", "custom_tool_call": "ctc"}.get(kind, "msg")
-        item: Item = {"id": self.ids.new(prefix)}
-        match kind:
-            case "message" | "refusal":
-                item |= {"type": "message", "status": "in_progress", "role": "assistant", "content": []}
-            case "reasoning":
-                item |= {"type": "reasoning", "summary": []}
-            case "function_call":
-                item |= {"type": kind, "status": "in_progress", "arguments": "", "call_id": self.ids.new("call")}
-            case _:
-                item |= {"type": kind, "status": "in_progress", "input": "", "call_id": self.ids.new("call")}
-        item |= {name: value for name, value in fields.items() if value is not None}
-        self._open = _Open(kind, item, self._next_index)
+        item = new_item(kind, self.ids, fields)
+        self._open = OpenItem(kind, item, self._next_index)
         self._next_index += 1
         await self.emit("response.output_item.added", output_index=self._open.index, item=dict(item))
 
@@ -234,30 +201,9 @@ class Stage:
         """Start a part of the open item: ``text``, ``refusal``, ``summary`` or ``reasoning``."""
         held = self._opened()
         await self.close_part()
-        held.part_open = True
-        held.text = ""
-        held.logprobs = []
-        where = {"item_id": held.item["id"], "output_index": held.index}
-        match kind:
-            case "summary":
-                held.kind = "summary"
-                part = {"type": "summary_text", "text": ""}
-                held.item["summary"].append(part)
-                index = len(held.item["summary"]) - 1
-                held.parts = index
-                await self.emit("response.reasoning_summary_part.added", **where, summary_index=index, part=dict(part))
-                return
-            case "reasoning":
-                held.kind = "reasoning"
-                part = {"type": "reasoning_text", "text": ""}
-            case "refusal":
-                part = {"type": "refusal", "refusal": ""}
-            case _:
-                part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}  # type: ignore[dict-item]
-        content = held.item.setdefault("content", [])
-        content.append(part)
-        held.parts = len(content) - 1
-        await self.emit("response.content_part.added", **where, content_index=held.parts, part=dict(part))
+        part = held.add_part(kind)
+        name = "response.reasoning_summary_part.added" if kind == "summary" else "response.content_part.added"
+        await self.emit(name, **held.where, part=part)
 
     async def stream(self, text: str, size: int = 1, pause: float = 0.0) -> None:
         """Send text in deltas of so many tokens, with a pause between them; without one, at the response's pace."""
@@ -281,42 +227,30 @@ class Stage:
     async def delta(self, text: str) -> None:
         """Send one delta of the open part, within the budget of output tokens."""
         held = self._opened()
-        name, _done, _field = _DELTAS[held.kind]
         extra: dict[str, Any] = {}
         if held.kind == "message":
-            extra["logprobs"] = self._streamed_logprobs(held, text) if self._logprobs else []
+            extra["logprobs"] = (
+                held.streamed_logprobs(text, self.asked.body.get("top_logprobs") or 0) if self._logprobs else []
+            )
         kept = self.tokens.take(text, reasoning=held.kind in {"summary", "reasoning"})
         if kept:
             held.text += kept
-            await self.emit(name, **self._where(held), delta=kept, **extra)
+            await self.emit(held.names.delta, **held.where, delta=kept, **extra)
         if len(kept) < len(text):
             raise OutOfTokensError
-
-    def _streamed_logprobs(self, held: _Open, text: str) -> list[dict[str, Any]]:
-        entries = wire.logprobs(text, self.asked.body.get("top_logprobs") or 0)
-        held.logprobs += entries
-        return entries
 
     async def close_part(self, status: str = "completed") -> None:
         """Finish the open part, if one is open."""
         held = self._open
         if held is None or not held.part_open:
             return
-        held.part_open = False
-        _delta, done, field = _DELTAS[held.kind]
-        where = self._where(held)
-        if held.kind in {"function_call", "custom_tool_call"}:
-            held.item[field] = held.text
-            await self.emit(done, **where, **{field: held.text})
+        done, where = held.names, held.where
+        part = held.finish_part()
+        if part is None:
+            await self.emit(done.done, **where, **{done.field: held.text})
             return
-        parts = held.item["summary"] if held.kind == "summary" else held.item["content"]
-        part = parts[held.parts]
-        part[field] = held.text
-        extra: dict[str, Any] = {}
-        if held.kind == "message":
-            extra["logprobs"] = held.logprobs
-            part["logprobs"] = [wire.finished_logprob(entry) for entry in held.logprobs]
-        await self.emit(done, **where, **{field: held.text}, **extra)
+        extra = {"logprobs": held.logprobs} if held.kind == "message" else {}
+        await self.emit(done.done, **where, **{done.field: held.text}, **extra)
         if held.kind == "summary":
             note = {"status": "incomplete"} if status == "incomplete" else {}
             await self.emit("response.reasoning_summary_part.done", **where, part=dict(part), **note)
@@ -375,7 +309,7 @@ class Stage:
             held.item["content"][held.parts]["annotations"].append(dict(annotation))
             await self.emit(
                 "response.output_text.annotation.added",
-                **self._where(held),
+                **held.where,
                 annotation_index=index,
                 annotation=dict(annotation),
             )
@@ -390,23 +324,15 @@ class Stage:
             held = self._opened()
         if held.part_open and held.kind == kind:
             return
-        if kind in {"function_call", "custom_tool_call"}:
+        if kind in CALLS:
             held.part_open = True
         else:
             await self.open_part("text" if kind == "message" else kind)
 
-    def _opened(self) -> _Open:
+    def _opened(self) -> OpenItem:
         if self._open is None:
             raise RuntimeError("this step needs an open item")
         return self._open
-
-    def _where(self, held: _Open) -> dict[str, Any]:
-        where: dict[str, Any] = {"item_id": held.item["id"], "output_index": held.index}
-        if held.kind == "summary":
-            where["summary_index"] = held.parts
-        elif held.kind not in {"function_call", "custom_tool_call"}:
-            where["content_index"] = held.parts
-        return where
 
     # --- outputs that come while it runs ---
 

@@ -10,6 +10,7 @@ import trio
 
 from engine.conversation.conversation import Reply
 from engine.conversation.line import Place
+from engine.turns.steering import ENDED, SteerInput, not_taken
 from engine.turns.texts import Texts
 from engine.values.blocks import Refusal, Text, Thinking, ToolCall
 from engine.values.errors import TurnError
@@ -95,6 +96,19 @@ class StoredReply:
     def ready(self) -> bool:
         """Whether an event or an error is there, so that the next `__anext__` waits for nothing and runs no tool."""
         return bool(self._retold) if self._reply is None else self._reply.ready
+
+    async def steer(self, input: SteerInput) -> None:  # noqa: A002 - the wire's own name
+        """Add input to the response that runs; see `engine.Reply.steer`.
+
+        Raises:
+            SteerRejected: it was not taken; an answer that was in the store already cannot be steered.
+
+        Cancelling only stops waiting.
+        """
+        if self._known is not None:
+            await trio.lowlevel.checkpoint()
+            raise not_taken(ENDED)
+        await self._inner.steer(input)
 
     def texts(self) -> Texts:
         """The answer's words as they come: ``async for text in reply.texts()``. Tools run as when events are read."""

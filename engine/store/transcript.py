@@ -39,6 +39,7 @@ class Transcript:
         waiting: Messages that join them with the results that the caller owes for the last response's calls.
         progress: A round that was begun and is not complete.
         prompt: The key of the prompt that the newest row is of, where that is no answer.
+        newest: The newest response, where a row has said it.
     """
 
     head: int = 0
@@ -47,12 +48,12 @@ class Transcript:
     waiting: tuple[Message, ...] = field(default=(), repr=False)
     progress: Progress = field(factory=Progress, repr=False)
     prompt: str | None = None
+    newest: AssistantMessage | None = field(default=None, repr=False, eq=False)
 
     @property
     def answer(self) -> AssistantMessage:
-        """The newest response."""
-        spoken = (*self.messages, *self.waiting)
-        return next(each for each in reversed(spoken) if isinstance(each, AssistantMessage))
+        """The newest response; of a turn that was steered, all of them as one."""
+        return self.newest or _newest((*self.messages, *self.waiting))
 
     def with_row(self, session: str, row: Row, codec: Codec | None) -> Transcript:
         """Return the transcript one row later.
@@ -92,10 +93,21 @@ class Transcript:
             shortened = _messages(data.get("results", []))
             results = {**progress.results, **{each.call_id: each for each in shortened if isinstance(each, ToolResult)}}
             outputs = (results[call.call_id] for call in progress.response.unanswered)
-            new = (*progress.prompt, *progress.response.messages, *outputs)
+            new = (*progress.prompt, progress.response, *outputs)
+        newest = _newest(new)
+        new = tuple(part for each in new for part in _parts(each))
         if data.get("waits"):
-            return evolve(self, waiting=new, progress=Progress())
-        return Transcript(messages=(*self.messages, *new))
+            return evolve(self, waiting=new, progress=Progress(), newest=newest)
+        return Transcript(messages=(*self.messages, *new), newest=newest)
+
+
+def _newest(messages: Sequence[Message]) -> AssistantMessage:
+    return next(each for each in reversed(messages) if isinstance(each, AssistantMessage))
+
+
+def _parts(message: Message) -> tuple[Message, ...]:
+    """Return a message as a transcript has it: a steered turn's answer is several."""
+    return message.messages if isinstance(message, AssistantMessage) else (message,)
 
 
 def response_row(prompt: Sequence[Message], response: AssistantMessage) -> dict[str, Any]:
@@ -123,7 +135,7 @@ def round_row(
     """
     data: dict[str, Any] = {"results": _plain(shortened)} if shortened else {}
     if not done.results:
-        data["messages"] = _plain([*prompt, *done.message.messages])
+        data["messages"] = _plain([*prompt, done.message])
         if done.message.unanswered:
             data["waits"] = True
     if digest is not None:

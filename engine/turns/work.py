@@ -22,12 +22,14 @@ from engine.connections.attempt import Attempt
 from engine.connections.link import Link
 from engine.protocol.aftermath import Aftermath
 from engine.protocol.failures import Broken, Closed, Expired, Failure, Overflowed, SteerRefused, TooLarge
+from engine.protocol.injections import Injection
 from engine.protocol.recovery import Decision, Recovery, Remedy
 from engine.protocol.states import move
 from engine.settings.levels import Settings
 from engine.turns.account import Account, arrived
 from engine.turns.dispatcher import ON_THE_SAME, Dispatcher
 from engine.turns.inbox import Inbox
+from engine.turns.injecting import InjectedResults, came_of, outputs_of
 from engine.turns.lane import Lane
 from engine.turns.pace import Pace
 from engine.turns.states import WORK_TRANSITIONS, WorkState
@@ -172,6 +174,24 @@ class Work:
             raise not_taken(ENDED)
         if not wish.taken:
             raise self.error or RuntimeError("the turn's block was left")
+
+    async def inject(self, results: InjectedResults) -> bool:
+        """Hand outputs to the response that runs; see `engine.turns.turn.Turn.inject`."""
+        limit, settled = self._settings.limits.max_request_bytes, trio.Event()
+        items = outputs_of(results, self.arrived, self._pool.endpoint.server, limit=limit)
+        injection = Injection(items, settled.set)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        link, attempt = self._link, self._attempt
+        if self.decided and self.message is not None:
+            return False
+        if self.decided or link is None or attempt is None or attempt.exchange.response_id is None:
+            raise self.error or RuntimeError("no response runs that could wait for the outputs")
+        self._lane.start(self.context, functools.partial(_inject, link, attempt, injection))
+        with trio.move_on_after(self._timeouts.first_event) as scope:
+            await settled.wait()
+        if scope.cancelled_caught:
+            raise self._account.error(Expired("first_event", self._timeouts.first_event), attempt)
+        return came_of(injection, error=self.error)
 
     def _unsteerable(self) -> SteerRefused | None:
         """The reason why nothing can be added any more, or yet."""
@@ -515,3 +535,9 @@ class Work:
             attempt.on_drained = functools.partial(places.give_back, attempt)
         else:
             self._dispatcher.give_place_back(self)
+
+
+async def _inject(link: Link, attempt: Attempt, injection: Injection) -> None:
+    """Send it, or say that there is nothing to send it to any more."""
+    if not await link.inject(attempt, injection):
+        injection.on_answer()

@@ -1,4 +1,4 @@
-"""What messages are made of: texts, thoughts, calls, refusals, images, files, and items without a class of their own.
+"""The blocks of messages: texts, thoughts, calls, refusals, images, files, and items without a class of their own.
 
 Plain frozen values. Their reprs give sizes and never contents, so a traceback or a log line cannot leak a prompt.
 """

@@ -366,7 +366,8 @@ RECOVERING = (STREAM_OVER_HTTP, LEAVE_OVER_HTTP, FALL_BACK, BACK_OFF, SEND_AGAIN
 RENAMING = Quirks(item_ids="renewed", response_ids="renewed", indexes="growing", events="late")
 NAMELESS = Quirks(item_ids="one_for_all", response_ids="one_for_all", indexes="missing", events="deltas_only")
 DISTORTED = (
-    *(attrs.evolve(each, name=f"{each.name}, renamed", quirks=RENAMING) for each in (LEAVE, LANES, LEAVE_OVER_HTTP)),
-    *(attrs.evolve(each, name=f"{each.name}, nameless", quirks=NAMELESS) for each in (LEAVE, TOOLS, QUEUE)),
+    attrs.evolve(LEAVE, name="leave, renamed", quirks=RENAMING, policies=(OnCancel.DRAIN, OnCancel.NEW_LANE)),
+    attrs.evolve(LEAVE_OVER_HTTP, name="leave over http, renamed", quirks=RENAMING),
+    attrs.evolve(TOOLS, name="tools, nameless", quirks=NAMELESS, policies=(OnCancel.DRAIN,)),
 )
 ALL = (*OVER_WEBSOCKET, *STEERED, *RECOVERING, *DISTORTED)

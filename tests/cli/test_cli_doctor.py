@@ -14,7 +14,8 @@ import trustme
 from trio.testing import MockClock
 
 import engine
-from engine.cli.examination import NEEDS, Examination, Finding
+from engine.cli.examination import Examination
+from engine.cli.findings import NEEDS, Finding
 from engine.simulator import (
     Abort,
     Accept,

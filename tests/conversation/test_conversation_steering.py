@@ -227,3 +227,18 @@ async def test_an_answer_that_was_steered_can_be_said_again_as_it_is(autojump_cl
         assert len(sim.requests[-1].input) == 1
         changed = engine.AssistantMessage("one, two", parts=turn.message.parts)
         assert changed.messages == (changed,), "a message whose content was changed is what it says"
+
+
+async def test_a_stored_answer_that_was_steered_is_continued_elsewhere(autojump_clock: MockClock) -> None:
+    script = Script([[SayDelta("one "), Delay(1)], [Say("two")]], then=Echo())
+    async with session_to(script) as (session, sim):
+        chat = session.conversation(store=True)
+        async with chat.stream("count") as reply:
+            await read(reply, "faster")
+        snapshot = json.loads(json.dumps(chat.snapshot()))
+        assert snapshot["lost"] == {}
+        async with engine.open_session(sim.endpoint, model="gpt-6-astra", dialer=sim.dialer) as other:
+            again = other.conversation(resume=snapshot)
+            assert again.messages == chat.messages
+            assert (await again.send("next")).text == "next"
+            assert len(sim.requests[-1].input) == 1

@@ -903,3 +903,34 @@ def test_a_lifecycle_event_is_no_output() -> None:
     assembly = Assembly()
     assert assembly.feed(created) == []
     assert assembly.partial() is None
+
+
+def nested(depth: int) -> list[Any]:
+    inner: list[Any] = []
+    for _ in range(depth):
+        inner = [inner]
+    return inner
+
+
+@pytest.mark.parametrize("depth", [3, 100_000])
+def test_a_terminal_that_says_everything_again_adds_nothing(depth: int) -> None:
+    def items() -> list[dict[str, Any]]:
+        return [reasoning("a"), message("b", refusal("c")), call('{"d":1}'), {**SEARCH, "e": nested(depth)}]
+
+    answers = []
+    for output in ((), items()):
+        watched = Watched()
+        watched.feed(*(done(item, index) for index, item in enumerate(items())))
+        answers.append(watched.finish(output))
+        assert not watched.assembly.oddities
+    assert [bare(block) for block in answers[0].content[:-1]] == [bare(block) for block in answers[1].content[:-1]]
+    assert len(answers[0].content) == len(answers[1].content) == 5
+
+
+def test_a_terminal_that_says_one_thing_more_is_looked_through() -> None:
+    watched = Watched()
+    watched.feed(done(reasoning("a")), done(message("b"), 1))
+    cited = [{"type": "url_citation", "url": "u"}]
+    answer = watched.finish([reasoning("a"), message(output_text("b", cited))])
+    assert isinstance(answer.content[1], Text)
+    assert answer.content[1].annotations == tuple(cited)

@@ -129,6 +129,7 @@ def readable(names: str, indexes: str, order: str) -> bool:
     return plain or not (NAMES[names].announced and INDEXES[indexes].announced)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("names", NAMES)
 def test_one_habit_of_each_kind(names: str, order: str) -> None:

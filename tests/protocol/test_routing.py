@@ -154,6 +154,7 @@ def undetermined(turns: Sequence[tuple[str, str]], number: int) -> bool:
     return before is not None and before == ("E", "") and told == "F"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ids", IDS)
 @pytest.mark.parametrize("early", [False, True])
 def test_nothing_of_a_response_reaches_another_turn_and_none_waits_for_nothing(ids: str, early: bool) -> None:
@@ -164,6 +165,7 @@ def test_nothing_of_a_response_reaches_another_turn_and_none_waits_for_nothing(i
             check(turns, ids, left, early=early)
 
 
+@pytest.mark.slow
 def test_nor_does_it_in_a_third_turn() -> None:
     for number, (_, turns) in enumerate(choices(3)):
         if number % 13 == 0 and not any(known_undecidable(turn) for turn in turns):  # the pairs have all been seen

@@ -48,6 +48,7 @@ def compare(stream: list[dict[str, Any]]) -> int:
     return shortened
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("response", RESPONSES)
 @pytest.mark.parametrize("order", ORDERS)
 def test_every_habit_of_servers(order: str, response: str) -> None:

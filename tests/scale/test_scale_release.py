@@ -43,7 +43,7 @@ OVER_TCP = int(os.environ.get("RELEASE_SESSIONS", "200"))
 
 
 def bound(close: float, sessions: int = 1) -> float:
-    """What leaving an engine may take, in seconds."""
+    """Seconds that leaving an engine may take without the garbage collector, which these tests do without."""
     return close + 0.5 + 0.0005 * sessions
 
 

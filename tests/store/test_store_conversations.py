@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from steps import Steered
 
 from engine import (
     AssistantMessage,
@@ -20,12 +21,13 @@ from engine import (
     FunctionTool,
     RequestRejected,
     RetryPolicy,
+    SteerRejected,
     Text,
     TurnDone,
     UserMessage,
     open_engine,
 )
-from engine.simulator import Abort, Call, Error, Script, Simulator, open_simulator
+from engine.simulator import Abort, Call, Echo, Error, Say, SayDelta, Script, Simulator, open_simulator
 from engine.store import (
     AeadCodec,
     InterruptedPrompt,
@@ -398,6 +400,26 @@ async def test_an_answer_is_read_as_it_comes(store_url: str) -> None:
                 assert "".join([text async for text in reply.texts()]) == "done"
                 assert reply.message.text == reply.partial.text == "done"
     assert len(sim.requests) == 2
+
+
+async def test_a_steered_answer_is_stored_whole(store_url: str) -> None:
+    brain = Script([[SayDelta("one "), Steered(), SayDelta("two ")], [Say("three")]], then=Echo())
+    async with simulated(brain) as (_, eng), open_store(store_url) as store:
+        async with store.open(eng, "u", model="gpt-6-test") as chat:
+            async with chat.stream("count", key="k") as reply:
+                await anext(reply)
+                await reply.steer("faster")
+                async for _ in reply:
+                    pass
+            assert reply.message.text == "one two three"
+            assert texts(chat.messages) == ["count", "one two ", "faster", "three"]
+        async with open_store(store_url, owner="two") as other, other.open(eng, "u", model="gpt-6-test") as chat:
+            assert texts(chat.messages) == ["count", "one two ", "faster", "three"]
+            async with chat.stream("count", key="k") as reply:
+                with pytest.raises(SteerRejected):
+                    await reply.steer("more")
+                assert "".join([text async for text in reply.texts()]) == reply.message.text == "one two three"
+            assert (await chat.send("next")).text == "next"
 
 
 async def test_a_reply_that_is_left_is_gone_on_with(store_url: str) -> None:

@@ -63,6 +63,35 @@ def test_a_round_with_calls_is_a_row_for_each_step() -> None:
     assert read(*rows) == Transcript(messages=(ASKED, CALLING, OUTPUT, ANSWER))
 
 
+FASTER = UserMessage("faster")
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_steered_round_is_all_its_messages(waits: bool) -> None:
+    """The input that a response was steered with stands before its successor, or before the outputs of its calls."""
+    first = AssistantMessage((Text("I look."),), response_id="resp_1")
+    parts = (CALLING, FASTER) if waits else (first, FASTER, CALLING)
+    response = AssistantMessage.joined(parts)
+    rows = [
+        (Kind.RESPONSE, response_row([ASKED], response)),
+        (Kind.RESULT, result_row(OUTPUT)),
+        (Kind.ROUND, round_row([ASKED], Round(response, (OUTPUT,), REPORT), None)),
+    ]
+    assert read(*rows[:1]).progress.response == response
+    assert read(*rows) == Transcript(messages=(ASKED, *parts, OUTPUT))
+    assert read(*rows).answer == response
+    left = (Kind.ROUND, round_row([ASKED], Round(response, (), REPORT), "d"))
+    assert read(left) == Transcript(waiting=(ASKED, *parts))
+
+
+def test_a_steered_answer_is_found_whole() -> None:
+    response = AssistantMessage.joined((AssistantMessage("It is "), FASTER, ANSWER))
+    found = read((Kind.ROUND, round_row([ASKED], Round(response, (), REPORT), "d")))
+    assert found == Transcript(messages=(ASKED, *response.parts))
+    assert found.answer == response
+    assert found.answer.text == "It is It is sunny."
+
+
 def test_calls_that_wait_for_the_caller() -> None:
     found = read((Kind.ROUND, round_row([ASKED], Round(CALLING, (), REPORT), "d")))
     assert found == Transcript(waiting=(ASKED, CALLING))

@@ -179,6 +179,7 @@ async def one_session(endpoint: Endpoint) -> None:
             assert_type(turn.messages, tuple[Message, ...])
             assert_type(turn.message.parts, tuple[Message, ...])
             await turn.steer("also check the tests")
+            assert_type(await turn.inject([ToolResult("call_1", "3")]), bool)
             await turn.steer(UserMessage("also check the tests"))
             await turn.steer([UserMessage("also check the tests")])
             assert_type(turn.report.unapplied, tuple[Mapping[str, Any], ...])
