@@ -217,6 +217,8 @@ class HttpLink:
 class _HttpExchange(Receiver):
     """One request over HTTP and its answer. `run` is its whole life."""
 
+    _has_lanes = False
+
     def __init__(self, client: HttpClient, attempt: Attempt, instruments: Instruments, odd_before: set[Oddity]) -> None:
         super().__init__(instruments)
         self._noted = odd_before  # by all answers of the link together

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from engine.connections.attempt import Attempt
 from engine.instruments import EventInfo, Instruments
@@ -28,10 +29,12 @@ _logger = logging.getLogger("engine.connection")
 class Receiver(ABC):
     """One stream of events, and the attempts that are in progress on it."""
 
+    _has_lanes: ClassVar[bool] = True
+
     def __init__(self, instruments: Instruments) -> None:
         self._instruments = instruments
         self._observed = instruments.wants("event_received")
-        self._router = Router()
+        self._router = Router(has_lanes=self._has_lanes)
         self._attempts: dict[Exchange, Attempt] = {}
         self._unwoken: Attempt | None = None
         self._growing: Exchange | None = None  # whose last delta the next one may follow, where no hook wants it

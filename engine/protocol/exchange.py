@@ -348,14 +348,14 @@ def _failure(event: TerminalEvent) -> Failed | None:
     """Return the failure that a terminal event tells of; None for an answer, a cut one included."""
     response = event.response
     if isinstance(event, ResponseFailed) or response.status in {"failed", "cancelled"}:
-        return _failed(response.error or {}, "cancelled" if response.status == "cancelled" else None, response.id)
+        return _failed(response.raw.get("error"), "cancelled" if response.status == "cancelled" else None, response.id)
     incomplete = isinstance(event, ResponseIncomplete) or response.status == "incomplete"
     if incomplete and response.incomplete_reason == "content_filter":
         return Failed("content_filter", response_id=response.id)
     return None
 
 
-def _failed(error: Mapping[str, Any], fallback: str | None, response_id: str | None) -> Failed:
+def _failed(error: object, fallback: str | None, response_id: str | None) -> Failed:
     event = ErrorEvent()
     attach(event, {"type": "error", "error": error})
     failed = Failed(code_of(event) or fallback, event.error_type, response_id, event.message or "", status=event.status)
@@ -371,6 +371,6 @@ def _unknown_end(event: UnknownEvent, response_id: str | None) -> Failure | None
     response = event.raw.get("response")
     for holder in (event.raw, response):
         error = holder.get("error") if isinstance(holder, dict) else None
-        if isinstance(error, dict):
+        if isinstance(error, dict | str):
             return _failed(error, FOREIGN_TERMINALS[event.type], response_id)
     return Failed(FOREIGN_TERMINALS[event.type], response_id=response_id)

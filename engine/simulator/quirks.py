@@ -117,18 +117,18 @@ class Quirks:
             return []
         if not self.sequence_numbers:
             event.pop("sequence_number", None)
-        if kind not in _TERMINAL:
+        if kind not in _TERMINAL or not isinstance(event.get("response"), dict):
             return [event]
         response = dict(event["response"])
         event = event | {"response": response}
         if self.terminal_output == "absent":
-            del response["output"]
+            response.pop("output", None)
         elif self.terminal_output != "kept":
             response["output"] = None if self.terminal_output == "null" else []
         if self.usage is False:
             response["usage"] = None
         elif self.usage == "absent":
-            del response["usage"]
+            response.pop("usage", None)
         if kind == "response.completed" and self.done is not None:
             renamed = event | {"type": "response.done"}
             return [renamed] if self.done == "instead" else [event, renamed]
@@ -140,7 +140,7 @@ class Quirks:
             return event
         headers = inner.get("headers")
         if self.errors == "untyped":
-            return {"error": {"message": inner["message"], "type": "api_error"}}
+            return {"error": {"message": inner.get("message"), "type": "api_error"}}
         if self.errors == "flat":
             flat = {"type": "error", "sequence_number": event.get("sequence_number", 0)}
             flat |= {name: inner.get(name) for name in ("code", "message", "param")}

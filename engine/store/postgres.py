@@ -12,6 +12,7 @@ from typing import Any, Final
 import psycopg
 
 from engine.store.operations import migrate
+from engine.store.transactions import Transactions
 
 __all__ = ["Postgres"]
 
@@ -22,7 +23,7 @@ _MIGRATION_LOCK: Final = 0x5E55104E
 """The key of the advisory lock under which tables are made."""
 
 
-class Postgres:
+class Postgres(Transactions):
     """A connection to one database, made again when it was lost. Used by one thread at a time, not always the same."""
 
     now = "extract(epoch from clock_timestamp())::float8"  # now() is the time at which the transaction began
@@ -69,10 +70,6 @@ class Postgres:
         """Begin a transaction."""
         self.execute("BEGIN")
 
-    def commit(self) -> None:
-        """End the transaction; what it did is on the server's disk."""
-        self.execute("COMMIT")
-
     def rollback(self) -> None:
         """Undo the transaction, if there is one; a connection that cannot is closed."""
         try:
@@ -80,19 +77,6 @@ class Postgres:
                 self.execute("ROLLBACK")
         except psycopg.Error:
             self.close()
-
-    def save(self) -> None:
-        """Set a point inside the transaction to go back to."""
-        self.execute("SAVEPOINT one")
-
-    def keep(self) -> None:
-        """Keep what was done since the point."""
-        self.execute("RELEASE SAVEPOINT one")
-
-    def undo(self) -> None:
-        """Go back to the point."""
-        self.execute("ROLLBACK TO SAVEPOINT one")
-        self.execute("RELEASE SAVEPOINT one")
 
     def close(self) -> None:
         """Close the connection."""

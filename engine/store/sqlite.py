@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from engine.store.operations import migrate
+from engine.store.transactions import Transactions
 
 __all__ = ["SQLite"]
 
@@ -15,7 +16,7 @@ _BUSY_SECONDS: Final = 5.0
 """The time that a write waits for those of other processes."""
 
 
-class SQLite:
+class SQLite(Transactions):
     """A connection to one file. Used by one thread at a time, not always the same one."""
 
     now = "((julianday('now') - 2440587.5) * 86400.0)"
@@ -53,10 +54,6 @@ class SQLite:
         """Begin a transaction that will write: no other process writes until it ends."""
         self.execute("BEGIN IMMEDIATE")
 
-    def commit(self) -> None:
-        """End the transaction; what it did is on the disk."""
-        self.execute("COMMIT")
-
     def rollback(self) -> None:
         """Undo the transaction, if there is one; a connection that cannot is closed."""
         try:
@@ -64,19 +61,6 @@ class SQLite:
                 self.execute("ROLLBACK")
         except sqlite3.Error:
             self.close()
-
-    def save(self) -> None:
-        """Set a point inside the transaction to go back to."""
-        self.execute("SAVEPOINT one")
-
-    def keep(self) -> None:
-        """Keep what was done since the point."""
-        self.execute("RELEASE one")
-
-    def undo(self) -> None:
-        """Go back to the point."""
-        self.execute("ROLLBACK TO one")
-        self.execute("RELEASE one")
 
     def close(self) -> None:
         """Close the file."""

@@ -359,7 +359,7 @@ def main() -> int:
             sys.path.append(str(_WORKER.parents[1]))  # where the tests find what they share
             from databases import postgres_server
 
-            server = stack.enter_context(postgres_server())
+            server = stack.enter_context(postgres_server(durable=True))
             tally = trio.run(trial, Trial(**given), server.url, server)
         else:
             folder = stack.enter_context(tempfile.TemporaryDirectory())

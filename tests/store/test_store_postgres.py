@@ -34,7 +34,7 @@ async def chatting(url: str, brain: Any) -> AsyncIterator[tuple[Simulator, Engin
     async with (
         open_simulator(in_memory=True, brain=brain) as sim,
         open_engine(sim.endpoint, model="m", dialer=sim.dialer) as eng,
-        open_store(url) as store,
+        open_store(url, lease=60) as store,
         store.open(eng, "u") as chat,
     ):
         yield sim, eng, chat
