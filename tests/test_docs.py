@@ -108,7 +108,10 @@ def test_both_columns_for_users_of_openai_python_run(service: RunningSimulator) 
     async def left() -> None:
         async with openai.AsyncOpenAI() as client:
             for text, _ in pairs:
-                await run_piece(text, {**names_of(), "client": client})
+                names = {**names_of(), "client": client}
+                await run_piece(text, names)
+                if names["client"] is not client:  # the piece made one of its own, and left it open
+                    await names["client"].close()
 
     async def right() -> None:
         async with engine.open_session(engine.Endpoint.from_env(), model="gpt-5.4") as session:
