@@ -29,6 +29,7 @@ IN_THE_MAIN_TASK = (
     scenarios.RELEASE,
     scenarios.LIFE,
     scenarios.EXIT,
+    scenarios.STEER_AND_LEAVE,
 )
 IN_ANY_TASK = (
     scenarios.CONNECT,
@@ -54,6 +55,7 @@ STATEFUL = (
     "/lane.py",
     "/work.py",
     "/turn.py",
+    "/steering.py",
     "/inbox.py",
     "/budgets.py",
     "/websocket.py",
