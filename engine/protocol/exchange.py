@@ -101,7 +101,7 @@ class Exchange:
         self._assembly = Assembly(made_call_id=made_call_id)
         self._earlier: list[Message] = []  # of a steered request: what came before the present response
         self._as_held = True  # whether that is what the server holds
-        self._oddities: Counter[Oddity] = Counter()  # of that
+        self._oddities: Counter[Oddity] | None = None  # of that
         self._steers = Steers()
 
     @property
@@ -191,7 +191,7 @@ class Exchange:
     @property
     def oddities(self) -> Mapping[Oddity, int]:
         """The oddities of its response, counted by kind."""
-        return self._oddities + self._assembly.oddities if self._earlier else self._assembly.oddities
+        return self._assembly.oddities if self._oddities is None else self._oddities + self._assembly.oddities
 
     def partial(self) -> AssistantMessage | None:
         """The part of the answer that has arrived, None when nothing has."""
@@ -290,7 +290,7 @@ class Exchange:
         if not self._steers:
             return self._shown([*events, *self._conclude(message, ExchangeState.ENDED)])
         self._earlier.append(message)
-        self._oddities += self._assembly.oddities
+        self._oddities = self._assembly.oddities + (self._oddities or Counter())
         self._assembly = Assembly(after=self._assembly)
         return self._shown([*events, *self._go_on()])
 

@@ -436,7 +436,7 @@ class Work:
             return
         assert self._link is not None
         here = self._link.endpoint is self._pool.endpoint  # no other server has it
-        self._lane.answered(attempt.held if here else None)
+        self._lane.answered(attempt.held if here else None, attempt.transcript)
         self._pool.note_answer(self._link, self._recovery.fell_back_on)
         self._decide(message=message)
 

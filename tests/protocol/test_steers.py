@@ -386,6 +386,20 @@ def test_the_second_of_two_responses_fails() -> None:
     assert client.exchange.unapplied == ()
 
 
+def test_what_is_odd_about_each_response_is_counted() -> None:
+    client = Client()
+    client.life("created", 1)
+    client.steer("more")
+    client.answer("accepted", 1, "steer_1")
+    client.life("incomplete", 1, output_text="one ", incomplete_details={"reason": "steered"})
+    client.life("created", 2)
+    assert client.exchange.oddities == {"repaired": 1}
+    client.life("completed", 2, output_text="two")
+    assert client.exchange.oddities == {"repaired": 2}
+    assert isinstance(client.exchange.outcome, AssistantMessage)
+    assert client.exchange.outcome.text == "one two"
+
+
 def test_the_blocks_of_a_successor_are_counted_on() -> None:
     client = steered()
     client.life("created", 2)
