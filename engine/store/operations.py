@@ -139,8 +139,10 @@ def acquire(database: Database, session: str, *, owner: str, nonce: str, lease: 
         )
         return HeldBy(owner=str(holder), seconds=float(seconds))
     token, head, base, intent = rows[0]
+    newest = database.execute("SELECT token FROM engine_rounds WHERE session = ? AND number = ?", (session, head))
+    written = int(newest[0][0]) if newest else 0
     claim = Claim(session=session, owner=owner, nonce=nonce, token=int(token))
-    return Taken(claim=claim, head=int(head), base=int(base), begun=_begun(intent))
+    return Taken(claim=claim, head=int(head), base=int(base), written=written, begun=_begun(intent))
 
 
 _MINE: Final = "id = ? AND token = ? AND nonce = ? AND owner = ?"
