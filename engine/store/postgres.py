@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
 from engine.store.operations import migrate
 from engine.store.transactions import Transactions
@@ -51,13 +52,14 @@ class Postgres(Transactions):
             if not self._connection.broken:
                 return
             self.close()
+        own = conninfo_to_dict(self._url).get("options") or ""  # such as a search_path; ours come after it
         connection = psycopg.connect(
             self._url,
             autocommit=True,
             prepare_threshold=None,  # a pooler may give each transaction another connection of its own
             connect_timeout=_CONNECT_SECONDS,
             tcp_user_timeout=_DEAD_PEER_MILLISECONDS,
-            options=f"-c statement_timeout={_STATEMENT_MILLISECONDS} -c timezone=UTC",
+            options=f"{own} -c statement_timeout={_STATEMENT_MILLISECONDS} -c timezone=UTC",
             application_name="trio-session-engine",
         )
         try:

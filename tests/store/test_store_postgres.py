@@ -94,6 +94,15 @@ async def test_a_server_that_is_not_there_is_said_to_be_so_without_the_password(
     assert isinstance(caught.value.__cause__, psycopg.OperationalError)
 
 
+async def test_options_of_the_url_hold(postgres: PostgresServer) -> None:
+    url = postgres.empty()
+    async with open_store(url):
+        with psycopg.connect(url) as connection:
+            statement = "SELECT count(*) FROM pg_tables WHERE schemaname = current_schema()"
+            assert connection.execute(statement).fetchone() != (0,)
+            assert connection.execute("SELECT to_regclass('public.engine_tokens')").fetchone() == (None,)
+
+
 async def test_a_statement_beyond_a_limit_fails_alone(postgres: PostgresServer) -> None:
     """PostgreSQL calls it an operational error; it is no outage, and its transaction is of other statements too."""
     async with open_store(postgres.empty()) as store:
