@@ -34,6 +34,7 @@ IN_THE_MAIN_TASK = (
 IN_ANY_TASK = (
     scenarios.CONNECT,
     scenarios.STREAM,
+    scenarios.STEER,
     scenarios.WARM_UP,
     scenarios.LEAVE,
     scenarios.LIFE,
