@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from attrs import asdict, evolve
 
+from engine.store.database import Connection, Database
 from engine.store.errors import StoreError
 from engine.store.records import Begun, Claim, HeldBy, Intent, Kind, NewRow, Row, SessionRecord, Taken
 
 __all__ = [
     "VERSION",
-    "Database",
     "acquire",
     "answered",
     "begin",
@@ -39,39 +39,30 @@ __all__ = [
 VERSION: Final = 1
 
 
-class Database(Protocol):
-    """A connection inside a transaction, and the few words in which databases differ.
-
-    Attributes:
-        now: The expression for seconds since the epoch; real time, not that of the transaction's beginning.
-        binary: The type of a column of bytes.
-        real: The type of a column of seconds.
-        big: The type of a column of whole numbers.
-    """
-
-    now: str
-    binary: str
-    real: str
-    big: str
-
-    def execute(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Run a statement whose parameters are written ``?``, and return its rows."""
-        ...
-
-
 # --- tables ----------------------------------------------------------------------------------------------------------
 
 
-def migrate(database: Database) -> int:
+def migrate(connection: Connection) -> int:
     """Make the tables where there are none; returns the version that was found, 0 for none.
+
+    Where there are, nothing is made: the process may lack the right to.
 
     Raises:
         StoreError: a later version of the library made them.
 
-    The caller holds a lock that keeps others from doing it at the same time.
+    The caller holds a lock that keeps others from doing it at the same time, and has begun a transaction.
     """
-    database.execute("CREATE TABLE IF NOT EXISTS engine_schema (version INTEGER NOT NULL)")
-    found = database.execute("SELECT max(version) FROM engine_schema")[0][0] or 0
+    database, found = connection, 0
+    connection.save()
+    try:
+        found = int(connection.execute("SELECT max(version) FROM engine_schema")[0][0] or 0)
+    except Exception as error:
+        if connection.unavailable(error):
+            raise
+        connection.undo()
+        connection.execute("CREATE TABLE engine_schema (version INTEGER NOT NULL)")
+    else:
+        connection.keep()
     if found == 0:
         database.execute(
             f"""CREATE TABLE engine_sessions (
@@ -107,7 +98,7 @@ def migrate(database: Database) -> int:
         database.execute("INSERT INTO engine_schema (version) VALUES (?)", (VERSION,))
     if found > VERSION:
         raise StoreError(f"the store is of version {found}, and this library knows version {VERSION}: use a later one")
-    return int(found)
+    return found
 
 
 # --- leases ----------------------------------------------------------------------------------------------------------

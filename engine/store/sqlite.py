@@ -9,9 +9,12 @@ from typing import Any, Final
 
 from engine.store.operations import migrate
 from engine.store.transactions import Transactions
+from engine.values.problems import ConfigurationError
 
 __all__ = ["SQLite"]
 
+_OLDEST: Final = (3, 35)
+"""The first version that knows RETURNING."""
 _BUSY_SECONDS: Final = 5.0
 """The time that a write waits for those of other processes."""
 
@@ -25,6 +28,9 @@ class SQLite(Transactions):
     big = "INTEGER"
 
     def __init__(self, path: str) -> None:
+        if sqlite3.sqlite_version_info < _OLDEST:
+            oldest = ".".join(map(str, _OLDEST))
+            raise ConfigurationError("url", f"needs SQLite {oldest}, and this Python has {sqlite3.sqlite_version}")
         self._path = path
         self._connection: sqlite3.Connection | None = None
 
@@ -71,9 +77,13 @@ class SQLite(Transactions):
 
     def unavailable(self, error: BaseException) -> bool:
         """Whether an error says that the database is out of reach, not that a statement is wrong."""
-        return isinstance(error, sqlite3.OperationalError | sqlite3.DatabaseError) and not isinstance(
-            error, sqlite3.IntegrityError | sqlite3.ProgrammingError
-        )
+        if not isinstance(error, sqlite3.DatabaseError):
+            return False
+        if isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError):
+            return False
+        return (
+            getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_ERROR
+        )  # for example, that there is no such table
 
     def reason(self, error: BaseException) -> str:
         """Return SQLite's words, for example that the disk is full."""

@@ -18,8 +18,9 @@ from engine.settings.turn_options import TurnOptions
 from engine.store import operations
 from engine.store.codec import Codec
 from engine.store.conversation import check_name
+from engine.store.database import Connection
 from engine.store.errors import SessionHeld
-from engine.store.group import Connection, Group
+from engine.store.group import Group
 from engine.store.opening import Kept, Opening, Terms
 from engine.store.places import connection_to
 from engine.store.records import HeldBy, SessionRecord

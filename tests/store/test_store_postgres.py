@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -93,6 +94,15 @@ async def test_a_server_that_is_not_there_is_said_to_be_so_without_the_password(
     assert isinstance(caught.value.__cause__, psycopg.OperationalError)
 
 
+async def test_options_of_the_url_hold(postgres: PostgresServer) -> None:
+    url = postgres.empty()
+    async with open_store(url):
+        with psycopg.connect(url) as connection:
+            statement = "SELECT count(*) FROM pg_tables WHERE schemaname = current_schema()"
+            assert connection.execute(statement).fetchone() != (0,)
+            assert connection.execute("SELECT to_regclass('public.engine_tokens')").fetchone() == (None,)
+
+
 async def test_a_statement_beyond_a_limit_fails_alone(postgres: PostgresServer) -> None:
     """PostgreSQL calls it an operational error; it is no outage, and its transaction is of other statements too."""
     async with open_store(postgres.empty()) as store:
@@ -119,3 +129,36 @@ async def test_a_statement_beyond_a_limit_fails_alone(postgres: PostgresServer) 
             nursery.start_soon(fail)
             nursery.start_soon(look)
         assert sorted(found) == ["looked", "refused"]
+
+
+async def test_a_process_without_the_right_to_make_tables_uses_those_that_are_there(postgres: PostgresServer) -> None:
+    url = postgres.empty()
+    async with open_store(url):
+        pass
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+        connection.execute("DROP ROLE IF EXISTS worker")
+        connection.execute("CREATE ROLE worker LOGIN")
+        connection.execute("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO worker")
+    async with chatting(re.sub("user=[^&]*", "user=worker", url), Slow()) as (_, _, chat):
+        assert (await chat.send("one")).text == "ONE"
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("DROP OWNED BY worker")
+
+
+async def test_a_server_that_only_reads_is_away_until_another_takes_over(postgres: PostgresServer) -> None:
+    url = postgres.empty()
+    name = url.partition("///")[2].partition("?")[0]
+
+    def only_reads(state: str) -> None:
+        with psycopg.connect(postgres.url, autocommit=True) as connection:
+            connection.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = {state}".encode())
+
+    async with chatting(url, Slow()) as (sim, _, chat):
+        only_reads("on")
+        assert postgres.cut()
+        with pytest.raises(StoreUnavailable, match="read-only"):
+            await chat.send("one", key="1")
+        only_reads("off")
+        assert (await chat.send("one", key="1")).text == "ONE"
+    assert len(sim.requests) == 1

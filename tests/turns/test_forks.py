@@ -298,3 +298,21 @@ async def test_what_only_the_server_knows_cannot_be_forked(autojump_clock: MockC
         assert len(sim.requests) == 2
         await session.ask("third")
         assert (await session.fork("critic").ask("fourth")).text == "fourth"
+
+
+async def test_waiting_for_a_fork_to_begin_is_bounded_by_the_queue_budget(autojump_clock: MockClock) -> None:
+    script = Script(["the plan", [Created(), Delay(9), InProgress(), Say("forked")]], then=Echo())
+    async with session_to(script) as (session, sim):
+        await session.ask("make a plan")
+        fork = session.fork("critic")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fork.ask, "what is wrong with it?")
+            await trio.sleep(1)
+            with pytest.raises(engine.TurnTimeout) as caught:
+                await session.ask("go on", timeouts=engine.Timeouts(queue=2))
+            assert (caught.value.phase, caught.value.delivery) == ("queue", engine.Delivery.NOT_SENT)
+            assert trio.current_time() == pytest.approx(3)
+            assert len(sim.requests) == 2
+            # The bar is the fork's, not the turn's that waited for it.
+            assert (await session.ask("go on")).text == "go on"
+            assert trio.current_time() == pytest.approx(9)
