@@ -133,7 +133,6 @@ class Talk:
         assert set(unapplied).isdisjoint(lost)
         if not turn.answered:
             return
-        assert turn.report.attempts == 1 or not taken
         said = [words(item) for item in input_items(turn.messages, stored=False) if item.get("role") == "user"]
         assert sorted([*said, *unapplied]) == sorted({*taken, *said, *unapplied}), "each is there once"
         assert set(taken) <= {*said, *unapplied}
