@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
+import functools
 import json
 import random
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 import attrs
 
+from .checks import ScriptError, choices, fits
 from .distortions import Arguments, CallIds, Distorter, Events, Indexes, ItemIds, ResponseIds
 from .errors import api_error
 
@@ -101,6 +104,19 @@ class Quirks:
     arguments: Arguments | None = None
     events: Events | None = None
 
+    def __attrs_post_init__(self) -> None:
+        for name, hint in _hints().items():
+            value = getattr(self, name)
+            if fits(value, hint):
+                continue
+            known = choices(hint)
+            given = repr(value) if isinstance(value, (bool, int, float, str)) else f"a {type(value).__name__}"
+            if not known:
+                raise ScriptError(f"the quirk {name!r} cannot be {given}", (name,))
+            close = difflib.get_close_matches(str(value), known, n=1)
+            guess = f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(map(repr, known))}"
+            raise ScriptError(f"the quirk {name!r} cannot be {given}{guess}", (name,))
+
     def distorter(self, rng: random.Random) -> Distorter | None:
         """Return what distorts the events of one response; None where nothing does."""
         habits = (self.item_ids, self.response_ids, self.indexes, self.call_ids, self.arguments, self.events)
@@ -152,6 +168,11 @@ class Quirks:
             event["error"] = {name: value for name, value in inner.items() if name != "headers"}
             event["headers"] = headers
         return event
+
+
+@functools.cache
+def _hints() -> dict[str, Any]:
+    return get_type_hints(Quirks)
 
 
 _SET_UP = frozenset(
