@@ -192,7 +192,7 @@ class Work:
         assert self.attempt is not None
         if not self.attempt.drained.is_set():
             self.link.settle(self.attempt)
-            self._aftermath = Aftermath.RETIRE
+            self._aftermath = self.account.aftermath = Aftermath.RETIRE
         self._move(WorkState.ENDED)
         return True
 
@@ -413,6 +413,7 @@ class Work:
         self.timeline.reach("ended", trio.current_time())
         attempt = self.attempt
         aftermath = self._abandon(attempt, wanted=wanted) if attempt is not None else Aftermath.NOTHING
+        self.account.aftermath = aftermath
         self._move(WorkState.DRAINING if aftermath is Aftermath.DRAIN else WorkState.ENDED)
         self.admitted.set()
         self._dispatcher.lift_bar()

@@ -5,7 +5,7 @@ answered, the server's history is what its client holds; what was steered with i
 
 To look further, with fresh seeds and as many runs as wanted::
 
-    PROPERTY_EXAMPLES=1000 python -m pytest tests/properties/test_property_steering.py --timeout=0 --hypothesis-seed=7
+    PROPERTY_EXAMPLES=1000 pytest -m slow tests/properties/test_property_steering.py --timeout=0 --hypothesis-seed=7
 """
 
 from __future__ import annotations
