@@ -278,7 +278,7 @@ class Work:
         assert self._attempt is not None
         if not self._attempt.drained.is_set():
             self._link.settle(self._attempt)
-            self._aftermath = Aftermath.RETIRE
+            self._aftermath = self._account.aftermath = Aftermath.RETIRE
         self._move(WorkState.ENDED)
         return True
 
@@ -499,6 +499,7 @@ class Work:
         self.timeline.reach("ended", trio.current_time())
         attempt = self._attempt
         aftermath = self._abandon(attempt, wanted=wanted) if attempt is not None else Aftermath.NOTHING
+        self._account.aftermath = aftermath
         self._move(WorkState.DRAINING if aftermath is Aftermath.DRAIN else WorkState.ENDED)
         self._admitted.set()
         self._dispatcher.lift_bar()
