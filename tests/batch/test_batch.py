@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import AsyncIterator, Callable, Iterator
 from types import TracebackType
@@ -94,6 +95,23 @@ async def test_prompts_are_taken_when_a_worker_is_free(autojump_clock: trio.test
         # Four under way or waiting to be handed over, four unread, and what was read.
         assert len(taken) <= 10 + 4 + 4
         assert results.progress.total is None
+
+
+async def test_a_reader_that_is_cancelled_leaves_its_result_to_another(autojump_clock: trio.testing.MockClock) -> None:
+    found: list[BatchResult] = []
+
+    async def read(results: Batch, scope: trio.CancelScope) -> None:
+        with scope:
+            found.append(await anext(results))
+
+    first, second = trio.CancelScope(), trio.CancelScope()
+    async with Told() as eng, open_batch(eng, ["What is 1+1?"], progress=lambda _: first.cancel()) as results:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read, results, first)
+            await trio.testing.wait_all_tasks_blocked(0)
+            nursery.start_soon(read, results, second)
+            nursery.start_soon(functools.partial(trio.sleep, 1))
+    assert [result.answer.text for result in found] == ["2"]
 
 
 async def test_an_asynchronous_source(autojump_clock: trio.testing.MockClock) -> None:
