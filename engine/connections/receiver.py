@@ -142,7 +142,7 @@ class Receiver(ABC):
     def _note(self, oddities: Mapping[Oddity, int]) -> None:
         """Count what was odd about an answer, and log each kind of it once."""
         self._odd += sum(oddities.values())
-        new = oddities.keys() - self._noted
+        new = {kind for kind, count in oddities.items() if count} - self._noted
         self._noted |= new
         if new:
             lost = not new.isdisjoint(("unreadable", "contradicted"))

@@ -14,6 +14,8 @@ import trio
 from engine.protocol.states import move
 from engine.settings.levels import Settings
 from engine.settings.turn_options import TurnOptions
+from engine.turns.additions import inject, steer
+from engine.turns.admission import admit
 from engine.turns.injecting import InjectedResults
 from engine.turns.lane import Lane
 from engine.turns.states import TURN_TRANSITIONS, TurnState
@@ -66,7 +68,7 @@ class Turn:
             raise RuntimeError("a turn can be entered only once")
         self._move(TurnState.INSIDE)
         try:
-            await self._work.submit()
+            await admit(self._work)
         except BaseException:
             self._leave()
             raise
@@ -165,7 +167,7 @@ class Turn:
         Cancelling only stops waiting: input that was sent may be applied, and what was not sent is not.
         """
         self._check_inside()
-        await self._work.steer(input)
+        await steer(self._work, input)
 
     async def inject(self, results: InjectedResults) -> bool:
         """Hand a response that runs the outputs of its calls, so that an agent which waits for them goes on.
@@ -194,7 +196,7 @@ class Turn:
         Cancelling only stops waiting: what was sent is sent.
         """
         self._check_inside()
-        return await self._work.inject(results)
+        return await inject(self._work, results)
 
     @property
     def ready(self) -> bool:

@@ -56,6 +56,8 @@ STATEFUL = (
     "/lane.py",
     "/work.py",
     "/turn.py",
+    "/admission.py",
+    "/additions.py",
     "/steering.py",
     "/inbox.py",
     "/budgets.py",

@@ -6,7 +6,7 @@ stands still unless a rule lets it pass.
 
 To look further, with fresh seeds and as many runs as wanted::
 
-    PROPERTY_EXAMPLES=1000 python -m pytest tests/properties/test_property_lanes.py --timeout=0 --hypothesis-seed=7
+    PROPERTY_EXAMPLES=1000 pytest -m slow tests/properties/test_property_lanes.py --timeout=0 --hypothesis-seed=7
 
 With ``PROPERTY_UNSHRUNK=1`` a failure is reported as found, which is quicker.
 """

@@ -422,6 +422,67 @@ def test_a_call_id_that_a_predecessor_has_is_not_given_twice() -> None:
     assert not client.exchange.continuable
 
 
+# --- the next request on the channel
+
+
+def ended(how: str) -> Client:
+    client = steered()
+    match how:
+        case "applied":
+            client.life("created", 2)
+            client.life("completed", 2)
+        case "returned":
+            client.answer("failed", 1, "steer_1")
+        case "waits":
+            client.answer("pending", 1, "steer_1", reason="waiting_for_required_input")
+    assert isinstance(client.exchange.outcome, AssistantMessage)
+    return client
+
+
+def following(client: Client) -> Exchange:
+    assert client.router.is_clean(None)
+    exchange = Exchange()
+    client.router.begin(exchange)
+    exchange.dispatched()
+    return exchange
+
+
+@pytest.mark.parametrize("how", ["applied", "returned", "waits"])
+def test_after_a_steered_answer_an_end_said_again_reaches_no_other(how: str) -> None:
+    client = ended(how)
+    exchange = following(client)
+    assert client.life("done", 2 if how == "applied" else 1) is Verdict.DROPPED
+    assert client.answer("failed", 1, "steer_1") is Verdict.DROPPED, "the steer of a request that is over"
+    created = {"type": "response.created", "response": {"id": "r9", "previous_response_id": "r1"}}
+    assert client.router.route(decode_object(created)) is exchange
+
+
+def test_an_end_that_was_said_again_is_not_said_a_third_time() -> None:
+    client = steered()
+    client.life("done", 1)
+    client.answer("failed", 1, "steer_1")
+    exchange = following(client)
+    assert client.life("done", 1) == Doubt(exchange)
+
+
+@pytest.mark.parametrize("how", ["applied", "returned", "waits"])
+def test_after_a_steered_answer_nothing_more_is_expected(how: str) -> None:
+    client = ended(how)
+    assert client.life("done", 2 if how == "applied" else 1) is Verdict.DROPPED
+    assert client.life("created", 3) is Verdict.STRAY
+
+
+def test_a_turn_that_was_left_is_followed_by_none_on_its_channel() -> None:
+    client = steered()
+    client.exchange.abandon()
+    assert client.life("created", 2) is client.exchange
+    assert client.say("late") is client.exchange
+    client.life("completed", 2)
+    assert client.exchange.outcome is not None
+    assert client.events[-1] != TurnDone("stop", AssistantMessage())
+    assert not client.router.is_clean(None)
+
+
 # --- whose steer it is
 
 
