@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import psycopg
@@ -131,34 +132,44 @@ async def test_a_statement_beyond_a_limit_fails_alone(postgres: PostgresServer) 
         assert sorted(found) == ["looked", "refused"]
 
 
+@contextmanager
+def role(postgres: PostgresServer, url: str, rights: str) -> Iterator[str]:
+    """A role of a test's own, and the URL with it."""
+    name, schema = f"role_{next(NUMBERS)}", url.rpartition("%3D")[2]
+    with psycopg.connect(postgres.url, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {name} LOGIN {rights}".encode())
+        connection.execute(f"GRANT USAGE ON SCHEMA {schema} TO {name}".encode())
+        connection.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {name}".encode())
+        yield re.sub("user=[^&]*", f"user={name}", url)
+        connection.execute(f"DROP OWNED BY {name}".encode())
+        connection.execute(f"DROP ROLE {name}".encode())
+
+
+NUMBERS = itertools.count()
+
+
 async def test_a_process_without_the_right_to_make_tables_uses_those_that_are_there(postgres: PostgresServer) -> None:
     url = postgres.empty()
     async with open_store(url):
         pass
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
-        connection.execute("DROP ROLE IF EXISTS worker")
-        connection.execute("CREATE ROLE worker LOGIN")
-        connection.execute("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO worker")
-    async with chatting(re.sub("user=[^&]*", "user=worker", url), Slow()) as (_, _, chat):
-        assert (await chat.send("one")).text == "ONE"
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("DROP OWNED BY worker")
+    with role(postgres, url, "") as own:
+        async with chatting(own, Slow()) as (_, _, chat):
+            assert (await chat.send("one")).text == "ONE"
 
 
 async def test_a_server_that_only_reads_is_away_until_another_takes_over(postgres: PostgresServer) -> None:
-    url = postgres.empty()
-    name = url.partition("///")[2].partition("?")[0]
+    with role(postgres, postgres.empty(), "SUPERUSER") as own:
+        name = own.partition("user=")[2].partition("&")[0]
 
-    def only_reads(state: str) -> None:
-        with psycopg.connect(postgres.url, autocommit=True) as connection:
-            connection.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = {state}".encode())
+        def only_reads(state: str) -> None:
+            with psycopg.connect(postgres.url, autocommit=True) as connection:
+                connection.execute(f"ALTER ROLE {name} SET default_transaction_read_only = {state}".encode())
 
-    async with chatting(url, Slow()) as (sim, _, chat):
-        only_reads("on")
-        assert postgres.cut()
-        with pytest.raises(StoreUnavailable, match="read-only"):
-            await chat.send("one", key="1")
-        only_reads("off")
-        assert (await chat.send("one", key="1")).text == "ONE"
-    assert len(sim.requests) == 1
+        async with chatting(own, Slow()) as (sim, _, chat):
+            only_reads("on")
+            assert postgres.cut()
+            with pytest.raises(StoreUnavailable, match="read-only"):
+                await chat.send("one", key="1")
+            only_reads("off")
+            assert (await chat.send("one", key="1")).text == "ONE"
+        assert len(sim.requests) == 1
