@@ -269,16 +269,17 @@ class Assembly:
         if draft is not None and isinstance(draft.block, Text) and annotation.raw not in draft.block.annotations:
             draft.block = evolve(draft.block, annotations=(*draft.block.annotations, annotation.raw))
 
-    def _slot(self, event: wire.OutputEvent, kind: str, *, grows: bool = False) -> Slot:
+    def _slot(self, event: wire.OutputEvent, kind: str, *, grows: bool = False, begins: bool = False) -> Slot:
         """The item that an event speaks of."""
         item_id, index = event.item_id or None, position(event.raw, "output_index")
-        slot = self._slots.of_part(kind, item_id, index, grows=grows)
+        slot = self._slots.of_part(kind, item_id, index, grows=grows, begins=begins)
         return slot if slot is not None else self._slots.open(kind, item_id, index)
 
     def _open_part(self, event: wire.ContentEvent, kind: Spoken) -> None:
-        slot = self._slot(event, "message")
+        slot = self._slot(event, "message", begins=True)
         if slot.done:
             return
+        slot.parted = True
         hint = position(event.raw, "content_index")
         last = slot.drafts[-1] if slot.drafts else None
         again = last is not None and last.kind == kind and not last.closed and hint in {None, last.hint}
@@ -304,7 +305,13 @@ class Assembly:
 
     def _say_all(self, event: wire.ContentEvent, kind: Spoken, text: str) -> Draft | None:
         """Take the whole text of a part, and return its block."""
-        slot, hint, text = self._slot(event, "message"), position(event.raw, "content_index"), well_formed(text)
+        text = well_formed(text)
+        if self._slots.closed:
+            index = position(event.raw, "output_index")
+            late = self._slots.ended_before("message", event.item_id or None, index, text)
+            if late is not None:
+                return late
+        slot, hint = self._slot(event, "message"), position(event.raw, "content_index")
         parts = [each for each in slot.drafts if each.kind == kind]
         opened = [each for each in parts if not each.closed]
         draft = next((each for each in opened if each.hint == hint), None)

@@ -44,6 +44,7 @@ class Slot:
         type: Its wire type.
         index: The position that the server gave it first; None where it gave none.
         announced: Whether the server said that the item begins.
+        parted: Whether it said that a part of it begins.
         item: The item as far as it is known; None while only parts of it came.
         done: Whether the server said that the item is finished.
         done_at: The position that the server gave it last.
@@ -56,6 +57,7 @@ class Slot:
     type: str
     index: int | None = None
     announced: bool = False
+    parted: bool = False
     item: Item | None = None
     done: bool = False
     done_at: int | None = None
@@ -131,9 +133,14 @@ def _texts(item: Item) -> tuple[str, ...]:
 
 
 class Slots:
-    """The items of one response."""
+    """The items of one response.
+
+    Attributes:
+        closed: Whether any of them is finished.
+    """
 
     def __init__(self) -> None:
+        self.closed: bool = False
         self._all: list[Slot] = []
         self._open: dict[str, dict[int, Slot]] = {}  # by type, in order
         self._of_type: dict[str, list[Slot]] = {}
@@ -168,6 +175,7 @@ class Slots:
         """Take note that an item is finished, with its `content_key`."""
         slot.item, slot.done, slot.key = item, True, key
         slot.done_at = index
+        self.closed = True
         self.name(slot, item.id)
         self._open[slot.type].pop(id(slot), None)
 
@@ -209,7 +217,9 @@ class Slots:
         """Whether a name that is not known is that of another item, from a server whose names can be relied on."""
         return bool((item_id and self._steady_ids) or (index is not None and self._steady_indexes))
 
-    def of_part(self, kind: str, item_id: str | None, index: int | None, *, grows: bool) -> Slot | None:
+    def of_part(
+        self, kind: str, item_id: str | None, index: int | None, *, grows: bool, begins: bool = False
+    ) -> Slot | None:
         """The item that a word about a part of it is about, which may be finished; None for one not heard of before.
 
         Args:
@@ -217,15 +227,17 @@ class Slots:
             item_id: The id in the event.
             index: The position in the event.
             grows: Whether the word is more of a part, rather than its beginning or its end.
+            begins: Whether it is its beginning.
         """
         unfinished, finished = self._named(kind, item_id, index)
         if unfinished is not None:
             self._learn(unfinished, item_id, index)
             return unfinished
         latest = self.latest_open(kind)
-        # A server that announces its items would have announced this one.
+        # A server that announces its items, or their parts, would have announced this one.
         nameless = item_id is None and index is None
-        likely = latest is not None and (nameless or (latest.announced and not self._is_new(item_id, index)))
+        expected = latest is not None and (latest.announced or (latest.parted and not begins))
+        likely = latest is not None and (nameless or (expected and not self._is_new(item_id, index)))
         if latest is not None and likely and (not grows or (finished is None and not _is_whole(latest))):
             self._learn(latest, item_id, index)
             return latest
@@ -236,6 +248,19 @@ class Slots:
             if not known and self._steady_ids:
                 return None  # a server with one position for all its items
         return finished
+
+    def ended_before(self, kind: str, item_id: str | None, index: int | None, text: str) -> Draft | None:
+        """The part of a finished item whose end is told late, under another name; None where it is another part's."""
+        named, finished_too = self._named(kind, item_id, index)
+        shared = item_id is not None and len(self._by_id.get((kind, item_id), ())) > 1
+        if (named is not None or finished_too is not None) and not shared:
+            return None
+        meant = named or self.latest_open(kind)
+        if meant is not None and meant.written and text.startswith(meant.written):
+            return None
+        finished = (slot for slot in islice(reversed(self._of_type.get(kind, ())), _LOOKED_AT) if slot.done)
+        drafts = (draft for slot in finished if not slot.repeat for draft in slot.drafts)
+        return next((draft for draft in drafts if draft.written == text), None)
 
     def of_announcement(self, item: Item, index: int | None) -> Slot | None:
         """The open item that a server announces, where a word of it came before; None for a new one."""

@@ -130,3 +130,17 @@ async def test_a_careful_reader_reads_it_all_the_same(
         assert len(sim.requests) == 3
         assert len(sim.connections) == 1
         assert trio.current_time() == 0
+
+
+@pytest.mark.parametrize("item_ids", ["renewed", "empty", "null", "one_for_all"])
+@pytest.mark.parametrize("indexes", ["missing", "growing", "shifted"])
+@pytest.mark.parametrize("events", ["items_unannounced", "late"])
+async def test_text_comes_once_where_neither_names_nor_positions_say_what_an_event_is_about(
+    autojump_clock: MockClock, item_ids: Any, indexes: Any, events: Any
+) -> None:
+    quirks = Quirks(item_ids=item_ids, indexes=indexes, events=events)
+    script = Script([[Say("one and ", size=1), Say("two", size=1)]])
+    async with session_to(script, sim_options={"quirks": quirks}) as (session, _):
+        async with session.turn("hi") as turn:
+            shown = "".join([text async for text in turn.texts()])
+        assert (turn.message.text, shown) == ("one and two", "one and two")
