@@ -184,7 +184,6 @@ class Driver:
                     for key in list(self._waiting):
                         if not any(key in worker.given for worker in self._workers):
                             await self._give(key)
-                self._over.set()
             finally:
                 self._over.set()
                 for worker in self._workers:
