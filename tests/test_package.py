@@ -314,6 +314,7 @@ def test_what_the_wheel_holds(tmp_path: Path) -> None:
     assert "Requires-Python: >=3.11" in metadata
 
 
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 @pytest.mark.parametrize(("tag", "version"), [("v1.2.3", "1.2.3"), (None, "0.1.dev0")])
 def test_versions_come_from_tags_and_a_copy_without_history_has_one_too(
     tag: str | None, version: str, tmp_path: Path
