@@ -196,7 +196,10 @@ class Exchange:
     def partial(self) -> AssistantMessage | None:
         """The part of the answer that has arrived, None when nothing has."""
         newest = self._assembly.partial()
-        return AssistantMessage.joined([*self._earlier, newest or AssistantMessage()]) if self._earlier else newest
+        if not self._earlier:
+            return newest
+        parts = self._earlier if newest is None else [*self._earlier, newest]
+        return evolve(AssistantMessage.joined(parts), stop_reason=None)
 
     def receive(self, event: ServerEvent) -> list[TurnEvent]:
         """Take an event that was routed here; return what the caller should see of it."""

@@ -374,6 +374,21 @@ def test_a_response_that_fails_takes_its_steers_with_it() -> None:
     assert client.answer("failed", 1, "steer_1") is Verdict.DROPPED
 
 
+def test_what_has_arrived_of_an_answer_is_its_parts_so_far() -> None:
+    client = steered()
+    partial = client.exchange.partial()
+    assert partial is not None
+    assert (partial.text, partial.stop_reason, partial.parts) == ("one ", None, ())
+    client.life("created", 2)
+    partial = client.exchange.partial()
+    assert partial is not None
+    assert [summary(each) for each in partial.parts] == [("assistant", "r1"), ("user", "more")]
+    client.say("two")
+    partial = client.exchange.partial()
+    assert partial is not None
+    assert (partial.text, partial.stop_reason, len(partial.parts)) == ("one two", None, 3)
+
+
 def test_the_second_of_two_responses_fails() -> None:
     client = steered()
     client.life("created", 2)
