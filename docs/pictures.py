@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import functools
 import math
+import re
 import tomllib
 from collections.abc import Callable
 from html import escape
@@ -17,6 +18,7 @@ from typing import Any, Final
 from engine import OnCancel
 from engine.connections.link_states import TRANSITIONS as LINK_TRANSITIONS
 from engine.protocol.exchange_states import TRANSITIONS as EXCHANGE_TRANSITIONS
+from engine.protocol.injections import INJECTION_TRANSITIONS
 from engine.protocol.labels import LABEL_TRANSITIONS
 from engine.protocol.states import Transitions
 from engine.protocol.steers import STEER_TRANSITIONS
@@ -363,11 +365,11 @@ def column() -> str:
 
 
 def _told(name: str) -> str:
-    """The first sentence that a module, or a folder of them, says of itself."""
+    """The first words that a module, or a folder of them, says of itself."""
     place = PICTURES.parent.parent / "engine" / name
     module = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
     said = (ast.get_docstring(ast.parse(module.read_text(encoding="utf-8"))) or "").partition("\n\n")[0]
-    words = " ".join(said.split())
+    words = re.split(r"[.;] |\.$", " ".join(said.split()))[0].replace("`", "")
     return words if len(words) <= 76 else f"{words[:75].rsplit(' ', 1)[0]} …"
 
 
@@ -383,6 +385,7 @@ DRAWN: Final[dict[str, Callable[[], str]]] = {
     "policies.svg": policies,
     "lanes.svg": lanes,
     "steering.svg": steering,
+    "states-injection.svg": functools.partial(machine, "Injection", INJECTION_TRANSITIONS),
     "states-labels.svg": functools.partial(machine, "Labels", LABEL_TRANSITIONS),
     "states-steer.svg": functools.partial(machine, "Steer", STEER_TRANSITIONS),
 }

@@ -29,7 +29,7 @@ import inspect
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, Self, TypeVar
 
 import trio
 
@@ -58,6 +58,7 @@ __all__ = ["Conversation", "Engine", "Lane", "Reply", "Session", "Turn", "open_e
 P = ParamSpec("P")
 R = TypeVar("R")
 S = TypeVar("S")
+T = TypeVar("T")
 H = TypeVar("H", bound=Handle[Any])
 
 _PATIENCE: Final = 5.0
@@ -156,79 +157,60 @@ def _obtaining(
 # --- turns and conversations -----------------------------------------------------------------------------------------
 
 
-async def _enter(streamed: Streamed[Any]) -> None:
-    try:
-        await streamed._portal.run_from_asyncio(streamed._enter)
-    except BaseException:
-        await _leave(streamed)
-        raise
+class Reading(Streamed[T]):
+    """The block of a turn or a reply, and its events."""
 
-
-async def _next(streamed: Streamed[Any]) -> TurnEvent:
-    if not streamed._events:
-        await streamed._portal.run_from_asyncio(streamed._take)
-    return streamed._events.popleft()
-
-
-async def _leave(streamed: Streamed[Any]) -> None:
-    with contextlib.suppress(engine.SessionClosed):  # what it was a part of has been left before it
-        await streamed._portal.run_from_asyncio(streamed._leave)
-
-
-class Turn(TurnFacts):
-    """A request and its answer: ``async with session.turn(...) as turn``, then iterate, or await `wait`."""
-
-    async def __aenter__(self) -> Turn:
-        """Queue the request and wait until it is its turn. If cancelled, nothing was sent."""
-        await _enter(self)
+    async def __aenter__(self) -> Self:
+        """Wait for what stands before it in its lane or conversation. If cancelled, nothing was sent."""
+        try:
+            await self._portal.run_from_asyncio(self._enter)
+        except BaseException:
+            await self._out()
+            raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Leave at once, whatever the state: a turn that has not ended is abandoned."""
-        await _leave(self)
+        await self._out()
 
-    def __aiter__(self) -> Turn:
+    async def _out(self) -> None:
+        with contextlib.suppress(engine.SessionClosed):  # what it was a part of has been left before it
+            await self._portal.run_from_asyncio(self._leave)
+
+    def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> TurnEvent:
-        """Return the next turn event. Cancelling loses no event.
+        """Return the next turn event, running the tools of a reply where they come first. Cancelling loses no event.
 
         Raises:
             engine.TurnError: the turn failed; the same error again if asked again.
         """
-        return await _next(self)
+        if not self._events:
+            await self._portal.run_from_asyncio(self._take)
+        return self._events.popleft()
+
+
+class Turn(Reading[engine.Turn], TurnFacts):
+    """A request and its answer: ``async with session.turn(...) as turn``, then iterate, or await `wait`."""
 
     @mirrored(_awaited(engine.Turn.steer))
     def steer(self) -> None:
         """See `engine.Turn.steer`."""
+
+    @mirrored(_awaited(engine.Turn.inject))
+    def inject(self) -> None:
+        """See `engine.Turn.inject`."""
 
     @mirrored(_awaited(engine.Turn.wait))
     def wait(self) -> None:
         """See `engine.Turn.wait`."""
 
 
-class Reply(ReplyFacts):
+class Reply(Reading[engine.Reply], ReplyFacts):
     """An answer that is read as it comes: ``async with chat.stream(...) as reply``, then iterate."""
-
-    async def __aenter__(self) -> Reply:
-        """Wait until earlier prompts of the conversation are answered. If cancelled, nothing happens."""
-        await _enter(self)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Leave at once, whatever the state."""
-        await _leave(self)
-
-    def __aiter__(self) -> Reply:
-        return self
-
-    async def __anext__(self) -> TurnEvent:
-        """Return the next turn event, running tools where that comes first. Cancelling loses no event."""
-        return await _next(self)
 
     @mirrored(_awaited(engine.Reply.steer))
     def steer(self) -> None:
@@ -250,35 +232,39 @@ class Conversation(ConversationFacts):
 # --- sessions and engines --------------------------------------------------------------------------------------------
 
 
-class Lane(LaneFacts):
+class Calls(Handle[T]):
+    """The calls that sessions and lanes have in common."""
+
+    @mirrored(_awaited(engine.Session.ask))
+    def ask(self) -> None:
+        """See `engine.Session.ask`."""
+
+    @mirrored(making(engine.Session.conversation, Conversation))
+    def conversation(self) -> None:
+        """See `engine.Session.conversation`."""
+
+    @mirrored(_awaited(engine.Session.parse))
+    def parse(self) -> None:
+        """See `engine.Session.parse`."""
+
+    @mirrored(_awaited(engine.Session.run))
+    def run(self) -> None:
+        """See `engine.Session.run`."""
+
+    @mirrored(making(engine.Session.turn, Turn))
+    def turn(self) -> None:
+        """See `engine.Session.turn`."""
+
+    @mirrored(_awaited(engine.Session.warm_up))
+    def warm_up(self) -> None:
+        """See `engine.Session.warm_up`."""
+
+
+class Lane(Calls[engine.Lane], LaneFacts):
     """One of several conversations of a session, side by side on its connection. See `engine.Lane`.
 
     As an ``async with`` block it ends its turns, and is forgotten, when that is left.
     """
-
-    @mirrored(_awaited(engine.Lane.ask))
-    def ask(self) -> None:
-        """See `engine.Lane.ask`."""
-
-    @mirrored(making(engine.Lane.conversation, Conversation))
-    def conversation(self) -> None:
-        """See `engine.Lane.conversation`."""
-
-    @mirrored(_awaited(engine.Lane.parse))
-    def parse(self) -> None:
-        """See `engine.Lane.parse`."""
-
-    @mirrored(_awaited(engine.Lane.run))
-    def run(self) -> None:
-        """See `engine.Lane.run`."""
-
-    @mirrored(making(engine.Lane.turn, Turn))
-    def turn(self) -> None:
-        """See `engine.Lane.turn`."""
-
-    @mirrored(_awaited(engine.Lane.warm_up))
-    def warm_up(self) -> None:
-        """See `engine.Lane.warm_up`."""
 
     def fork(self, name: str) -> Lane:
         """Return a new lane that begins where this one is now; see `engine.Lane.fork`."""
@@ -301,20 +287,12 @@ class Lane(LaneFacts):
             await self._portal.run_from_asyncio(self._inner.__aexit__)
 
 
-class Session(SessionFacts):
+class Session(Calls[engine.Session], SessionFacts):
     """A conversation partner with a connection of its own, kept open between turns. See `engine.Session`."""
-
-    @mirrored(_awaited(engine.Session.ask))
-    def ask(self) -> None:
-        """See `engine.Session.ask`."""
 
     @mirrored(_awaited(engine.Session.compact))
     def compact(self) -> None:
         """See `engine.Session.compact`."""
-
-    @mirrored(making(engine.Session.conversation, Conversation))
-    def conversation(self) -> None:
-        """See `engine.Session.conversation`."""
 
     @mirrored(making(engine.Session.fork, Lane))
     def fork(self) -> None:
@@ -323,22 +301,6 @@ class Session(SessionFacts):
     @mirrored(making(engine.Session.lane, Lane))
     def lane(self) -> None:
         """See `engine.Session.lane`."""
-
-    @mirrored(_awaited(engine.Session.parse))
-    def parse(self) -> None:
-        """See `engine.Session.parse`."""
-
-    @mirrored(_awaited(engine.Session.run))
-    def run(self) -> None:
-        """See `engine.Session.run`."""
-
-    @mirrored(making(engine.Session.turn, Turn))
-    def turn(self) -> None:
-        """See `engine.Session.turn`."""
-
-    @mirrored(_awaited(engine.Session.warm_up))
-    def warm_up(self) -> None:
-        """See `engine.Session.warm_up`."""
 
 
 class Opener(Generic[H]):

@@ -27,7 +27,7 @@ import inspect
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
 import trio
 
@@ -56,6 +56,7 @@ __all__ = ["Conversation", "Engine", "Lane", "Reply", "Session", "Turn", "open_e
 P = ParamSpec("P")
 R = TypeVar("R")
 S = TypeVar("S")
+T = TypeVar("T")
 H = TypeVar("H", bound=Handle[Any])
 
 
@@ -101,82 +102,63 @@ def _obtaining(
 # --- turns and conversations -----------------------------------------------------------------------------------------
 
 
-def _enter(streamed: Streamed[Any]) -> None:
-    try:
-        streamed._portal.run(streamed._enter)
-    except BaseException:
-        _leave(streamed)
-        raise
+class Reading(Streamed[T]):
+    """The block of a turn or a reply, and its events."""
 
-
-def _leave(streamed: Streamed[Any]) -> None:
-    with contextlib.suppress(engine.SessionClosed):  # what it was a part of has been left before it
-        streamed._portal.run(streamed._leave)
-
-
-def _next(streamed: Streamed[Any]) -> TurnEvent:
-    if not streamed._events:
+    def __enter__(self) -> Self:
+        """Wait for what stands before it in its lane or conversation. Interrupted, nothing was sent."""
         try:
-            streamed._portal.run(streamed._take)
-        except StopAsyncIteration:
-            raise StopIteration from None
-    return streamed._events.popleft()
-
-
-class Turn(TurnFacts):
-    """A request and its answer: ``with session.turn(...) as turn``, then iterate, or call `wait`. See `engine.Turn`."""
-
-    def __enter__(self) -> Turn:
-        """Queue the request and wait until it is its turn. Interrupted, nothing was sent."""
-        _enter(self)
+            self._portal.run(self._enter)
+        except BaseException:
+            self._out()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Leave at once, whatever the state: a turn that has not ended is abandoned."""
-        _leave(self)
+        self._out()
 
-    def __iter__(self) -> Turn:
+    def _out(self) -> None:
+        with contextlib.suppress(engine.SessionClosed):  # what it was a part of has been left before it
+            self._portal.run(self._leave)
+
+    def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> TurnEvent:
-        """Return the next turn event. Interrupted, none is lost.
+        """Return the next turn event, running the tools of a reply where they come first. Interrupted, none is lost.
 
         Raises:
             engine.TurnError: the turn failed; the same error again if asked again.
         """
-        return _next(self)
+        if not self._events:
+            try:
+                self._portal.run(self._take)
+            except StopAsyncIteration:
+                raise StopIteration from None
+        return self._events.popleft()
+
+
+class Turn(Reading[engine.Turn], TurnFacts):
+    """A request and its answer: ``with session.turn(...) as turn``, then iterate, or call `wait`. See `engine.Turn`."""
 
     @mirrored(_waiting(engine.Turn.steer))
     def steer(self) -> None:
         """See `engine.Turn.steer`."""
+
+    @mirrored(_waiting(engine.Turn.inject))
+    def inject(self) -> None:
+        """See `engine.Turn.inject`."""
 
     @mirrored(_waiting(engine.Turn.wait))
     def wait(self) -> None:
         """See `engine.Turn.wait`."""
 
 
-class Reply(ReplyFacts):
+class Reply(Reading[engine.Reply], ReplyFacts):
     """An answer that is read as it comes: ``with chat.stream(...) as reply``, then iterate. See `engine.Reply`."""
-
-    def __enter__(self) -> Reply:
-        """Wait until earlier prompts of the conversation are answered. Interrupted, nothing happens."""
-        _enter(self)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Leave at once, whatever the state."""
-        _leave(self)
-
-    def __iter__(self) -> Reply:
-        return self
-
-    def __next__(self) -> TurnEvent:
-        """Return the next turn event, running tools where that comes first; see `engine.Reply`."""
-        return _next(self)
 
     @mirrored(_waiting(engine.Reply.steer))
     def steer(self) -> None:
@@ -198,35 +180,39 @@ class Conversation(ConversationFacts):
 # --- sessions and engines --------------------------------------------------------------------------------------------
 
 
-class Lane(LaneFacts):
+class Calls(Handle[T]):
+    """The calls that sessions and lanes have in common."""
+
+    @mirrored(_waiting(engine.Session.ask))
+    def ask(self) -> None:
+        """See `engine.Session.ask`."""
+
+    @mirrored(making(engine.Session.conversation, Conversation))
+    def conversation(self) -> None:
+        """See `engine.Session.conversation`."""
+
+    @mirrored(_waiting(engine.Session.parse))
+    def parse(self) -> None:
+        """See `engine.Session.parse`."""
+
+    @mirrored(_waiting(engine.Session.run))
+    def run(self) -> None:
+        """See `engine.Session.run`."""
+
+    @mirrored(making(engine.Session.turn, Turn))
+    def turn(self) -> None:
+        """See `engine.Session.turn`."""
+
+    @mirrored(_waiting(engine.Session.warm_up))
+    def warm_up(self) -> None:
+        """See `engine.Session.warm_up`."""
+
+
+class Lane(Calls[engine.Lane], LaneFacts):
     """One of several conversations of a session, side by side on its connection. See `engine.Lane`.
 
     As a ``with`` block it ends its turns, and is forgotten, when that is left.
     """
-
-    @mirrored(_waiting(engine.Lane.ask))
-    def ask(self) -> None:
-        """See `engine.Lane.ask`."""
-
-    @mirrored(making(engine.Lane.conversation, Conversation))
-    def conversation(self) -> None:
-        """See `engine.Lane.conversation`."""
-
-    @mirrored(_waiting(engine.Lane.parse))
-    def parse(self) -> None:
-        """See `engine.Lane.parse`."""
-
-    @mirrored(_waiting(engine.Lane.run))
-    def run(self) -> None:
-        """See `engine.Lane.run`."""
-
-    @mirrored(making(engine.Lane.turn, Turn))
-    def turn(self) -> None:
-        """See `engine.Lane.turn`."""
-
-    @mirrored(_waiting(engine.Lane.warm_up))
-    def warm_up(self) -> None:
-        """See `engine.Lane.warm_up`."""
 
     def fork(self, name: str) -> Lane:
         """Return a new lane that begins where this one is now; see `engine.Lane.fork`."""
@@ -249,20 +235,12 @@ class Lane(LaneFacts):
             self._portal.run(self._inner.__aexit__)
 
 
-class Session(SessionFacts):
+class Session(Calls[engine.Session], SessionFacts):
     """A conversation partner with a connection of its own, kept open between turns. See `engine.Session`."""
-
-    @mirrored(_waiting(engine.Session.ask))
-    def ask(self) -> None:
-        """See `engine.Session.ask`."""
 
     @mirrored(_waiting(engine.Session.compact))
     def compact(self) -> None:
         """See `engine.Session.compact`."""
-
-    @mirrored(making(engine.Session.conversation, Conversation))
-    def conversation(self) -> None:
-        """See `engine.Session.conversation`."""
 
     @mirrored(making(engine.Session.fork, Lane))
     def fork(self) -> None:
@@ -271,22 +249,6 @@ class Session(SessionFacts):
     @mirrored(making(engine.Session.lane, Lane))
     def lane(self) -> None:
         """See `engine.Session.lane`."""
-
-    @mirrored(_waiting(engine.Session.parse))
-    def parse(self) -> None:
-        """See `engine.Session.parse`."""
-
-    @mirrored(_waiting(engine.Session.run))
-    def run(self) -> None:
-        """See `engine.Session.run`."""
-
-    @mirrored(making(engine.Session.turn, Turn))
-    def turn(self) -> None:
-        """See `engine.Session.turn`."""
-
-    @mirrored(_waiting(engine.Session.warm_up))
-    def warm_up(self) -> None:
-        """See `engine.Session.warm_up`."""
 
 
 class Opener(Generic[H]):

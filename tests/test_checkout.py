@@ -118,6 +118,21 @@ def test_files_that_are_named_are_there() -> None:
     assert wrong == set()
 
 
+def test_commands_that_run_sweeps_say_so() -> None:
+    """Without ``-m slow`` they would run nothing."""
+    commands = {
+        (str(path), found[0]): ROOT / found[1]
+        for path in TEXTS
+        for found in re.finditer(r"pytest .*?(tests/[\w/]+(?:\.py)?)[^`\n]*", (ROOT / path).read_text("utf-8"))
+        if not missing(found[1])
+    }
+    assert len(commands) > 4
+    for (path, command), place in commands.items():
+        files = [place] if place.is_file() else list(place.rglob("test_*.py"))
+        swept = all(re.search(r"^pytestmark = .*mark\.slow", each.read_text("utf-8"), re.MULTILINE) for each in files)
+        assert not swept or "-m slow" in command, (path, command)
+
+
 # --- names of modules and what they hold ---
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import os
 import re
 import signal
@@ -178,9 +179,10 @@ def test_an_agent_asks_before_it_writes(tmp_path: Path) -> None:
     assert (tmp_path / "today.txt").read_text() == agent.TEXT
 
 
-def test_an_agent_that_may_not_write_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("typed", ["n\n", ""], ids=["no", "no user"])
+def test_an_agent_that_may_not_write_does_not(typed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    monkeypatch.setattr("builtins.input", lambda question: "n")
+    monkeypatch.setattr("sys.stdin", io.StringIO(typed))
     trio.run(agent.main, "Plan my day.", tmp_path)
     assert list(tmp_path.iterdir()) == []
 

@@ -52,7 +52,11 @@ async def approve(call: ToolCall) -> bool | str:
     """Ask the person at the terminal about what changes something."""
     if call.name == "read_note":
         return True
-    answer = await trio.to_thread.run_sync(input, f"{call.name} {call.raw_arguments} [y/N] ", abandon_on_cancel=True)
+    question = f"{call.name} {call.raw_arguments} [y/N] "
+    try:
+        answer = await trio.to_thread.run_sync(input, question, abandon_on_cancel=True)
+    except EOFError:
+        return "no user is there to ask"
     return answer.strip().lower() == "y" or "the user would rather not"
 
 

@@ -91,7 +91,11 @@ class Batch:
             if self._over:
                 raise StopAsyncIteration
             await self._readers.park()
-        await trio.lowlevel.checkpoint_if_cancelled()
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        except trio.Cancelled:
+            self._readers.unpark()  # it was woken for a result that another reader may have
+            raise
         result = self._unread.popleft()
         self._writers.unpark()
         return result

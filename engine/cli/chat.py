@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +24,7 @@ from rich.text import Text as Shown
 
 from engine import blocking
 from engine.cli.errors import DONE, CommandFailed, describe, neutralise
+from engine.cli.listener import Listener
 from engine.cli.markdown import Blocks
 from engine.cli.output import report_table
 from engine.cli.programs import NOTICE, Wishes, endpoint_of
@@ -34,7 +36,7 @@ from engine.values.errors import TurnError
 from engine.values.problems import EngineError
 from engine.values.turn_events import TextDelta, ToolCallEnded, TurnEvent
 
-__all__ = ["converse"]
+__all__ = ["converse", "steered"]
 
 _SHOWN_LINES: Final = 12
 _HINT: Final = "Enter sends, Alt-Enter begins a new line, Ctrl-C stops an answer, Ctrl-D ends, /help lists commands."
@@ -59,36 +61,48 @@ def converse(terminal: Terminal, wishes: Wishes, opening: Opening) -> int:
         screen.aside(_HINT)
         if chat.messages:
             screen.aside(f"Going on after {len(chat.messages)} messages.")
+        ahead: deque[str] = deque()
         while not commands.over:
             try:
-                line = prompts.prompt("> ")
+                line = ahead.popleft() if ahead else prompts.prompt("> ")
             except KeyboardInterrupt:
                 continue
             except EOFError:
                 break
             if line.strip():
-                _say(screen, wishes, commands, line, terminal.secret)
+                ahead += _say(screen, wishes, commands, line, terminal.secret)
         if opening.save is not None:
             save_snapshot(opening.save, commands.chat)
     return DONE
 
 
-def _say(screen: Screen, wishes: Wishes, commands: Commands, line: str, secret: str | None) -> None:
+def _say(screen: Screen, wishes: Wishes, commands: Commands, line: str, secret: str | None) -> list[str]:
+    """Do what a line says, and return the lines that were typed meanwhile and are to be said next."""
     try:
         shown = commands.run(line)
     except CommandFailed as failure:
         screen.aside(str(failure))
-        return
+        return []
     if shown is not None:
         screen.show(shown)
-        return
+        return []
     options = {"temperature": wishes.temperature} if wishes.temperature is not None else {}
     reply = commands.chat.stream(line, timeouts=Timeouts(turn=wishes.timeout), transport=wishes.transport, **options)
+    next_lines: list[str] = []
+
+    def typed(line: str) -> None:
+        word, _, text = line.strip().partition(" ")
+        if word == "/steer":
+            screen.aside(steered(reply, text.strip(), secret))
+        else:
+            next_lines.append(line)
+
     try:
-        with reply, screen.answer() as answer:
+        with reply, screen.answer() as answer, Listener(sys.stdin.fileno(), typed):
             for event in reply:
                 answer.add(event)
     except KeyboardInterrupt:
+        next_lines.clear()
         screen.aside("Stopped. What you said is not in the conversation.")
     except TurnError as error:
         screen.aside(f"Error: {describe(error, secret)}")
@@ -98,6 +112,16 @@ def _say(screen: Screen, wishes: Wishes, commands: Commands, line: str, secret: 
         commands.report = reply.report
         if wishes.report and commands.report is not None:
             screen.show(report_table(commands.report))
+    return next_lines
+
+
+def steered(reply: blocking.Reply, text: str, secret: str | None) -> str:
+    """Add to what an answer is asked for, and return what came of it."""
+    try:
+        reply.steer(text)
+    except (EngineError, RuntimeError) as error:  # RuntimeError: the answer was left meanwhile
+        return f"Not taken: {describe(error, secret) if isinstance(error, EngineError) else error}"
+    return "Taken."
 
 
 @contextlib.contextmanager

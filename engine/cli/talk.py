@@ -28,6 +28,7 @@ COMMANDS: Final = {
     "/clear": "forget what was said",
     "/fork": "try something: /back returns to this point",
     "/back": "go back to where the last /fork was",
+    "/steer TEXT": "while an answer comes: add to what is asked",
     "/quit": "end (so does Ctrl-D)",
 }
 
@@ -187,6 +188,8 @@ class Commands:
                 self._forks.append(self.chat)
                 self.chat = self._begin(self.chat.messages)
                 return "Forked; /back returns to this point.\n"
+            case "/steer":
+                raise CommandFailed("/steer is for while an answer comes")
             case "/back":
                 if not self._forks:
                     raise CommandFailed("there is no fork to go back from")

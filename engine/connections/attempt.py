@@ -15,7 +15,7 @@ import trio
 from attrs import field, frozen
 
 from engine.instruments import Instruments
-from engine.protocol.chain import HeldResponse, Plan
+from engine.protocol.chain import HeldResponse, Mark, Plan, transcript
 from engine.protocol.exchange import Exchange
 from engine.protocol.failures import Failure, Lost
 from engine.protocol.faults import Fault
@@ -132,6 +132,7 @@ class Attempt:
         sent_at: The time when its last byte was passed on, None before that.
         last_progress: The time when the last of its events came, None before the first.
         held: The items that the server holds after a clean end.
+        transcript: The conversation after an answer, as far as it is known.
         failure: The reason for there being no answer, where the response itself does not give it.
         done: Set when there is nothing more to wait for.
         drained: Set when nothing of its response can come any more, after it was abandoned.
@@ -162,6 +163,7 @@ class Attempt:
         "sent_at",
         "sink",
         "size",
+        "transcript",
         "transport",
     )
 
@@ -194,6 +196,7 @@ class Attempt:
         self.sent_at: float | None = None
         self.last_progress: float | None = None
         self.held: HeldResponse | None = None
+        self.transcript: tuple[Mapping[str, Any] | Mark, ...] | None = None
         self.failure: Failure | None = None
         self.done: trio.Event = trio.Event()
         self.drained: trio.Event = trio.Event()
@@ -241,9 +244,13 @@ class Attempt:
         exchange = self.exchange
         message = exchange.outcome
         if isinstance(message, AssistantMessage):
+            output = input_items((message,), stored=is_stored(self.body))
             if exchange.continuable and exchange.response_id is not None:
-                output = input_items((message,), stored=is_stored(self.body))
                 self.held = HeldResponse.after(exchange.response_id, self.body, output, waiting=exchange.waiting)
+            if self.held is not None:
+                self.transcript = self.held.items
+            elif not exchange.injected:  # else there are outputs in places that are not known
+                self.transcript = transcript(self.body, output)
             if self.sink is not None:
                 self.sink.on_answer(self, message)
         self.done.set()

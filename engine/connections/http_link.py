@@ -20,6 +20,7 @@ from engine.protocol.chain import HeldResponse, Plan
 from engine.protocol.display import Oddity
 from engine.protocol.exchange import Exchange
 from engine.protocol.failures import Broken, Failure, RequestRefused
+from engine.protocol.injections import Injection
 from engine.protocol.routing import Doubt, Unlabelled, Verdict
 from engine.protocol.steers import Steer
 from engine.settings.endpoint import Endpoint
@@ -29,6 +30,7 @@ from engine.transport.http import HttpClient
 from engine.transport.sse import stream_events
 from engine.values.choices import OnCancel, Transport
 from engine.wire.account_events import KeepAlive
+from engine.wire.codec import MalformedFrame, encode, parse_object
 from engine.wire.events import ServerEvent
 from engine.wire.requests import CreateText
 from engine.wire.sse import SseEvent
@@ -172,6 +174,11 @@ class HttpLink:
         await trio.lowlevel.checkpoint()
         return False
 
+    async def inject(self, attempt: Attempt, injection: Injection) -> bool:
+        """False: over HTTP nothing can be added to a response."""
+        await trio.lowlevel.checkpoint()
+        return False
+
     async def _run(self, exchange: _HttpExchange) -> None:
         attempt = exchange.attempt
         try:
@@ -210,6 +217,8 @@ class HttpLink:
 
 class _HttpExchange(Receiver):
     """One request over HTTP and its answer. `run` is its whole life."""
+
+    _has_lanes = False
 
     def __init__(self, client: HttpClient, attempt: Attempt, instruments: Instruments, odd_before: set[Oddity]) -> None:
         super().__init__(instruments)
@@ -268,7 +277,7 @@ class _HttpExchange(Receiver):
         """Take the events that came in one piece; returns whether the response has ended."""
         self.attempt.headers = self._post.headers
         self.bytes_received += sum(len(event.data) for event in events)
-        self._receive([event.data for event in events], trio.current_time())
+        self._receive([_text_of(event) for event in events], trio.current_time())
         return self.attempt.exchange.outcome is not None
 
     @property
@@ -283,3 +292,20 @@ class _HttpExchange(Receiver):
 
     def _ended(self, attempt: Attempt, now: float) -> None:
         self._receiving = False
+
+
+def _text_of(event: SseEvent) -> str:
+    """Return an event's data; where only the event's name says that it is an error, as one that says so itself.
+
+    The same for the name of any other event whose data is an object without a type.
+    """
+    name, data = event.event, event.data
+    if name in {"message", ""} or (name != "error" and f'"{name}"' in data):
+        return data
+    try:
+        raw = parse_object(data)
+    except MalformedFrame:
+        return encode({"type": "error", "error": data}) if name == "error" else data
+    if name == "error":
+        return data if raw.get("type") == name or "error" in raw else encode({"type": name, "error": raw})
+    return data if "type" in raw or "error" in raw else encode({**raw, "type": name})

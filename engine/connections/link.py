@@ -14,6 +14,7 @@ import trio
 from engine.connections.attempt import Attempt
 from engine.protocol.aftermath import Aftermath
 from engine.protocol.chain import HeldResponse, Plan
+from engine.protocol.injections import Injection
 from engine.protocol.steers import Steer
 from engine.settings.endpoint import Endpoint
 from engine.values.choices import OnCancel, Transport
@@ -105,6 +106,16 @@ class Link(Protocol):
 
     async def steer(self, attempt: Attempt, steer: Steer) -> bool:
         """Add input to the response that runs; what the server says to it, the exchange tells the steer.
+
+        Returns:
+            Whether it is on its way; if not, no response runs.
+
+        Raises nothing. Cancellation cannot interrupt it.
+        """
+        ...
+
+    async def inject(self, attempt: Attempt, injection: Injection) -> bool:
+        """Hand outputs to the response that runs; what the server says to it, the injection tells.
 
         Returns:
             Whether it is on its way; if not, no response runs.

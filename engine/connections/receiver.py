@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from engine.connections.attempt import Attempt
 from engine.instruments import EventInfo, Instruments
@@ -28,10 +29,12 @@ _logger = logging.getLogger("engine.connection")
 class Receiver(ABC):
     """One stream of events, and the attempts that are in progress on it."""
 
+    _has_lanes: ClassVar[bool] = True
+
     def __init__(self, instruments: Instruments) -> None:
         self._instruments = instruments
         self._observed = instruments.wants("event_received")
-        self._router = Router()
+        self._router = Router(has_lanes=self._has_lanes)
         self._attempts: dict[Exchange, Attempt] = {}
         self._unwoken: Attempt | None = None
         self._growing: Exchange | None = None  # whose last delta the next one may follow, where no hook wants it
@@ -139,7 +142,7 @@ class Receiver(ABC):
     def _note(self, oddities: Mapping[Oddity, int]) -> None:
         """Count what was odd about an answer, and log each kind of it once."""
         self._odd += sum(oddities.values())
-        new = oddities.keys() - self._noted
+        new = {kind for kind, count in oddities.items() if count} - self._noted
         self._noted |= new
         if new:
             lost = not new.isdisjoint(("unreadable", "contradicted"))

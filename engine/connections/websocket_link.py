@@ -8,28 +8,20 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import trio
 
-from engine.connections.abandoned import Abandoned
 from engine.connections.attempt import Attempt
-from engine.connections.channels import Channels
 from engine.connections.clock import Alarms, Clock
 from engine.connections.link_states import OVER, TRANSITIONS, LinkState
+from engine.connections.multiplexer import Multiplexer
 from engine.connections.notices import Notices
-from engine.connections.receiver import Receiver
 from engine.instruments import Instruments
 from engine.protocol.aftermath import Aftermath, aftermath
-from engine.protocol.chain import HeldResponse, Plan
-from engine.protocol.exchange import Exchange
-from engine.protocol.exchange_states import ExchangeState
-from engine.protocol.failures import Failure, Lost, RequestRefused, to_error
+from engine.protocol.failures import Failure, Lost, to_error
+from engine.protocol.injections import Injection
 from engine.protocol.labels import Labels
-from engine.protocol.recovery import lacks_lanes
-from engine.protocol.refusals import rejection
-from engine.protocol.routing import Doubt, Unlabelled, Verdict
 from engine.protocol.states import move
 from engine.protocol.steers import Steer
 from engine.settings.endpoint import Endpoint
@@ -39,16 +31,13 @@ from engine.transport.dial import Dialer
 from engine.transport.socket import Bounds, Callbacks, SocketFactory
 from engine.values.choices import OnCancel, Transport
 from engine.values.statistics import ConnectionStatistics
-from engine.wire.account_events import KeepAlive
 from engine.wire.codec import encode
-from engine.wire.control_events import ErrorEvent
-from engine.wire.events import ServerEvent
-from engine.wire.requests import CreateText, ResponseSteer
+from engine.wire.requests import ResponseInject, ResponseSteer
 
 __all__ = ["WebSocketLink"]
 
 
-class WebSocketLink(Receiver):
+class WebSocketLink(Multiplexer):
     """A link over a WebSocket.
 
     Args:
@@ -72,7 +61,6 @@ class WebSocketLink(Receiver):
         dial_done: Set when it is open, or will never be.
         ended: Set when nothing is in progress on it any more, and nothing will be.
         requests: Requests handed to it.
-        named: Whether the requests of lanes name them on it.
         broke_unused: Whether it failed, having been open, with no turn on it.
     """
 
@@ -94,7 +82,7 @@ class WebSocketLink(Receiver):
         on_ageing: Callable[[WebSocketLink], None],
         on_aged: Callable[[WebSocketLink], None],
     ) -> None:
-        super().__init__(instruments)
+        super().__init__(instruments, server=endpoint.server, labels=labels, drain=timeouts.drain)
         self.number: int = number
         self.endpoint: Endpoint = endpoint
         self.patience: float = timeouts.connect
@@ -105,17 +93,12 @@ class WebSocketLink(Receiver):
         self.broke_unused: bool = False
         self._notices = Notices(instruments, session, number)
         self.started_at: float = self._notices.started_at
-        self._server = endpoint.server
         self._on_change = on_change
         self._on_ageing = on_ageing
         self._on_aged = on_aged
         self._state = LinkState.DIALLING
         self._retired_because: str | None = None
         self._headers: tuple[tuple[str, str], ...] = ()  # of the upgrade
-        self._abandoned = Abandoned(timeouts.drain)
-        self.named: bool = labels.named(self._server)
-        self._labels = labels
-        self._channels = Channels(self._server.max_lanes if self.named else 0)
         self._socket = make_socket(
             endpoint,
             dialer,
@@ -179,10 +162,6 @@ class WebSocketLink(Receiver):
 
     # --- requests ---
 
-    def fresh(self, lane: str | None) -> bool:
-        """Whether a warm-up could help a lane: nothing was ever sent for it."""
-        return self._channels.of(lane).fresh
-
     def prepare(self, lane: str | None, *, again: bool) -> bool:
         """Whether a lane's next request can go over it; if not, it has retired.
 
@@ -196,25 +175,6 @@ class WebSocketLink(Receiver):
             return True
         self.retire("more may come of the last response on it")
         return False
-
-    def plan(self, lane: str | None, body: Mapping[str, Any], *, stored: HeldResponse | None = None) -> Plan:
-        """Say how a lane's request would be sent."""
-        return self._channels.of(lane).chain.plan(body, server=self._server, stored=stored)
-
-    def adopt(self, lane: str | None, held: HeldResponse, *, parent: str | None) -> bool:
-        """Let a lane's next request continue what the server holds for its parent; False where it holds that no more.
-
-        Once another request of the parent is on its way, or its name was given to another lane, that cannot be known.
-        What the parent was steered with and still waits there is for the parent's own next request.
-        """
-        there = self.named and not held.waiting and self._channels.holds(parent, held)
-        if there:
-            self._channels.of(lane).chain.arm(held)
-        return there
-
-    def write(self, lane: str | None, text: CreateText, plan: Plan, *, generate: bool | None = None) -> str:
-        """Give a lane's request its form on the wire."""
-        return self._channels.of(lane).write(text, plan, generate=generate)
 
     async def carry(self, attempt: Attempt) -> bool:
         """Send an attempt on its way; False if the socket turned out to be gone and no byte of it was queued.
@@ -256,13 +216,27 @@ class WebSocketLink(Receiver):
         await self._socket.send(encode(ResponseSteer(target, steer.items)))
         return True
 
+    async def inject(self, attempt: Attempt, injection: Injection) -> bool:
+        """Hand outputs to the response that runs; False where none does.
+
+        Cancellation cannot interrupt it.
+        """
+        target = attempt.exchange.response_id
+        if attempt.exchange not in self._attempts or target is None or self.failure is not None:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return False
+        self._injections.add(injection, target)  # the answer may arrive while the frame is being queued
+        attempt.exchange.injected |= injection.call_ids
+        await self._socket.send(encode(ResponseInject(target, list(injection.items))))
+        return True
+
     def abandon(self, attempt: Attempt, policy: OnCancel, *, wanted: bool) -> Aftermath:
         """Give an attempt up; what is still to come of its response is dropped."""
         exchange = attempt.exchange
         if self._attempts.pop(exchange, None) is None:
             return Aftermath.NOTHING  # it has ended, or failed with the link
         exchange.abandon()
-        self._clock.idle_since = trio.current_time()
+        self._on_idle(trio.current_time())
         self._abandoned.add(attempt)
         # A steer may bring about another response, of which nothing else would tell where it ends.
         sound = attempt.sent_at is not None and self.usable and not exchange.steering
@@ -288,27 +262,6 @@ class WebSocketLink(Receiver):
             attempt.end_drain()
             self.retire("the rest of an abandoned response took too long")
 
-    def make_room(self, lane: str | None) -> bool:
-        """Whether a request of a lane can go over it; a lane that is idle may have to give its name up."""
-        return self._channels.make_room(lane)
-
-    @property
-    def busy(self) -> bool:
-        """Whether a turn is in progress on it."""
-        return bool(self._attempts)
-
-    def warming(self, lane: str | None) -> trio.Event | None:
-        """Set when a lane's warm-up is over; None while none is under way."""
-        return self._channels.of(lane).warming
-
-    def begin_warm_up(self, lane: str | None) -> None:
-        """Hold a lane's turns back until `end_warm_up`."""
-        self._channels.of(lane).begin_warm_up()
-
-    def end_warm_up(self, lane: str | None) -> None:
-        """Let a lane's turns through, whatever came of the warm-up."""
-        self._channels.of(lane).end_warm_up()
-
     # --- its end ---
 
     def avoid(self) -> None:
@@ -332,7 +285,10 @@ class WebSocketLink(Receiver):
 
     def abort(self, reason: str) -> None:
         """Give the socket up without a closing handshake."""
-        self._socket.fail(Lost(reason))
+        self._break(Lost(reason))
+
+    def _break(self, failure: Failure) -> None:
+        self._socket.fail(failure)
 
     async def run(self) -> None:
         """Live: from dialling to the closed socket.
@@ -347,6 +303,7 @@ class WebSocketLink(Receiver):
                 self._fail(Lost("the connection was closed"))
             else:
                 self._abandoned.end_all()
+            self._injections.end()
             self._become(LinkState.CLOSED)
             self._notices.closed(self._retired_because)
 
@@ -398,88 +355,14 @@ class WebSocketLink(Receiver):
                 self._router.end(exchange)
                 attempt.fail(failure)
         self._abandoned.end_all()
+        self._injections.end()
 
     def _on_texts(self, texts: Sequence[str]) -> None:
         now = self._clock.last_decoded = trio.current_time()
         self._receive(texts, now)
 
-    def _ended(self, attempt: Attempt, now: float) -> None:
+    def _on_idle(self, now: float) -> None:
         self._clock.idle_since = now
-        self._learn_labels(attempt.exchange)
-        channel = self._channels.of(attempt.origin.lane)
-        channel.idle = attempt.held is not None
-        if attempt.exchange.continuable:
-            channel.chain.arm(attempt.held)
-        self._close_if_done()
-
-    def _learn_labels(self, exchange: Exchange) -> None:
-        """A named response has ended; where it was of no use to the server's labels, that has been noted before."""
-        if exchange.lane is None:
-            return
-        if exchange.state is ExchangeState.ENDED:
-            self._labels.prove()
-        elif isinstance(exchange.outcome, RequestRefused) and lacks_lanes(exchange.outcome):
-            self._labels.disprove()
-
-    def _unclaimed(self, target: Exchange | Verdict | Doubt | Unlabelled, event: ServerEvent, now: float) -> None:
-        if isinstance(target, Doubt):
-            self._lose(target.exchange, "the server's events cannot be told from those of an earlier response")
-            self.retire("the server mixes up its responses")
-        elif isinstance(target, Unlabelled):
-            self._take_unlabelled(target.exchanges, event, now)
-        elif isinstance(target, Verdict):
-            self._unrouted(target, event, now)
-        else:
-            self._dropped += 1  # its turn was left
-            target.receive(event)
-            if target.outcome is not None:
-                self._learn_labels(target)
-                self._router.end(target)
-                self._clock.idle_since = now
-                self._abandoned.end(target)
-
-    def _lose(self, exchange: Exchange, why: str) -> None:
-        """Give up an exchange whose events cannot be told from another's."""
-        self._dropped += 1
-        self._router.end(exchange)
-        attempt = self._attempts.pop(exchange, None)
-        if attempt is not None:
-            attempt.fail(Lost(why))
-        self._abandoned.end(exchange)
-
-    def _take_unlabelled(self, exchanges: Sequence[Exchange], event: ServerEvent, now: float) -> None:
-        """The server ignores the names of lanes: what is alone on the connection can still be told, and nothing else.
-
-        Lanes no longer share a connection to it, from now on.
-        """
-        self._labels.disprove()
-        self.retire("the server does not say which lane it answers")
-        if len(exchanges) > 1:
-            for exchange in exchanges:
-                self._lose(exchange, "the server does not say which of several requests it answers")
-            self._close_if_done()
-        elif (attempt := self._attempts.get(exchanges[0])) is not None:
-            self._feed(attempt, event, now)
-        else:
-            self._unclaimed(exchanges[0], event, now)
-
-    def _unrouted(self, verdict: Verdict, event: ServerEvent, now: float) -> None:
-        match verdict:
-            case Verdict.CONNECTION:
-                if isinstance(event, KeepAlive):
-                    for attempt in self._attempts.values():
-                        attempt.kept_alive(now)
-            case Verdict.LIMIT | Verdict.FATAL:
-                assert isinstance(event, ErrorEvent)
-                if verdict is Verdict.LIMIT:
-                    for exchange in self._attempts:
-                        exchange.refused()
-                self._socket.fail(rejection(event))
-            case Verdict.DROPPED:
-                self._dropped += 1
-            case Verdict.STRAY:
-                self._dropped += 1
-                self.retire("the server sent something after the response had ended")
 
     # --- time ---
 
@@ -499,7 +382,7 @@ class WebSocketLink(Receiver):
         return due
 
     def _on_unanswered_ping(self, seconds: float) -> None:
-        self._socket.fail(Lost(f"the server did not answer a ping within {seconds:g} s"))
+        self._break(Lost(f"the server did not answer a ping within {seconds:g} s"))
 
     def _on_end_of_life(self) -> None:
         if not self._attempts:

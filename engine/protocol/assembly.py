@@ -142,7 +142,11 @@ class Assembly:
             self._learn(response)
             incomplete = incomplete or response.status == "incomplete"
             self._cut = incomplete and response.incomplete_reason not in _HANDED_ON
-            self._settle(response.output or ())
+            told, items = response.raw.get("output"), response.output or ()
+            unreadable = len(told) - len(items) if isinstance(told, list) else told is not None
+            if unreadable:
+                self.oddities["unreadable"] += unreadable
+            self._settle(items)
         for slot in list(self._slots):
             if not slot.done:
                 self._leave(slot)

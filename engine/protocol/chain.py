@@ -16,7 +16,7 @@ from attrs import field, frozen
 
 from engine.settings.profiles import GENERIC, Profile
 
-__all__ = ["NEUTRAL_FIELDS", "Chain", "HeldResponse", "Mark", "Plan", "canonical"]
+__all__ = ["NEUTRAL_FIELDS", "Chain", "HeldResponse", "Mark", "Plan", "canonical", "transcript"]
 
 NEUTRAL_FIELDS: Final = frozenset(
     {
@@ -110,6 +110,14 @@ def _is_same(held: Mapping[str, Any] | Mark, given: Any) -> bool:
     return bool(given == held) or canonical(given) == canonical(held)
 
 
+def transcript(body: Mapping[str, Any], output: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...] | None:
+    """Return the conversation after an answer, in input form; None where the request does not say all of it."""
+    sent = body.get("input")
+    if not isinstance(sent, list) or any(name in body for name in _EXCLUSIVE):
+        return None
+    return (*sent, *output)
+
+
 @frozen
 class HeldResponse:
     """A response that the server holds, with what led to it.
@@ -133,10 +141,8 @@ class HeldResponse:
         cls, response_id: str, body: Mapping[str, Any], output: Sequence[Mapping[str, Any]], *, waiting: int = 0
     ) -> HeldResponse | None:
         """Return what the server holds once it has answered ``body`` with ``output``; None if that cannot be known."""
-        sent = body.get("input")
-        if not isinstance(sent, list) or any(name in body for name in _EXCLUSIVE):
-            return None
-        return cls(response_id, (*sent, *output), _fixed(body), waiting)
+        items = transcript(body, output)
+        return None if items is None else cls(response_id, items, _fixed(body), waiting)
 
     @property
     def stored(self) -> bool:

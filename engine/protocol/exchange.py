@@ -63,6 +63,7 @@ class Exchange:
             arrived of the answer stays as it was.
         outcome: The answer or the failure, once the last response has ended.
         continuable: Whether the last response ended in such a way that a request may continue it.
+        injected: The ids of the calls whose outputs were handed to its response while that ran.
         shortcut: The way of its last event, where another delta can take it without being routed; None where none can.
     """
 
@@ -75,6 +76,7 @@ class Exchange:
         "_text_format",
         "abandoned",
         "continuable",
+        "injected",
         "lane",
         "outcome",
         "output_seen",
@@ -94,11 +96,12 @@ class Exchange:
         self.abandoned: bool = False
         self.continuable: bool = False
         self.outcome: AssistantMessage | Failure | None = None
+        self.injected: frozenset[str] = frozenset()
         self.shortcut: Shortcut | None = None
         self._assembly = Assembly(made_call_id=made_call_id)
         self._earlier: list[Message] = []  # of a steered request: what came before the present response
         self._as_held = True  # whether that is what the server holds
-        self._oddities: Counter[Oddity] = Counter()  # of that
+        self._oddities: Counter[Oddity] | None = None  # of that
         self._steers = Steers()
 
     @property
@@ -188,12 +191,15 @@ class Exchange:
     @property
     def oddities(self) -> Mapping[Oddity, int]:
         """The oddities of its response, counted by kind."""
-        return self._oddities + self._assembly.oddities if self._earlier else self._assembly.oddities
+        return self._assembly.oddities if self._oddities is None else self._oddities + self._assembly.oddities
 
     def partial(self) -> AssistantMessage | None:
         """The part of the answer that has arrived, None when nothing has."""
         newest = self._assembly.partial()
-        return AssistantMessage.joined([*self._earlier, newest or AssistantMessage()]) if self._earlier else newest
+        if not self._earlier:
+            return newest
+        parts = self._earlier if newest is None else [*self._earlier, newest]
+        return evolve(AssistantMessage.joined(parts), stop_reason=None)
 
     def receive(self, event: ServerEvent) -> list[TurnEvent]:
         """Take an event that was routed here; return what the caller should see of it."""
@@ -277,13 +283,17 @@ class Exchange:
             self._end(failure)
             return self._shown(events)
         message = self._assembly.message()
+        if self.injected:
+            self._as_held = False  # the server has the outputs besides, in their places
+            if self.injected.issuperset(call.call_id for call in message.tool_calls):
+                message = evolve(message, stop_reason="stop")
         cut = isinstance(event, ResponseIncomplete) or event.response.status == "incomplete"
         self._as_held = self._as_held and self._assembly.as_held
         self.continuable = self._as_held and (not cut or event.response.incomplete_reason == "steered")
         if not self._steers:
             return self._shown([*events, *self._conclude(message, ExchangeState.ENDED)])
         self._earlier.append(message)
-        self._oddities += self._assembly.oddities
+        self._oddities = self._assembly.oddities + (self._oddities or Counter())
         self._assembly = Assembly(after=self._assembly)
         return self._shown([*events, *self._go_on()])
 
@@ -341,14 +351,14 @@ def _failure(event: TerminalEvent) -> Failed | None:
     """Return the failure that a terminal event tells of; None for an answer, a cut one included."""
     response = event.response
     if isinstance(event, ResponseFailed) or response.status in {"failed", "cancelled"}:
-        return _failed(response.error or {}, "cancelled" if response.status == "cancelled" else None, response.id)
+        return _failed(response.raw.get("error"), "cancelled" if response.status == "cancelled" else None, response.id)
     incomplete = isinstance(event, ResponseIncomplete) or response.status == "incomplete"
     if incomplete and response.incomplete_reason == "content_filter":
         return Failed("content_filter", response_id=response.id)
     return None
 
 
-def _failed(error: Mapping[str, Any], fallback: str | None, response_id: str | None) -> Failed:
+def _failed(error: object, fallback: str | None, response_id: str | None) -> Failed:
     event = ErrorEvent()
     attach(event, {"type": "error", "error": error})
     failed = Failed(code_of(event) or fallback, event.error_type, response_id, event.message or "", status=event.status)
@@ -364,6 +374,6 @@ def _unknown_end(event: UnknownEvent, response_id: str | None) -> Failure | None
     response = event.raw.get("response")
     for holder in (event.raw, response):
         error = holder.get("error") if isinstance(holder, dict) else None
-        if isinstance(error, dict):
+        if isinstance(error, dict | str):
             return _failed(error, FOREIGN_TERMINALS[event.type], response_id)
     return Failed(FOREIGN_TERMINALS[event.type], response_id=response_id)

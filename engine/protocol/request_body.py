@@ -121,7 +121,7 @@ def _tool_choice(choice: str | Mapping[str, Any], tools: Iterable[Mapping[str, A
     if choice in _TOOL_CHOICES:
         return choice
     for tool in tools:
-        if tool.get("name") == choice and tool.get("type") in _NAMED_TOOLS:
+        if tool.get("name") == choice and str(tool.get("type")) in _NAMED_TOOLS:
             return {"type": tool["type"], "name": choice}
     raise ConfigurationError("options.tool_choice", "is neither auto, none or required nor the name of an offered tool")
 
@@ -286,7 +286,7 @@ def _assistant_item(block: Thinking | ToolCall | OutputItem, *, stored: bool) ->
 def _kept(given: Mapping[str, Any]) -> Item:
     """Return an item as it came, without what is not sent back; a shell's output holds such members piece by piece."""
     item = _sendable(given)
-    if item.get("type") not in _NAMELESS_WITHOUT_ID and not _is_acceptable(str(item.get("type")), item.get("id")):
+    if str(item.get("type")) not in _NAMELESS_WITHOUT_ID and not _is_acceptable(str(item.get("type")), item.get("id")):
         item.pop("id", None)
     pieces = item.get("output")
     if item.get("type") == "shell_call_output" and isinstance(pieces, list):
@@ -296,7 +296,7 @@ def _kept(given: Mapping[str, Any]) -> Item:
 
 def without_id(item: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return an item as if it were new to the server; the same item where it means nothing without its id."""
-    if item.get("type") == "reasoning" or item.get("type") in _NAMELESS_WITHOUT_ID:
+    if item.get("type") == "reasoning" or str(item.get("type")) in _NAMELESS_WITHOUT_ID:
         return item
     return {name: member for name, member in item.items() if name != "id"}
 

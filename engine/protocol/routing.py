@@ -54,6 +54,8 @@ class Verdict(Enum):
     """It is about the connection or the account."""
     LIMIT = "limit"
     """The server ends the connection's life."""
+    INJECTED = "injected"
+    """It answers an injection, by the response that it names."""
     DROPPED = "dropped"
     """It belongs to a response that has ended, or to none."""
     STRAY = "stray"
@@ -232,9 +234,15 @@ class _Channel:
 
 
 class Router:
-    """Knows what is in flight on one connection and whose each event is."""
+    """Knows what is in flight on one connection and whose each event is.
 
-    def __init__(self) -> None:
+    Args:
+        has_lanes: Whether events name lanes. In the answer to an HTTP request, which holds one response, they may have
+            been passed on from elsewhere with a name that means nothing here.
+    """
+
+    def __init__(self, *, has_lanes: bool = True) -> None:
+        self._has_lanes = has_lanes
         self._channels: dict[LaneName, _Channel] = {}
         self._in_flight = 0
         self._labelled = False  # whether an event of a named exchange has come
@@ -294,21 +302,28 @@ class Router:
             settled=exchange.settled,
         )
 
+    def _label(self, event: ServerEvent) -> LaneName:
+        """Return the lane that an event names; None where it names none, or a blank."""
+        # From the object rather than from the attribute: this is done for every delta.
+        name = event.raw.get("stream_id") if self._has_lanes else None
+        return name if name.__class__ is str and name else None
+
     def route(self, event: ServerEvent) -> Exchange | Verdict | Doubt | Unlabelled:
         """Say whose the event is."""
-        name = event.raw.get("stream_id")  # rather than the attribute: this is done for every delta
-        channel = self._channels.get(name if name.__class__ is str else None)
+        channel = self._channels.get(self._label(event))
         if channel is not None and channel.opened and channel.current is not None and isinstance(event, OutputEvent):
             return channel.current  # the short way for most of what arrives
         if isinstance(event, AccountEvent):
             return Verdict.CONNECTION
         if isinstance(event, SteerEvent):
             return self._steered(event, channel)
+        if isinstance(event, InjectCreated | InjectFailed):
+            return Verdict.INJECTED
         if isinstance(event, ErrorEvent) and CODES.get(event.code or "") is Fault.CONNECTION_LIMIT:
             return Verdict.LIMIT
         word = word_of(event)
         if word is Word.NOTHING:
-            return Verdict.CONNECTION if event.stream_id is None else Verdict.DROPPED
+            return Verdict.CONNECTION if self._label(event) is None else Verdict.DROPPED
         if channel is None or channel.current is None:
             return self._unclaimed(event, word, channel)
         if channel.between:
@@ -320,7 +335,8 @@ class Router:
         return self._own(event, word, channel, channel.current)
 
     def _own(self, event: ServerEvent, word: Word, channel: _Channel, exchange: Exchange) -> Exchange | Verdict:
-        self._labelled = self._labelled or (event.stream_id is not None and event.stream_id == exchange.lane)
+        if not self._labelled and exchange.lane is not None:
+            self._labelled = self._label(event) == exchange.lane
         if word is Word.ERROR or word is Word.FAILED:
             fault = _refuses_for(event)
             if fault is not None and channel.may_cause is not None and not channel.may_cause(fault):
@@ -385,7 +401,7 @@ class Router:
 
     def _unclaimed(self, event: ServerEvent, word: Word, channel: _Channel | None) -> Exchange | Verdict | Unlabelled:
         """Judge an event on whose channel nothing is in flight."""
-        unlabelled = event.stream_id is None
+        unlabelled = self._label(event) is None
         if unlabelled and word in _OF_A_RESPONSE and self._in_flight and not self._of_the_default(channel, word):
             in_flight = list(self.exchanges())
             if len(in_flight) == 1:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from engine.values.problems import ConfigurationError
 
-__all__ = ["AZURE", "GENERIC", "HTTP_ONLY", "OPENAI", "XAI", "Profile", "profile_of"]
+__all__ = ["AZURE", "GENERIC", "HTTP_ONLY", "OPENAI", "OPENAI_MULTI_AGENT", "XAI", "Profile", "profile_of"]
 
 
 @frozen
@@ -26,6 +26,8 @@ class Profile:
         proven: Whether it is certain that every event of such a response carries its ``stream_id``. Where it is not,
             each lane has a connection of its own until one has ended so.
         steering: Whether a response that runs takes further input (``response.steer``).
+        multi_agent: Whether a response that runs takes the outputs of its calls (``response.inject``): a beta, which
+            the handshake has to ask for. See `engine.Turn.inject`.
         max_lanes: Named lanes a connection may use in its life.
         max_active: Responses that may be in progress on a connection; further requests wait at the server.
         connection_lifetime: Seconds after which a connection takes no new turns, where `engine.Limits` do not say. Less
@@ -45,6 +47,7 @@ class Profile:
     multiplexing: bool = field(default=False, kw_only=True)
     proven: bool = field(default=False, kw_only=True)
     steering: bool = field(default=False, kw_only=True)
+    multi_agent: bool = field(default=False, kw_only=True)
     max_lanes: int = field(default=32, kw_only=True)
     max_active: int = field(default=16, kw_only=True)
     connection_lifetime: float = field(default=3300.0, kw_only=True)
@@ -69,6 +72,15 @@ OPENAI: Final = Profile(
 )
 """The Responses API itself: lanes, steering, and 60 minutes for a connection."""
 
+OPENAI_MULTI_AGENT: Final = evolve(
+    OPENAI,
+    name="openai-multi-agent",
+    hosts=(),
+    multi_agent=True,
+    headers={"OpenAI-Beta": "responses_multi_agent=v1"},
+)
+"""The Responses API with its beta of several agents: chosen by name only."""
+
 AZURE: Final = Profile("azure", hosts=(".openai.azure.com", ".services.ai.azure.com"))
 """Azure OpenAI: one response at a time, 60 minutes for a connection, the key as a bearer on the v1 paths."""
 
@@ -88,7 +100,7 @@ GENERIC: Final = Profile("generic")
 HTTP_ONLY: Final = Profile("http", websocket=False)
 """A server or gateway without WebSocket."""
 
-_BY_NAME: Final = {profile.name: profile for profile in (OPENAI, AZURE, XAI, GENERIC, HTTP_ONLY)}
+_BY_NAME: Final = {profile.name: profile for profile in (OPENAI, OPENAI_MULTI_AGENT, AZURE, XAI, GENERIC, HTTP_ONLY)}
 
 
 def profile_of(given: Profile | str | None, host: str) -> Profile:

@@ -53,7 +53,19 @@ def read_fixtures(value: Mapping[str, Any]) -> Iterator[Rule]:
         if not isinstance(match, dict):
             raise ScriptError("'match' is an object", (*path, "match"))
         if match.get("endpoint", "chat") == "chat" and "inputText" not in match:
-            yield _rule(fixture, match, path)
+            yield _placed(fixture, match, path)
+
+
+def _placed(fixture: Mapping[str, Any], match: Mapping[str, Any], path: Path) -> Rule:
+    """Read a fixture; what is wrong with it is told with its place."""
+    try:
+        return _rule(fixture, match, path)
+    except ScriptError as error:
+        if error.path[: len(path)] == path:
+            raise
+        raise ScriptError(error.problem, (*path, *error.path)) from None
+    except (TypeError, AttributeError):  # a number where there should be text, or the like
+        raise ScriptError("a member of this fixture has a type that it cannot have", path) from None
 
 
 # --- conditions ------------------------------------------------------------------------------------------------------

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeAlias
+from types import UnionType
+from typing import Any, Literal, TypeAlias, Union, get_args, get_origin
 
 import attrs
 
-__all__ = ["ScriptError", "a_count", "a_mapping", "a_text", "mappings", "one_of", "optional", "seconds"]
+__all__ = [
+    "ScriptError",
+    "a_count",
+    "a_mapping",
+    "a_text",
+    "choices",
+    "fits",
+    "mappings",
+    "one_of",
+    "optional",
+    "seconds",
+]
 
 
 class ScriptError(ValueError):
@@ -91,6 +103,27 @@ def one_of(*values: str) -> _Validator:
             )
 
     return check
+
+
+def fits(value: object, hint: Any) -> bool:
+    """Whether a value has a type: literals, truth values, numbers from 0, text, tuples of text, and unions of these."""
+    origin = get_origin(hint)
+    if origin is Literal:
+        return any(value.__class__ is each.__class__ and value == each for each in get_args(hint))
+    if origin in {Union, UnionType}:
+        return any(fits(value, each) for each in get_args(hint))
+    if origin is tuple:
+        return isinstance(value, tuple) and all(isinstance(each, str) for each in value)
+    if hint is float or hint is int:
+        return not isinstance(value, bool) and isinstance(value, (int, hint)) and 0 <= value < float("inf")
+    return isinstance(value, hint)
+
+
+def choices(hint: Any) -> list[str]:
+    """Return the texts that a type has as literals, in order."""
+    if get_origin(hint) is Literal:
+        return [each for each in get_args(hint) if isinstance(each, str)]
+    return [each for inner in get_args(hint) for each in choices(inner)]
 
 
 def optional(check: _Validator) -> _Validator:

@@ -149,7 +149,7 @@ class Distorter:
                 event[name] = 0
             case "growing":
                 event[name] = self._count
-            case "shifted":
+            case "shifted" if isinstance(event[name], int):
                 event[name] += 1
 
     def _item(self, item: _Event, *, last: bool) -> None:

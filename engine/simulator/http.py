@@ -293,11 +293,12 @@ class HttpExchange:
         final = self._final
         if final is None:
             raise ApiError(500, "server_error", "The response ended without a result.", type="server_error")
-        if final["status"] == "failed":
-            failure: dict[str, Any] = final["error"] or {}
+        if final.get("status") == "failed":
+            error = final.get("error")
+            failure: dict[str, Any] = error if isinstance(error, dict) else {}
             status = {"rate_limit_exceeded": 429, "server_error": 500}.get(str(failure.get("code")), 400)
             raise ApiError(status, failure.get("code"), failure.get("message", ""), type="server_error")
-        stage.record.output_sent = bool(final["output"])
+        stage.record.output_sent = bool(final.get("output"))
         await self._answer.json(200, final)
 
     async def _send_error(self, error: ApiError) -> None:
@@ -313,14 +314,11 @@ class HttpExchange:
     async def event(self, event: dict[str, Any]) -> None:
         """Send one event, or note the terminal of a plain answer."""
         if event.get("type") in {"response.completed", "response.incomplete", "response.failed"}:
-            self._final = event["response"]
+            self._final = event["response"] if isinstance(event.get("response"), dict) else self._final
         quirks = self._world.quirks
         if not self._streams:
             if event.get("type") == "error":
-                inner = event["error"]
-                raise ApiError(
-                    event.get("status", 500), inner["code"], inner["message"], inner.get("param"), inner["type"]
-                )
+                raise _as_answer(event)
             await trio.lowlevel.checkpoint()
             return
         if event.get("type") == "error" and quirks.errors is None:
@@ -412,7 +410,23 @@ def _problem(message: str) -> dict[str, Any]:
     return {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": None}}
 
 
+def _as_answer(event: dict[str, Any]) -> ApiError:
+    """Return the refusal that an error event of whatever shape amounts to in a plain answer."""
+    inner = event.get("error")
+    told = inner if isinstance(inner, dict) else event
+    status = event.get("status")
+    return ApiError(
+        status if isinstance(status, int) and 400 <= status < 600 else 500,
+        told.get("code"),
+        str(told.get("message", "")),
+        told.get("param"),
+        "server_error" if not isinstance(told.get("type"), str) or told is event else told["type"],
+    )
+
+
 def _flat(event: dict[str, Any]) -> dict[str, Any]:
-    inner = event["error"]
+    inner = event.get("error")
+    if not isinstance(inner, dict):
+        return event
     flat = {"type": "error", "sequence_number": event.get("sequence_number", 0)}
     return flat | {name: inner.get(name) for name in ("code", "message", "param")}

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
+import functools
 import json
 import random
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 import attrs
 
+from .checks import ScriptError, choices, fits
 from .distortions import Arguments, CallIds, Distorter, Events, Indexes, ItemIds, ResponseIds
 from .errors import api_error
 
@@ -101,6 +104,19 @@ class Quirks:
     arguments: Arguments | None = None
     events: Events | None = None
 
+    def __attrs_post_init__(self) -> None:
+        for name, hint in _hints().items():
+            value = getattr(self, name)
+            if fits(value, hint):
+                continue
+            known = choices(hint)
+            given = repr(value) if isinstance(value, (bool, int, float, str)) else f"a {type(value).__name__}"
+            if not known:
+                raise ScriptError(f"the quirk {name!r} cannot be {given}", (name,))
+            close = difflib.get_close_matches(str(value), known, n=1)
+            guess = f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(map(repr, known))}"
+            raise ScriptError(f"the quirk {name!r} cannot be {given}{guess}", (name,))
+
     def distorter(self, rng: random.Random) -> Distorter | None:
         """Return what distorts the events of one response; None where nothing does."""
         habits = (self.item_ids, self.response_ids, self.indexes, self.call_ids, self.arguments, self.events)
@@ -117,18 +133,18 @@ class Quirks:
             return []
         if not self.sequence_numbers:
             event.pop("sequence_number", None)
-        if kind not in _TERMINAL:
+        if kind not in _TERMINAL or not isinstance(event.get("response"), dict):
             return [event]
         response = dict(event["response"])
         event = event | {"response": response}
         if self.terminal_output == "absent":
-            del response["output"]
+            response.pop("output", None)
         elif self.terminal_output != "kept":
             response["output"] = None if self.terminal_output == "null" else []
         if self.usage is False:
             response["usage"] = None
         elif self.usage == "absent":
-            del response["usage"]
+            response.pop("usage", None)
         if kind == "response.completed" and self.done is not None:
             renamed = event | {"type": "response.done"}
             return [renamed] if self.done == "instead" else [event, renamed]
@@ -140,7 +156,7 @@ class Quirks:
             return event
         headers = inner.get("headers")
         if self.errors == "untyped":
-            return {"error": {"message": inner["message"], "type": "api_error"}}
+            return {"error": {"message": inner.get("message"), "type": "api_error"}}
         if self.errors == "flat":
             flat = {"type": "error", "sequence_number": event.get("sequence_number", 0)}
             flat |= {name: inner.get(name) for name in ("code", "message", "param")}
@@ -152,6 +168,11 @@ class Quirks:
             event["error"] = {name: value for name, value in inner.items() if name != "headers"}
             event["headers"] = headers
         return event
+
+
+@functools.cache
+def _hints() -> dict[str, Any]:
+    return get_type_hints(Quirks)
 
 
 _SET_UP = frozenset(

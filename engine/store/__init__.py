@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from engine.store.codec import AeadCodec, Codec
 from engine.store.conversation import InterruptedPrompt, StoredConversation
+from engine.store.database import Connection, Database
 from engine.store.errors import LeaseLost, SessionHeld, StoreError, StoreUnavailable, TurnInterrupted
-from engine.store.group import Connection
-from engine.store.operations import Database
 from engine.store.records import SessionRecord
 from engine.store.reply import StoredReply
 from engine.store.store import Store, open_store

@@ -7,14 +7,14 @@ does waits; with one for all that have come in meanwhile it does many times as m
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, Final, Generic, TypeVar
 
 import trio
 
+from engine.store.database import Connection, Database
 from engine.store.errors import StoreError, StoreUnavailable
-from engine.store.operations import Database
 
-__all__ = ["LONGEST_TRY", "Connection", "Group", "Operation"]
+__all__ = ["LONGEST_TRY", "Group", "Operation"]
 
 T = TypeVar("T")
 
@@ -28,55 +28,6 @@ LONGEST_TRY: Final = sum(_WAITS)
 """Seconds after which one that it never took is an error, where it refuses at once."""
 _LAST_SECONDS: Final = 5.0
 """The seconds that work under way may take when the store is closed."""
-
-
-@runtime_checkable
-class Connection(Database, Protocol):
-    """A connection to a database, used by one thread at a time. Its methods block, within bounds of their own."""
-
-    def connect(self) -> None:
-        """Connect, if there is no connection that works, and make the tables where there are none."""
-        ...
-
-    def begin(self) -> None:
-        """Begin a transaction."""
-        ...
-
-    def commit(self) -> None:
-        """End the transaction and wait for the disk."""
-        ...
-
-    def rollback(self) -> None:
-        """Undo the transaction, if there is one. Raises nothing."""
-        ...
-
-    def save(self) -> None:
-        """Set a point inside the transaction."""
-        ...
-
-    def keep(self) -> None:
-        """Keep what was done since the point."""
-        ...
-
-    def undo(self) -> None:
-        """Go back to the point."""
-        ...
-
-    def close(self) -> None:
-        """Close it. Raises nothing."""
-        ...
-
-    def unavailable(self, error: BaseException) -> bool:
-        """Whether an error is the database's being out of reach."""
-        ...
-
-    def passing(self, error: BaseException) -> bool:
-        """Whether trying again may help against an error."""
-        ...
-
-    def reason(self, error: BaseException) -> str:
-        """Return the database's words about an error, without names, addresses and values; empty where it has none."""
-        ...
 
 
 class _Entry(Generic[T]):

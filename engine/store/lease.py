@@ -35,6 +35,7 @@ class Lease:
         claim: The proof of it.
         head: The number of the newest row that this process knows of.
         base: The number of the row where reading begins.
+        written: The fence of the newest row.
         begun: The prompts that are begun and not answered, as far as this process knows.
         scope: Cancelled when the lease is lost, and at the latest when it would be over.
         lost: The reason for its loss; None while it is held.
@@ -45,6 +46,7 @@ class Lease:
         self.claim: Claim = taken.claim
         self.head: int = taken.head
         self.base: int = taken.base
+        self.written: int = taken.written
         self.begun: Begun = taken.begun
         self.lost: str | None = None
         self.scope: trio.CancelScope = trio.CancelScope()
@@ -167,8 +169,15 @@ class Lease:
         if not settled:
             raise self.lose("another process went on with the session")
 
+    @property
+    def newest(self) -> tuple[int, int]:
+        """The number and the fence of the newest row."""
+        return self.head, self.written
+
     def found(self, head: int) -> None:
         """The store was asked, and this is the number of its newest row."""
+        if head != self.head:  # written under this lease: no other process could
+            self.written = self.claim.token
         self.head, self.sure, self._reserved = head, True, 0
 
     async def write(self, row: Callable[[int], NewRow], *, retain: float | None = None) -> None:
@@ -194,7 +203,7 @@ class Lease:
         def written(head: int | None) -> None:
             if head is None:
                 return
-            self.head = head
+            self.head, self.written = head, self.claim.token
             self._prolong(asked_at)
             if new.kind is Kind.REPLACE:
                 self.base = head

@@ -56,22 +56,23 @@ class Terms:
 
 
 class Kept:
-    """The rows in memory of sessions that this process held last, by the number of their newest row.
+    """The rows in memory of sessions that this process held last, by the number and the fence of their newest row.
 
-    Where that is still the newest row in the store, no other process went on with it, and nothing has to be read.
+    Where that is still the newest row in the store, no other process went on with it, and nothing has to be read. The
+    number alone would not do: a session that was forgotten and made anew may have as many rows.
     """
 
     def __init__(self) -> None:
-        self._transcripts: OrderedDict[str, tuple[int, Transcript]] = OrderedDict()
+        self._transcripts: OrderedDict[str, tuple[tuple[int, int], Transcript]] = OrderedDict()
 
-    def of(self, session: str, head: int) -> Transcript | None:
-        """Return the transcript whose newest row has the number ``head``."""
-        number, transcript = self._transcripts.pop(session, (-1, Transcript()))
-        return transcript if number == head else None
+    def of(self, session: str, newest: tuple[int, int]) -> Transcript | None:
+        """Return the transcript that ends with a row."""
+        found, transcript = self._transcripts.pop(session, (None, Transcript()))
+        return transcript if found == newest else None
 
-    def keep(self, session: str, head: int, transcript: Transcript) -> None:
+    def keep(self, session: str, newest: tuple[int, int], transcript: Transcript) -> None:
         """Keep a transcript; those that were not used for long make room."""
-        self._transcripts[session] = (head, transcript)
+        self._transcripts[session] = (newest, transcript)
         while len(self._transcripts) > _MOST_KEPT:
             self._transcripts.popitem(last=False)
 
@@ -128,7 +129,7 @@ class Opening:
             wait=terms.wait,
         )
         try:
-            transcript = self._kept.of(self._session_id, lease.head)
+            transcript = self._kept.of(self._session_id, lease.newest)
             if transcript is None:
                 transcript = await read_transcript(self._group, lease, terms.codec)
             opened = Open(
@@ -167,7 +168,7 @@ class Opening:
         assert chat is not None
         lease.scope.__exit__(exc_type, exc, traceback)
         if lease.lost is None and (kept := chat.kept) is not None:
-            self._kept.keep(self._session_id, lease.head, kept)
+            self._kept.keep(self._session_id, lease.newest, kept)
         given_up = lease.give_up()
         if lease.scope.cancelled_caught:
             raise lease.lose("it was not renewed in time")

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from attrs import asdict, evolve
 
+from engine.store.database import Connection, Database
 from engine.store.errors import StoreError
 from engine.store.records import Begun, Claim, HeldBy, Intent, Kind, NewRow, Row, SessionRecord, Taken
 
 __all__ = [
     "VERSION",
-    "Database",
     "acquire",
     "answered",
     "begin",
@@ -39,39 +39,30 @@ __all__ = [
 VERSION: Final = 1
 
 
-class Database(Protocol):
-    """A connection inside a transaction, and the few words in which databases differ.
-
-    Attributes:
-        now: The expression for seconds since the epoch; real time, not that of the transaction's beginning.
-        binary: The type of a column of bytes.
-        real: The type of a column of seconds.
-        big: The type of a column of whole numbers.
-    """
-
-    now: str
-    binary: str
-    real: str
-    big: str
-
-    def execute(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Run a statement whose parameters are written ``?``, and return its rows."""
-        ...
-
-
 # --- tables ----------------------------------------------------------------------------------------------------------
 
 
-def migrate(database: Database) -> int:
+def migrate(connection: Connection) -> int:
     """Make the tables where there are none; returns the version that was found, 0 for none.
+
+    Where there are, nothing is made: the process may lack the right to.
 
     Raises:
         StoreError: a later version of the library made them.
 
-    The caller holds a lock that keeps others from doing it at the same time.
+    The caller holds a lock that keeps others from doing it at the same time, and has begun a transaction.
     """
-    database.execute("CREATE TABLE IF NOT EXISTS engine_schema (version INTEGER NOT NULL)")
-    found = database.execute("SELECT max(version) FROM engine_schema")[0][0] or 0
+    database, found = connection, 0
+    connection.save()
+    try:
+        found = int(connection.execute("SELECT max(version) FROM engine_schema")[0][0] or 0)
+    except Exception as error:
+        if connection.unavailable(error):
+            raise
+        connection.undo()
+        connection.execute("CREATE TABLE engine_schema (version INTEGER NOT NULL)")
+    else:
+        connection.keep()
     if found == 0:
         database.execute(
             f"""CREATE TABLE engine_sessions (
@@ -107,7 +98,7 @@ def migrate(database: Database) -> int:
         database.execute("INSERT INTO engine_schema (version) VALUES (?)", (VERSION,))
     if found > VERSION:
         raise StoreError(f"the store is of version {found}, and this library knows version {VERSION}: use a later one")
-    return int(found)
+    return found
 
 
 # --- leases ----------------------------------------------------------------------------------------------------------
@@ -115,33 +106,56 @@ def migrate(database: Database) -> int:
 
 def acquire(database: Database, session: str, *, owner: str, nonce: str, lease: float) -> Taken | HeldBy:
     """Take a session that is free, or whose lease is over; saying it again with one nonce changes nothing more."""
+    for _ in range(_RACES):
+        rows = _taken(database, session, owner=owner, nonce=nonce, lease=lease)
+        if rows:
+            return _claimed(database, session, owner, nonce, rows[0])
+        found = database.execute(
+            f"SELECT owner, expires - {database.now} FROM engine_sessions WHERE id = ?", (session,)
+        )
+        if found and found[0][1] is not None:
+            return HeldBy(owner=str(found[0][0]), seconds=float(found[0][1]))
+        # Where several transactions run at a time, it was released or forgotten since it was asked for.
+    return _CONTESTED
+
+
+def _taken(database: Database, session: str, *, owner: str, nonce: str, lease: float) -> list[tuple[Any, ...]]:
     now = database.now
     database.execute(
-        f"INSERT INTO engine_sessions (id, token, head, base, updated) "
-        f"VALUES (?, coalesce((SELECT token FROM engine_tokens WHERE session = ?), 0), 0, 0, {now}) "
+        f"INSERT INTO engine_sessions (id, token, head, base, updated) VALUES (?, 0, 0, 0, {now}) "
         "ON CONFLICT (id) DO NOTHING",
-        (session, session),
+        (session,),
     )
+    # A statement of its own reads the fence: one that waited for the session's removal has not seen what that left.
+    forgotten = "coalesce((SELECT token FROM engine_tokens WHERE session = ?), 0)"
     rows = database.execute(
-        f"UPDATE engine_sessions SET owner = ?, nonce = ?, token = token + 1, expires = {now} + ?, updated = {now} "
-        f"WHERE id = ? AND (owner IS NULL OR expires < {now}) RETURNING token, head, base, intent",
-        (owner, nonce, lease, session),
+        f"UPDATE engine_sessions SET owner = ?, nonce = ?, expires = {now} + ?, updated = {now}, "
+        f"token = 1 + CASE WHEN token < {forgotten} THEN {forgotten} ELSE token END "
+        f"WHERE id = ? AND {_free(database)} RETURNING token, head, base, intent",
+        (owner, nonce, lease, session, session, session),
     )
-    if not rows:
-        rows = database.execute(
-            f"UPDATE engine_sessions SET expires = {now} + ? WHERE id = ? AND owner = ? AND nonce = ? "
-            "RETURNING token, head, base, intent",
-            (lease, session, owner, nonce),
-        )
-    if not rows:
-        ((holder, seconds),) = database.execute(
-            f"SELECT owner, expires - {now} FROM engine_sessions WHERE id = ?", (session,)
-        )
-        return HeldBy(owner=str(holder), seconds=float(seconds))
-    token, head, base, intent = rows[0]
-    claim = Claim(session=session, owner=owner, nonce=nonce, token=int(token))
-    return Taken(claim=claim, head=int(head), base=int(base), begun=_begun(intent))
+    return rows or database.execute(
+        f"UPDATE engine_sessions SET expires = {now} + ? WHERE id = ? AND owner = ? AND nonce = ? "
+        "RETURNING token, head, base, intent",
+        (lease, session, owner, nonce),
+    )
 
+
+def _claimed(database: Database, session: str, owner: str, nonce: str, row: tuple[Any, ...]) -> Taken:
+    token, head, base, intent = row
+    newest = database.execute("SELECT token FROM engine_rounds WHERE session = ? AND number = ?", (session, head))
+    return Taken(
+        claim=Claim(session=session, owner=owner, nonce=nonce, token=int(token)),
+        head=int(head),
+        base=int(base),
+        written=int(newest[0][0]) if newest else 0,
+        begun=_begun(intent),
+    )
+
+
+_RACES: Final = 3
+"""The times that a session may be lost to others between two statements before it counts as held."""
+_CONTESTED: Final = HeldBy(owner="several others, one after the other", seconds=0.0)
 
 _MINE: Final = "id = ? AND token = ? AND nonce = ? AND owner = ?"
 
@@ -354,16 +368,17 @@ def free(database: Database, session: str) -> bool:
 
 def forget(database: Database, session: str, *, force: bool) -> bool | HeldBy:
     """Remove a session and its rows; False where there is none, `HeldBy` where it is held and ``force`` is not set."""
-    rows = database.execute(
-        f"SELECT owner, expires - {database.now}, token FROM engine_sessions WHERE id = ?", (session,)
-    )
-    if not rows:
-        return False
-    owner, seconds, token = rows[0]
-    if owner is not None and float(seconds) > 0 and not force:
-        return HeldBy(owner=str(owner), seconds=float(seconds))
-    _remove(database, session, int(token))
-    return True
+    for _ in range(_RACES):
+        if _removed(database, session, "1 = 1" if force else _free(database)):
+            return True
+        found = database.execute(
+            f"SELECT owner, expires - {database.now} FROM engine_sessions WHERE id = ?", (session,)
+        )
+        if not found:
+            return False
+        if found[0][1] is not None:
+            return HeldBy(owner=str(found[0][0]), seconds=float(found[0][1]))
+    return _CONTESTED
 
 
 def prune(database: Database, *, before: float | None) -> tuple[str, ...]:
@@ -371,26 +386,28 @@ def prune(database: Database, *, before: float | None) -> tuple[str, ...]:
 
     ``before`` is in seconds since the epoch.
     """
-    now = database.now
-    old, parameters = (" OR updated < ?", (before,)) if before is not None else ("", ())
-    found = database.execute(
-        f"SELECT id, token FROM engine_sessions WHERE (owner IS NULL OR expires < {now}) "
-        f"AND (retain_until < {now}{old})",
-        parameters,
-    )
-    for session, token in found:
-        _remove(database, session, int(token))
-    return tuple(str(session) for session, _ in found)
+    over = f"retain_until < {database.now}" + ("" if before is None else f" OR updated < {float(before)!r}")
+    condition = f"{_free(database)} AND ({over})"
+    found = database.execute(f"SELECT id FROM engine_sessions WHERE {condition}")
+    return tuple(str(session) for (session,) in found if _removed(database, session, condition))
 
 
-def _remove(database: Database, session: str, token: int) -> None:
+def _free(database: Database) -> str:
+    return f"(owner IS NULL OR expires < {database.now})"
+
+
+def _removed(database: Database, session: str, condition: str) -> bool:
+    """Remove a session and its rows, where a condition holds at the moment of it; its fence stays."""
+    found = database.execute(f"DELETE FROM engine_sessions WHERE id = ? AND {condition} RETURNING token", (session,))
+    if not found:
+        return False
     database.execute(
         "INSERT INTO engine_tokens (session, token) VALUES (?, ?) "
         "ON CONFLICT (session) DO UPDATE SET token = excluded.token",
-        (session, token),
+        (session, int(found[0][0])),
     )
     database.execute("DELETE FROM engine_rounds WHERE session = ?", (session,))
-    database.execute("DELETE FROM engine_sessions WHERE id = ?", (session,))
+    return True
 
 
 def begun_after(begun: Begun, row: NewRow) -> Begun:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from engine.store.group import Connection
+from engine.store.database import Connection
 from engine.store.sqlite import SQLite
 from engine.values.problems import ConfigurationError
 

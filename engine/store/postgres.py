@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
 from engine.store.operations import migrate
+from engine.store.transactions import Transactions
 
 __all__ = ["Postgres"]
 
@@ -22,7 +24,7 @@ _MIGRATION_LOCK: Final = 0x5E55104E
 """The key of the advisory lock under which tables are made."""
 
 
-class Postgres:
+class Postgres(Transactions):
     """A connection to one database, made again when it was lost. Used by one thread at a time, not always the same."""
 
     now = "extract(epoch from clock_timestamp())::float8"  # now() is the time at which the transaction began
@@ -37,7 +39,11 @@ class Postgres:
     def execute(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Run a statement inside the transaction, and return its rows."""
         assert self._connection is not None
-        cursor = self._connection.execute(statement.replace("?", "%s"), parameters)
+        try:
+            cursor = self._connection.execute(statement.replace("?", "%s"), parameters)
+        except psycopg.errors.ReadOnlySqlTransaction:
+            self.close()  # a standby: the next connection may lead to the server that took over
+            raise
         return cursor.fetchall() if cursor.description is not None else []
 
     def connect(self) -> None:
@@ -46,12 +52,14 @@ class Postgres:
             if not self._connection.broken:
                 return
             self.close()
+        own = conninfo_to_dict(self._url).get("options") or ""  # such as a search_path; ours come after it
         connection = psycopg.connect(
             self._url,
             autocommit=True,
+            prepare_threshold=None,  # a pooler may give each transaction another connection of its own
             connect_timeout=_CONNECT_SECONDS,
             tcp_user_timeout=_DEAD_PEER_MILLISECONDS,
-            options=f"-c statement_timeout={_STATEMENT_MILLISECONDS} -c timezone=UTC",
+            options=f"{own} -c statement_timeout={_STATEMENT_MILLISECONDS} -c timezone=UTC",
             application_name="trio-session-engine",
         )
         try:
@@ -69,10 +77,6 @@ class Postgres:
         """Begin a transaction."""
         self.execute("BEGIN")
 
-    def commit(self) -> None:
-        """End the transaction; what it did is on the server's disk."""
-        self.execute("COMMIT")
-
     def rollback(self) -> None:
         """Undo the transaction, if there is one; a connection that cannot is closed."""
         try:
@@ -80,19 +84,6 @@ class Postgres:
                 self.execute("ROLLBACK")
         except psycopg.Error:
             self.close()
-
-    def save(self) -> None:
-        """Set a point inside the transaction to go back to."""
-        self.execute("SAVEPOINT one")
-
-    def keep(self) -> None:
-        """Keep what was done since the point."""
-        self.execute("RELEASE SAVEPOINT one")
-
-    def undo(self) -> None:
-        """Go back to the point."""
-        self.execute("ROLLBACK TO SAVEPOINT one")
-        self.execute("RELEASE SAVEPOINT one")
 
     def close(self) -> None:
         """Close the connection."""
@@ -105,7 +96,8 @@ class Postgres:
         """Whether an error says that the database is out of reach, not that a statement is wrong."""
         # 54: a limit of the server's that this statement goes beyond, and no other one would
         ours = isinstance(error, psycopg.Error) and (error.sqlstate or "").startswith("54")
-        return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) and not ours
+        away = psycopg.OperationalError | psycopg.InterfaceError | psycopg.errors.ReadOnlySqlTransaction
+        return isinstance(error, away) and not ours
 
     def reason(self, error: BaseException) -> str:
         """Return the server's words, if there was one; libpq's own words may hold a part of the URL."""

@@ -105,12 +105,14 @@ class Taken:
         claim: Proves it.
         head: The number of the newest row; 0 while there is none.
         base: The number of the newest `Kind.REPLACE` row, where reading begins; 0 while there is none.
+        written: The fence of the newest row, which with its number tells it from every other; 0 while there is none.
         begun: The prompts that were begun and not answered.
     """
 
     claim: Claim
     head: int
     base: int
+    written: int
     begun: Begun
 
 

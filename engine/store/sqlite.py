@@ -8,14 +8,18 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from engine.store.operations import migrate
+from engine.store.transactions import Transactions
+from engine.values.problems import ConfigurationError
 
 __all__ = ["SQLite"]
 
+_OLDEST: Final = (3, 35)
+"""The first version that knows RETURNING."""
 _BUSY_SECONDS: Final = 5.0
 """The time that a write waits for those of other processes."""
 
 
-class SQLite:
+class SQLite(Transactions):
     """A connection to one file. Used by one thread at a time, not always the same one."""
 
     now = "((julianday('now') - 2440587.5) * 86400.0)"
@@ -24,6 +28,9 @@ class SQLite:
     big = "INTEGER"
 
     def __init__(self, path: str) -> None:
+        if sqlite3.sqlite_version_info < _OLDEST:
+            oldest = ".".join(map(str, _OLDEST))
+            raise ConfigurationError("url", f"needs SQLite {oldest}, and this Python has {sqlite3.sqlite_version}")
         self._path = path
         self._connection: sqlite3.Connection | None = None
 
@@ -53,10 +60,6 @@ class SQLite:
         """Begin a transaction that will write: no other process writes until it ends."""
         self.execute("BEGIN IMMEDIATE")
 
-    def commit(self) -> None:
-        """End the transaction; what it did is on the disk."""
-        self.execute("COMMIT")
-
     def rollback(self) -> None:
         """Undo the transaction, if there is one; a connection that cannot is closed."""
         try:
@@ -64,19 +67,6 @@ class SQLite:
                 self.execute("ROLLBACK")
         except sqlite3.Error:
             self.close()
-
-    def save(self) -> None:
-        """Set a point inside the transaction to go back to."""
-        self.execute("SAVEPOINT one")
-
-    def keep(self) -> None:
-        """Keep what was done since the point."""
-        self.execute("RELEASE one")
-
-    def undo(self) -> None:
-        """Go back to the point."""
-        self.execute("ROLLBACK TO one")
-        self.execute("RELEASE one")
 
     def close(self) -> None:
         """Close the file."""
@@ -87,9 +77,13 @@ class SQLite:
 
     def unavailable(self, error: BaseException) -> bool:
         """Whether an error says that the database is out of reach, not that a statement is wrong."""
-        return isinstance(error, sqlite3.OperationalError | sqlite3.DatabaseError) and not isinstance(
-            error, sqlite3.IntegrityError | sqlite3.ProgrammingError
-        )
+        if not isinstance(error, sqlite3.DatabaseError):
+            return False
+        if isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError):
+            return False
+        return (
+            getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_ERROR
+        )  # for example, that there is no such table
 
     def reason(self, error: BaseException) -> str:
         """Return SQLite's words, for example that the disk is full."""

@@ -11,15 +11,16 @@ from typing import Any, Final, Literal, Unpack
 
 import trio
 
-from engine.conversation.loop_settings import Approve, OnRound
+from engine.conversation.loop_settings import Approve, OnRound, Prepare
 from engine.registry import Engine
 from engine.settings.fields import SessionFields, spelled_out
 from engine.settings.turn_options import TurnOptions
 from engine.store import operations
 from engine.store.codec import Codec
 from engine.store.conversation import check_name
+from engine.store.database import Connection
 from engine.store.errors import SessionHeld
-from engine.store.group import Connection, Group
+from engine.store.group import Group
 from engine.store.opening import Kept, Opening, Terms
 from engine.store.places import connection_to
 from engine.store.records import HeldBy, SessionRecord
@@ -61,6 +62,7 @@ class Store:
         tool_timeout: float | None = None,
         approve: Approve | None = None,
         on_round: OnRound | None = None,
+        prepare: Prepare | None = None,
         **fields: Unpack[SessionFields],
     ) -> Opening:
         """Hold a session and go on with its conversation: ``async with store.open(engine, "user-42") as chat``.
@@ -81,6 +83,7 @@ class Store:
             tool_timeout: Seconds for each call.
             approve: Asked before a call is run.
             on_round: Told of each round when it is complete.
+            prepare: Given the context before each request, and returns the one that is sent. What is stored stays.
             fields: Keywords of `engine.Engine.session`, where the session is started here.
 
         Raises:
@@ -106,6 +109,7 @@ class Store:
                 "tool_timeout": tool_timeout,
                 "approve": approve,
                 "on_round": on_round,
+                "prepare": prepare,
             },
         )
 

@@ -222,6 +222,32 @@ class StatementSuite:
             assert sum(isinstance(each, Taken) for each in found) == 1, f"held more than once, or not at all: {found}"
             self._expire()
 
+    def test_a_session_that_many_take_and_forget_is_never_held_twice(self) -> None:
+        """It is taken, released and forgotten at any moment; fences grow all the same."""
+        together = threading.Barrier(_AT_ONCE)
+
+        def work(number: int) -> list[int]:
+            tokens: list[int] = []
+            with self._open() as do:
+                together.wait()
+                for turn in range(10):
+                    found = do(operations.acquire, "s", owner=f"o{number}", nonce=f"n{turn}", lease=_LEASE)
+                    if isinstance(found, Taken):
+                        tokens.append(found.claim.token)
+                        do(operations.release, found.claim)
+                    do(
+                        operations.forget if number % 2 else operations.free,
+                        "s",
+                        **({"force": False} if number % 2 else {}),
+                    )
+            return tokens
+
+        with ThreadPoolExecutor(_AT_ONCE) as threads:
+            each = list(threads.map(work, range(_AT_ONCE)))
+        tokens = [token for found in each for token in found]
+        assert len(tokens) == len(set(tokens)), "a fence was given twice"
+        assert all(found == sorted(found) for found in each), "a fence did not grow"
+
     def test_a_held_session_is_not_given_twice(self) -> None:
         """Another one that asks is told by whom it is held, and for how long."""
         with self._open() as do:

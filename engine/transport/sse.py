@@ -8,12 +8,16 @@ from typing import Any, Final
 from engine.protocol.failures import Failure, Lost, RequestRefused, Violated
 from engine.protocol.refusals import refusal
 from engine.transport.http import Answer, HttpRequest, read_body, read_refusal
+from engine.wire.bundles import objects_in
 from engine.wire.codec import MalformedFrame, encode, parse_object
-from engine.wire.sse import OversizedEvent, SseDecoder, SseEvent
+from engine.wire.sse import BOM, OversizedEvent, SseDecoder, SseEvent
 
 __all__ = ["stream_events"]
 
 _DONE: Final = "[DONE]"
+_STREAM: Final = "text/event-stream"
+_LINES: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
+_UNENDED: Final = {"queued", "in_progress"}
 _TERMINALS: Final = {"completed": "response.completed", "incomplete": "response.incomplete"}
 
 
@@ -46,9 +50,13 @@ async def stream_events(
         async with post as answer:
             if not answer.succeeds:
                 return refusal(answer.status, answer.headers, await read_refusal(answer))
-            if _media_type(answer) not in {"", "text/event-stream"}:
-                return await _whole(answer, take, max_event_bytes)
-            return await _events(answer, take, max_event_bytes, on_comment)
+            media_type, first = _media_type(answer), b""
+            if media_type not in {"", _STREAM}:
+                first = await answer.read()
+                # Frameworks that are told nothing call a stream plain text, or HTML.
+                if not first.removeprefix(BOM).lstrip().startswith(_LINES):
+                    return await _whole(answer, first, take, max_event_bytes)
+            return await _events(answer, first, take, max_event_bytes, on_comment)
     except Exception as error:
         return post.failure(error)
 
@@ -58,11 +66,16 @@ def _media_type(answer: Answer) -> str:
 
 
 async def _events(
-    answer: Answer, take: Callable[[Sequence[SseEvent]], bool], limit: int, on_comment: Callable[[], None]
+    answer: Answer,
+    first: bytes,
+    take: Callable[[Sequence[SseEvent]], bool],
+    limit: int,
+    on_comment: Callable[[], None],
 ) -> Failure | None:
     decoder = SseDecoder(limit)
     comments = 0
-    while data := await answer.read():
+    while data := first or await answer.read():
+        first = b""
         try:
             events = decoder.feed(data)
         except OversizedEvent as oversized:
@@ -79,18 +92,29 @@ async def _events(
     return Lost("the server ended the stream before the response had ended")
 
 
-async def _whole(answer: Answer, take: Callable[[Sequence[SseEvent]], bool], limit: int) -> Failure | None:
+async def _whole(
+    answer: Answer, first: bytes, take: Callable[[Sequence[SseEvent]], bool], limit: int
+) -> Failure | None:
     """Read an answer that is no stream: some servers answer in one piece whatever they are asked for."""
-    body, complete = await read_body(answer, limit)
+    rest, complete = await read_body(answer, limit - len(first))
     if not complete:
         return Violated(f"the server sent an answer over {limit} bytes")
+    body = first + rest
+    text = body.decode("utf-8", "replace")
     try:
-        raw = parse_object(body.decode("utf-8", "replace"))
+        raw = parse_object(text)
     except MalformedFrame:
-        return Violated("the server answered with something else than a stream of events")
-    event = _as_event(raw)
+        if not objects_in(text):
+            return Violated("the server answered with something else than a stream of events")
+        event: str | None = text  # one event a line
+    else:
+        event = _as_event(raw)
+        if event is not None and raw.get("status") in _UNENDED:
+            return Violated("the server answered with a response that has not ended")
     if event is None:
         said = refusal(answer.status, answer.headers, body)
+        if said.code is None and said.type is None and not said.message:
+            return Violated("the server answered with JSON that is neither a response nor an error")
         return RequestRefused(None, said.code, said.type, said.param, said.message, said.retry_after)
     if take([SseEvent("", event)]):
         return None

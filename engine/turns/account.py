@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextvars
 import logging
+from typing import Final
 
 from attrs import evolve
 
 from engine.connections.attempt import Attempt, Origin
 from engine.connections.link import Link
 from engine.instruments import FallbackInfo, RequestInfo, RetryInfo, TurnEndInfo, TurnStartInfo
+from engine.protocol.aftermath import Aftermath
 from engine.protocol.chain import Plan
 from engine.protocol.failures import Expired, Failure, Throttled, to_error
 from engine.protocol.recovery import Decision, Recovery, Remedy, Setback
@@ -19,13 +21,18 @@ from engine.turns.lane import Lane
 from engine.turns.submission import Submission
 from engine.turns.timeline import Timeline
 from engine.turns.watch import SILENCES
-from engine.values.choices import Delivery, further
+from engine.values.choices import Delivery, OnCancel, further
 from engine.values.errors import TurnError
 from engine.values.messages import AssistantMessage
 from engine.values.reports import TurnReport
 
 __all__ = ["Account", "arrived"]
 
+_CARRIED_OUT: Final = {
+    Aftermath.RETIRE: OnCancel.CLOSE,
+    Aftermath.DRAIN: OnCancel.DRAIN,
+    Aftermath.NEW_LANE: OnCancel.NEW_LANE,
+}
 _logger = logging.getLogger("engine.turn")
 
 
@@ -45,10 +52,12 @@ class Account:
 
     Attributes:
         sent: The newest attempt that was dispatched.
+        aftermath: The treatment of the connection, where the response was left before its end.
     """
 
     def __init__(self, lane: Lane, submission: Submission, timeline: Timeline, recovery: Recovery) -> None:
         self.sent: Attempt | None = None
+        self.aftermath: Aftermath = Aftermath.NOTHING
         self._lane = lane
         self._submission = submission
         self._timeline = timeline
@@ -189,6 +198,7 @@ class Account:
             request_id=request_id(fields),
             headers=telling(fields),
             unapplied=attempt.exchange.unapplied if attempt is not None else (),
+            on_cancel=_CARRIED_OUT.get(self.aftermath),
             delivery=self.delivery(attempt),
             seconds=self._timeline.seconds(),
         )

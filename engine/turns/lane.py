@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import trio
 
 from engine.connections.pool import Pool
 from engine.connections.tasks import Tasks
 from engine.instruments import Instruments
-from engine.protocol.chain import HeldResponse
+from engine.protocol.chain import HeldResponse, Mark
 from engine.protocol.failures import Failure
 from engine.protocol.seals import RefusedSeals
 from engine.values.problems import ConfigurationError
@@ -19,6 +19,8 @@ from engine.values.statistics import LaneStatistics
 from engine.values.usage import Usage
 
 __all__ = ["Counters", "Lane", "LaneQueue", "Queued"]
+
+Transcript: TypeAlias = tuple[Mapping[str, Any] | Mark, ...]
 
 
 class Queued(Protocol):
@@ -147,6 +149,8 @@ class Lane(LaneQueue):
     Attributes:
         stored: The newest response that the server keeps beyond its connection.
         held: The items that the server holds after the newest answer.
+        transcript: All that led to the newest answer, and that, in input form; None while it is not known.
+        has_answered: Whether a turn of its own was answered.
         parent: The lane that it is a fork of, until a turn of its own was answered.
         counters: Counts of its turns.
         failure: The reason for taking no more turns, where that is not the session's doing.
@@ -172,6 +176,8 @@ class Lane(LaneQueue):
         self.instruments: Instruments = instruments
         self.stored: HeldResponse | None = None
         self.held: HeldResponse | None = None
+        self.transcript: Transcript | None = None
+        self.has_answered: bool = False
         self._adding = False
         self.parent: Lane | None = None
         self.counters: Counters = Counters()
@@ -239,19 +245,22 @@ class Lane(LaneQueue):
         Raises:
             ConfigurationError: that is not known: it was a response of another process.
         """
-        held = parent.held or parent.stored
-        if held is not None and not all(isinstance(item, Mapping) for item in held.items):
+        held, transcript = parent.held, parent.transcript
+        if transcript is None and not parent.has_answered:
+            held = held or parent.stored
+            transcript = held.items if held is not None else ()
+        if transcript is None or not all(isinstance(item, Mapping) for item in transcript):
             raise ConfigurationError("lane", "cannot be forked yet: what led to its newest answer is not known here")
-        self.parent, self.held = parent.parent or parent, held
+        self.parent, self.held, self.transcript = parent.parent or parent, held, transcript
         self.stored = held if held is not None and held.stored else parent.stored
-        self._adding = held is not None
+        self._adding = True
 
     @property
     def inherited(self) -> list[Mapping[str, Any]]:
         """The items that a fork's input is an addition to; none once a turn of its own was answered."""
-        if not self._adding or self.held is None:
+        if not self._adding or self.transcript is None:
             return []
-        return [item for item in self.held.items if isinstance(item, Mapping)]
+        return [item for item in self.transcript if isinstance(item, Mapping)]
 
     def hand_over(self) -> list[Mapping[str, Any]]:
         """Return what is inherited to a caller that sends it from now on."""
@@ -264,9 +273,9 @@ class Lane(LaneQueue):
         if self.held is None and self.stored is None and not self.busy:
             self.held = held
 
-    def answered(self, held: HeldResponse | None) -> None:
-        """Note what the server holds after an answer."""
-        self.parent, self.held, self._adding = None, held, False
+    def answered(self, held: HeldResponse | None, transcript: Transcript | None) -> None:
+        """Note an answer: what the server holds after it, and all that was said up to its end, where that is known."""
+        self.parent, self.held, self.transcript, self._adding, self.has_answered = None, held, transcript, False, True
         if held is not None and held.stored:
             self.stored = held
 

@@ -14,6 +14,9 @@ import trio
 from engine.protocol.states import move
 from engine.settings.levels import Settings
 from engine.settings.turn_options import TurnOptions
+from engine.turns.additions import inject, steer
+from engine.turns.admission import admit
+from engine.turns.injecting import InjectedResults
 from engine.turns.lane import Lane
 from engine.turns.states import TURN_TRANSITIONS, TurnState
 from engine.turns.steering import SteerInput
@@ -65,7 +68,7 @@ class Turn:
             raise RuntimeError("a turn can be entered only once")
         self._move(TurnState.INSIDE)
         try:
-            await self._work.submit()
+            await admit(self._work)
         except BaseException:
             self._leave()
             raise
@@ -164,7 +167,36 @@ class Turn:
         Cancelling only stops waiting: input that was sent may be applied, and what was not sent is not.
         """
         self._check_inside()
-        await self._work.steer(input)
+        await steer(self._work, input)
+
+    async def inject(self, results: InjectedResults) -> bool:
+        """Hand a response that runs the outputs of its calls, so that an agent which waits for them goes on.
+
+        For the beta of several agents, which the profile has to have: ``Endpoint(..., profile="openai-multi-agent")``,
+        and ``extra={"multi_agent": {"enabled": True}}`` in the request. The calls come as events of the turn; when all
+        are answered that way, the turn ends as if there had been none.
+
+        Args:
+            results: A tool result, or several, or items of outputs.
+
+        Returns:
+            Whether the server took them, all together. If not, the response had ended: they belong into the next
+            request, as the outputs of calls do otherwise.
+
+        Raises:
+            ConfigurationError: the profile has no such beta, or something given is no output of a call; nothing was
+                sent.
+            RequestTooLarge: they are over `engine.Limits.max_request_bytes`.
+            RequestRejected: the server did not take them, for another reason. The turn goes on.
+            TurnTimeout: no answer came within the ``first_event`` budget. The turn goes on.
+            TurnError: the turn failed before the server answered; they may have been taken.
+            RuntimeError: no response runs: the block was not entered, or was left, or the turn waits, or goes over
+                HTTP.
+
+        Cancelling only stops waiting: what was sent is sent.
+        """
+        self._check_inside()
+        return await inject(self._work, results)
 
     @property
     def ready(self) -> bool:

@@ -21,7 +21,7 @@ import trio
 from engine.connections.attempt import Attempt
 from engine.connections.link import Link
 from engine.protocol.aftermath import Aftermath
-from engine.protocol.failures import Broken, Closed, Expired, Failure, Overflowed, SteerRefused, TooLarge
+from engine.protocol.failures import Broken, Closed, Expired, Failure, Overflowed, TooLarge
 from engine.protocol.recovery import Decision, Recovery, Remedy
 from engine.protocol.states import move
 from engine.settings.levels import Settings
@@ -31,7 +31,7 @@ from engine.turns.inbox import Inbox
 from engine.turns.lane import Lane
 from engine.turns.pace import Pace
 from engine.turns.states import WORK_TRANSITIONS, WorkState
-from engine.turns.steering import ENDED, OVER_HTTP, QUEUED, Steering, SteerInput, not_taken, wish_of
+from engine.turns.steering import Steering
 from engine.turns.submission import Submission
 from engine.turns.timeline import Timeline
 from engine.turns.watch import Watch
@@ -61,6 +61,14 @@ class Work:
         gate: Awaited before each dispatch.
 
     Attributes:
+        lane: The turn's lane.
+        submission: The turn's request.
+        settings: The turn's settings.
+        account: The turn's report, and what its lane's counters and hooks are told.
+        admitted: Set when it was granted its lane, or ended before.
+        link: The link of the newest attempt.
+        attempt: The newest attempt; None while there is none.
+        steering: The input that is to be added while a response runs; None while there is none.
         state: The stage of the work; changed only as `engine.turns.states` allows.
         inbox: The events that were not read yet.
         timeline: The times of what happened, and the budgets.
@@ -78,11 +86,10 @@ class Work:
         buffered: bool,
         gate: BeforeDispatch | None = None,
     ) -> None:
-        self._lane = lane
+        self.lane: Lane = lane
         self._pool = lane.pool
-        self._submission = submission
-        self._settings = settings
-        self._timeouts = settings.timeouts
+        self.submission: Submission = submission
+        self.settings: Settings = settings
         self._gate = gate
         self.state: WorkState = WorkState.QUEUED
         self.timeline: Timeline = Timeline(settings.timeouts)
@@ -93,102 +100,19 @@ class Work:
         self._recovery = Recovery(
             settings.transport, settings.retry, renewable_key=callable(self._pool.endpoint.api_key)
         )
-        self._account = Account(lane, submission, self.timeline, self._recovery)
+        self.account: Account = Account(lane, submission, self.timeline, self._recovery)
         self._dispatcher = Dispatcher(lane, submission, settings, self.timeline)
         self._watch = Watch(self.timeline)
         self._pace = Pace(lane.name, self._pool, submission, self.timeline)
-        self._steering: Steering | None = None  # while it runs, once its caller steers it
+        self.steering: Steering | None = None  # while it runs, once its caller steers it
         self._scope: trio.CancelScope | None = None
-        self._admitted = trio.Event()
-        self._link: Link | None = None
-        self._attempt: Attempt | None = None
+        self.admitted: trio.Event = trio.Event()
+        self.link: Link | None = None
+        self.attempt: Attempt | None = None
         self._aftermath = Aftermath.NOTHING
         self._not_before = 0.0
 
     # --- the caller's side ---
-
-    async def submit(self) -> None:
-        """Queue the request and wait until the lane is granted; see `engine.turns.turn.Turn.__aenter__`."""
-        self._lane.tasks.check_caller()
-        self.context = contextvars.copy_context()
-        self.timeline.begin("entered", "turn", trio.current_time())
-        self._submission.prepend(self._lane.inherited)
-        await self._prepare()
-        self._lane.submit(self)
-        if self._admitted.is_set():
-            await trio.lowlevel.checkpoint()
-        else:
-            await self._queue()
-        if self.error is not None and not self.timeline.reached("granted"):
-            raise self.error
-
-    async def _prepare(self) -> None:
-        """Let the caller's hook have its say, within the ``turn`` budget, then encode."""
-        submission = self._submission
-        if not submission.hooked:
-            await trio.lowlevel.checkpoint_if_cancelled()
-        else:
-            with self.timeline.scope() as scope:
-                await submission.ask_hook()
-            if scope.cancelled_caught:
-                raise self._failed(Expired("turn", self._timeouts.turn))
-        submission.leave_out(self._lane.refused_seals)
-        submission.encode()
-        if self._settings.transport is Transport.WEBSOCKET and (oversized := self._dispatcher.oversized) is not None:
-            raise self._failed(oversized)
-
-    def _failed(self, failure: Failure) -> Exception:
-        self.fail(failure)
-        assert self.error is not None
-        return self.error
-
-    async def _queue(self) -> None:
-        """Wait for the lane, within the budgets that bound that."""
-        self.timeline.start("queue", trio.current_time())
-        with self.timeline.scope() as scope:
-            await self._admitted.wait()
-        if not scope.cancelled_caught or self._admitted.is_set():
-            return
-        expired = self.timeline.expired(trio.current_time())
-        assert expired is not None
-        if expired.phase == "queue":
-            self.timeline.stop("queue")
-            self._lane.claim(self)
-        if self.state is WorkState.QUEUED:
-            self.fail(expired)
-
-    async def steer(self, given: SteerInput) -> None:
-        """Add input to the response that runs; see `engine.turns.turn.Turn.steer`."""
-        wish = wish_of(given, limit=self._settings.limits.max_request_bytes)
-        await trio.lowlevel.checkpoint_if_cancelled()
-        steering = self._steering or Steering(
-            barred=self._unsteerable,
-            running=self._steerable,
-            start=functools.partial(self._lane.start, self.context),
-        )
-        self._steering = None if self.decided else steering
-        await steering.ask(wish)
-        if not wish.taken and self.message is not None:  # it was over before anything could be sent
-            raise not_taken(ENDED)
-        if not wish.taken:
-            raise self.error or RuntimeError("the turn's block was left")
-
-    def _unsteerable(self) -> SteerRefused | None:
-        """The reason why nothing can be added any more, or yet."""
-        server = self._pool.endpoint.server
-        if self.decided:
-            return ENDED
-        if not server.steering:
-            barred = f"the server's profile ({server.name}) has no steering"
-            return SteerRefused("steering_not_supported", barred=barred)
-        if self.state is WorkState.QUEUED:
-            return QUEUED
-        return OVER_HTTP if self._recovery.transport is Transport.SSE else None
-
-    def _steerable(self) -> tuple[Link, Attempt] | None:
-        """The attempt whose response runs, and its link; None while none does."""
-        link, attempt = self._link, self._attempt
-        return None if link is None or attempt is None or not attempt.exchange.steerable else (link, attempt)
 
     @trio.lowlevel.enable_ki_protection
     def leave(self) -> None:
@@ -196,8 +120,8 @@ class Work:
         self.inbox.discard()
         if self.decided:
             return
-        if self._attempt is not None:
-            self._attempt.exchange.abandon()  # what is still to come counts for nothing
+        if self.attempt is not None:
+            self.attempt.exchange.abandon()  # what is still to come counts for nothing
         self._decide()
 
     # --- what is known of it ---
@@ -210,12 +134,22 @@ class Work:
     @property
     def arrived(self) -> AssistantMessage | None:
         """The part of the answer that has come; None while nothing has."""
-        return arrived(self.message, self._attempt)
+        return arrived(self.message, self.attempt)
 
     @property
     def report(self) -> TurnReport:
         """The turn's report at this moment."""
-        return self._account.report(self.message, self._attempt)
+        return self.account.report(self.message, self.attempt)
+
+    @property
+    def over_http(self) -> bool:
+        """Whether it goes over HTTP by now."""
+        return self._recovery.transport is Transport.SSE
+
+    @property
+    def oversized(self) -> TooLarge | None:
+        """The reason why the request cannot go over a WebSocket; see `Dispatcher.oversized`."""
+        return self._dispatcher.oversized
 
     @property
     def room(self) -> float:
@@ -242,10 +176,10 @@ class Work:
         self.timeline.stop("queue")
         self.timeline.start("start", now)
         try:
-            self._account.open(self.context)
+            self.account.open(self.context)
         finally:  # a hook may raise what ends the program; without its task the turn would keep its lane for ever
-            self._lane.start(self.context, self._run)
-            self._admitted.set()
+            self.lane.start(self.context, self._run)
+            self.admitted.set()
 
     def _move(self, state: WorkState) -> None:
         self.state = move(WORK_TRANSITIONS, self.state, state)
@@ -254,11 +188,11 @@ class Work:
         """Stop draining, if that is what it does: give the connection up unless the response has ended."""
         if self.state is not WorkState.DRAINING:
             return False
-        assert self._link is not None
-        assert self._attempt is not None
-        if not self._attempt.drained.is_set():
-            self._link.settle(self._attempt)
-            self._aftermath = Aftermath.RETIRE
+        assert self.link is not None
+        assert self.attempt is not None
+        if not self.attempt.drained.is_set():
+            self.link.settle(self.attempt)
+            self._aftermath = self.account.aftermath = Aftermath.RETIRE
         self._move(WorkState.ENDED)
         return True
 
@@ -271,38 +205,38 @@ class Work:
                 with self._scope as scope:
                     await self._go_on()
                 if scope.cancelled_caught and not self.decided:
-                    expired = await self._watch.expired(self._attempt, self._link)
+                    expired = await self._watch.expired(self.attempt, self.link)
                     if expired is not None and not self.decided:
                         self._setback(expired)
             await self._drain()
         except Exception as error:
             self.fail(Broken(error))
         finally:
-            self.fail(self._lane.tasks.ending)  # nothing, where it has ended already
+            self.fail(self.lane.tasks.ending)  # nothing, where it has ended already
             if self.state is WorkState.DRAINING:
                 self._move(WorkState.ENDED)
-            self._submission.forget()
+            self.submission.forget()
             self._give_place_back()
-            self._lane.release(self)
-            for attempt in (self._attempt, self._account.sent):
+            self.lane.release(self)
+            for attempt in (self.attempt, self.account.sent):
                 if attempt is not None:
                     attempt.forget()
-            self._link = self._dispatcher.joined = None
+            self.link = self._dispatcher.joined = None
             if self._aftermath is Aftermath.RETIRE:
                 # Here, because the one who leaves a turn should not have to wait for it.
-                self._pool.dial_ahead(self._lane.name)
+                self._pool.dial_ahead(self.lane.name)
 
     async def _go_on(self) -> None:
         """Make an attempt, or wait for the end of the one there is."""
-        if self._attempt is None:
+        if self.attempt is None:
             if self._not_before > trio.current_time():
                 await trio.sleep_until(self._not_before)
-            cautious = self._settings.transport is Transport.AUTO
+            cautious = self.settings.transport is Transport.AUTO
             if (held := await self._pace.wait(self._recovery.transport, cautious=cautious)) is not None:
                 self._setback(held)
             elif not self.decided:
                 await self._begin()
-        attempt = self._attempt
+        attempt = self.attempt
         if attempt is None or self.decided:
             return
         if not attempt.done.is_set():
@@ -313,7 +247,7 @@ class Work:
 
     async def _begin(self) -> None:
         """Send the request over the link that there is, or find out what stands in the way."""
-        dispatcher, origin = self._dispatcher, self._account.origin
+        dispatcher, origin = self._dispatcher, self.account.origin
         link = await dispatcher.link(self._recovery.transport)
         if self.decided:  # while the link came about, and too late for a cancellation to be delivered
             return
@@ -329,9 +263,9 @@ class Work:
         if isinstance(attempt, TooLarge):
             self._setback(attempt)
             return
-        self._link, self._attempt = link, attempt
-        if not await link.carry(attempt) and attempt is self._attempt:
-            self._attempt = None
+        self.link, self.attempt = link, attempt
+        if not await link.carry(attempt) and attempt is self.attempt:
+            self.attempt = None
             dispatcher.lift_bar()
             self.timeline.stop("send")
             if link is dispatcher.joined and not self.decided:
@@ -353,9 +287,9 @@ class Work:
         """Hold the lane until the rest of the abandoned response has passed, within the ``drain`` budget."""
         if self.state is not WorkState.DRAINING:
             return
-        assert self._attempt is not None
-        with trio.CancelScope(deadline=self.timeline.at("ended") + self._timeouts.drain):
-            await self._attempt.drained.wait()
+        assert self.attempt is not None
+        with trio.CancelScope(deadline=self.timeline.at("ended") + self.settings.timeouts.drain):
+            await self.attempt.drained.wait()
         self.stop_draining()
 
     # --- the attempt's side ---
@@ -372,17 +306,17 @@ class Work:
 
     def on_sending(self, attempt: Attempt, now: float) -> None:
         """The first byte of the request is about to leave. Another's upload before it counts in ``start`` only."""
-        if attempt is self._attempt:
+        if attempt is self.attempt:
             self.timeline.start("send", now)
 
     def on_dispatched(self, attempt: Attempt) -> None:
         """The request is on its way."""
-        assert self._link is not None
-        self._account.dispatched(attempt, self._link)
+        assert self.link is not None
+        self.account.dispatched(attempt, self.link)
 
     def on_sent(self, attempt: Attempt, now: float) -> None:
         """The request's last byte was passed on."""
-        if attempt is not self._attempt:
+        if attempt is not self.attempt:
             return
         if attempt.last_progress is None:
             self.timeline.reach("sent", now)
@@ -407,17 +341,17 @@ class Work:
     def on_batch_end(self) -> None:
         """Nothing more follows at once."""
         self.inbox.wake()
-        if self._steering is not None:
-            self._steering.look()
+        if self.steering is not None:
+            self.steering.look()
 
     def on_answer(self, attempt: Attempt, message: AssistantMessage) -> None:
         """The response has ended, and this is the answer."""
-        if self.decided or attempt is not self._attempt:
+        if self.decided or attempt is not self.attempt:
             return
-        assert self._link is not None
-        here = self._link.endpoint is self._pool.endpoint  # no other server has it
-        self._lane.answered(attempt.held if here else None)
-        self._pool.note_answer(self._link, self._recovery.fell_back_on)
+        assert self.link is not None
+        here = self.link.endpoint is self._pool.endpoint  # no other server has it
+        self.lane.answered(attempt.held if here else None, attempt.transcript)
+        self._pool.note_answer(self.link, self._recovery.fell_back_on)
         self._decide(message=message)
 
     # --- when an attempt fails ---
@@ -426,11 +360,11 @@ class Work:
         """Do about a failure what the table says: try again, or end the turn with it."""
         if isinstance(failure, Expired) and failure.phase == "connect":
             failure = self._dispatcher.too_slow(failure.seconds)
-        failure = self._account.with_unread(failure, self._link)
-        if not self._lane.tasks.alive:
+        failure = self.account.with_unread(failure, self.link)
+        if not self.lane.tasks.alive:
             self.fail(failure)
             return
-        setback = self._account.setback(failure, self._attempt)
+        setback = self.account.setback(failure, self.attempt)
         held = self._pace.failed(setback)
         decision = self._recovery.decide(setback, left=self.timeline.left_to_start(trio.current_time()))
         if decision.remedy is None:
@@ -442,23 +376,23 @@ class Work:
 
     def _try_again(self, decision: Decision, failure: Failure) -> None:
         self._dispatcher.lift_bar()
-        attempt = self._attempt
+        attempt = self.attempt
         self._dispatcher.follow(decision, attempt)
         if attempt is not None:
-            self._account.given_up(attempt)
+            self.account.given_up(attempt)
             if attempt.exchange.outcome is None and decision.remedy not in ON_THE_SAME:
                 self._abandon(attempt, wanted=False)
-            elif self._link is not None and not self._dispatcher.again:
-                self._link.avoid()
+            elif self.link is not None and not self._dispatcher.again:
+                self.link.avoid()
             attempt.forget()
-            self._attempt = None
+            self.attempt = None
         if self._recovery.transport is Transport.SSE:
             self._give_place_back()
         self.timeline.begin_again()
         self._not_before = trio.current_time() + decision.wait
-        self._account.tried_again(decision, failure)
-        if self._steering is not None:
-            self._steering.look()
+        self.account.tried_again(decision, failure)
+        if self.steering is not None:
+            self.steering.look()
 
     # --- how it ends ---
 
@@ -466,9 +400,9 @@ class Work:
         """End it with an error, unless it has ended."""
         if self.decided:
             return
-        wanted = isinstance(failure, Overflowed) or failure == Expired("turn", self._timeouts.turn)
-        wanted = wanted or (isinstance(failure, Closed) and self._lane.tasks.alive)  # its lane was left
-        self._decide(error=self._account.error(failure, self._attempt), wanted=wanted)
+        wanted = isinstance(failure, Overflowed) or failure == Expired("turn", self.settings.timeouts.turn)
+        wanted = wanted or (isinstance(failure, Closed) and self.lane.tasks.alive)  # its lane was left
+        self._decide(error=self.account.error(failure, self.attempt), wanted=wanted)
 
     def _decide(
         self, *, message: AssistantMessage | None = None, error: Exception | None = None, wanted: bool = True
@@ -477,39 +411,40 @@ class Work:
         granted = self.state is WorkState.RUNNING
         self.message, self.error = message, error
         self.timeline.reach("ended", trio.current_time())
-        attempt = self._attempt
+        attempt = self.attempt
         aftermath = self._abandon(attempt, wanted=wanted) if attempt is not None else Aftermath.NOTHING
+        self.account.aftermath = aftermath
         self._move(WorkState.DRAINING if aftermath is Aftermath.DRAIN else WorkState.ENDED)
-        self._admitted.set()
+        self.admitted.set()
         self._dispatcher.lift_bar()
         self._pace.end()
         self.inbox.close()
-        if self._steering is not None:
-            self._steering.end()
-            self._steering = None  # they hold each other
+        if self.steering is not None:
+            self.steering.end()
+            self.steering = None  # they hold each other
         if isinstance(error, TurnError):
             error.report = self.report
         if message is None and self._scope is not None:
             self._scope.cancel(reason="the turn has ended")  # an answer wakes its task by itself
         if granted:
-            self._account.close(message, error, attempt)
+            self.account.close(message, error, attempt)
         else:
             self._pool.places.give_back(self)
-            self._lane.remove(self)
-            self._lane.release(self)
+            self.lane.remove(self)
+            self.lane.release(self)
 
     def _abandon(self, attempt: Attempt, *, wanted: bool) -> Aftermath:
         """Give up what a link still does for an attempt, by the cancel policy where that is ``wanted``."""
-        if attempt.exchange.outcome is not None or self._link is None:
+        if attempt.exchange.outcome is not None or self.link is None:
             return Aftermath.NOTHING
-        aftermath = self._link.abandon(attempt, self._settings.on_cancel, wanted=wanted)
+        aftermath = self.link.abandon(attempt, self.settings.on_cancel, wanted=wanted)
         if aftermath in {Aftermath.RETIRE, Aftermath.NEW_LANE}:
             self._aftermath = aftermath
         return aftermath
 
     def _give_place_back(self) -> None:
         """Let another turn have the place; what goes on of an abandoned response keeps it until it has ended."""
-        places, attempt = self._pool.places, self._attempt
+        places, attempt = self._pool.places, self.attempt
         if self._aftermath is Aftermath.NEW_LANE and attempt is not None and not attempt.drained.is_set():
             places.pass_on(self, attempt)
             attempt.on_drained = functools.partial(places.give_back, attempt)

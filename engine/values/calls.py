@@ -76,7 +76,7 @@ def client_item(item: Mapping[str, Any]) -> ClientItem | None:
 
 def answered_by(item: Mapping[str, Any]) -> str | None:
     """The call id of the call that an item answers; None where it answers none."""
-    return _paired_by(item) if item.get("type") in _OUTPUT_TYPES else None
+    return _paired_by(item) if str(item.get("type")) in _OUTPUT_TYPES else None
 
 
 def _paired_by(item: Mapping[str, Any]) -> str | None:

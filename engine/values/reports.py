@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from engine.values.choices import Delivery, Transport
+from engine.values.choices import Delivery, OnCancel, Transport
 from engine.values.shown import size_only
 from engine.values.usage import Usage
 
@@ -57,6 +57,9 @@ class TurnReport:
             names; of the upgrade, where it went over a WebSocket.
         unapplied: The input that the turn was steered with and no response was given, as far as is known, as the wire's
             own items: the server gave it back, or said nothing more of it. Not what the server refused.
+        on_cancel: The cancel policy as it was carried out, where the response was left before its end: `OnCancel.CLOSE`
+            becomes `OnCancel.NEW_LANE` where turns of other lanes run on the connection, and a drain that took too long
+            becomes `OnCancel.CLOSE`. None where it was not left, or there was nothing to decide.
         delivery: The request's delivery state.
         seconds: Time spent, by phase.
     """
@@ -77,5 +80,6 @@ class TurnReport:
     request_id: str | None = None
     headers: Mapping[str, str] = field(factory=dict, hash=False, repr=lambda headers: f"<{len(headers)}>")
     unapplied: tuple[Mapping[str, Any], ...] = field(default=(), repr=size_only, hash=False)
+    on_cancel: OnCancel | None = None
     delivery: Delivery = Delivery.NOT_SENT
     seconds: PhaseSeconds = PhaseSeconds()

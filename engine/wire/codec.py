@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from engine.wire import account_events, control_events, json_text, tool_events  # noqa: F401  # their classes register themselves
 from engine.wire.base import DRIFT, JsonObject, WireObject, attach
+from engine.wire.bundles import objects_in
 from engine.wire.events import Chunks, ServerEvent, UnknownEvent, server_events
 from engine.wire.requests import (
     ClientEvent,
@@ -68,19 +69,23 @@ def parse_object(text: str) -> JsonObject:
     Raises:
         MalformedFrame: It is not.
     """
-    # Raised outside the handlers: a parser's error holds the whole document, and as a context would carry it along.
-    reason: Malformation = "not JSON"
+    value = _parsed(text)
+    if isinstance(value, str):
+        raise MalformedFrame(value)
+    return value
+
+
+def _parsed(text: str) -> JsonObject | Malformation:
+    # Not raised here: a parser's error holds the whole document, and as a context would carry it along.
     try:
         value = json_text.read(text)
     except ValueError:
-        pass
+        return "not JSON"
     except RecursionError:
-        reason = "nested too deep"
-    else:
-        if value.__class__ is dict:
-            return value
-        reason = "not an object"
-    raise MalformedFrame(reason)
+        return "nested too deep"
+    if value.__class__ is dict:
+        return value
+    return "not an object"
 
 
 def decode(text: str) -> ServerEvent:
@@ -93,13 +98,21 @@ def decode(text: str) -> ServerEvent:
 
 
 def read_frame(text: str) -> JsonObject:
-    """Read the object of one frame, which `decode_object` then gives its class.
+    """Read the object of one frame, which `decode_object` then gives its class; of several, a batch.
 
     Raises:
         MalformedFrame: It is none.
     """
     raw = _read_quickly(text)
-    return raw if raw.__class__ is dict else parse_object(text)
+    if raw.__class__ is dict:
+        return raw
+    value = _parsed(text)
+    if isinstance(value, str):
+        objects = objects_in(text)
+        if not objects:
+            raise MalformedFrame(value)
+        value = objects[0] if len(objects) == 1 else {"chunks": objects}
+    return value
 
 
 def read_frames(texts: Sequence[str]) -> list[JsonObject | None]:

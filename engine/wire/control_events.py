@@ -200,8 +200,8 @@ class ErrorEvent(ServerEvent):
     def message(self) -> str | None:
         """The cause in words, from wherever they stand."""
         nested = self.raw.get("error")
-        if isinstance(nested, str):
-            return nested
+        if isinstance(nested, str | list):
+            return _words(nested) or None
         for name in ("message", "detail", "msg"):
             words = _words(self._read(name))
             if words:
@@ -229,24 +229,28 @@ class ErrorEvent(ServerEvent):
 
 
 def _number(value: Any) -> int | None:
-    """Read a status, as a number or as text; None for what is none."""
-    if isinstance(value, str) and value.isdecimal() and len(value) == _STATUS_DIGITS:
-        return int(value)
-    return value if value.__class__ is int else None
+    """Read a status, as a number or as text that may go on with its reason phrase; None for what is none."""
+    if isinstance(value, str):
+        digits, _, _ = value.partition(" ")
+        value = int(digits) if len(digits) == _STATUS_DIGITS and digits.isascii() and digits.isdecimal() else None
+    return value if value.__class__ is int and 0 <= value < 10**_STATUS_DIGITS else None
 
 
 _STATUS_DIGITS: Final = 3
 _MAX_PROBLEMS: Final = 20
+_MAX_WRAPPINGS: Final = 3
 
 
 def _words(value: Any) -> str:
     """Read text, or the problems that FastAPI lists: where each is, and what is wrong there."""
+    for _ in range(_MAX_WRAPPINGS):
+        value = value.get("message") or value.get("msg") if isinstance(value, dict) else value
     if isinstance(value, str):
         return value
-    if isinstance(value, dict):
-        return _words(value.get("message") or value.get("msg"))
     if not isinstance(value, list):
         return ""
+    if all(isinstance(each, str) for each in value):
+        return "; ".join(value[:_MAX_PROBLEMS])
     problems = [(each.get("loc"), each.get("msg")) for each in value[:_MAX_PROBLEMS] if isinstance(each, dict)]
     return "; ".join(
         f"{'.'.join(str(step) for step in place)}: {said}" if isinstance(place, list) and place else said

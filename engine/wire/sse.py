@@ -11,9 +11,9 @@ from typing import Final
 
 from attrs import field, frozen
 
-__all__ = ["OversizedEvent", "SseDecoder", "SseEvent"]
+__all__ = ["BOM", "OversizedEvent", "SseDecoder", "SseEvent"]
 
-_BOM: Final = b"\xef\xbb\xbf"
+BOM: Final = b"\xef\xbb\xbf"
 _LINE_ENDS: Final = (b"\n", b"\r")
 
 
@@ -115,7 +115,7 @@ class SseDecoder:
                     return events, False
                 if self._at_start:
                     self._at_start = False
-                    line = line.removeprefix(_BOM)
+                    line = line.removeprefix(BOM)
                 if line.startswith(b"data:"):
                     held += len(line)
                     data.append(line[6:] if line.startswith(b"data: ") else line[5:])

@@ -96,6 +96,29 @@ async def test_prompts_are_taken_when_a_worker_is_free(autojump_clock: trio.test
         assert results.progress.total is None
 
 
+async def test_a_reader_that_is_cancelled_leaves_its_result_to_another(autojump_clock: trio.testing.MockClock) -> None:
+    found: list[float] = []
+    first = trio.CancelScope()
+
+    def slowly(asked: Asked) -> list[Any]:
+        return [Delay(10.0 if asked.last_user_text == "soon" else 100.0), "yes"]
+
+    async def read(results: Batch, scope: trio.CancelScope) -> None:
+        with scope:
+            await anext(results)
+            found.append(trio.current_time() - began)
+
+    async with Told(slowly) as eng:
+        began = trio.current_time()
+        async with open_batch(eng, ["soon", "late"], progress=lambda _: first.cancel()) as results:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(read, results, first)
+                await trio.testing.wait_all_tasks_blocked(0)
+                nursery.start_soon(read, results, trio.CancelScope())
+    assert len(found) == 1
+    assert found[0] < 50  # with the first answer, not with the next
+
+
 async def test_an_asynchronous_source(autojump_clock: trio.testing.MockClock) -> None:
     class Slowly:
         def __init__(self) -> None:

@@ -29,10 +29,12 @@ IN_THE_MAIN_TASK = (
     scenarios.RELEASE,
     scenarios.LIFE,
     scenarios.EXIT,
+    scenarios.STEER_AND_LEAVE,
 )
 IN_ANY_TASK = (
     scenarios.CONNECT,
     scenarios.STREAM,
+    scenarios.STEER,
     scenarios.WARM_UP,
     scenarios.LEAVE,
     scenarios.LIFE,
@@ -54,6 +56,9 @@ STATEFUL = (
     "/lane.py",
     "/work.py",
     "/turn.py",
+    "/admission.py",
+    "/additions.py",
+    "/steering.py",
     "/inbox.py",
     "/budgets.py",
     "/websocket.py",

@@ -2,7 +2,7 @@
 
 How many steps are left out is chosen so that this takes a bounded time; at every single one::
 
-    CANCEL_EVERY=1 python -m pytest tests/cancellation/test_cancel_lanes.py --timeout=0
+    CANCEL_EVERY=1 pytest -m slow tests/cancellation/test_cancel_lanes.py --timeout=0
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import os
+import queue
 import re
 import stat
 from collections.abc import Callable, Iterator, Sequence
@@ -15,12 +17,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine import AssistantMessage, Text, TextDelta, TurnReport, Usage, UserMessage
+from engine import AssistantMessage, Text, TextDelta, TurnReport, Usage, UserMessage, blocking
 from engine.cli import main
-from engine.cli.chat import Screen
+from engine.cli.chat import Screen, steered
 from engine.cli.errors import CommandFailed
+from engine.cli.listener import Listener
 from engine.cli.markdown import Blocks
 from engine.cli.talk import COMMANDS, Commands, Opening, load_tools, save_snapshot
+from engine.simulator import Delay, Say, SayDelta, Script
+from engine.testing import run_simulator
 
 
 class Said:
@@ -223,3 +228,37 @@ def test_lines_fit_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch, capsys: py
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().out)
     assert shown.split() == [*words.split(), *words.split()]
     assert max(map(len, shown.splitlines())) <= 24
+
+
+# --- while an answer comes -------------------------------------------------------------------------------------------
+
+
+def test_lines_are_handed_on_as_they_are_typed() -> None:
+    typed, keyboard = os.pipe()
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+    try:
+        with Listener(typed, lines.put):
+            os.write(keyboard, "/steer also é\nthen".encode())
+            assert lines.get(timeout=10) == "/steer also é"
+            os.write(keyboard, b" this\n")
+            assert lines.get(timeout=10) == "then this"
+        os.write(keyboard, b"for the editor\n")
+        assert os.read(typed, 100) == b"for the editor\n"
+    finally:
+        os.close(typed)
+        os.close(keyboard)
+    assert lines.empty()
+
+
+def test_an_answer_is_steered_from_another_thread() -> None:
+    brain = Script([[SayDelta("I read the code. "), Delay(1)], [Say("The tests first, then.")]])
+    with run_simulator(brain=brain) as server, blocking.open_session(server.endpoint, model="gpt-6") as session:
+        chat = session.conversation()
+        with chat.stream("Review the change") as reply:
+            text = reply.texts()
+            shown = next(text)
+            assert steered(reply, "begin with the tests", None) == "Taken."
+            shown += "".join(text)
+        assert shown == "I read the code. The tests first, then."
+        assert UserMessage("begin with the tests") in chat.messages
+        assert steered(reply, "too late", None).startswith("Not taken")

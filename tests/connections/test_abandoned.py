@@ -18,6 +18,7 @@ from engine.simulator import (
     Created,
     CutMidFrame,
     Delay,
+    Echo,
     Error,
     Event,
     Ignore,
@@ -254,3 +255,29 @@ async def test_a_drain_ends_with_a_terminal_that_no_schema_has(autojump_clock: M
             assert (await turn.wait()).text == "new"
         assert turn.report.seconds.queue == 1
     assert len(sim.connections) == 1
+
+
+@pytest.mark.parametrize(
+    ("policy", "seconds", "carried_out"),
+    [
+        (engine.OnCancel.CLOSE, 1, engine.OnCancel.CLOSE),
+        (engine.OnCancel.DRAIN, 1, engine.OnCancel.DRAIN),
+        (engine.OnCancel.DRAIN, 9, engine.OnCancel.CLOSE),
+        (engine.OnCancel.NEW_LANE, 9, engine.OnCancel.NEW_LANE),
+    ],
+)
+async def test_the_report_says_which_policy_was_carried_out(
+    autojump_clock: MockClock, policy: engine.OnCancel, seconds: float, carried_out: engine.OnCancel
+) -> None:
+    script = Script([[SayDelta("so "), Delay(seconds), SayDelta("long")]], then=Echo())
+    async with session_to(script, on_cancel=policy) as (session, _):
+        async with session.turn("first") as turn:
+            assert turn.report.on_cancel is None
+            async for event in turn:
+                if isinstance(event, engine.TextDelta):
+                    break
+        await session.ask("second")
+        assert turn.report.on_cancel is carried_out
+        async with session.turn("third") as whole:
+            await whole.wait()
+        assert whole.report.on_cancel is None

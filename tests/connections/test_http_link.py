@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Final
 
 import pytest
 import trio
@@ -596,3 +596,74 @@ async def test_what_is_asked_is_the_same_in_every_attempt(autojump_clock: MockCl
         assert bodies[0] == bodies[1] == bodies[2]
         assert bodies[0]["metadata"] == {"turn": "17"}
         assert [request.transport for request in sim.requests] == ["websocket", "websocket", "http"]
+
+
+# --- answers that are nearly streams
+
+
+def stream_of(*events: tuple[str, str]) -> bytes:
+    return "".join(f"event: {name}\ndata: {data}\n\n" for name, data in events).encode()
+
+
+RESPONSE: Final = {
+    "id": "r", "object": "response", "status": "completed",
+    "output": [{"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "fine"}]}],
+}  # fmt: skip
+BEGUN: Final = json.dumps({"type": "response.created", "response": {"id": "r", "status": "in_progress"}})
+ENDED: Final = json.dumps({"type": "response.completed", "response": RESPONSE})
+STREAM: Final = stream_of(("response.created", BEGUN), ("response.completed", ENDED))
+NAMED: Final = stream_of(("response.completed", json.dumps({"response": RESPONSE})))
+
+
+@pytest.mark.parametrize(
+    ("media_type", "body"),
+    [
+        ("text/plain; charset=utf-8", STREAM),
+        ("text/html", b"\xef\xbb\xbf" + STREAM),
+        ("application/octet-stream", b": hello\n\n" + STREAM),
+        ("application/json", STREAM),
+        ("application/x-ndjson", f"{BEGUN}\n{ENDED}\n".encode()),
+        ("application/json", f"[{BEGUN}, {ENDED}]".encode()),
+        ("text/event-stream", NAMED),
+    ],
+    ids=["plain text", "HTML", "bytes", "JSON in name", "a line each", "a list", "types in names"],
+)
+async def test_an_answer_that_is_nearly_a_stream(autojump_clock: MockClock, media_type: str, body: bytes) -> None:
+    post = Reject(200, {"content-type": media_type}, body)
+    async with session_to(sim_options={"post": post}, transport=engine.Transport.SSE) as (session, _):
+        assert (await session.ask("go")).text == "fine"
+
+
+@pytest.mark.parametrize(
+    ("media_type", "body", "words"),
+    [
+        ("text/html", b"<html>log in</html>", "something else than a stream"),
+        ("application/json", b'{"object": "chat.completion", "choices": []}', "neither a response nor an error"),
+        ("application/json", json.dumps({**RESPONSE, "status": "queued"}).encode(), "has not ended"),
+    ],
+    ids=["HTML", "another API's", "a response in the background"],
+)
+async def test_an_answer_that_is_none(autojump_clock: MockClock, media_type: str, body: bytes, words: str) -> None:
+    post = Reject(200, {"content-type": media_type}, body)
+    async with session_to(sim_options={"post": post}, transport=engine.Transport.SSE) as (session, _):
+        with pytest.raises(engine.ProtocolViolation, match=words):
+            await session.ask("go")
+
+
+@pytest.mark.parametrize(
+    ("data", "code", "message"),
+    [
+        ('{"message": "boom", "code": "bad_value"}', "bad_value", "boom"),
+        ('{"type": "overloaded", "message": "boom"}', None, "boom"),
+        ('{"error": {"message": "boom", "code": "bad_value"}}', "bad_value", "boom"),
+        ("boom", None, "boom"),
+    ],
+)
+async def test_an_error_whose_name_says_so(
+    autojump_clock: MockClock, data: str, code: str | None, message: str
+) -> None:
+    post = Reject(200, {"content-type": "text/event-stream"}, stream_of(("error", data)))
+    async with session_to(sim_options={"post": post}, transport=engine.Transport.SSE) as (session, _):
+        with pytest.raises(engine.RequestRejected) as caught:
+            await session.ask("go")
+        assert (caught.value.code, caught.value.message) == (code, message)

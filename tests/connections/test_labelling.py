@@ -173,3 +173,20 @@ async def test_five_lanes_wait_for_a_dial_that_is_answered_with_426(
         assert await all_asked(session, 5) == [f"number {number}" for number in range(5)]
         assert sum(len(connection.refusals) for connection in sim.connections) == (1 if multiplexing else 4)
         assert len(sim.requests) == before + 5
+
+
+@pytest.mark.parametrize("ignores", [True, "ignored"])
+@pytest.mark.parametrize("order", [("own", "a", "b"), ("a", "own", "b"), ("a", "b", "own")])
+async def test_one_connection_that_changes_lanes(
+    autojump_clock: MockClock, ignores: object, order: tuple[str, ...]
+) -> None:
+    """What the connection carried before is told from what a lane is answered, whoever names what."""
+    sim_options = options(CLAIMS, lanes=ignores)
+    async with session_to(Slow(), sim_options=sim_options, limits=engine.Limits(max_connections=1)) as (session, sim):
+        for _ in range(2):
+            for name in order:
+                lane = session if name == "own" else session.lane(name)
+                assert (await lane.ask(f"asked by {name}")).text == f"asked by {name}"
+        assert session.statistics().turns_completed == 6
+        assert session.statistics().retries == 0
+        assert len(sim.connections) == (1 if ignores is True else 2)

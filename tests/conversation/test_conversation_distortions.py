@@ -145,3 +145,20 @@ async def test_a_budget_that_ran_out_says_what_came_meanwhile(
 def test_the_essence_of_a_message_has_no_names() -> None:
     first, second = (engine.AssistantMessage([engine.Text("a", item_id=name)]) for name in ("msg_1", "msg_2"))
     assert essence(first) == essence(second)
+
+
+@pytest.mark.parametrize(("output", "odd"), [([None, 3, "x", [], TEXT], 4), (TEXT, 1), (None, 0), ([TEXT], 0)])
+async def test_output_that_is_none_is_counted(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, output: Any, odd: int
+) -> None:
+    response = {"id": "resp_1", "object": "response", "model": "m", "status": "completed", "output": output}
+    created = {"type": "response.created", "response": {**response, "status": "in_progress", "output": []}}
+    done = {"type": "response.output_item.done", "output_index": 0, "item": TEXT}
+    script = Script(
+        [[Event(created), Event(done), Event({"type": "response.completed", "response": response}), Abandon()]]
+    )
+    async with session_to(script) as (session, _):
+        assert (await session.ask("go")).text == "Adding."
+        (connection,) = session.statistics().connections
+    assert connection.odd == odd
+    assert ("unreadable" in caplog.text) == (odd > 0)

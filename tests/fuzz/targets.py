@@ -33,6 +33,7 @@ import engine
 from engine.protocol.exchange import Exchange
 from engine.protocol.failures import to_error
 from engine.protocol.routing import Doubt, Router, Unlabelled, Verdict
+from engine.protocol.steers import Steer
 from engine.simulator import MemoryStream, SimulatorDialer, memory_stream_pair
 from engine.values.turn_events import TurnEvent
 from engine.wire.codec import (
@@ -196,6 +197,9 @@ def _object(choices: Choices, names: Any, depth: int) -> dict[str, Any]:
     return {choices.of(names): _value(choices, depth) for _ in range(choices.below(6))}
 
 
+_RESPONSES: Final = ("resp_1", "resp_2", None)
+
+
 def _event(choices: Choices) -> dict[str, Any]:
     raw = {"type": choices.of(_COMMON) if choices.below(4) else choices.of(_TYPES)}
     if choices.below(4):
@@ -203,13 +207,33 @@ def _event(choices: Choices) -> dict[str, Any]:
         raw |= {"output_index": choices.below(4), "content_index": choices.below(3), "summary_index": choices.below(3)}
         raw |= {"item_id": choices.of(("msg_1", "msg_2", "fc_1")), "delta": choices.of(_STRINGS)}
         raw |= {name: choices.of(_STRINGS) for name in ("text", "arguments", "input", "refusal")}
-        raw["response"] = {"id": choices.of(("resp_1", "resp_2", None)), "status": choices.of(_STRINGS[2:6])}
+        raw["response"] = {"id": choices.of(_RESPONSES), "status": choices.of(_STRINGS[2:6])}
+        raw["response"]["previous_response_id"] = choices.of(_RESPONSES)
+        raw["steer"] = {"id": choices.of(("steer_1", "steer_2", None)), "previous_response_id": choices.of(_RESPONSES)}
+        raw["reason"] = choices.of(("waiting_for_required_input", None))
         raw["response"]["output"] = [_item(choices) for _ in range(choices.below(3))]
         raw["item"] = _item(choices)
         raw["part"] = {"type": choices.of(_STRINGS[13:18]), "text": choices.of(_STRINGS)}
     for _ in range(choices.below(4)):
         raw[choices.of(_NAMES)] = _value(choices)
     return raw
+
+
+def _about_a_steer(choices: Choices, steered: Exchange) -> dict[str, Any]:
+    """An event that a steer leads to, with the right ids."""
+    name, kind = steered.response_id, choices.of(_OF_STEERS)
+    if kind.startswith("response.steer"):
+        reason = choices.of(("waiting_for_required_input", None))
+        return {"type": kind, "steer": {"previous_response_id": name}, "reason": reason}
+    if kind != "response.created":
+        return {"type": kind, "response": {"id": name, "incomplete_details": {"reason": "steered"}}}
+    return {"type": kind, "response": {"id": choices.of(_RESPONSES), "previous_response_id": name}}
+
+
+_OF_STEERS: Final = (
+    *("response.steer.accepted", "response.steer.pending", "response.steer.failed"),
+    *("response.completed", "response.incomplete", "response.created", "response.created"),
+)
 
 
 def _item(choices: Choices) -> dict[str, Any]:
@@ -236,7 +260,14 @@ def events(data: bytes) -> None:
             told[exchange] = []
         if not choices.below(40):
             next(iter(router.exchanges())).abandon()
-        raw = _event(choices)
+        running = [exchange for exchange in router.exchanges() if exchange.steerable and not exchange.abandoned]
+        if running and not choices.below(8):
+            choices.of(running).steer(Steer((engine.UserMessage("more"),), ({"content": "more"},)))
+        steered = next((exchange for exchange in router.exchanges() if exchange.steering), None)
+        if steered is not None and choices.below(2):
+            lane, raw = steered.lane, _about_a_steer(choices, steered)
+        else:
+            raw = _event(choices)
         if lane is not None and choices.below(8):
             raw["stream_id"] = lane
         try:
@@ -285,7 +316,8 @@ def _check_told(told: list[TurnEvent], exchange: Exchange) -> None:
                 assert each is told[-1]
                 assert each.message is outcome
             case engine.TurnContinued():
-                raise AssertionError("nothing was steered")
+                assert exchange.steered
+                assert opened == closed, "a response that is gone on from has ended"
             case _:
                 assert each.index not in closed
                 assert (each.index in opened) != isinstance(each, BLOCKS)

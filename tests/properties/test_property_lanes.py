@@ -1,12 +1,12 @@
-"""Lanes and forks by a state machine: the server's history is what each lane's client holds, after every step.
+"""Lanes, forks and steers by a state machine: the server's history is what each lane's client holds, after every step.
 
-Rules draw a server, open lanes, fork them, talk on them, hold answers back, leave turns, break connections and let
-time pass, in any order. The engine and the simulator live in a thread of their own, in memory, where virtual time
+Rules draw a server, open lanes, fork them, talk on them, steer, hold answers back, leave turns, break connections and
+let time pass, in any order. The engine and the simulator live in a thread of their own, in memory, where virtual time
 stands still unless a rule lets it pass.
 
 To look further, with fresh seeds and as many runs as wanted::
 
-    PROPERTY_EXAMPLES=1000 python -m pytest tests/properties/test_property_lanes.py --timeout=0 --hypothesis-seed=7
+    PROPERTY_EXAMPLES=1000 pytest -m slow tests/properties/test_property_lanes.py --timeout=0 --hypothesis-seed=7
 
 With ``PROPERTY_UNSHRUNK=1`` a failure is reported as found, which is quicker.
 """
@@ -86,6 +86,7 @@ class Server:
             "drawn",
             multiplexing=self.multiplexing,
             proven=self.proven,
+            steering=True,
             max_lanes=self.max_lanes,
             max_active=self.max_active,
         )
@@ -114,7 +115,9 @@ class Prompt:
     way: str
     gate: trio.Event = attrs.field(factory=trio.Event)
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
-    over: bool = False
+    reply: engine.Reply | None = None
+    steers: list[str] = attrs.field(factory=list)
+    """The inputs that the server has accepted for it, in order."""
 
     @property
     def answer(self) -> str:
@@ -181,7 +184,7 @@ class World:
             async with (
                 engine.open_session(
                     self.sim.endpoint,
-                    model="gpt-test",
+                    model="gpt-6",
                     dialer=self.sim.dialer,
                     timeouts=BUDGETS,
                     on_cancel=self.server.policy,
@@ -272,18 +275,56 @@ class World:
 
     async def _send(self, talk: Talk, prompt: Prompt) -> None:
         with prompt.scope:
+            before = len(talk.said)
             try:
-                reply = await talk.chat.send(prompt.text)
+                async with talk.chat.stream(prompt.text) as prompt.reply:
+                    async for _ in prompt.reply:
+                        pass
             except engine.TurnError as error:
                 self.outcomes.append(f"{prompt.way}: {type(error).__name__}")
                 partial = error.partial.text if error.partial is not None else ""
-                if not prompt.answer.startswith(partial):
+                if not prompt.steers and not prompt.answer.startswith(partial):
                     raise AssertionError(f"{prompt.text} was shown {partial!r}") from error
             else:
-                self.outcomes.append(f"{prompt.way}: answered")
-                assert reply.text == prompt.answer, f"{reply.text!r} is not {prompt.answer!r}"
-                talk.said += [prompt.text, reply.text]
+                said = [text for _, text in spoken(input_items(talk.chat.messages, stored=self.server.store))]
+                assert said[:before] == talk.said
+                applied = self._check(prompt, said[before:])
+                self.outcomes.append(f"{prompt.way}: answered, {applied} of {len(prompt.steers)} steers applied")
+                talk.said = said
         talk.running = None
+
+    def _check(self, prompt: Prompt, said: list[str]) -> int:
+        """Compare what was added to a transcript with what was asked, and say how much of it steering was."""
+        assert said[0] == prompt.text
+        answers, steers = said[1:], []
+        own = [prompt.answer]
+        for text in answers:
+            if text in self.prompts:
+                steers.append(text)
+                own.append(self.prompts[text].answer)
+            else:
+                assert any(each.startswith(text) for each in own), f"{text!r} is none of {own}"
+        assert said[-1] == own[-1], f"{said[-1]!r} is not {own[-1]!r}"
+        assert set(steers) <= set(prompt.steers)
+        return len(steers)
+
+    async def steer(self, prompt: Prompt, text: str) -> None:
+        self.prompts[text] = Prompt(text, "at once")
+        self.nursery.start_soon(self._steer, prompt, text)
+
+    async def _steer(self, prompt: Prompt, text: str) -> None:
+        if prompt.reply is None:
+            return
+        prompt.steers.append(text)
+        try:
+            await prompt.reply.steer(text)
+        except engine.SteerRejected as refusal:
+            prompt.steers.remove(text)
+            self.outcomes.append(f"steer: {refusal.code}")
+        except (engine.TurnError, RuntimeError) as error:
+            self.outcomes.append(f"steer: {type(error).__name__}")
+        else:
+            self.outcomes.append("steer: accepted")
 
     async def warm_up(self, talk: Talk) -> None:
         with trio.move_on_after(0):
@@ -322,7 +363,7 @@ class Lanes(RuleBasedStateMachine):
     @initialize(target=talks, server=SERVERS)
     def start(self, server: Server) -> Any:
         self.world = World(server)
-        return self.open()
+        return multiple(*(self.open() for _ in range(3)))
 
     @rule(target=talks)
     def open_lane(self) -> Any:
@@ -350,11 +391,53 @@ class Lanes(RuleBasedStateMachine):
 
     @rule(talk=talks)
     def let_go(self, talk: Talk) -> None:
+        """Let an answer that is held back go on."""
+
         async def let() -> None:
             if talk.running is not None:
                 talk.running.gate.set()
 
         self.there.do(let)
+
+    @rule(talk=talks, letting_go=st.booleans())
+    def steer(self, talk: Talk, letting_go: bool) -> None:
+        """Steer a response, and perhaps let it come to its end in the same tick."""
+
+        async def steer() -> None:
+            if talk.running is not None:
+                await self.there.steer(talk.running, f"prompt {next(self.numbers)}")
+                if letting_go:
+                    talk.running.gate.set()
+
+        self.there.do(steer)
+
+    @rule(talk=talks, inputs=st.integers(1, 2), end=st.sampled_from(["let go", "leave", "time", "abort", "hold"]))
+    def send_and_steer(self, talk: Talk, inputs: int, end: str) -> None:
+        """A prompt whose answer is held back, with input for it, and then its end one way or another."""
+        if talk.running is not None:
+            return
+        prompt = Prompt(f"prompt {next(self.numbers)}", "held")
+        self.there.do(self.there.send, talk, prompt)
+        for _ in range(inputs):
+            self.there.do(self.there.steer, prompt, f"prompt {next(self.numbers)}")
+        match end:
+            case "let go":
+                self.let_go(talk)
+            case "leave":
+                self.leave(talk)
+            case "time":
+                self.wait(1.0)
+            case "abort":
+                self.disturb("abort")
+
+    @rule(parent=talks, target=talks, way=st.sampled_from(WAYS), beside=st.sampled_from(WAYS))
+    def fork_and_send(self, parent: Talk, way: str, beside: str) -> Any:
+        """A fork that goes on in the same tick as its parent."""
+        if len(self.there.talks) == MOST:
+            return multiple()
+        fork = self.open(parent)
+        self.send_at_once(fork, parent, (way, beside))
+        return fork
 
     @rule(talk=talks)
     def leave(self, talk: Talk) -> None:
@@ -449,7 +532,7 @@ class Lanes(RuleBasedStateMachine):
 
 TestLanes = Lanes.TestCase
 TestLanes.settings = settings(
-    max_examples=_EXAMPLES or 40,
+    max_examples=_EXAMPLES or 60,
     stateful_step_count=30,
     derandomize=not _EXAMPLES,
     deadline=None,

@@ -7,7 +7,7 @@ scheduler is seeded by hypothesis too, so a scenario always plays the same way.
 To replay a failure, run the test again: continuous integration draws the same scenarios every time, and hypothesis
 prints the smallest scenario that fails. To look further, with fresh seeds and as many scenarios as wanted::
 
-    PROPERTY_EXAMPLES=5000 python -m pytest tests/properties/test_property_sessions.py --timeout=0 --hypothesis-seed=7
+    PROPERTY_EXAMPLES=5000 pytest -m slow tests/properties/test_property_sessions.py --timeout=0 --hypothesis-seed=7
 
 The same seed plays the same run again, and a failure prints its ``@reproduce_failure`` line besides. With
 ``PROPERTY_UNSHRUNK=1`` it is reported as found, which is quicker.

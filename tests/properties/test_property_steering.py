@@ -5,7 +5,7 @@ answered, the server's history is what its client holds; what was steered with i
 
 To look further, with fresh seeds and as many runs as wanted::
 
-    PROPERTY_EXAMPLES=1000 python -m pytest tests/properties/test_property_steering.py --timeout=0 --hypothesis-seed=7
+    PROPERTY_EXAMPLES=1000 pytest -m slow tests/properties/test_property_steering.py --timeout=0 --hypothesis-seed=7
 """
 
 from __future__ import annotations
@@ -133,7 +133,6 @@ class Talk:
         assert set(unapplied).isdisjoint(lost)
         if not turn.answered:
             return
-        assert turn.report.attempts == 1 or not taken
         said = [words(item) for item in input_items(turn.messages, stored=False) if item.get("role") == "user"]
         assert sorted([*said, *unapplied]) == sorted({*taken, *said, *unapplied}), "each is there once"
         assert set(taken) <= {*said, *unapplied}

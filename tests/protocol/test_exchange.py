@@ -355,6 +355,8 @@ def test_a_failure_after_output_ends_what_was_begun() -> None:
             Failed("server_error", "t", "resp_1", "oh"),
         ),
         (lifecycle("failed", error=None), Failed(None, None, "resp_1")),
+        (lifecycle("failed", error="it broke"), Failed(None, None, "resp_1", "it broke")),
+        (lifecycle("failed", error=["it", "broke"]), Failed(None, None, "resp_1", "it; broke")),
         (lifecycle("failed", error={"code": 3, "message": []}), Failed("3", None, "resp_1")),
         (
             lifecycle("failed", error={"code": 429, "message": "try again in 2s"}),

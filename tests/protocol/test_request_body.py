@@ -13,7 +13,7 @@ from openai.types.responses import ResponseInputItemParam
 from pydantic import TypeAdapter
 
 from engine.protocol.assembly import Assembly
-from engine.protocol.request_body import create_body, input_items, wire_tools
+from engine.protocol.request_body import create_body, input_items, wire_tools, without_id
 from engine.settings.turn_options import TurnOptions
 from engine.values.blocks import AssistantBlock, File, Image, OutputItem, Refusal, Text, Thinking, ToolCall
 from engine.values.messages import AssistantMessage, Context, DeveloperMessage, Message, Tool, ToolResult, UserMessage
@@ -534,3 +534,11 @@ def test_a_tool_that_is_not_offered(choice: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         body(TurnOptions(tool_choice=choice), Context(tools=TOOLS))
     assert caught.value.field == "options.tool_choice"
+
+
+@pytest.mark.parametrize("kind", [{}, [], 3, None, True])
+def test_an_item_whose_type_is_no_text_is_kept_as_it_is(kind: Any) -> None:
+    message = AssistantMessage((OutputItem({"type": kind, "id": "x_1"}),))
+    assert message.unanswered == ()
+    assert input_items((message,), stored=True) == [{"type": kind, "id": "x_1"}]
+    assert without_id({"type": kind, "id": "x_1"}) == {"type": kind}

@@ -374,6 +374,21 @@ def test_a_response_that_fails_takes_its_steers_with_it() -> None:
     assert client.answer("failed", 1, "steer_1") is Verdict.DROPPED
 
 
+def test_what_has_arrived_of_an_answer_is_its_parts_so_far() -> None:
+    client = steered()
+    partial = client.exchange.partial()
+    assert partial is not None
+    assert (partial.text, partial.stop_reason, partial.parts) == ("one ", None, ())
+    client.life("created", 2)
+    partial = client.exchange.partial()
+    assert partial is not None
+    assert [summary(each) for each in partial.parts] == [("assistant", "r1"), ("user", "more")]
+    client.say("two")
+    partial = client.exchange.partial()
+    assert partial is not None
+    assert (partial.text, partial.stop_reason, len(partial.parts)) == ("one two", None, 3)
+
+
 def test_the_second_of_two_responses_fails() -> None:
     client = steered()
     client.life("created", 2)
@@ -384,6 +399,20 @@ def test_the_second_of_two_responses_fails() -> None:
     assert partial is not None
     assert (partial.text, partial.stop_reason, partial.response_id) == ("one two", None, "r2")
     assert client.exchange.unapplied == ()
+
+
+def test_what_is_odd_about_each_response_is_counted() -> None:
+    client = Client()
+    client.life("created", 1)
+    client.steer("more")
+    client.answer("accepted", 1, "steer_1")
+    client.life("incomplete", 1, output_text="one ", incomplete_details={"reason": "steered"})
+    client.life("created", 2)
+    assert client.exchange.oddities == {"repaired": 1}
+    client.life("completed", 2, output_text="two")
+    assert client.exchange.oddities == {"repaired": 2}
+    assert isinstance(client.exchange.outcome, AssistantMessage)
+    assert client.exchange.outcome.text == "one two"
 
 
 def test_the_blocks_of_a_successor_are_counted_on() -> None:
@@ -406,6 +435,67 @@ def test_a_call_id_that_a_predecessor_has_is_not_given_twice() -> None:
     assert isinstance(first, ToolCall)
     assert first.call_id == "c1" != second.call_id
     assert not client.exchange.continuable
+
+
+# --- the next request on the channel
+
+
+def ended(how: str) -> Client:
+    client = steered()
+    match how:
+        case "applied":
+            client.life("created", 2)
+            client.life("completed", 2)
+        case "returned":
+            client.answer("failed", 1, "steer_1")
+        case "waits":
+            client.answer("pending", 1, "steer_1", reason="waiting_for_required_input")
+    assert isinstance(client.exchange.outcome, AssistantMessage)
+    return client
+
+
+def following(client: Client) -> Exchange:
+    assert client.router.is_clean(None)
+    exchange = Exchange()
+    client.router.begin(exchange)
+    exchange.dispatched()
+    return exchange
+
+
+@pytest.mark.parametrize("how", ["applied", "returned", "waits"])
+def test_after_a_steered_answer_an_end_said_again_reaches_no_other(how: str) -> None:
+    client = ended(how)
+    exchange = following(client)
+    assert client.life("done", 2 if how == "applied" else 1) is Verdict.DROPPED
+    assert client.answer("failed", 1, "steer_1") is Verdict.DROPPED, "the steer of a request that is over"
+    created = {"type": "response.created", "response": {"id": "r9", "previous_response_id": "r1"}}
+    assert client.router.route(decode_object(created)) is exchange
+
+
+def test_an_end_that_was_said_again_is_not_said_a_third_time() -> None:
+    client = steered()
+    client.life("done", 1)
+    client.answer("failed", 1, "steer_1")
+    exchange = following(client)
+    assert client.life("done", 1) == Doubt(exchange)
+
+
+@pytest.mark.parametrize("how", ["applied", "returned", "waits"])
+def test_after_a_steered_answer_nothing_more_is_expected(how: str) -> None:
+    client = ended(how)
+    assert client.life("done", 2 if how == "applied" else 1) is Verdict.DROPPED
+    assert client.life("created", 3) is Verdict.STRAY
+
+
+def test_a_turn_that_was_left_is_followed_by_none_on_its_channel() -> None:
+    client = steered()
+    client.exchange.abandon()
+    assert client.life("created", 2) is client.exchange
+    assert client.say("late") is client.exchange
+    client.life("completed", 2)
+    assert client.exchange.outcome is not None
+    assert client.events[-1] != TurnDone("stop", AssistantMessage())
+    assert not client.router.is_clean(None)
 
 
 # --- whose steer it is

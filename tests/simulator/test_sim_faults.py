@@ -28,6 +28,7 @@ from engine.simulator import (
     CutMidFrame,
     Deaf,
     Delay,
+    Echo,
     EndItem,
     Error,
     Event,
@@ -842,3 +843,42 @@ async def test_a_taken_port_is_an_error() -> None:
 async def test_incomplete_on_request(autojump_clock: MockClock) -> None:
     async with open_simulator(in_memory=True, brain=Script([[Say("x"), Incomplete("content_filter")]])) as sim:
         assert (await post(sim)).json["incomplete_details"] == {"reason": "content_filter"}
+
+
+ODD_EVENTS: list[dict[str, Any]] = [
+    {"type": "response.completed"},
+    {"type": "response.completed", "response": None},
+    {"type": "response.completed", "response": {}},
+    {"type": "response.failed"},
+    {"type": "response.failed", "response": {"status": "failed", "error": "it broke"}},
+    {"type": "error"},
+    {"type": "error", "error": None},
+    {"type": "error", "error": ["m"]},
+    {"type": "error", "error": {}},
+    {"type": "error", "status": "400"},
+]
+
+
+@pytest.mark.parametrize("event", ODD_EVENTS, ids=str)
+@pytest.mark.parametrize(
+    "quirks",
+    [
+        Quirks(),
+        Quirks(terminal_output="absent", usage="absent", errors="untyped"),
+        Quirks(terminal_output="empty", usage=False, errors="flat", done="also", item_ids="renewed", indexes="shifted"),
+    ],
+    ids=["plain", "absent", "other"],
+)
+async def test_events_of_a_script_may_have_any_shape(
+    autojump_clock: MockClock, event: dict[str, Any], quirks: Quirks
+) -> None:
+    script = Script([[Created(), Event(event), Abandon()]] * 3, then=Echo())
+    async with open_simulator(in_memory=True, brain=script, quirks=quirks) as sim:
+        async with connect(sim, check=False) as peer:
+            await peer.create("odd")
+            assert (await peer.recv())["type"] == "response.created"
+            assert await peer.recv()
+        assert (await stream(sim, check=False)).events
+        await post(sim, stream=False)
+        assert sim.errors == []
+        assert (await post(sim, "hello", stream=False)).json["output"]

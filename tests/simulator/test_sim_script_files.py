@@ -53,6 +53,12 @@ MISTAKES = [
     (script(server={"quirks": ["in_progres"]}), "'in_progres' is no quirk; did you mean 'in_progress'?"),
     (script(server={"quirks": ["keepalive"]}), "'keepalive' needs a value"),
     (script(server={"quirks": {"in_progress": 3}}), "'in_progress' is true or false, not 3"),
+    (
+        script(server={"quirks": {"item_ids": "renewedd"}}),
+        "server.quirks.item_ids: the quirk 'item_ids' cannot be 'renewedd'; did you mean 'renewed'?",
+    ),
+    (script(server={"quirks": {"done": "never"}}), "cannot be 'never'; there are 'instead', 'also'"),
+    (script(server={"quirks": {"chunks": -1}}), "the quirk 'chunks' cannot be -1"),
     (script(server={"root": ["v1"]}), "server.root[0]: a path begins with a slash"),
     (script(server={"tls": "on"}), "this is 'off' or 'self-signed'"),
     (script(handshakes=[{"refuse": {"status": "x"}}]), "a status is a number from 200 to 599, not a text"),
@@ -191,6 +197,9 @@ def test_fixtures_of_aimock() -> None:
         ({"match": {"userMesage": "x"}, "response": {"content": "y"}}, "fixtures[0].match.userMesage"),
         ({"match": {}, "response": {}}, "fixtures[0].response"),
         ({"match": {}}, "fixtures[0]: a fixture is an object with 'match' and 'response'"),
+        ({"match": {"userMessage": 5}, "response": {"content": "y"}}, "fixtures[0]: a condition on text"),
+        ({"match": {"sequenceIndex": "1"}, "response": {"content": "y"}}, "fixtures[0]: a member of this fixture has"),
+        ({"match": {"systemMessage": 5}, "response": {"content": "y"}}, "fixtures[0]: a member of this fixture has"),
     ],
 )
 def test_mistakes_in_fixtures(fixture: dict[str, Any], told: str) -> None:

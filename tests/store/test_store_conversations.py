@@ -16,6 +16,7 @@ from engine import (
     AssistantMessage,
     ConfigurationError,
     ConnectionLost,
+    Context,
     Delivery,
     Engine,
     FunctionTool,
@@ -111,6 +112,30 @@ async def test_what_another_process_added_is_read(store_url: str) -> None:
             await chat.send("What is 2+2?")
         async with one.open(eng, "u") as chat:
             assert texts(chat.messages) == ["What is 1+1?", "2", "What is 2+2?", "4"]
+
+
+async def test_a_session_that_was_forgotten_and_made_anew_is_read(store_url: str) -> None:
+    """Its newest row has the same number as the one that this process knows, and is another one."""
+    async with simulated() as (_, eng), open_store(store_url) as one, open_store(store_url, owner="two") as two:
+        async with one.open(eng, "u") as chat:
+            await chat.send("What is 1+1?")
+        await two.forget("u")
+        async with simulated() as (_, other), two.open(other, "u") as chat:
+            await chat.send("What is 2+2?")
+        async with one.open(eng, "u") as chat:
+            assert texts(chat.messages) == ["What is 2+2?", "4"]
+
+
+async def test_what_is_sent_may_be_prepared(store_url: str) -> None:
+    def last_only(context: Context) -> Context:
+        return Context(context.messages[-1:], instructions=context.instructions)
+
+    async with simulated() as (sim, eng), open_store(store_url) as store:
+        async with store.open(eng, "u", prepare=last_only) as chat:
+            await chat.send("What is 1+1?")
+            await chat.send("What is 2+2?")
+            assert len(chat.messages) == 4
+    assert inputs(sim) == [1, 1]
 
 
 async def test_a_transcript_is_replaced(store_url: str) -> None:

@@ -9,9 +9,9 @@ import pytest
 import trio
 import trio.testing
 
+from engine.store.database import Database
 from engine.store.errors import StoreError, StoreUnavailable
 from engine.store.group import Group
-from engine.store.operations import Database
 
 
 class Away(Exception):

@@ -64,8 +64,8 @@ GUARDS = [
     Guard(
         "the exclusive acquisition",
         OPERATIONS,
-        "acquire",
-        "AND (owner IS NULL OR expires < {now})",
+        "_taken",
+        "AND {_free(database)}",
         "",
         "test_a_held_session_is_not_given_twice",
     ),
@@ -112,7 +112,7 @@ GUARDS = [
     Guard(
         "the tokens of what was forgotten",
         OPERATIONS,
-        "acquire",
+        "_taken",
         "coalesce((SELECT token FROM engine_tokens WHERE session = ?), 0)",
         "coalesce((SELECT token FROM engine_tokens WHERE session = ? AND 1 = 0), 0)",
         "test_fences_grow_and_never_restart",
@@ -168,7 +168,7 @@ GUARDS = [
     Guard(
         "the nonce of an acquisition",
         OPERATIONS,
-        "acquire",
+        "_taken",
         "WHERE id = ? AND owner = ? AND nonce = ? ",
         "WHERE id = ? AND owner = ? AND nonce = ? AND 1 = 0 ",
         "test_asking_again_with_one_nonce_is_asking_once",

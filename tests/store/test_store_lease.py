@@ -96,7 +96,7 @@ async def test_a_database_that_stays_away_is_an_error_before_the_lease_ends(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     claim = Claim(session="s", owner="one", nonce="n", token=1)
-    taken = Taken(claim=claim, head=0, base=0, begun=Begun())
+    taken = Taken(claim=claim, head=0, base=0, written=0, begun=Begun())
     lease = Lease(cast(Any, Gone()), taken, seconds=30.0, asked_at=trio.current_time())
     failed: list[float] = []
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import itertools
+import re
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import psycopg
@@ -34,14 +36,14 @@ async def chatting(url: str, brain: Any) -> AsyncIterator[tuple[Simulator, Engin
     async with (
         open_simulator(in_memory=True, brain=brain) as sim,
         open_engine(sim.endpoint, model="m", dialer=sim.dialer) as eng,
-        open_store(url) as store,
+        open_store(url, lease=60) as store,
         store.open(eng, "u") as chat,
     ):
         yield sim, eng, chat
 
 
 async def test_a_server_that_crashes_loses_nothing(postgres: PostgresServer) -> None:
-    """It goes down while an answer is on its way, and is back before anybody's patience ends."""
+    """It goes down while an answer is on its way, and is back within the lease."""
     url, brain = postgres.empty(), Slow()
     async with chatting(url, brain) as (sim, _, chat):
         await chat.send("one", key="1")
@@ -85,12 +87,21 @@ async def test_a_connection_that_is_cut_is_made_again(postgres: PostgresServer, 
 
 
 async def test_a_server_that_is_not_there_is_said_to_be_so_without_the_password() -> None:
-    url = "postgresql://somebody:secret@/postgres?host=/nonexistent"
+    url = "postgresql://worker:secret@/postgres?host=/nonexistent"
     with pytest.raises(StoreUnavailable) as caught:
         async with open_store(url):
             pass
     assert "secret" not in str(caught.value)
     assert isinstance(caught.value.__cause__, psycopg.OperationalError)
+
+
+async def test_options_of_the_url_hold(postgres: PostgresServer) -> None:
+    url = postgres.empty()
+    async with open_store(url):
+        with psycopg.connect(url) as connection:
+            statement = "SELECT count(*) FROM pg_tables WHERE schemaname = current_schema()"
+            assert connection.execute(statement).fetchone() != (0,)
+            assert connection.execute("SELECT to_regclass('public.engine_tokens')").fetchone() == (None,)
 
 
 async def test_a_statement_beyond_a_limit_fails_alone(postgres: PostgresServer) -> None:
@@ -119,3 +130,46 @@ async def test_a_statement_beyond_a_limit_fails_alone(postgres: PostgresServer) 
             nursery.start_soon(fail)
             nursery.start_soon(look)
         assert sorted(found) == ["looked", "refused"]
+
+
+@contextmanager
+def role(postgres: PostgresServer, url: str, rights: str) -> Iterator[str]:
+    """A role of a test's own, and the URL with it."""
+    name, schema = f"role_{next(NUMBERS)}", url.rpartition("%3D")[2]
+    with psycopg.connect(postgres.url, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {name} LOGIN {rights}".encode())
+        connection.execute(f"GRANT USAGE ON SCHEMA {schema} TO {name}".encode())
+        connection.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {name}".encode())
+        yield re.sub("user=[^&]*", f"user={name}", url)
+        connection.execute(f"DROP OWNED BY {name}".encode())
+        connection.execute(f"DROP ROLE {name}".encode())
+
+
+NUMBERS = itertools.count()
+
+
+async def test_a_process_without_the_right_to_make_tables_uses_those_that_are_there(postgres: PostgresServer) -> None:
+    url = postgres.empty()
+    async with open_store(url):
+        pass
+    with role(postgres, url, "") as own:
+        async with chatting(own, Slow()) as (_, _, chat):
+            assert (await chat.send("one")).text == "ONE"
+
+
+async def test_a_server_that_only_reads_is_away_until_another_takes_over(postgres: PostgresServer) -> None:
+    with role(postgres, postgres.empty(), "SUPERUSER") as own:
+        name = own.partition("user=")[2].partition("&")[0]
+
+        def only_reads(state: str) -> None:
+            with psycopg.connect(postgres.url, autocommit=True) as connection:
+                connection.execute(f"ALTER ROLE {name} SET default_transaction_read_only = {state}".encode())
+
+        async with chatting(own, Slow()) as (sim, _, chat):
+            only_reads("on")
+            assert postgres.cut()
+            with pytest.raises(StoreUnavailable, match="read-only"):
+                await chat.send("one", key="1")
+            only_reads("off")
+            assert (await chat.send("one", key="1")).text == "ONE"
+        assert len(sim.requests) == 1

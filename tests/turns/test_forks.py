@@ -20,6 +20,7 @@ from engine.simulator import (
     Error,
     Failed,
     Gate,
+    Incomplete,
     InProgress,
     Quirks,
     Say,
@@ -269,3 +270,49 @@ async def test_a_fork_and_its_parent_go_on_in_the_same_tick(autojump_clock: Mock
                 nursery.start_soon(fork.ask, "what is wrong with it?")
             assert {request.error_code for request in sim.requests} == {None}
             assert sim.requests[-1].status == "completed"
+
+
+@pytest.mark.parametrize("store", [False, True])
+async def test_a_fork_of_an_answer_that_cannot_be_continued_has_it_all_the_same(
+    autojump_clock: MockClock, store: bool
+) -> None:
+    script = Script([["first"], [Created(), Say("cut sho"), Incomplete()]], then=Echo())
+    async with session_to(script) as (session, sim):
+        chat = session.conversation(options=engine.TurnOptions(store=store))
+        await chat.send("one")
+        await chat.send("two")
+        fork = session.fork("critic")
+        await fork.ask("what is wrong with it?", store=store)
+        assert sim.requests[2].body.get("previous_response_id") == (sim.requests[0].response_id if store else None)
+        held = sim.history(sim.requests[2].response_id or "")
+        texts = ["".join(part["text"] for part in item["content"]) for item in held]
+        assert texts == ["one", "first", "two", "cut sho", "what is wrong with it?", "what is wrong with it?"]
+
+
+async def test_what_only_the_server_knows_cannot_be_forked(autojump_clock: MockClock) -> None:
+    async with session_to() as (session, sim):
+        first = await session.ask("first", store=True)
+        await session.ask("second", store=True, previous_response_id=first.response_id)
+        with pytest.raises(engine.ConfigurationError, match="not known here"):
+            session.fork("critic")
+        assert len(sim.requests) == 2
+        await session.ask("third")
+        assert (await session.fork("critic").ask("fourth")).text == "fourth"
+
+
+async def test_waiting_for_a_fork_to_begin_is_bounded_by_the_queue_budget(autojump_clock: MockClock) -> None:
+    script = Script(["the plan", [Created(), Delay(9), InProgress(), Say("forked")]], then=Echo())
+    async with session_to(script) as (session, sim):
+        await session.ask("make a plan")
+        fork = session.fork("critic")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fork.ask, "what is wrong with it?")
+            await trio.sleep(1)
+            with pytest.raises(engine.TurnTimeout) as caught:
+                await session.ask("go on", timeouts=engine.Timeouts(queue=2))
+            assert (caught.value.phase, caught.value.delivery) == ("queue", engine.Delivery.NOT_SENT)
+            assert trio.current_time() == pytest.approx(3)
+            assert len(sim.requests) == 2
+            # The bar is the fork's, not the turn's that waited for it.
+            assert (await session.ask("go on")).text == "go on"
+            assert trio.current_time() == pytest.approx(9)

@@ -96,6 +96,8 @@ async def test_leaving_one_lane_disturbs_no_other(autojump_clock: MockClock, pol
                 async for event in turn:
                     if isinstance(event, engine.TextDelta):
                         break
+            # Closing would make the other lane wait for a replacement.
+            assert turn.report.on_cancel == ("new_lane" if policy == "close" else policy)
             assert (await session.lane("left").ask("the next")).text == "the next"
         assert answers == ["the other"]
         assert len(sim.connections) == 1

@@ -218,3 +218,17 @@ async def test_a_consumer_that_stops_loses_its_own_turn_and_no_other(autojump_cl
         assert len(sim.connections) == 1
         assert session.lane("stopped").statistics().turns_failed == 1
         assert session.statistics().turns_completed == 8
+
+
+# --- HTTP ------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_turn_that_falls_back_to_http_gives_its_place_back(autojump_clock: MockClock) -> None:
+    limits = engine.Limits(max_request_bytes=1000)
+    async with session_to(Asking(), sim_options=profile(max_active=1), limits=limits) as (session, sim):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(session.lane("large").ask, "5 seconds " + "x" * 2000)
+            await trio.sleep(1)
+            assert (await session.lane("small").ask("hello")).text == "hello"
+            assert trio.current_time() == pytest.approx(1)
+        assert sorted(request.transport for request in sim.requests) == ["http", "websocket"]

@@ -289,6 +289,14 @@ def test_injection_and_interruption() -> None:
 NESTED = {"type": "invalid_request_error", "code": "c", "message": "m", "param": "p"}
 
 
+def nested(depth: int) -> dict[str, Any]:
+    """Words that are wrapped up so often that they cannot be meant."""
+    value: dict[str, Any] = {"message": "m"}
+    for _ in range(depth):
+        value = {"message": value}
+    return value
+
+
 @pytest.mark.parametrize(
     ("raw", "expected"),
     [
@@ -320,6 +328,10 @@ NESTED = {"type": "invalid_request_error", "code": "c", "message": "m", "param":
             (None, None, None, "body.input: Field required; odd", None),
         ),
         ({"type": "error", "error": {"detail": {"msg": "m"}}}, (None, None, None, "m", None)),
+        ({"type": "error", "error": ["m", "n"]}, (None, None, None, "m; n", None)),
+        ({"type": "error", "status": "429 Too Many Requests", "error": "m"}, (429, None, None, "m", None)),
+        ({"type": "error", "status": 10**30, "error": "m"}, (None, None, None, "m", None)),
+        ({"type": "error", "error": {"message": nested(900)}}, (None, None, None, None, None)),
         (
             {"object": "error", "message": "m", "type": "BadRequestError", "param": None, "code": 400},
             (400, "400", "BadRequestError", "m", None),
