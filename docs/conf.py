@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from importlib.metadata import version as version_of
 
+from sphinx.application import Sphinx
+
 project = "trio-session-engine"
 author = "the trio-session-engine authors"
 release = version_of("trio-session-engine")
@@ -34,3 +36,19 @@ html_theme_options = {
     "light_css_variables": {"color-brand-primary": "#0b6e4f", "color-brand-content": "#0b6e4f"},
     "dark_css_variables": {"color-brand-primary": "#4fc08d", "color-brand-content": "#4fc08d"},
 }
+
+
+def rejoin(app: Sphinx, what: str, name: str, described: object, options: object, lines: list[str]) -> None:
+    """Put a property's docstring together again: Napoleon takes what stands before its first colon for a type."""
+    if what not in {"attribute", "data", "property"}:
+        return
+    for number, line in enumerate(lines):
+        if line.startswith(":type: "):
+            del lines[number]
+            lines[0] = f"{line.removeprefix(':type: ')}: {lines[0]}"
+            return
+
+
+def setup(app: Sphinx) -> None:
+    """Have it done when Napoleon is done: at priority 500."""
+    app.connect("autodoc-process-docstring", rejoin, priority=600)

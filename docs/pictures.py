@@ -18,6 +18,7 @@ from typing import Any, Final
 from engine import OnCancel
 from engine.connections.link_states import TRANSITIONS as LINK_TRANSITIONS
 from engine.protocol.exchange_states import TRANSITIONS as EXCHANGE_TRANSITIONS
+from engine.protocol.injections import INJECTION_TRANSITIONS
 from engine.protocol.labels import LABEL_TRANSITIONS
 from engine.protocol.states import Transitions
 from engine.protocol.steers import STEER_TRANSITIONS
@@ -384,6 +385,7 @@ DRAWN: Final[dict[str, Callable[[], str]]] = {
     "policies.svg": policies,
     "lanes.svg": lanes,
     "steering.svg": steering,
+    "states-injection.svg": functools.partial(machine, "Injection", INJECTION_TRANSITIONS),
     "states-labels.svg": functools.partial(machine, "Labels", LABEL_TRANSITIONS),
     "states-steer.svg": functools.partial(machine, "Steer", STEER_TRANSITIONS),
 }

@@ -184,8 +184,8 @@ class Driver:
                     for key in list(self._waiting):
                         if not any(key in worker.given for worker in self._workers):
                             await self._give(key)
-                self._over.set()
             finally:
+                self._over.set()
                 for worker in self._workers:
                     worker.process.kill()  # and their listeners see the end, and wait for them
 
@@ -197,7 +197,7 @@ class Driver:
         )
         worker = Worker(process)
         self._workers.append(worker)
-        nursery.start_soon(self._listen, worker)
+        nursery.start_soon(self._listen, worker, nursery)
 
     async def _give(self, key: str) -> None:
         worker = self._random.choice([each for each in self._workers if not each.frozen] or self._workers)
@@ -208,10 +208,10 @@ class Driver:
             task["patience"] = self._random.random() * 0.4
         try:
             await worker.process.stdin.send_all(json.dumps(task).encode() + b"\n")
-        except trio.BrokenResourceError:
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
             worker.given.pop(key, None)
 
-    async def _listen(self, worker: Worker) -> None:
+    async def _listen(self, worker: Worker, nursery: trio.Nursery) -> None:
         assert worker.process.stdout is not None
         rest = b""
         async for chunk in worker.process.stdout:
@@ -222,6 +222,10 @@ class Driver:
         assert worker.process.stdin is not None
         await worker.process.stdin.aclose()
         await worker.process.stdout.aclose()
+        if worker in self._workers and not self._over.is_set():
+            # It ended by itself: the database was away when it began.
+            self._workers.remove(worker)
+            await self._start(nursery)
 
     def _heard(self, worker: Worker, said: Mapping[str, Any]) -> None:
         if "held" in said:

@@ -43,7 +43,7 @@ async def chatting(url: str, brain: Any) -> AsyncIterator[tuple[Simulator, Engin
 
 
 async def test_a_server_that_crashes_loses_nothing(postgres: PostgresServer) -> None:
-    """It goes down while an answer is on its way, and is back before anybody's patience ends."""
+    """It goes down while an answer is on its way, and is back within the lease."""
     url, brain = postgres.empty(), Slow()
     async with chatting(url, brain) as (sim, _, chat):
         await chat.send("one", key="1")
@@ -87,7 +87,7 @@ async def test_a_connection_that_is_cut_is_made_again(postgres: PostgresServer, 
 
 
 async def test_a_server_that_is_not_there_is_said_to_be_so_without_the_password() -> None:
-    url = "postgresql://somebody:secret@/postgres?host=/nonexistent"
+    url = "postgresql://worker:secret@/postgres?host=/nonexistent"
     with pytest.raises(StoreUnavailable) as caught:
         async with open_store(url):
             pass
