@@ -306,11 +306,9 @@ class Assembly:
     def _say_all(self, event: wire.ContentEvent, kind: Spoken, text: str) -> Draft | None:
         """Take the whole text of a part, and return its block."""
         text = well_formed(text)
-        if self._slots.closed:
-            index = position(event.raw, "output_index")
-            late = self._slots.ended_before("message", event.item_id or None, index, text)
-            if late is not None:
-                return late
+        late = self._ended_before(event, "message", text) if self._slots.closed else None
+        if late is not None:
+            return late
         slot, hint = self._slot(event, "message"), position(event.raw, "content_index")
         parts = [each for each in slot.drafts if each.kind == kind]
         opened = [each for each in parts if not each.closed]
@@ -326,6 +324,10 @@ class Assembly:
             self._display.catch_up(slot, draft, text)
             draft.closed = True
         return draft
+
+    def _ended_before(self, event: wire.OutputEvent, kind: str, text: str) -> Draft | None:
+        """The part whose end is told once more, after its item's."""
+        return self._slots.ended_before(kind, event.item_id or None, position(event.raw, "output_index"), text)
 
     # --- reasoning ---
 
@@ -349,7 +351,8 @@ class Assembly:
         self._think(event, "content", event.text, whole=True)
 
     def _section_added(self, event: wire.OutputEvent, section: Section) -> None:
-        slot = self._slot(event, "reasoning")
+        slot = self._slot(event, "reasoning", begins=True)
+        slot.parted = True
         draft = slot.drafts[0] if slot.drafts else None
         hint = position(event.raw, _SECTION_INDEX[section])
         if draft is not None and draft.section == section and (draft.closed or draft.hint != hint):
@@ -418,9 +421,15 @@ class Assembly:
         return slot
 
     def _call_told(self, event: wire.OutputEvent, text: str, *, custom: bool) -> None:
+        text = well_formed(text)
+        if (
+            self._slots.closed
+            and self._ended_before(event, "custom_tool_call" if custom else "function_call", text) is not None
+        ):
+            return
         slot = self._call_slot(event, custom=custom)
         if not slot.done and text.strip():
-            self._display.catch_up(slot, slot.drafts[0], well_formed(text))
+            self._display.catch_up(slot, slot.drafts[0], text)
             slot.drafts[0].closed = True
 
 

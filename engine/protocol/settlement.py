@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Hashable
 from typing import Any, Final
 
 from engine.protocol.blocks import (
@@ -64,7 +65,9 @@ class Settlement:
         """
         item = joined(slot.item, item) if not left else item
         slot.item = item
-        key = content_key(item)
+        key: Hashable = content_key(item)
+        if left:
+            key = (key, slot.written)  # of what it says the item has nothing
         same = None if self._display.is_shown(slot) else self._slots.repeated(item, slot, index, key)
         if same is not None:
             self._oddities["repeated"] += 1

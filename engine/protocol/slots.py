@@ -265,8 +265,12 @@ class Slots:
     def of_announcement(self, item: Item, index: int | None) -> Slot | None:
         """The open item that a server announces, where a word of it came before; None for a new one."""
         slot, _ = self._named(item.type, item.id, index)
-        if slot is None and not item.id and index is None:
-            slot = self.latest_open(item.type)
+        if slot is None and index is None:
+            last = self._all[-1] if self._all else None
+            if last is not None and not last.written and _announces_again(last, item):
+                slot = last
+            elif not item.id:
+                slot = self.latest_open(item.type)
         if slot is None or slot.is_another_call(item):
             return None
         if not slot.announced or not slot.written:
@@ -341,6 +345,16 @@ class Slots:
                     taken.add(id(match))
             left = [slot for slot in left if id(slot) not in taken]
         return found
+
+
+def _announces_again(slot: Slot, item: Item) -> bool:
+    """Whether an announcement differs from that of an open item in its id only."""
+    if slot.item is None or slot.type != item.type or slot.done or not slot.announced:
+        return False
+    try:
+        return {**slot.item.raw, "id": None} == {**item.raw, "id": None}
+    except RecursionError:
+        return False  # how deep values nest is the peer's choice
 
 
 def _is_whole(slot: Slot) -> bool:

@@ -144,3 +144,33 @@ async def test_text_comes_once_where_neither_names_nor_positions_say_what_an_eve
         async with session.turn("hi") as turn:
             shown = "".join([text async for text in turn.texts()])
         assert (turn.message.text, shown) == ("one and two", "one and two")
+
+
+@pytest.mark.parametrize("item_ids", [None, *get_args(ItemIds)])
+@pytest.mark.parametrize("call_ids", [None, *get_args(CallIds)])
+@pytest.mark.parametrize("indexes", ["missing", "growing"])
+@pytest.mark.parametrize("events", ["late", "twice", "items_unannounced", "items_done_only"])
+async def test_every_call_is_there_once_where_little_else_can_be_relied_on(
+    autojump_clock: MockClock, item_ids: Any, call_ids: Any, indexes: Any, events: Any
+) -> None:
+    quirks = Quirks(item_ids=item_ids, call_ids=call_ids, indexes=indexes, events=events)
+    turn: list[Step] = [Think("I add."), Call("add", {"a": 1}, call_id="call_1"), Say("And."), Call("add", {"a": 2})]
+    async with session_to(Script([turn]), sim_options={"quirks": quirks}) as (session, _):
+        message = await session.ask("hi", tools=[FUNCTION])
+    assert [call.arguments for call in message.tool_calls] == [{"a": 1}, {"a": 2}]
+    assert message.text == "And."
+    if (
+        events != "twice" or item_ids != "renewed"
+    ):  # two thoughts may say the same, and nothing tells that these are one
+        assert "".join(block.text for block in message.thinking) == "I add."
+
+
+@pytest.mark.parametrize(
+    "habits", [{"call_ids": "one_for_all"}, {"call_ids": "missing", "item_ids": "empty"}], ids=["one id", "no ids"]
+)
+async def test_calls_that_are_told_by_their_deltas_only(autojump_clock: MockClock, habits: dict[str, Any]) -> None:
+    turn: list[Step] = [Call("add", {"a": 1}), Call("add", {"a": 2})]
+    quirks = Quirks(events="deltas_only", **habits)
+    async with session_to(Script([turn]), sim_options={"quirks": quirks}) as (session, _):
+        message = await session.ask("hi", tools=[FUNCTION])
+    assert [call.arguments for call in message.tool_calls] == [{"a": 1}, {"a": 2}]
