@@ -20,6 +20,7 @@ from engine.protocol.blocks import (
     extra_of,
     fuller_block,
     logprobs_of,
+    well_formed_item,
 )
 from engine.protocol.display import Display, Oddity, made_call_id
 from engine.protocol.draft import Draft, Section
@@ -36,11 +37,10 @@ from engine.wire.items import (
     CustomToolCallItem,
     FunctionCallItem,
     Item,
-    structure_item,
 )
 from engine.wire.parts import InputText, OutputText, PlainText, ReasoningText, RefusalPart, SummaryText
 from engine.wire.response import ResponseObject
-from engine.wire.text import well_formed, well_formed_value
+from engine.wire.text import well_formed
 from engine.wire.usage import usage_from
 
 __all__ = ["Assembly"]
@@ -158,7 +158,7 @@ class Assembly:
         """Finish the items that the terminal event lists and that are not finished yet."""
         if self._slots.told_again(told):
             return
-        output = [_whole(item) for item in told]
+        output = [well_formed_item(item) for item in told]
         for item, slot in zip(output, self._slots.matched(output), strict=True):
             if slot is None:
                 self._settlement.finish(self._slots.open(item.type, item.id, None), item)
@@ -199,7 +199,7 @@ class Assembly:
     def _item_added(self, event: wire.OutputItemAdded) -> None:
         if event.item is None:
             return
-        item, index = _whole(event.item), position(event.raw, "output_index")
+        item, index = well_formed_item(event.item), position(event.raw, "output_index")
         slot = self._slots.of_announcement(item, index)
         if slot is None:
             slot = self._slots.open(item.type, item.id, index, announced=True)
@@ -214,7 +214,7 @@ class Assembly:
     def _item_done(self, event: wire.OutputItemDone) -> None:
         if event.item is None:
             return
-        item, index = _whole(event.item), position(event.raw, "output_index")
+        item, index = well_formed_item(event.item), position(event.raw, "output_index")
         slot = self._slots.of_finished(item, index) or self._slots.open(item.type, item.id, index)
         self._settlement.finish(slot, item, index)
 
@@ -306,7 +306,7 @@ class Assembly:
     def _say_all(self, event: wire.ContentEvent, kind: Spoken, text: str) -> Draft | None:
         """Take the whole text of a part, and return its block."""
         text = well_formed(text)
-        late = self._ended_before(event, "message", text) if self._slots.closed else None
+        late = self._slots.ended_before("message", event, text) if self._slots.closed else None
         if late is not None:
             return late
         slot, hint = self._slot(event, "message"), position(event.raw, "content_index")
@@ -324,10 +324,6 @@ class Assembly:
             self._display.catch_up(slot, draft, text)
             draft.closed = True
         return draft
-
-    def _ended_before(self, event: wire.OutputEvent, kind: str, text: str) -> Draft | None:
-        """The part whose end is told once more, after its item's."""
-        return self._slots.ended_before(kind, event.item_id or None, position(event.raw, "output_index"), text)
 
     # --- reasoning ---
 
@@ -422,21 +418,13 @@ class Assembly:
 
     def _call_told(self, event: wire.OutputEvent, text: str, *, custom: bool) -> None:
         text = well_formed(text)
-        if (
-            self._slots.closed
-            and self._ended_before(event, "custom_tool_call" if custom else "function_call", text) is not None
-        ):
+        kind = "custom_tool_call" if custom else "function_call"
+        if self._slots.closed and self._slots.ended_before(kind, event, text) is not None:
             return
         slot = self._call_slot(event, custom=custom)
         if not slot.done and text.strip():
             self._display.catch_up(slot, slot.drafts[0], text)
             slot.drafts[0].closed = True
-
-
-def _whole(item: Item) -> Item:
-    """The item with all its text well-formed."""
-    raw = well_formed_value(item.raw)
-    return item if raw is item.raw else structure_item(raw)
 
 
 _SECTION_INDEX: Final[Mapping[Section, str]] = {"summary": "summary_index", "content": "content_index"}

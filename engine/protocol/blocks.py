@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, TypeAlias
 from attrs import evolve
 
 from engine.values.blocks import AssistantBlock, OutputItem, Refusal, Text, Thinking, ToolCall
-from engine.wire.items import CustomToolCallItem, FunctionCallItem, Item, MessageItem, ReasoningItem
+from engine.wire.items import CustomToolCallItem, FunctionCallItem, Item, MessageItem, ReasoningItem, structure_item
 from engine.wire.parts import ContentPart, InputText, OutputText, PlainText, RefusalPart
 from engine.wire.text import well_formed_value
 
@@ -34,6 +34,7 @@ __all__ = [
     "reasoning_texts",
     "spoken_blocks",
     "thinking_block",
+    "well_formed_item",
 ]
 
 Call: TypeAlias = FunctionCallItem | CustomToolCallItem
@@ -252,3 +253,9 @@ def fuller_block(early: AssistantBlock, late: AssistantBlock) -> AssistantBlock:
 
 
 _NOTHING: Final[tuple[Any, ...]] = (None, "", [], {})
+
+
+def well_formed_item(item: Item) -> Item:
+    """The item with all its text well-formed."""
+    raw = well_formed_value(item.raw)
+    return item if raw is item.raw else structure_item(raw)

@@ -19,6 +19,7 @@ from engine.protocol.blocks import SECTION_BREAK, call_text, content_key, extra_
 from engine.protocol.draft import Draft
 from engine.values.blocks import Refusal, Text
 from engine.wire.base import JsonObject
+from engine.wire.events import OutputEvent
 from engine.wire.items import CustomToolCallItem, FunctionCallItem, Item, MessageItem, ReasoningItem
 
 __all__ = ["Slot", "Slots", "Spoken", "position"]
@@ -249,8 +250,9 @@ class Slots:
                 return None  # a server with one position for all its items
         return finished
 
-    def ended_before(self, kind: str, item_id: str | None, index: int | None, text: str) -> Draft | None:
+    def ended_before(self, kind: str, event: OutputEvent, text: str) -> Draft | None:
         """The part of a finished item whose end is told late, under another name; None where it is another part's."""
+        item_id, index = event.item_id or None, position(event.raw, "output_index")
         named, finished_too = self._named(kind, item_id, index)
         shared = item_id is not None and len(self._by_id.get((kind, item_id), ())) > 1
         if (named is not None or finished_too is not None) and not shared:
