@@ -66,6 +66,11 @@ def test_tests_mirror_the_house() -> None:
     assert {path.stem for path in (ROOT / "tests").glob("test_*.py")} - modules == set(ALOFT)
 
 
+def test_no_two_test_files_have_one_name() -> None:
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert len(names) == len(set(names)), "tests are no packages: pytest imports each by its name alone"
+
+
 def test_one_helper_opens_sessions() -> None:
     helper = re.compile(r"^(async )?def session_to\b", re.MULTILINE)
     having = [path.name for path in (ROOT / "tests").rglob("*.py") if helper.search(path.read_text("utf-8"))]

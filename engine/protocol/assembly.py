@@ -313,6 +313,10 @@ class Assembly:
         parts = [each for each in slot.drafts if each.kind == kind]
         opened = [each for each in parts if not each.closed]
         draft = next((each for each in opened if each.hint == hint), None)
+        if draft is None and hint is not None:
+            again = next((each for each in parts if each.closed and (each.hint, each.written) == (hint, text)), None)
+            if again is not None:  # its end, said in another event; an earlier part has had none yet
+                return again
         draft = draft or next((each for each in opened if text.startswith(each.written)), None)
         draft = draft or (opened[-1] if opened else None)
         if draft is None:

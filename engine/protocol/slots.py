@@ -102,7 +102,19 @@ class Slot:
             return False
         mine = _bare(written).strip()
         texts = [_bare(text).strip() for text in said]
-        return bool(mine) and any(texts) and not any(text and (text in mine or mine in text) for text in texts)
+        if not mine or not any(texts) or any(text and (text in mine or mine in text) for text in texts):
+            return False
+        return len(self.drafts) == 1 or not any(self._parts_are_in(text) for text in texts)
+
+    def _parts_are_in(self, text: str) -> bool:
+        """Whether a text has what was written of each part, in order; of some nothing may have been told."""
+        end = 0
+        for draft in self.drafts:
+            start = text.find(_bare(draft.written).strip(), end)
+            if start < 0:
+                return False
+            end = start + len(draft.written)
+        return True
 
     def is_another_call(self, item: Item) -> bool:
         """Whether both are calls, and by their names not the same."""

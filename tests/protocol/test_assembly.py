@@ -426,6 +426,20 @@ def test_several_parts_in_one_message() -> None:
     assert answer.content == (Text("one", None, "msg_1"), Refusal("no", "msg_1"), Text("two", None, "msg_1"))
 
 
+@pytest.mark.parametrize("unfinished", ["", "two", "tw"])
+def test_the_end_of_a_part_said_in_two_events_is_none_of_an_earlier_part(unfinished: str) -> None:
+    watched = Watched()
+    watched.feed(text_delta("one"), event("output_text.done", text="one", content_index=0))
+    watched.feed(event("content_part.added", part=output_text(""), content_index=1))
+    if unfinished:
+        watched.feed(text_delta(unfinished, part=1))
+    watched.feed(event("content_part.added", part=output_text(""), content_index=2), text_delta("three", part=2))
+    watched.feed(event("output_text.done", text="three", content_index=2))
+    watched.feed(event("content_part.done", part=output_text("three"), content_index=2))
+    answer = watched.finish([message("one", "two", "three")])
+    assert [block.text for block in answer.content if isinstance(block, Text)] == ["one", "two", "three"]
+
+
 CITATION = {"type": "url_citation", "url": "https://example.org", "title": "t", "start_index": 0, "end_index": 2}
 
 
