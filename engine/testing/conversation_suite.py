@@ -136,13 +136,13 @@ class StoreSuite(StatementSuite):
             clock: Any = trio.lowlevel.current_clock()
             worker = _Worker(self, "s")
             error: Exception | None = None
-            with trio.move_on_after(200):
-                try:
+            try:
+                with trio.move_on_after(200):
                     async with worker.opened(self.connect()):
                         clock.jump(29)  # as after a suspension: no renewal ran
                         await trio.sleep(100)
-                except LeaseLost as lost:
-                    error = lost
+            except LeaseLost as lost:
+                error = lost
             assert error is not None, "a worker went on after its lease was over"
 
         self._run(program)
