@@ -74,9 +74,9 @@ def _targets(result: dict[str, Any]) -> str:
     lines = ["| aim | wanted | found | |", "| --- | ---: | ---: | --- |"]
     words = {True: "reached", False: "not reached", None: "not measured"}
     for each in found(result):
-        unit = " ×" if each.target.figure == "ratio" else ""
+        unit = "\u00a0×" if each.target.figure == "ratio" else ""
         value = f"{each.value:.2f}{unit}" if each.value is not None else "–"
-        wanted = f"{each.target.relation} {each.target.bound:g}{unit}"
+        wanted = f"{each.target.relation}\u00a0{each.target.bound:g}{unit}"
         lines.append(f"| {each.target.aim} | {wanted} | {value} | {words[each.reached]} |")
     return "\n".join(lines)
 
