@@ -176,6 +176,28 @@ async def test_a_short_turn_costs_no_more_calls_and_steps_than_it_did() -> None:
     assert cost.steps / turns <= 17
 
 
+async def test_a_release_costs_no_more_calls_and_steps_than_it_did() -> None:
+    sessions = 10
+    async with (
+        open_simulator(in_memory=True) as simulator,
+        engine.open_engine(simulator.endpoint, model="m", dialer=simulator.dialer) as eng,
+    ):
+        names = [str(number) for number in range(sessions)]
+        for name in ("what is loaded on the way", *names):
+            await (await eng.session(name)).ask("Go on.")
+        await eng.release("what is loaded on the way")
+        await trio.testing.wait_all_tasks_blocked()
+        with Cost() as cost:
+            async with trio.open_nursery() as nursery:
+                for name in names:
+                    nursery.start_soon(eng.release, name)
+        assert not any(eng.has_session(name) for name in names)
+    # The server in memory is in it; it and the scheduler's order move the steps by one.
+    assert 0 < cost.own / sessions <= 205
+    assert cost.calls / sessions <= 1950
+    assert cost.steps / sessions <= 32.9
+
+
 async def asked(session: engine.Session) -> None:
     await session.ask("Go on.")
 
