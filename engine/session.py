@@ -56,13 +56,15 @@ class Lane(Calls):
         """Own the lane until the block is left.
 
         Raises:
-            ConfigurationError: another block owns it.
+            ConfigurationError: another block owns it, or it has ended with its block.
 
         If cancelled, nothing happens.
         """
         await trio.lowlevel.checkpoint()
+        if self._lane.failure is not None:
+            raise ConfigurationError("lane", f"{self.name!r} was left: session.lane({self.name!r}) makes another")
         if self._lane.owned:
-            raise ConfigurationError("lane", "belongs to another block")
+            raise ConfigurationError("lane", f"{self.name!r} belongs to another block")
         self._lane.owned = True
         return self
 

@@ -206,6 +206,9 @@ def test_after_it_was_closed(server: RunningSimulator) -> None:
             turn.wait()
     with pytest.raises(SessionClosed):
         session.ask("hello")
+    for late in (session.lane("late"), session.fork("later"), session.lane("late").fork("latest")):
+        with pytest.raises(SessionClosed):
+            late.ask("hello")
     assert turn.message.text == "one two"
 
 

@@ -252,6 +252,18 @@ async def test_a_session_with_a_long_turn_is_not_idle(autojump_clock: MockClock)
         assert "one" not in eng
 
 
+async def test_a_turn_counts_although_its_lane_was_left(autojump_clock: MockClock) -> None:
+    async with opened(limits=engine.Limits(session_idle=10)) as (eng, _):
+        session = await eng.session("one")
+        await trio.sleep(8)
+        async with session.lane("brief") as lane:
+            await lane.ask("1+1")
+        await trio.sleep(9)
+        assert "one" in eng
+        await trio.sleep(2)
+        assert "one" not in eng
+
+
 # --- draining
 
 

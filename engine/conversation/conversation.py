@@ -22,7 +22,7 @@ from engine.settings.fields import TurnFields, options_with, settings_with, spel
 from engine.settings.levels import Settings
 from engine.settings.turn_options import TurnOptions
 from engine.turns.lane import Lane
-from engine.turns.steering import SteerInput, not_taken
+from engine.turns.steering import SteerInput, not_taken, wish_of
 from engine.turns.texts import Texts
 from engine.turns.turn import Turn
 from engine.values.blocks import OutputItem, ToolCall
@@ -302,6 +302,7 @@ class Reply:
 
         Raises:
             ConfigurationError: the input is empty, or nothing but messages of the user will do.
+            RequestTooLarge: it is over `engine.Limits.max_request_bytes`.
             SteerRejected: it was not taken: no response runs, which is so while tools do, or the server refused it.
             TurnError: the round failed before the server answered; it may have been taken.
             RuntimeError: the block was not entered, or was left.
@@ -310,6 +311,7 @@ class Reply:
         """
         self._check_inside()
         if self._turn is None:
+            wish_of(input, limit=self._settings.limits.max_request_bytes)  # what is wrong with it comes first
             await trio.lowlevel.checkpoint()
             over = self._loop is not None and self._loop.finished
             code = "response_already_completed" if over else "response_not_active"

@@ -48,6 +48,8 @@ class LazySimulator:
         self._options = dict(options or {})
         self._strict = strict
         self._brain: AnyBrain = self._options.pop("brain", None) or brain_of(answers, strict=strict)
+        # Made here, so that a mistake in the options is the test's own error, and not that of a dial.
+        self._opener = open_simulator(in_memory=True, **self._options)
         self._simulator: Simulator | None = None
         self._error: Exception | None = None
         self._token: trio.lowlevel.TrioToken | None = None
@@ -138,7 +140,8 @@ class LazySimulator:
     async def _live(self, ready: trio.Event) -> None:
         try:
             with self._scope:
-                async with open_simulator(in_memory=True, brain=self._brain, **self._options) as simulator:
+                async with self._opener as simulator:
+                    simulator.brain = self._brain
                     self._simulator = simulator
                     ready.set()
                     await trio.sleep_forever()

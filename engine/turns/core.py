@@ -79,10 +79,10 @@ class SessionCore:
         )
         self._instruments = instruments
         self._numbers = itertools.count(1)
-        self._made_at = trio.current_time()
+        self._idle_since = trio.current_time()  # when it was made, or the last turn of a lane that was forgotten ended
         self._lanes: dict[str | None, Lane] = {}
         self._refused_seals = RefusedSeals()
-        self._past: list[Counters] = []  # of lanes that were forgotten
+        self._past = Counters()  # of lanes that were forgotten
 
     # --- life ---
 
@@ -134,7 +134,7 @@ class SessionCore:
     @property
     def idle_since(self) -> float:
         """The time when its last turn ended, or when it was made."""
-        return max((lane.idle_since for lane in self._lanes.values()), default=self._made_at)
+        return max((self._idle_since, *(lane.idle_since for lane in self._lanes.values())))
 
     async def until_idle(self) -> None:
         """Wait until no turn is under way. Cancelling only stops waiting."""
@@ -167,7 +167,7 @@ class SessionCore:
             ConfigurationError: a lane of that name exists; or what led to the other one is not known.
         """
         if name in self._lanes:
-            raise ConfigurationError("lane", "exists already, and cannot become a fork")
+            raise ConfigurationError("lane", f"{name!r} exists already, and cannot become a fork")
         lane = self.lane(name)
         try:
             lane.fork_of(parent)
@@ -176,13 +176,16 @@ class SessionCore:
             raise
         return lane
 
+    @trio.lowlevel.enable_ki_protection
     def forget(self, lane: Lane) -> None:
         """End a lane: its turns fail, and its name is free."""
-        if self._lanes.get(lane.name) is lane:
-            del self._lanes[lane.name]
-            self._past.append(lane.counters)
+        last = trio.current_time() if lane.busy else lane.idle_since
         lane.failure = lane.failure or Closed("the lane was left")
         lane.fail(lane.failure)
+        if self._lanes.get(lane.name) is lane:
+            del self._lanes[lane.name]
+            self._past.add(lane.counters)
+            self._idle_since = max(self._idle_since, last)
 
     @property
     def lanes(self) -> tuple[Lane, ...]:
@@ -195,6 +198,9 @@ class SessionCore:
         Takes the ``queue``, ``connect`` and ``warm_up`` budgets at most. Cancelling stops waiting; the warm-up goes on.
         """
         self._tasks.check_caller()
+        if lane.failure is not None:
+            await trio.lowlevel.checkpoint()
+            return False
         places, timeouts = self.pool.places, settings.timeouts
         place = PlaceWait(trio.current_time() + timeouts.queue)
         places.ask(place)
@@ -241,7 +247,7 @@ class SessionCore:
     def statistics(self) -> SessionStatistics:
         """Counters at this moment."""
         lanes = tuple(self._lanes.values())
-        counters = (*(lane.counters for lane in lanes), *self._past)
+        counters = (*(lane.counters for lane in lanes), self._past)
         return SessionStatistics(
             queued=sum(lane.queued for lane in lanes),
             active=sum(each.active for each in counters),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import math
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, Protocol, TypeAlias
 
@@ -133,6 +134,11 @@ class Counters:
         """Turns granted and not yet ended."""
         return self.started - self.completed - self.failed - self.abandoned
 
+    def add(self, other: Counters) -> None:
+        """Count what another one has counted too."""
+        for name in self.__slots__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
 
 class Lane(LaneQueue):
     """One lane of a session.
@@ -155,7 +161,7 @@ class Lane(LaneQueue):
         counters: Counts of its turns.
         failure: The reason for taking no more turns, where that is not the session's doing.
         owned: Whether a block owns it, at whose end it is forgotten.
-        idle_since: The time when its last turn ended, or when it was made.
+        idle_since: The time when its last turn ended; before that, minus infinity.
     """
 
     def __init__(
@@ -185,7 +191,7 @@ class Lane(LaneQueue):
         self.owned: bool = False
         self.tasks: Tasks = tasks
         self.refused_seals: RefusedSeals = refused_seals
-        self.idle_since: float = trio.current_time()
+        self.idle_since: float = -math.inf
         self._idle = trio.lowlevel.ParkingLot()
         self._numbers = numbers
 

@@ -207,6 +207,8 @@ async def test_where_no_response_runs_there_is_nothing_to_steer(autojump_clock: 
             with pytest.raises(SteerRejected, match="no response runs") as caught:
                 await reply.steer("more")
             refusals.append(caught.value)
+            with pytest.raises(engine.ConfigurationError, match="is empty"):
+                await reply.steer("")
         with pytest.raises(RuntimeError, match="was left"):
             await reply.steer("more")
         assert [error.code for error in refusals] == ["response_not_active", "response_already_completed"]

@@ -299,6 +299,20 @@ def test_options_of_the_simulator(pytester: pytest.Pytester) -> None:
     run(pytester, source).assert_outcomes(passed=1)
 
 
+@pytest.mark.parametrize("fixture", ["responses_simulator", "responses_server"])
+def test_a_mistake_in_the_options_is_told_before_the_test(pytester: pytest.Pytester, fixture: str) -> None:
+    source = f"""
+        import pytest
+
+        @pytest.mark.simulator("one", api_kye="sk-right")
+        def test_a_key({fixture}):
+            pytest.fail("it has begun")
+    """
+    result = run(pytester, source)
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*TypeError*unexpected keyword argument 'api_kye'*"])
+
+
 def test_one_simulator_serves_one_trio_run(pytester: pytest.Pytester) -> None:
     source = """
         import pytest

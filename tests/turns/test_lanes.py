@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+from collections import Counter
+
 import pytest
 import trio
 from sessions import session_with
@@ -140,8 +143,42 @@ async def test_a_lane_ends_with_its_block(autojump_clock: MockClock) -> None:
         assert [type(error) for error in failures] == [engine.SessionClosed]
         with pytest.raises(engine.SessionClosed):
             await lane.ask("too late")
+        with pytest.raises(engine.ConfigurationError, match="'critic' was left"):
+            await lane.__aenter__()
         assert (await session.lane("critic").ask("anew")).text == "anew"
         assert session.statistics().turns_failed == 1
+
+
+async def test_a_lane_that_was_left_sends_no_warm_up(autojump_clock: MockClock) -> None:
+    async with session_to(sim_options=LANES) as (session, sim):
+        async with session.lane("critic") as lane:
+            pass
+        assert not await lane.warm_up("Be brief.")
+        assert len(sim.requests) == 0
+        assert await session.lane("critic").warm_up("Be brief.")
+
+
+def held_by_the_engine() -> Counter[str]:
+    gc.collect()
+    kinds = (f"{type(each).__module__}.{type(each).__qualname__}" for each in gc.get_objects())
+    return Counter(
+        kind for kind in kinds if kind.startswith(("engine.turns.", "engine.values.", "engine.connections."))
+    )
+
+
+async def test_lanes_that_were_left_are_counted_and_not_kept(autojump_clock: MockClock) -> None:
+    async with session_to(sim_options=LANES) as (session, _):
+
+        async def use(first: int, last: int) -> None:
+            for number in range(first, last):
+                async with session.lane(f"brief {number}") as lane:
+                    await lane.ask("hi")
+
+        await use(0, 40)
+        before = held_by_the_engine()
+        await use(40, 60)
+        assert held_by_the_engine() - before == Counter()
+        assert session.statistics().turns_completed == 60
 
 
 @pytest.mark.parametrize("store", [False, True])
