@@ -467,6 +467,7 @@ def complaints(plan: Chaos, ended: Ended, records: list[RequestRecord]) -> list[
     if delivery is engine.Delivery.ACCEPTED and not executed:
         found.append("is said to have been accepted, and was not executed")
     if ended.text:
+        records = sorted(records, key=as_written)
         named = plan.quirks.response_ids is None  # else the id that the report has is none of the server's
         seen = [record for record in records if record.response_id == report.response_id] if named else records[-1:]
         if [record.output_sent for record in seen] != [True] or records[-1] is not seen[0]:
@@ -477,6 +478,15 @@ def complaints(plan: Chaos, ended: Ended, records: list[RequestRecord]) -> list[
     if len(at_risk) > 1 + risks:
         found.append(f"was executed {len(at_risk)} times, at most {1 + risks} are allowed")
     return found
+
+
+def as_written(record: RequestRecord) -> tuple[bool, int, int]:
+    """Order requests as they were written: what was sent first can arrive last, where it came on another connection.
+
+    A turn goes to HTTP after WebSockets, and from a WebSocket to one that was opened later.
+    """
+    overtaken = record.transport == "websocket"
+    return not overtaken, record.connection_id if overtaken else 0, record.number
 
 
 def habits() -> Iterator[Quirks]:

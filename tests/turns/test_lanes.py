@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 import trio
 from sessions import session_with
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 import engine
 from engine.simulator import Abort, Created, Delay, Echo, Gate, InProgress, Reject, Say, SayDelta, Script, Stall
@@ -173,6 +173,7 @@ async def test_lanes_that_were_left_are_counted_and_not_kept(autojump_clock: Moc
             for number in range(first, last):
                 async with session.lane(f"brief {number}") as lane:
                     await lane.ask("hi")
+            await wait_all_tasks_blocked()  # the session's tasks let go of the last turn with their next step
 
         await use(0, 40)
         before = held_by_the_engine()
