@@ -26,7 +26,7 @@ AUTO, WEBSOCKET, SSE = engine.Transport.AUTO, engine.Transport.WEBSOCKET, engine
         Chaos(80, seed=6, quirks=Quirks(item_ids="one_for_all", response_ids="one_for_all", events="late")),
         Chaos(80, seed=7, quirks=Quirks(indexes="missing", response_ids="empty", events="deltas_only")),
         Chaos(80, seed=8, quirks=Quirks(item_ids="swapped_at_the_end", events="twice"), transport=WEBSOCKET),
-        Chaos(80, seed=9, quirks=Quirks(item_ids="null", indexes="shifted", events="items_done_only"), transport=SSE),
+        Chaos(160, seed=9, quirks=Quirks(item_ids="null", indexes="shifted", events="items_done_only"), transport=SSE),
         Chaos(150, seed=10, lanes=4),
         Chaos(100, seed=11, transport=WEBSOCKET, lanes=16),
     ],
