@@ -72,12 +72,12 @@ if TYPE_CHECKING:
     from engine.connections.breakers import Breakers as Breakers
     from engine.connections.breakers import BreakerState as BreakerState
     from engine.conversation.conversation import Conversation as Conversation
-    from engine.conversation.conversation import Reply as Reply
     from engine.conversation.journal import Journal as Journal
     from engine.conversation.loop_settings import Approve as Approve
     from engine.conversation.loop_settings import OnRound as OnRound
     from engine.conversation.loop_settings import Prepare as Prepare
     from engine.conversation.prompts import Prompt as Prompt
+    from engine.conversation.reply import Reply as Reply
     from engine.conversation.rounds import Progress as Progress
     from engine.conversation.rounds import Round as Round
     from engine.conversation.snapshot import Snapshot as Snapshot
@@ -256,8 +256,9 @@ _HOMES = {
     "engine.session": "Lane Session",
     "engine.turns.turn": "Turn",
     "engine.turns.texts": "Texts",
-    "engine.conversation.conversation": "Conversation Reply",
+    "engine.conversation.conversation": "Conversation",
     "engine.conversation.prompts": "Prompt",
+    "engine.conversation.reply": "Reply",
     "engine.conversation.rounds": "Progress Round",
     "engine.conversation.snapshot": "Snapshot",
     "engine.conversation.loop_settings": "Approve OnRound Prepare",

@@ -66,12 +66,12 @@ _PATIENCE: Final = 5.0
 
 
 class _Portal(Portal):
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, owner: str) -> None:
+        super().__init__(owner)
         self._loop = asyncio.get_running_loop()
 
     def closed(self) -> Exception:
-        return engine.SessionClosed("the engine it belongs to was closed")
+        return engine.SessionClosed(f"{self.owner} was closed")
 
     def hosted(self, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
@@ -322,7 +322,7 @@ class Opener(Generic[H]):
         """Open it, to be ended by `close`. Makes no connection. If cancelled, nothing stays open."""
         if self._portal is not None:
             raise RuntimeError("it can be opened only once")
-        portal = self._portal = self._within or _Portal()
+        portal = self._portal = self._within or _Portal(f"the {self._kind.__name__.lower()}")
         manager = self._make(portal)
         if self._within is None:
             portal.start(at_exit=self._at_exit)

@@ -62,7 +62,7 @@ H = TypeVar("H", bound=Handle[Any])
 
 class _Portal(Portal):
     def closed(self) -> Exception:
-        return engine.SessionClosed("the engine it belongs to was closed")
+        return engine.SessionClosed(f"{self.owner} was closed")
 
     def hosted(self, function: Callable[..., Any]) -> Callable[..., Any]:
         if inspect.iscoroutinefunction(function):
@@ -270,7 +270,7 @@ class Opener(Generic[H]):
         """Open it, to be ended by `close`. Makes no connection."""
         if self._portal is not None:
             raise RuntimeError("it can be opened only once")
-        portal = self._portal = self._within or _Portal()
+        portal = self._portal = self._within or _Portal(f"the {self._kind.__name__.lower()}")
         manager = self._make(portal)
         if self._within is None:
             portal.start(at_exit=self._at_exit)

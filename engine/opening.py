@@ -40,6 +40,8 @@ class open_engine:  # noqa: N801 - read as a function: async with open_engine(..
             ``field`` names it.
     """
 
+    _owner = "engine"  # as errors name the block
+
     @spelled_out
     def __init__(
         self,
@@ -81,6 +83,7 @@ class open_engine:  # noqa: N801 - read as a function: async with open_engine(..
             opener=self._dialer,
             settings=self._settings,
             instruments=self._instruments,
+            owner=self._owner,
         )
         return self._engine
 
@@ -95,7 +98,7 @@ class open_engine:  # noqa: N801 - read as a function: async with open_engine(..
         assert self._engine is not None
         assert self._nursery is not None
         self._engine._leave()
-        self._nursery.cancel_scope.cancel(reason="the engine was left")
+        self._nursery.cancel_scope.cancel(reason=f"the {self._owner} was left")
         worst: BaseException | None = None
         try:
             await self._manager.__aexit__(None, None, None)
@@ -110,6 +113,12 @@ class open_engine:  # noqa: N801 - read as a function: async with open_engine(..
         if exc is None:
             await trio.lowlevel.checkpoint_if_cancelled()  # where the tasks were cancelled, so is this block
         return False
+
+
+class _SessionsEngine(open_engine):
+    """An engine that its users see nothing of but its session."""
+
+    _owner = "session"
 
 
 class open_session:  # noqa: N801 - read as a function: async with open_session(...) as session
@@ -128,7 +137,7 @@ class open_session:  # noqa: N801 - read as a function: async with open_session(
         **fields: Unpack[SessionFields],
     ) -> None:
         check_names("open_session", fields, SessionFields.__annotations__)
-        self._opener = open_engine(endpoint, instruments=instruments, dialer=dialer, **fields)
+        self._opener = _SessionsEngine(endpoint, instruments=instruments, dialer=dialer, **fields)
 
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Session:

@@ -28,9 +28,14 @@ _PATIENCE: Final = 10.0
 
 
 class Portal:
-    """One Trio thread, which lives as long as the handle that it was started for. Safe from every thread."""
+    """One Trio thread, which lives as long as the handle that it was started for. Safe from every thread.
 
-    def __init__(self) -> None:
+    Args:
+        owner: That handle, as errors name it.
+    """
+
+    def __init__(self, owner: str = "what it belongs to") -> None:
+        self.owner: str = owner
         self._thread: threading.Thread | None = None
         self._token: trio.lowlevel.TrioToken | None = None
         self._nursery: trio.Nursery | None = None
@@ -70,7 +75,7 @@ class Portal:
 
     def closed(self) -> Exception:
         """Return what a call raises that comes too late."""
-        return RuntimeError("what it belongs to was closed")
+        return RuntimeError(f"{self.owner} was closed")
 
     def read(self, function: Callable[[], T]) -> T:
         """Call a synchronous function in the Trio thread and return its result; once that has ended, call it here."""

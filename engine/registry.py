@@ -81,6 +81,7 @@ class Engine:
         opener: Dialer | None,
         settings: Settings,
         instruments: Instruments,
+        owner: str = "engine",
     ) -> None:
         self._home = Home()
         self._nursery = nursery
@@ -89,6 +90,7 @@ class Engine:
         self._dialer = dialer
         self._settings = settings
         self._instruments = instruments
+        self._owner = owner  # the block that nothing of it outlives, as errors name it
         self.breakers: Breakers = Breakers(settings.retry)
         self._gates = Gates(settings.retry)
         self.breakers.of(endpoint)
@@ -184,6 +186,7 @@ class Engine:
             breaker=self.breakers.of(self._endpoint),
             gates=self._gates.at(self._endpoint),
             instruments=self._instruments,
+            owner=self._owner,
         )
         for name, stored in held.items():
             core.lane(name or None).stored = stored
@@ -275,7 +278,7 @@ class Engine:
             link = self._link = HttpLink(self._endpoint, self._dialer, limits=limits, instruments=self._instruments)
             self._nursery.start_soon(self._run_link, link)
         await link.started.wait()
-        return link if link.usable else Closed("the engine was left")
+        return link if link.usable else Closed(f"the {self._owner} was left")
 
     async def _run_link(self, link: HttpLink) -> None:
         try:
@@ -390,9 +393,9 @@ class Engine:
         return in_time
 
     def _leave(self) -> None:
-        self._shut_because = "the engine was left"
+        self._shut_because = f"the {self._owner} was left"
         for entry in self._entries.values():
-            entry.core.close("the engine was left")
+            entry.core.close(self._shut_because)
 
     def statistics(self) -> EngineStatistics:
         """Counters at this moment."""

@@ -280,7 +280,7 @@ def test_after_it_was_closed(server: RunningSimulator) -> None:
         session = await opener.open()
         await opener.close()
         await opener.close()
-        with pytest.raises(SessionClosed):
+        with pytest.raises(SessionClosed, match="the session was closed"):
             await session.ask("hello")
 
     asyncio.run(main())

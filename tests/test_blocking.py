@@ -204,7 +204,7 @@ def test_after_it_was_closed(server: RunningSimulator) -> None:
     with blocking.open_session(server.endpoint, model=MODEL) as session:
         with session.turn("one two") as turn:
             turn.wait()
-    with pytest.raises(SessionClosed):
+    with pytest.raises(SessionClosed, match="the session was closed"):
         session.ask("hello")
     for late in (session.lane("late"), session.fork("later"), session.lane("late").fork("latest")):
         with pytest.raises(SessionClosed):

@@ -80,6 +80,28 @@ async def test_a_session_for_a_block(autojump_clock: MockClock) -> None:
             assert again is not session
 
 
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_errors_name_the_block_that_was_left(autojump_clock: MockClock, *, cancelled: bool) -> None:
+    async with open_simulator(in_memory=True) as sim:
+        with trio.CancelScope() as scope:
+            async with engine.open_session(sim.endpoint, model="m", dialer=sim.dialer) as alone:
+                await alone.ask("1+1")
+                if cancelled:
+                    scope.cancel(reason="the test says so")
+                    await trio.sleep_forever()
+        with trio.CancelScope() as scope:
+            async with engine.open_engine(sim.endpoint, model="m", dialer=sim.dialer) as eng:
+                one = await eng.session("one")
+                if cancelled:
+                    scope.cancel(reason="the test says so")
+                    await trio.sleep_forever()
+        for session, words in ((alone, "the session was left"), (one, "the engine was left")):
+            with pytest.raises(engine.SessionClosed, match=words):
+                await session.ask("1+1")
+            with pytest.raises(engine.SessionClosed, match=words):
+                await session.compact("1+1")
+
+
 async def test_a_session_that_lives_is_not_opened_again(autojump_clock: MockClock) -> None:
     async with opened() as (eng, _):
         session = await eng.session("one")

@@ -119,8 +119,8 @@ def steered(reply: blocking.Reply, text: str, secret: str | None) -> str:
     """Add to what an answer is asked for, and return what came of it."""
     try:
         reply.steer(text)
-    except (EngineError, RuntimeError) as error:  # RuntimeError: the answer was left meanwhile
-        return f"Not taken: {describe(error, secret) if isinstance(error, EngineError) else error}"
+    except EngineError as error:
+        return f"Not taken: {describe(error, secret)}"
     return "Taken."
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from types import TracebackType
+from functools import partial
 from typing import Any, Unpack
 
 import attrs
@@ -13,27 +13,22 @@ from engine.conversation.errands import waits_for_caller
 from engine.conversation.line import Line, Place
 from engine.conversation.loop_settings import LoopSettings
 from engine.conversation.prompts import Prompt, messages_of
+from engine.conversation.reply import Reply
 from engine.conversation.rounds import Progress, Round
 from engine.conversation.snapshot import ConversationState, Memory, Snapshot, conversation_snapshot
 from engine.conversation.tool_loop import OpenTurn, ToolLoop
 from engine.conversation.toolbox import Toolbox
-from engine.protocol.failures import SteerRefused
 from engine.settings.fields import TurnFields, options_with, settings_with, spelled_out
 from engine.settings.levels import Settings
 from engine.settings.turn_options import TurnOptions
 from engine.turns.lane import Lane
-from engine.turns.steering import SteerInput, not_taken, wish_of
-from engine.turns.texts import Texts
-from engine.turns.turn import Turn
 from engine.values.blocks import OutputItem, ToolCall
 from engine.values.calls import answered_by
 from engine.values.messages import AssistantMessage, Context, Message, ToolResult
 from engine.values.problems import ConfigurationError
-from engine.values.reports import TurnReport
-from engine.values.turn_events import TurnDone, TurnEvent
 from engine.values.usage import Usage
 
-__all__ = ["Conversation", "Reply"]
+__all__ = ["Conversation"]
 
 
 class Conversation:
@@ -178,7 +173,13 @@ class Conversation:
         Raises:
             ConfigurationError: something given is wrong.
         """
-        return Reply(self, *self._checked(prompt, options, fields, "stream"))
+        given, chosen, settings = self._checked(prompt, options, fields, "stream")
+        return Reply(
+            place=partial(self._place, settings),
+            begin=partial(self._begin, given, chosen, settings),
+            end=self._end,
+            limit=settings.limits.max_request_bytes,
+        )
 
     def _checked(
         self, prompt: Prompt, options: TurnOptions | None, fields: Mapping[str, Any], call: str
@@ -234,222 +235,6 @@ class Conversation:
         self._waiting = new if waits else ()
         if not waits:
             self._context = attrs.evolve(self._context, messages=(*self.messages, *new))
-
-
-class Reply:
-    """An answer that is read as it comes: ``async with chat.stream(...) as reply``, then iterate.
-
-    Yields the turn events of every round; each round ends with an `engine.TurnDone`. Tools run while the event after a
-    ``TurnDone`` with reason ``tool_use`` is waited for. Entering waits until earlier prompts are answered. Leaving
-    returns at once, from any task: a turn that has not ended is abandoned, tools that run are cancelled, and complete
-    rounds stay in the transcript.
-    """
-
-    def __init__(
-        self, chat: Conversation, given: tuple[Message, ...], options: TurnOptions, settings: Settings
-    ) -> None:
-        self._chat = chat
-        self._given = given
-        self._options = options
-        self._settings = settings
-        self._entered = False
-        self._left = False
-        self._busy = False
-        self._place: Place | None = None
-        self._loop: ToolLoop | None = None
-        self._turn: Turn | None = None
-        self._held: TurnEvent | None = None
-        self._message: AssistantMessage | None = None
-        self._error: BaseException | None = None
-
-    @property
-    def message(self) -> AssistantMessage:
-        """The last response.
-
-        Raises:
-            RuntimeError: the answer is not complete.
-        """
-        if self._message is None:
-            raise RuntimeError("the answer is not complete")
-        return self._message
-
-    @property
-    def partial(self) -> AssistantMessage:
-        """The part of the current response that has arrived, else the last response; empty when nothing has."""
-        if self._turn is not None:
-            return self._turn.partial
-        last = self._loop.message if self._loop is not None else None
-        return last or AssistantMessage()
-
-    @property
-    def report(self) -> TurnReport:
-        """The report of the last request at this moment."""
-        if self._turn is not None:
-            return self._turn.report
-        return self._loop.report if self._loop is not None else TurnReport()
-
-    @property
-    def ready(self) -> bool:
-        """Whether an event or an error is there, so that the next `__anext__` waits for nothing and runs no tool."""
-        turn = self._turn
-        return self._held is not None or (turn is not None and turn.ready and not turn.answered)
-
-    async def steer(self, input: SteerInput) -> None:  # noqa: A002 - the wire's own name
-        """Add input to the response that runs: ``await reply.steer("also check the tests")``; see `engine.Turn.steer`.
-
-        What is applied joins the transcript with the round, as messages of the user, where the server put them. What
-        was not is in ``reply.report.unapplied``.
-
-        Raises:
-            ConfigurationError: the input is empty, or nothing but messages of the user will do.
-            RequestTooLarge: it is over `engine.Limits.max_request_bytes`.
-            SteerRejected: it was not taken: no response runs, which is so while tools do, or the server refused it.
-            TurnError: the round failed before the server answered; it may have been taken.
-            RuntimeError: the block was not entered, or was left.
-
-        Cancelling only stops waiting: input that was sent may be applied, and what was not sent is not.
-        """
-        self._check_inside()
-        if self._turn is None:
-            wish_of(input, limit=self._settings.limits.max_request_bytes)  # what is wrong with it comes first
-            await trio.lowlevel.checkpoint()
-            over = self._loop is not None and self._loop.finished
-            code = "response_already_completed" if over else "response_not_active"
-            barred = "no response runs: say it when one does, or in the next prompt"
-            raise not_taken(SteerRefused(code, barred=barred))
-        await self._turn.steer(input)
-
-    def texts(self) -> Texts:
-        """The answer's words as they come: ``async for text in reply.texts()``. Tools run as when events are read."""
-        return Texts(self)
-
-    @trio.lowlevel.enable_ki_protection
-    async def __aenter__(self) -> Reply:
-        """Wait until earlier prompts of the conversation are answered. Sends nothing yet.
-
-        Raises:
-            ConfigurationError: there is nothing to say.
-            TurnTimeout: earlier prompts were not answered within the ``queue`` (or ``turn``) budget.
-            RuntimeError: the conversation waits for what enters.
-
-        If cancelled, nothing happens.
-        """
-        if self._entered:
-            raise RuntimeError("a reply can be entered only once")
-        self._entered = True
-        place = self._chat._place(self._settings)
-        await place.__aenter__()
-        try:
-            self._loop = self._chat._begin(self._given, self._options, self._settings)
-        except BaseException:
-            place.leave()
-            raise
-        self._place = place
-        return self
-
-    @trio.lowlevel.enable_ki_protection
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Leave the reply. Has no checkpoint: it returns at once, whatever its state, in whatever task."""
-        if self._left or self._loop is None or self._place is None:
-            return
-        self._left = True
-        turn, self._turn = self._turn, None
-        if turn is not None:
-            await turn.__aexit__(None, None, None)
-        self._loop.leave()
-        self._chat._end(self._loop)
-        self._place.leave()
-
-    def __aiter__(self) -> Reply:
-        return self
-
-    async def __anext__(self) -> TurnEvent:
-        """Return the next turn event, running tools where that comes first.
-
-        Raises:
-            TurnError: a round failed, or there were too many; the same error again if asked again.
-            RuntimeError: the block was left, or is left meanwhile, by another task.
-
-        Cancelling loses no event, but for one thing: if tools are running they are cancelled, and the answer cannot be
-        gone on with. It is a RuntimeError to ask for more of it.
-        """
-        self._check_inside()
-        if self._busy:
-            raise RuntimeError("another task is reading this reply")
-        assert self._loop is not None
-        self._busy = True
-        try:
-            return await self._next(self._loop)
-        finally:
-            self._busy = False
-
-    def _check_inside(self) -> None:
-        if self._left:
-            raise RuntimeError("the reply was left, and is read inside its block only")
-        if self._loop is None:
-            raise RuntimeError("read a reply inside its block: async with chat.stream(...) as reply")
-
-    async def _next(self, loop: ToolLoop) -> TurnEvent:
-        while True:
-            if self._held is not None:
-                await trio.lowlevel.checkpoint_if_cancelled()
-                event, self._held = self._held, None
-                return event
-            if self._error is not None:
-                await trio.lowlevel.checkpoint()
-                raise self._error
-            turn = self._turn
-            if turn is None and loop.progress.response is None:
-                if loop.finished:
-                    await trio.lowlevel.checkpoint()
-                    raise StopAsyncIteration
-                turn = await loop.next_turn(buffered=True)
-                self._check_inside()
-                # Its events are read by many calls of this method, and it has no scope in this task between them.
-                self._turn = turn
-                try:
-                    await turn.__aenter__()
-                except BaseException:
-                    self._turn = None
-                    raise
-                self._check_inside()
-            await self._advance(loop, turn)
-
-    async def _advance(self, loop: ToolLoop, turn: Turn | None) -> None:
-        """Hold the turn's next event; where there is none, close the round."""
-        if turn is None:  # another process had the response
-            await self._complete(loop, None)
-            return
-        try:
-            self._held = event = await anext(turn)
-        except StopAsyncIteration:
-            await self._complete(loop, turn)
-            return
-        # A response that needs no tools is kept with its last event: a reader who stops there has read everything.
-        if isinstance(event, TurnDone) and turn.answered and self._chat._toolbox.is_last(turn.message):
-            await self._complete(loop, turn)
-
-    async def _complete(self, loop: ToolLoop, turn: Turn | None) -> None:
-        before = loop.rounds
-        try:
-            if turn is not None:
-                self._turn = None
-                await turn.__aexit__(None, None, None)
-                await loop.answered(turn)
-            await loop.complete()
-        except Exception as error:
-            self._error = error
-            raise
-        finally:
-            if loop.finished:
-                self._message = loop.message
-            if loop.rounds == before and self._error is None:
-                self._error = RuntimeError("the answer was cut short while its tools ran")
 
 
 def _unanswered(messages: Iterable[Message]) -> tuple[ToolCall, ...]:

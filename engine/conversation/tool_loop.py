@@ -167,6 +167,10 @@ class ToolLoop:
                 self.progress = before
                 raise
 
+    def is_last(self, message: AssistantMessage) -> bool:
+        """Whether a response ends the prompt: no tools are to be run for it."""
+        return self._toolbox.is_last(message)
+
     async def complete(self) -> None:
         """Run what the response calls, as far as there is no output yet, and close the round.
 
@@ -179,7 +183,7 @@ class ToolLoop:
         message = self.progress.response
         assert message is not None
         results: tuple[ToolResult, ...] = ()
-        finished = self._toolbox.is_last(message)
+        finished = self.is_last(message)
         with self._errands():
             if not finished:
                 if self.rounds + 1 >= self._settings.max_rounds:

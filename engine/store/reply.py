@@ -8,8 +8,8 @@ from types import TracebackType
 
 import trio
 
-from engine.conversation.conversation import Reply
 from engine.conversation.line import Place
+from engine.conversation.reply import Reply
 from engine.turns.steering import ENDED, SteerInput, not_taken
 from engine.turns.texts import Texts
 from engine.values.blocks import Refusal, Text, Thinking, ToolCall

@@ -15,7 +15,7 @@ from engine.protocol.failures import Expired, SteerRefused
 from engine.protocol.injections import Injection
 from engine.turns.injecting import InjectedResults, came_of, outputs_of
 from engine.turns.states import WorkState
-from engine.turns.steering import ENDED, OVER_HTTP, QUEUED, Steering, SteerInput, not_taken, wish_of
+from engine.turns.steering import ENDED, LEFT, OVER_HTTP, QUEUED, Steering, SteerInput, not_taken, wish_of
 from engine.turns.work import Work
 
 __all__ = ["inject", "steer"]
@@ -35,14 +35,14 @@ async def steer(work: Work, given: SteerInput) -> None:
     if not wish.taken and work.message is not None:  # it was over before anything could be sent
         raise not_taken(ENDED)
     if not wish.taken:
-        raise work.error or RuntimeError("the turn's block was left")
+        raise work.error or not_taken(LEFT, sent=wish.steer.target is not None)
 
 
 def _barred(work: Work) -> SteerRefused | None:
     """The reason why nothing can be added any more, or yet."""
     server = work.lane.pool.endpoint.server
     if work.decided:
-        return ENDED
+        return LEFT if work.message is None and work.error is None else ENDED
     if not server.steering:
         return SteerRefused("steering_not_supported", barred=f"the server's profile ({server.name}) has no steering")
     if work.state is WorkState.QUEUED:

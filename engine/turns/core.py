@@ -47,6 +47,9 @@ class SessionCore:
         pool: Its links.
         started: Set when it can take turns.
         finished: Set when its last socket is gone.
+
+    Args:
+        owner: The block that it cannot outlive, as errors name it.
     """
 
     def __init__(
@@ -60,12 +63,14 @@ class SessionCore:
         gates: EndpointGates,
         instruments: Instruments,
         make_socket: SocketFactory = WebSocket,
+        owner: str = "engine",
     ) -> None:
         self.id: str = session_id
         self.settings: Settings = settings
         self.started: trio.Event = trio.Event()
         self.finished: trio.Event = trio.Event()
         self._tasks = Tasks()
+        self._owner = owner
         self.pool: Pool = Pool(
             session_id,
             self._tasks,
@@ -104,7 +109,7 @@ class SessionCore:
                 try:
                     await trio.sleep_forever()
                 finally:
-                    self._stop(Closed("the session's engine was left"), "the session's engine was left")
+                    self.close(f"the {self._owner} was left")
                     self.pool.close()
         except* Exception as group:
             self._tasks.close(Broken(group), "the session broke")

@@ -24,7 +24,7 @@ from engine.values.messages import UserMessage
 from engine.values.problems import ConfigurationError
 from engine.wire.codec import encode
 
-__all__ = ["ENDED", "OVER_HTTP", "QUEUED", "SteerInput", "Steering", "Wish", "not_taken", "wish_of"]
+__all__ = ["ENDED", "LEFT", "OVER_HTTP", "QUEUED", "SteerInput", "Steering", "Wish", "not_taken", "wish_of"]
 
 SteerInput: TypeAlias = str | UserMessage | Iterable[UserMessage]
 
@@ -32,6 +32,7 @@ QUEUED: Final = SteerRefused("response_not_active", barred="the turn waits for i
 ENDED: Final = SteerRefused(
     "response_already_completed", barred="the turn has ended: what it was to be steered with can begin another one"
 )
+LEFT: Final = SteerRefused("response_not_active", barred="the turn's block was left")
 OVER_HTTP: Final = SteerRefused(
     "steering_not_supported", barred="the turn goes over HTTP, where nothing is added to a response"
 )
@@ -73,10 +74,11 @@ class Wish:
         return self.steer.state is not SteerState.SENT and self.steer.state is not SteerState.REFUSED
 
 
-def not_taken(why: SteerRefused) -> TurnError:
-    """Return the error for input that was not taken; its delivery tells whether it was sent."""
+def not_taken(why: SteerRefused, *, sent: bool = False) -> TurnError:
+    """Return the error for input that was not taken, or that was ``sent`` and will not be answered."""
     error = to_error(why)
-    error.delivery = Delivery.REJECTED if why.barred is None else Delivery.NOT_SENT
+    unanswered = Delivery.AMBIGUOUS if sent else Delivery.NOT_SENT
+    error.delivery = Delivery.REJECTED if why.barred is None else unanswered
     return error
 
 

@@ -96,6 +96,9 @@ class Turn:
     def _check_inside(self) -> None:
         if self._state is TurnState.LEFT:
             raise RuntimeError("the turn's block was left")
+        self._check_entered()
+
+    def _check_entered(self) -> None:
         if self._state is TurnState.NEW:
             raise RuntimeError("enter the turn first: async with session.turn(...) as turn")
 
@@ -160,13 +163,14 @@ class Turn:
         Raises:
             ConfigurationError: the input is empty, or something else than that.
             RequestTooLarge: it is over `engine.Limits.max_request_bytes`.
-            SteerRejected: it was not taken; ``delivery`` tells whether it was sent. The turn goes on.
+            SteerRejected: it was not taken; ``delivery`` tells whether it was sent. The turn goes on, unless another
+                task has left its block, which is a reason too.
             TurnError: the turn failed before the server answered; it may have been taken.
-            RuntimeError: the block was not entered, or was left.
+            RuntimeError: the block was not entered.
 
         Cancelling only stops waiting: input that was sent may be applied, and what was not sent is not.
         """
-        self._check_inside()
+        self._check_entered()
         await steer(self._work, input)
 
     async def inject(self, results: InjectedResults) -> bool:

@@ -208,8 +208,10 @@ class SteerRejected(RequestRejected):
     """The input that was to steer a turn was not taken. The turn itself goes on as if nothing had been said.
 
     ``delivery`` tells where it was refused: `Delivery.REJECTED`, by the server; `Delivery.NOT_SENT`, here, because the
-    turn has ended, waits for its lane, goes over HTTP, or its server knows no steering. ``code`` is the server's word
-    in both cases, for example ``"response_already_completed"`` or ``"steering_not_supported"``.
+    turn has ended, waits for its lane, goes over HTTP, or its server knows no steering, or because another task has
+    left the turn's block. Where that happens after the input was sent and before the server has answered, it is
+    `Delivery.AMBIGUOUS`. ``code`` is the server's word in all cases, for example ``"response_already_completed"`` or
+    ``"steering_not_supported"``.
     """
 
 

@@ -209,8 +209,9 @@ async def test_where_no_response_runs_there_is_nothing_to_steer(autojump_clock: 
             refusals.append(caught.value)
             with pytest.raises(engine.ConfigurationError, match="is empty"):
                 await reply.steer("")
-        with pytest.raises(RuntimeError, match="was left"):
+        with pytest.raises(SteerRejected, match="no response runs") as caught:
             await reply.steer("more")
+        assert caught.value.code == "response_already_completed"
         assert [error.code for error in refusals] == ["response_not_active", "response_already_completed"]
         assert {error.delivery for error in refusals} == {engine.Delivery.NOT_SENT}
         assert sim.connections[0].steers == []

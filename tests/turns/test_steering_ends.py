@@ -347,20 +347,22 @@ async def test_a_steer_that_is_cancelled_after_it_was_sent_may_be_applied(autoju
 async def test_a_block_that_is_left_ends_the_wait_of_a_steer(autojump_clock: MockClock) -> None:
     scripts = (playing(then=silent), fresh)
     async with contained() as held, session_over(held, *scripts, endpoint=STEERING) as session:
-        outcome: list[BaseException] = []
+        outcome: list[engine.SteerRejected] = []
 
         async def steer(turn: engine.Turn) -> None:
-            try:
+            with pytest.raises(engine.SteerRejected) as caught:
                 await turn.steer("more")
-            except RuntimeError as error:
-                outcome.append(error)
+            outcome.append(caught.value)
 
         async with trio.open_nursery() as nursery:
             async with session.turn("count") as turn:
                 await until_text(turn)
                 nursery.start_soon(steer, turn)
                 await trio.testing.wait_all_tasks_blocked()
-        assert [str(each) for each in outcome] == ["the turn's block was left"]
+        await steer(turn)
+        assert [str(each) for each in outcome] == ["the turn's block was left"] * 2
+        assert [each.code for each in outcome] == ["response_not_active"] * 2
+        assert [each.delivery for each in outcome] == [engine.Delivery.AMBIGUOUS, engine.Delivery.NOT_SENT]
 
 
 async def test_a_session_that_closes_ends_the_wait_of_a_steer(autojump_clock: MockClock) -> None:
