@@ -42,5 +42,6 @@ async def test_every_turn_ends_with_its_own_answer_or_an_error_and_the_books_agr
     assert tally.outcomes["answered"] > plan.turns // 3
     assert len(tally.outcomes) > 3
     assert len({"refuse", "hang", "reset", "eof", "stall"} & {*tally.injected}) >= 3
-    assert tally.books["turns sent again"] > 0 or plan.max_dispatches == 1
+    # Over WebSockets alone hardly a failure allows it: most come once the server may have begun.
+    assert tally.books["turns sent again"] > 0 or plan.max_dispatches == 1 or plan.transport is WEBSOCKET
     assert (tally.books["turns over HTTP"] > 0) == (plan.transport is not WEBSOCKET)
