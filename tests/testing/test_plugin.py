@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import textwrap
 
 import pytest
 
@@ -324,8 +323,7 @@ def test_a_script_beside_the_test(pytester: pytest.Pytester) -> None:
     script = {"version": 1, "server": {"models": ["m"]}, "rules": rules, "otherwise": {"brain": "fail"}}
     (folder / "agent.json").write_text(json.dumps(script))
     (folder / "wrong.json").write_text('{"version": 1,\n "rules": [{"replay": "one"}]}')
-    (folder / "test_agent.py").write_text(
-        textwrap.dedent("""
+    source = """
         import pytest
 
         @pytest.mark.simulator(script="agent.json")
@@ -354,8 +352,8 @@ def test_a_script_beside_the_test(pytester: pytest.Pytester) -> None:
         @pytest.mark.simulator(script="absent.json")
         def test_absent(responses_simulator):
             pytest.fail("it has begun")
-        """)
-    )
+    """
+    pytester.makepyfile(**{"agents/test_agent": source})
     result = pytester.runpytest_subprocess(*ONLY_TRIO, "-rfE")
     result.assert_outcomes(passed=2, failed=1, errors=3)
     result.stdout.fnmatch_lines_random(
