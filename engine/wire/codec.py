@@ -24,7 +24,7 @@ from engine.wire.requests import (
     UnknownClientEvent,
     structure_client_event,
 )
-from engine.wire.text import well_formed
+from engine.wire.text import joined
 
 __all__ = [
     "SERVER_EVENT_CLASSES",
@@ -38,6 +38,7 @@ __all__ = [
     "parse_object",
     "read_frame",
     "read_frames",
+    "rewritten",
 ]
 
 Malformation: TypeAlias = Literal["not JSON", "not an object", "no type", "nested too deep"]
@@ -223,10 +224,15 @@ def encode(value: WireObject | ClientEvent | Mapping[str, Any]) -> str:
     """Write an event, an item, a part, a request or a plain mapping as compact JSON.
 
     What was decoded is written with every member it came with, known or not. The text can always be sent as UTF-8, and
-    is JSON to strict parsers too: half a character is written as U+FFFD.
+    is JSON to strict parsers too.
 
     Raises:
         TypeError: Something in it has no JSON form.
-        ValueError: Something in it is not finite, or contains itself.
+        ValueError: Something in it is not finite, or contains itself; a `HalfCharacter`: a text in it has one.
     """
-    return well_formed(_encoder.encode(value))
+    return joined(_encoder.encode(value))
+
+
+def rewritten(value: Mapping[str, Any]) -> str:
+    """Write what a server sent in another shape, for `decode`: half a character may have its other half elsewhere."""
+    return json.dumps(value)

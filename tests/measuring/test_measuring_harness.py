@@ -272,6 +272,19 @@ async def test_targets_are_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
     ]  # fmt: skip
 
 
+async def test_the_page_says_why_a_target_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    aims = [
+        targets.Target("missed", "racing", "case", "two", "speed", "≥", 0.9, why="it limps"),
+        targets.Target("reached", "racing", "case", "two", "speed", "≥", 0.1, why="it would limp"),
+    ]
+    monkeypatch.setattr(targets, "TARGETS", aims)
+    text = page.page_of(await played(), {})
+    assert "- missed: it limps.\n" in text
+    assert "it would limp" not in text
+    monkeypatch.setattr(targets, "TARGETS", aims[1:])
+    assert "Why not" not in page.page_of(await played(), {})
+
+
 async def test_pictures_are_the_same_bytes_for_the_same_results(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     from benchmarks.pictures import draw
