@@ -180,7 +180,7 @@ class ErrorEvent(ServerEvent):
 
     @property
     def _nested(self) -> Any:
-        """What stands under ``error``, out of all that it is wrapped in."""
+        """The member ``error``, out of all that it is wrapped in."""
         several = self.raw.get("errors")
         value = self.raw.get("error")
         if value is None and isinstance(several, list) and several:
