@@ -69,7 +69,7 @@ from .places import Path
 from .quirks import Accept, Garbage, Handshake, HangUp, Ignore, Reject
 from .step import Step
 
-__all__ = ["ANSWERS", "STEPS", "read_answer", "read_members", "read_pace", "read_step", "read_turn"]
+__all__ = ["ANSWERS", "STEPS", "as_it_is", "read_answer", "read_members", "read_pace", "read_step", "read_turn"]
 
 Reader: TypeAlias = Callable[[Any, Path], Any]
 

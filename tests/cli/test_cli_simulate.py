@@ -196,6 +196,47 @@ def test_verify(simulate: Any, tmp_path: Path) -> None:
     assert json.loads(process.stderr)["rule"] == "wanted"
 
 
+def test_mistakes_in_what_the_control_route_is_asked(simulate: Any) -> None:
+    _, ready = simulate("--control")
+    told = [
+        ("GET", "request", None, 404, "there is no GET request; GET /__simulator lists what there is"),
+        ("GET", "requests/7", None, 404, "there is no request 7"),
+        ("GET", "requests?txt=a", None, 400, "txt: 'txt' is no member of the query; did you mean 'text'?"),
+        ("POST", "rules", [], 400, "the body is an object with 'rules', which is an array"),
+        ("POST", "rules", {"rules": [{"replay": "x"}]}, 400, "rules[0].replay: "),
+        ("POST", "rules?frist=1", {"rules": []}, 400, "did you mean 'first'?"),
+        ("POST", "rules?first=maybe", {"rules": []}, 400, "'first' is 1 or 0"),
+        ("POST", "requests/wait", {"timeout": 5}, 400, "did you mean 'timeout_ms'?"),
+        ("POST", "connections/0/abort", {"how": "gently"}, 400, "'how' is 'reset' or 'eof'"),
+        ("POST", "connections/0/close", {"cod": 1000}, 400, "did you mean 'code'?"),
+        ("POST", "reset?rule=1", None, 400, "did you mean 'rules'?"),
+        ("PATCH", "server", {"seed": 1}, 400, "what can be changed while the server runs is 'quirks'"),
+    ]
+    for method, path, body, status, words in told:
+        answer = control(ready, method, path, body)
+        assert (answer.status_code, words in answer.json()["error"]["message"]) == (status, True), answer.text
+
+
+def test_the_control_route_says_what_there_is(simulate: Any) -> None:
+    _, ready = simulate("--control")
+    routes = control(ready, "GET", "").json()["routes"]
+    assert control(ready, "GET", "").json() == httpx.get(
+        ready["control_url"], headers={"authorization": f"Bearer {ready['control_token']}"}
+    ).json()  # fmt: skip
+    for route in routes:
+        method, path = route.split()
+        body = {"timeout_ms": 0} if path == "requests/wait" else None
+        assert f"there is no {method} " not in control(ready, method, path, body).text, route
+
+
+def test_an_address_that_there_is_not(simulate: Any) -> None:
+    _, ready = simulate("--root", "/v1", "--root", "/openai/v1")
+    for path in ("/responses", "/__simulator/requests", "/openai/responses"):
+        answer = httpx.post(ready["base_url"].removesuffix("/v1") + path, json={"model": "m", "input": "x"})
+        assert answer.status_code == 404
+        assert answer.json()["error"]["message"].endswith("the API is under /v1 and /openai/v1.")
+
+
 def test_the_control_route(simulate: Any, tmp_path: Path) -> None:
     path = script(
         tmp_path / "s.json",
