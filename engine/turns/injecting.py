@@ -9,12 +9,12 @@ from engine.protocol.failures import Lost, RequestRefused, TooLarge, to_error
 from engine.protocol.injections import Injection, InjectionState
 from engine.protocol.request_body import input_items
 from engine.settings.profiles import Profile
-from engine.turns.submission import size_of
 from engine.values.blocks import OutputItem
 from engine.values.checks import wrong_type
 from engine.values.choices import Delivery
 from engine.values.messages import AssistantMessage, Message, ToolResult
 from engine.values.problems import ConfigurationError
+from engine.wire.codec import encode
 
 __all__ = ["InjectedResults", "came_of", "outputs_of"]
 
@@ -46,7 +46,7 @@ def outputs_of(
             raise wrong_type(f"results[{number}]", result, "the output of a call")
     before: list[Message] = [message] if message is not None else []
     items = tuple(input_items([*before, *results], stored=False, skip=len(before)))
-    size = size_of(items, "results")
+    size = sum(len(encode(item).encode()) for item in items)
     if size > limit:
         raise to_error(TooLarge(size, limit))
     return items
