@@ -78,6 +78,9 @@ def _targets(result: dict[str, Any]) -> str:
         value = f"{each.value:.2f}{unit}" if each.value is not None else "–"
         wanted = f"{each.target.relation}\u00a0{each.target.bound:g}{unit}"
         lines.append(f"| {each.target.aim} | {wanted} | {value} | {words[each.reached]} |")
+    missed = [each.target for each in found(result) if each.reached is False and each.target.why]
+    if missed:
+        lines += ["", "Why not:", "", *(f"- {each.aim}: {each.why}." for each in missed)]
     return "\n".join(lines)
 
 

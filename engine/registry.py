@@ -32,7 +32,7 @@ from engine.settings.timeouts import Timeouts
 from engine.transport.dial import Dialer
 from engine.transport.proxy import dialer_to
 from engine.turns.core import SessionCore
-from engine.values.checks import check_seconds
+from engine.values.checks import check_name, check_seconds
 from engine.values.choices import UNSET
 from engine.values.errors import SessionClosed
 from engine.values.problems import ConfigurationError
@@ -109,13 +109,13 @@ class Engine:
         The same id gives the same object, as long as the session lives. No connection is made before the first turn.
 
         Args:
-            session_id: Any string that is not empty.
+            session_id: Any string that is not empty, of at most 512 bytes as UTF-8, without NUL characters.
             resume: A session to go on with, as its `engine.Session.snapshot` wrote it, under this or another id. Its
                 settings hold where none are given.
             fields: Settings of its turns, field by field over the engine's; see `engine.SessionFields`.
 
         Raises:
-            ConfigurationError: the id is empty, a field is wrong, or the session lives with other options than the ones
+            ConfigurationError: it is no such id, a field is wrong, or the session lives with other options than those
                 given, or lives and should be resumed. ``resume.…`` is a part of the snapshot that cannot be used.
             SessionClosed: the engine was left, or is being drained.
 
@@ -126,9 +126,9 @@ class Engine:
         if entry is None:
             entry = self._start(session_id, settings, held)
         elif resume is not None:
-            raise ConfigurationError(f"session {session_id!r}", "lives, and cannot be resumed; release it first")
+            raise ConfigurationError("session id", f"{session_id!r} lives, and cannot be resumed; release it first")
         elif settings != entry.core.settings and any(value is not None for value in fields.values()):
-            raise ConfigurationError(f"session {session_id!r}", "lives with other options; release it first")
+            raise ConfigurationError("session id", f"{session_id!r} lives with other options; release it first")
         await entry.core.started.wait()
         return entry.session
 
@@ -141,7 +141,7 @@ class Engine:
         When the block is left it is released, as `release` does it, and its sockets are gone.
 
         Args:
-            session_id: Any string that is not empty, of no session that lives.
+            session_id: As for `session`, of no session that lives.
             resume: See `session`.
             fields: See `session`.
 
@@ -157,8 +157,7 @@ class Engine:
     ) -> tuple[Settings, Mapping[str, HeldResponse]]:
         """Return what would hold for a session, and what the server stores for it, if nothing asked for is wrong."""
         self._home.check()
-        if not isinstance(session_id, str) or not session_id:
-            raise ConfigurationError("session id", "must be a string that is not empty")
+        check_name("session id", session_id)
         check_names(call, fields, SessionFields.__annotations__)
         resumed: dict[str, Any] = {}
         held: Mapping[str, HeldResponse] = {}
@@ -430,7 +429,7 @@ class _OpenedSession(AbstractAsyncContextManager[Session]):
         if self._core is not None:
             raise RuntimeError("a session can be opened only once: call engine.open_session again")
         if engine._living(self._id) is not None:
-            raise ConfigurationError(f"session {self._id!r}", "lives already: engine.session returns it")
+            raise ConfigurationError("session id", f"{self._id!r} lives already: engine.session returns it")
         entry = engine._start(self._id, self._settings, self._held, kept=True)
         self._core = entry.core
         try:

@@ -14,6 +14,7 @@ from engine.protocol.compaction import compacted, compaction_body
 from engine.settings.fields import TurnFields, options_with, settings_with, spelled_out
 from engine.settings.turn_options import TurnOptions
 from engine.turns.submission import create_text
+from engine.values.checks import check_name
 from engine.values.messages import Context
 from engine.values.problems import ConfigurationError
 from engine.values.statistics import LaneStatistics, SessionStatistics
@@ -44,9 +45,9 @@ class Lane(Calls):
         Until a turn of its own was answered, what it is asked is an addition to that. Sends nothing.
 
         Raises:
-            ConfigurationError: the name is empty, or a lane has it.
+            ConfigurationError: it is no name, or a lane has it.
         """
-        return Lane(self._core, lane=self._core.fork(self._lane, _lane_name(name)))
+        return Lane(self._core, lane=self._core.fork(self._lane, check_name("lane", name)))
 
     def statistics(self) -> LaneStatistics:
         """Counters at this moment."""
@@ -73,12 +74,6 @@ class Lane(Calls):
         self._core.forget(self._lane)
 
 
-def _lane_name(name: object) -> str:
-    if not isinstance(name, str) or not name:
-        raise ConfigurationError("lane name", "must be a string that is not empty")
-    return name
-
-
 class Session(Calls):
     """A conversation partner with a connection of its own, kept open between turns.
 
@@ -99,18 +94,21 @@ class Session(Calls):
         Turns of different lanes run side by side: as many as the server takes on one connection, or, where it takes one
         at a time, as `engine.Limits.max_connections` allows; more wait for a place, within the ``queue`` budget.
 
+        Args:
+            name: Any string that is not empty, of at most 512 bytes as UTF-8, without NUL characters.
+
         Raises:
-            ConfigurationError: the name is empty.
+            ConfigurationError: it is no such name.
         """
-        return Lane(self._core, lane=self._core.lane(_lane_name(name)))
+        return Lane(self._core, lane=self._core.lane(check_name("lane", name)))
 
     def fork(self, name: str) -> Lane:
         """Return a new lane that begins where the session's own one is now; see `Lane.fork`.
 
         Raises:
-            ConfigurationError: the name is empty, or a lane has it.
+            ConfigurationError: it is no name, or a lane has it.
         """
-        return Lane(self._core, lane=self._core.fork(self._lane, _lane_name(name)))
+        return Lane(self._core, lane=self._core.fork(self._lane, check_name("lane", name)))
 
     @property
     def connected(self) -> bool:

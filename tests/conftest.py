@@ -9,6 +9,7 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+import trio
 
 pytest.register_assert_rewrite("invariants")
 
@@ -21,6 +22,9 @@ for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "REQUEST_METH
 # themselves and their subprocesses, so both need the handler that Python installs otherwise.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+ORDER = os.environ.get("ENGINE_TEST_ORDER", "")
+"""Another text is another order of the steps of Trio's tasks; without one each test has an order of its own."""
+
 SWEEP_SECONDS = 900
 """After how long a sweep is taken for hung. What it does is fixed; how fast, the machine decides."""
 
@@ -29,6 +33,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(SWEEP_SECONDS))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> None:
+    # Trio shuffles the tasks that are ready, and has no public way to seed that. pytest-trio has the shuffle depend on
+    # this generator alone, so that Hypothesis can seed it; outside of Hypothesis's own tests it is left unseeded.
+    trio._core._run._r.seed(f"{item.nodeid} {ORDER}")
 
 
 def pytest_collection_finish() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import pytest
 import trio
 import trio.testing
@@ -130,12 +133,31 @@ async def test_starting_a_session_under_cancellation_leaves_nothing_running(auto
         assert scope.cancelled_caught
 
 
-@pytest.mark.parametrize("session_id", ["", 3, None])
-async def test_an_unusable_id_is_told(autojump_clock: MockClock, session_id: object) -> None:
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("", "is empty"),
+        (3, "is an int, not a string"),
+        (None, "is None, not a string"),
+        ("half \ud83d", "has half a character (a lone surrogate)"),
+        ("a\0b", "has a NUL character"),
+        ("é" * 257, "is longer than 512 bytes"),
+    ],
+)
+async def test_what_is_no_name_of_a_session_or_lane(autojump_clock: MockClock, name: Any, problem: str) -> None:
     async with open_simulator(in_memory=True) as sim:
         async with engine.open_engine(sim.endpoint, model="m", dialer=sim.dialer) as eng:
-            with pytest.raises(engine.ConfigurationError, match="session id"):
-                await eng.session(session_id)  # type: ignore[arg-type]
+            with pytest.raises(engine.ConfigurationError) as refused:
+                await eng.session(name)
+            assert str(refused.value) == f"session id: {problem}"
+            with pytest.raises(engine.ConfigurationError, match=re.escape(f"session id: {problem}")):
+                eng.open_session(name)
+            session = await eng.session("é" * 256)
+            for call in (session.lane, session.fork, session.lane("é" * 256).fork):
+                with pytest.raises(engine.ConfigurationError) as refused:
+                    call(name)
+                assert str(refused.value) == f"lane: {problem}"
+        assert sim.connections == []
 
 
 async def test_a_broken_session_is_replaced_and_its_siblings_live(autojump_clock: MockClock) -> None:

@@ -28,6 +28,7 @@ from engine.session import Session
 from engine.settings.fields import SessionFields, TurnFields, options_with, spelled_out
 from engine.settings.retry import RetryPolicy
 from engine.settings.turn_options import TurnOptions
+from engine.values.checks import wrong_type
 from engine.values.errors import TurnError
 from engine.values.problems import ConfigurationError, EngineError
 from engine.values.usage import Usage
@@ -171,9 +172,9 @@ class open_batch:  # noqa: N801 - read as a function: async with open_batch(...)
         **fields: Unpack[TurnFields],
     ) -> None:
         if not isinstance(eng, Engine):
-            raise ConfigurationError("eng", f"is a {type(eng).__name__}, not an Engine")
+            raise wrong_type("eng", eng, "an Engine")
         if isinstance(items, str | bytes) or not isinstance(items, Iterable | AsyncIterable):
-            raise ConfigurationError("items", f"is a {type(items).__name__}, not prompts")
+            raise wrong_type("items", items, "prompts")
         if isinstance(concurrency, bool) or not isinstance(concurrency, int) or not 1 <= concurrency <= _MOST_WORKERS:
             raise ConfigurationError("concurrency", f"must be a whole number from 1 to {_MOST_WORKERS}")
         if progress is not None and not callable(progress):
@@ -188,7 +189,7 @@ class open_batch:  # noqa: N801 - read as a function: async with open_batch(...)
         self._options = options_with(options, fields, "open_batch")
         self._progress = progress
         if ledger is not None and not isinstance(ledger, Ledger):
-            raise ConfigurationError("ledger", f"is a {type(ledger).__name__}, not a Ledger")
+            raise wrong_type("ledger", ledger, "a Ledger")
         self._ledger = ledger
         # Fields about the turn and not about the request; the model is an option.
         self._settings: Any = {

@@ -10,12 +10,12 @@ import trio
 
 from engine.conversation.rounds import Round
 from engine.store import operations
-from engine.store.conversation import check_name
 from engine.store.gate import Gate
 from engine.store.lease import Lease, take
 from engine.store.records import Kind
 from engine.store.store import Store
 from engine.store.transcript import digest_of, round_row, sealed, transcript_of
+from engine.values.checks import check_name, wrong_type
 from engine.values.messages import AssistantMessage, Context
 from engine.values.problems import ConfigurationError
 from engine.values.reports import TurnReport
@@ -182,7 +182,7 @@ class open_ledger:  # noqa: N801 - read as a function: async with open_ledger(..
 
     def __init__(self, store: Store, name: str, *, on_interrupted: OnInterrupted = "resend") -> None:
         if not isinstance(store, Store):
-            raise ConfigurationError("store", f"is a {type(store).__name__}, not a Store")
+            raise wrong_type("store", store, "a Store")
         if not isinstance(name, str) or not name:
             raise ConfigurationError("name", "must be a string that is not empty")
         if on_interrupted not in get_args(OnInterrupted):

@@ -27,8 +27,9 @@ from engine.cli.errors import DONE, CommandFailed, describe, neutralise
 from engine.cli.listener import Listener
 from engine.cli.markdown import Blocks
 from engine.cli.output import report_table
-from engine.cli.programs import NOTICE, Wishes, endpoint_of
+from engine.cli.programs import NOTICE, Wishes
 from engine.cli.talk import Commands, Opening, save_snapshot
+from engine.cli.target import server_of
 from engine.cli.terminal import Terminal
 from engine.settings.timeouts import Timeouts
 from engine.testing import run_simulator
@@ -126,7 +127,7 @@ def steered(reply: blocking.Reply, text: str, secret: str | None) -> str:
 
 @contextlib.contextmanager
 def _session(screen: Screen, wishes: Wishes) -> Iterator[Any]:
-    endpoint = endpoint_of(wishes)
+    endpoint = server_of(wishes.base_url, wishes.profile)
     if endpoint is None:
         screen.aside(NOTICE)
         with (

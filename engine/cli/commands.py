@@ -18,6 +18,7 @@ from engine.cli.stores import store_commands
 from engine.cli.talk import Opening
 from engine.cli.terminal import Terminal
 from engine.settings.endpoint import Endpoint
+from engine.settings.profiles import PROFILE_NAMES
 from engine.values.choices import Transport
 from engine.values.problems import ConfigurationError
 from engine.wire.json_text import DECODER
@@ -67,6 +68,12 @@ def _url(context: click.Context, parameter: click.Parameter, value: str | None) 
     return value
 
 
+_PROFILE: Final = click.option(
+    "--profile",
+    type=click.Choice(PROFILE_NAMES),
+    help="What the server can do; known by its host where it is not given.",
+)
+
 _TURN_OPTIONS: Final = (
     click.option("--model", default=_MODEL, show_default=True, help="The model to ask."),
     click.option(
@@ -76,6 +83,7 @@ _TURN_OPTIONS: Final = (
         metavar="URL",
         help="The server, up to but not including /responses.  [env: OPENAI_BASE_URL]",
     ),
+    _PROFILE,
     click.option(
         "--transport",
         type=click.Choice([transport.value for transport in Transport]),
@@ -184,6 +192,7 @@ def record_command(arguments: tuple[str, ...]) -> int:
     metavar="URL",
     help="The server, up to but not including /responses.  [env: OPENAI_BASE_URL]",
 )
+@_PROFILE
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0, min_open=True),
@@ -194,13 +203,17 @@ def record_command(arguments: tuple[str, ...]) -> int:
     help="How long each step may take.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as one list.")
-def doctor_command(model: str, base_url: str | None, timeout: float, *, as_json: bool) -> int:
+def doctor_command(model: str, base_url: str | None, profile: str | None, timeout: float, *, as_json: bool) -> int:
     """Examine the way to the server: proxy, DNS, TCP, TLS, upgrade, first event, HTTP, keep-alive, lanes, steering.
 
     The exit code is 0 where every step succeeded, and 1 where one failed. Keys, headers and answers are not shown.
     """
     terminal = Terminal()
-    return verdict(terminal, lambda: doctor(terminal, base_url=base_url, model=model, seconds=timeout, as_json=as_json))
+
+    async def examine() -> None:
+        await doctor(terminal, base_url=base_url, profile=profile, model=model, seconds=timeout, as_json=as_json)
+
+    return verdict(terminal, examine)
 
 
 commands.add_command(store_commands)

@@ -12,6 +12,7 @@ from engine import Endpoint
 from engine.cli.errors import FAILED, CommandFailed, one_line
 from engine.cli.examination import Examination
 from engine.cli.findings import Finding
+from engine.cli.target import server_of
 from engine.cli.terminal import Terminal
 from engine.simulator import open_simulator
 
@@ -21,29 +22,30 @@ _NOTICE: Final = "No OPENAI_API_KEY and no --base-url: the built-in simulator is
 _MARKS: Final = {True: "ok", False: "FAILED", None: "-"}
 
 
-async def doctor(terminal: Terminal, *, base_url: str | None, model: str, seconds: float, as_json: bool) -> None:
+async def doctor(
+    terminal: Terminal, *, base_url: str | None, profile: str | None, model: str, seconds: float, as_json: bool
+) -> None:
     """Examine the way to a server step by step. If cancelled, every connection is closed.
 
     Args:
         terminal: The terminal that the findings go to.
         base_url: The server; None for the one of the environment, or the simulator where there is no key either.
+        profile: The name of its profile; None for the one that fits its host.
         model: The model to ask.
         seconds: The most seconds that each step may take.
         as_json: Whether to print one list of findings instead of a line for each.
 
     Raises:
         CommandFailed: a step failed.
+        ConfigurationError: a part of the environment cannot be used.
     """
-    key = os.environ.get("OPENAI_API_KEY") or None
-    terminal.secret = key
-    if key is None and base_url is None:
+    terminal.secret = os.environ.get("OPENAI_API_KEY") or None
+    endpoint = server_of(base_url, profile)
+    if endpoint is None:
         terminal.notice(_NOTICE)
         async with open_simulator() as simulator:
             findings = await _examine(terminal, simulator.endpoint, model=model, seconds=seconds, as_json=as_json)
     else:
-        endpoint = Endpoint() if key is None else Endpoint.from_env()
-        if base_url is not None:
-            endpoint = attrs.evolve(endpoint, base_url=base_url)
         findings = await _examine(terminal, endpoint, model=model, seconds=seconds, as_json=as_json)
     failed = [finding.step for finding in findings if finding.ok is False]
     if failed:

@@ -15,7 +15,6 @@ import trio
 from engine import (
     Context,
     Conversation,
-    Endpoint,
     Image,
     Limits,
     Reply,
@@ -33,12 +32,13 @@ from engine.cli.errors import DONE, FAILED, INTERRUPTED, MISUSED, CommandFailed,
 from engine.cli.interrupts import run
 from engine.cli.output import JsonView, Pieces, TextView, View, report_table
 from engine.cli.talk import Commands, Opening, save_snapshot
+from engine.cli.target import server_of
 from engine.cli.terminal import Terminal
 from engine.simulator import open_simulator
 from engine.values.messages import Message
 from engine.values.problems import ConfigurationError, EngineError
 
-__all__ = ["NOTICE", "Question", "Wishes", "ask", "chat", "endpoint_of", "told", "verdict"]
+__all__ = ["NOTICE", "Question", "Wishes", "ask", "chat", "told", "verdict"]
 
 NOTICE: Final = "No OPENAI_API_KEY and no --base-url: the built-in simulator answers, not a model."
 # A reader who scrolls back in a pager stops reading for minutes; the answer is small enough to wait in memory.
@@ -52,6 +52,7 @@ class Wishes:
     Attributes:
         model: The model to ask.
         base_url: The server; None for the default one, or the simulator where there is no key.
+        profile: The name of the server's profile; None for the one that fits its host.
         transport: The transport of requests.
         temperature: Sampling temperature; None leaves it to the server.
         timeout: Seconds a whole turn may take; None for no bound.
@@ -61,6 +62,7 @@ class Wishes:
 
     model: str
     base_url: str | None = None
+    profile: str | None = None
     transport: Transport = Transport.AUTO
     temperature: float | None = None
     timeout: float | None = None
@@ -210,9 +212,9 @@ async def _line(terminal: Terminal) -> str | None:
 
 @contextlib.asynccontextmanager
 async def _session(terminal: Terminal, wishes: Wishes) -> AsyncIterator[Session]:
-    key = os.environ.get("OPENAI_API_KEY") or None
-    terminal.secret = key
-    if key is None and wishes.base_url is None:
+    terminal.secret = os.environ.get("OPENAI_API_KEY") or None
+    endpoint = server_of(wishes.base_url, wishes.profile)
+    if endpoint is None:
         terminal.notice(NOTICE)
         async with (
             open_simulator(in_memory=True) as simulator,
@@ -220,19 +222,8 @@ async def _session(terminal: Terminal, wishes: Wishes) -> AsyncIterator[Session]
         ):
             yield session
         return
-    endpoint = endpoint_of(wishes)
-    assert endpoint is not None
     async with open_session(endpoint, model=wishes.model, limits=_LIMITS) as session:
         yield session
-
-
-def endpoint_of(wishes: Wishes) -> Endpoint | None:
-    """Return the server that is wanted; None where there is neither a key nor a URL, and the simulator answers."""
-    key = os.environ.get("OPENAI_API_KEY") or None
-    if key is None and wishes.base_url is None:
-        return None
-    endpoint = Endpoint() if key is None else Endpoint.from_env()
-    return endpoint if wishes.base_url is None else attrs.evolve(endpoint, base_url=wishes.base_url)
 
 
 async def _show(answer: Turn | Reply, terminal: Terminal, wishes: Wishes) -> None:

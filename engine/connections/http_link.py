@@ -277,7 +277,10 @@ class _HttpExchange(Receiver):
         """Take the events that came in one piece; returns whether the response has ended."""
         self.attempt.headers = self._post.headers
         self.bytes_received += sum(len(event.data) for event in events)
-        self._receive([_text_of(event) for event in events], trio.current_time())
+        now = trio.current_time()
+        if events:  # all there is in the body is this answer's, what cannot be read as well
+            self.attempt.kept_alive(now)
+        self._receive([_text_of(event) for event in events if event.data], now)
         return self.attempt.exchange.outcome is not None
 
     @property

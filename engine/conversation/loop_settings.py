@@ -13,6 +13,7 @@ from engine.values.blocks import ToolCall
 from engine.values.checks import function, optional, seconds, whole
 from engine.values.messages import Context
 from engine.values.problems import ConfigurationError
+from engine.values.type_names import kind_of
 
 __all__ = ["Approve", "LoopSettings", "OnRound", "Prepare"]
 
@@ -27,7 +28,7 @@ _SECONDS: Final = optional(seconds(positive=True, finite=True))
 def _journal(instance: object, attribute: Attribute[Any], value: object) -> None:
     for method in ("sending", "answered", "tool_done", "round"):
         if not callable(getattr(value, method, None)):
-            raise ConfigurationError(attribute.name, f"is a {type(value).__name__}, which has no method {method}")
+            raise ConfigurationError(attribute.name, f"is {kind_of(value)}, which has no method {method}")
 
 
 @frozen(kw_only=True)

@@ -9,6 +9,7 @@ import attrs
 
 from engine.conversation.toolbox import Toolbox
 from engine.values.blocks import OutputItem
+from engine.values.checks import wrong_type
 from engine.values.choices import UNSET, Unset
 from engine.values.messages import (
     AnyTool,
@@ -19,7 +20,6 @@ from engine.values.messages import (
     ToolResult,
     UserMessage,
 )
-from engine.values.problems import ConfigurationError
 
 __all__ = ["Prompt", "context_of", "messages_of"]
 
@@ -41,11 +41,11 @@ def messages_of(prompt: Prompt) -> tuple[Message, ...]:
     if isinstance(prompt, _MESSAGES):
         return (prompt,)
     if isinstance(prompt, (bytes, Mapping)) or not isinstance(prompt, Iterable):
-        raise ConfigurationError("prompt", f"is a {type(prompt).__name__}, not a string, messages or a Context")
+        raise wrong_type("prompt", prompt, "a string, messages or a Context")
     messages = tuple(prompt)
     for number, each in enumerate(messages):
         if not isinstance(each, _MESSAGES):
-            raise ConfigurationError(f"prompt[{number}]", f"is a {type(each).__name__}, not a message")
+            raise wrong_type(f"prompt[{number}]", each, "a message")
     return messages
 
 

@@ -26,6 +26,7 @@ from engine.settings.retry import RetryPolicy
 from engine.settings.timeouts import Timeouts
 from engine.settings.turn_options import TurnOptions
 from engine.turns.lane import Lane
+from engine.values.checks import check_name, wrong_type
 from engine.values.messages import AssistantMessage, Message, ToolResult
 from engine.values.problems import ConfigurationError
 from engine.values.usage import Usage
@@ -304,6 +305,8 @@ def session_from(data: object, server: str) -> tuple[dict[str, Any], dict[str, H
     _refuse_unknown(settings, {*_GROUPS, "on_cancel", "transport"}, "settings")
     lanes: dict[str, HeldResponse] = {}
     for name, lane in _read(whole, "lanes", dict[str, dict[str, Any]]).items():
+        if name:  # the session's own lane has none
+            check_name("resume.lanes", name)
         _refuse_unknown(lane, {"held", "lost"}, f"lanes.{name}")
         held = _read(lane, "held", dict[str, Any] | None, f"lanes.{name}")
         if held is not None:
@@ -324,7 +327,7 @@ def session_from(data: object, server: str) -> tuple[dict[str, Any], dict[str, H
 
 def _opened(data: object, kind: str, names: frozenset[str]) -> dict[str, Any]:
     if not isinstance(data, Mapping):
-        raise ConfigurationError(_WHERE, f"is a {type(data).__name__}, not a snapshot")
+        raise wrong_type(_WHERE, data, "a snapshot")
     whole = dict(data)
     if whole.get("kind") != kind:
         raise ConfigurationError("resume.kind", f"is not {kind!r}: this is no snapshot of a {kind}")

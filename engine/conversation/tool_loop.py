@@ -31,6 +31,7 @@ from engine.values.errors import ResponseFailed
 from engine.values.messages import AssistantMessage, Context, Message, ToolResult
 from engine.values.problems import ConfigurationError
 from engine.values.reports import TurnReport
+from engine.values.type_names import kind_of
 from engine.values.usage import Usage
 
 __all__ = ["OpenTurn", "ToolLoop"]
@@ -142,7 +143,7 @@ class ToolLoop:
                 prepared = self._settings.prepare(context)
                 context = await prepared if inspect.isawaitable(prepared) else prepared
                 if not isinstance(context, Context):
-                    raise ConfigurationError("prepare", f"returned a {type(context).__name__}, not a Context")
+                    raise ConfigurationError("prepare", f"returned {kind_of(context)}, not a Context")
             if self._settings.journal is not None:
                 await self._settings.journal.sending(self.progress.prompt, context)
         self._check_inside()

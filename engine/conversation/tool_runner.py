@@ -21,6 +21,7 @@ from engine.turns.lane import Lane
 from engine.values.blocks import ToolCall
 from engine.values.messages import ToolResult
 from engine.values.problems import ConfigurationError
+from engine.values.type_names import kind_of
 
 __all__ = ["ToolRunner"]
 
@@ -94,7 +95,7 @@ class ToolRunner:
             return "the call was refused"
         if isinstance(verdict, str):
             return f"the call was refused: {verdict}"
-        raise ConfigurationError("approve", f"returned a {type(verdict).__name__}, not a bool or a string")
+        raise ConfigurationError("approve", f"returned {kind_of(verdict)}, not a bool or a string")
 
     async def _output(self, call: ToolCall) -> ToolResult:
         """Run a call, with the instruments told in the tool's own task, so that they can mark what it does."""

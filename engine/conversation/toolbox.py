@@ -11,6 +11,7 @@ from engine.protocol.request_tools import wire_tools
 from engine.schemas.function_tool import FunctionTool, as_tool
 from engine.values.blocks import ToolCall
 from engine.values.calls import CALL_KINDS
+from engine.values.checks import wrong_type
 from engine.values.messages import AnyTool, AssistantMessage, Tool
 from engine.values.problems import ConfigurationError
 from engine.values.shown import token
@@ -52,7 +53,7 @@ class Toolbox:
 
     def __init__(self, declared: Iterable[AnyTool], tools: Iterable[AnyTool], *, approves: bool = False) -> None:
         if isinstance(tools, (str, bytes, Mapping)) or not isinstance(tools, Iterable):
-            raise ConfigurationError("tools", f"is a {type(tools).__name__}, not a sequence of tools")
+            raise wrong_type("tools", tools, "a sequence of tools")
         self.functions: dict[str, FunctionTool] = {}
         schemas: list[Tool | Mapping[str, Any]] = []
         for where, given in (("context tools", declared), ("tools", tools)):

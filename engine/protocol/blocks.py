@@ -34,6 +34,7 @@ __all__ = [
     "reasoning_texts",
     "spoken_blocks",
     "thinking_block",
+    "unwrapped_arguments",
     "well_formed_item",
 ]
 
@@ -146,6 +147,23 @@ def call_block(item: Call, call_id: str, text: str = "") -> ToolCall:
 def call_text(item: Call) -> str:
     """The arguments or the input of a call; ``""`` where the item does not say."""
     return item.arguments if isinstance(item, FunctionCallItem) else item.input
+
+
+def unwrapped_arguments(text: str) -> str:
+    """Return the arguments that a server wrote as JSON text twice, and an empty object for null; else the text itself.
+
+    Models write their arguments as a string, and the parsers of servers write that as one once more.
+    """
+    beginning = text.lstrip()[:1]
+    if beginning == "n":
+        return "{}" if text.strip() == "null" else text
+    if beginning != '"':
+        return text
+    try:
+        inner = json.loads(text)
+    except ValueError:
+        return text
+    return inner if _arguments("function", inner) or inner.strip() == "{}" else text
 
 
 def call_id_of(item: Call) -> str:

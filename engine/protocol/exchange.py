@@ -270,10 +270,10 @@ class Exchange:
 
     def _turned_away(self, event: ServerEvent) -> bool:
         """Whether the server says that the response failed before it has said that it began: a refusal."""
-        if self.state is not ExchangeState.AMBIGUOUS or not isinstance(event, ResponseFailed):
+        if self.state is not ExchangeState.AMBIGUOUS or event.type != "response.failed":
             return False
         self._move(ExchangeState.REJECTED)
-        self.outcome = _failure(event)
+        self.outcome = _failure(event) if isinstance(event, ResponseFailed) else _unknown_end(event, None)
         return True
 
     def _ended(self, event: TerminalEvent) -> list[TurnEvent]:
@@ -283,6 +283,9 @@ class Exchange:
             self._end(failure)
             return self._shown(events)
         message = self._assembly.message()
+        if not message.content and event.response.error:  # complete, it says, and that it failed
+            self._end(_failed(event.response.error, None, self.response_id))
+            return self._shown(events)
         if self.injected:
             self._as_held = False  # the server has the outputs besides, in their places
             if self.injected.issuperset(call.call_id for call in message.tool_calls):
@@ -351,7 +354,8 @@ def _failure(event: TerminalEvent) -> Failed | None:
     """Return the failure that a terminal event tells of; None for an answer, a cut one included."""
     response = event.response
     if isinstance(event, ResponseFailed) or response.status in {"failed", "cancelled"}:
-        return _failed(response.raw.get("error"), "cancelled" if response.status == "cancelled" else None, response.id)
+        error = response.raw.get("error") or event.raw.get("error")
+        return _failed(error, "cancelled" if response.status == "cancelled" else None, response.id)
     incomplete = isinstance(event, ResponseIncomplete) or response.status == "incomplete"
     if incomplete and response.incomplete_reason == "content_filter":
         return Failed("content_filter", response_id=response.id)
@@ -365,15 +369,16 @@ def _failed(error: object, fallback: str | None, response_id: str | None) -> Fai
     return evolve(failed, retry_after=wait_in_words(failed.message)) if failed.fault is Fault.RATE else failed
 
 
-def _unknown_end(event: UnknownEvent, response_id: str | None) -> Failure | None:
+def _unknown_end(event: ServerEvent, response_id: str | None) -> Failure | None:
     """Return the end that an event of no known shape tells of; None when it does not end the response."""
-    if event.type in TERMINAL_TYPES:
+    if event.type in TERMINAL_TYPES and event.type != "response.failed":
         return Violated(f"the event {event.type} held no response")
-    if event.type not in FOREIGN_TERMINALS:
+    if event.type != "response.failed" and event.type not in FOREIGN_TERMINALS:
         return None
+    fallback = FOREIGN_TERMINALS.get(event.type)
     response = event.raw.get("response")
     for holder in (event.raw, response):
         error = holder.get("error") if isinstance(holder, dict) else None
         if isinstance(error, dict | str):
-            return _failed(error, FOREIGN_TERMINALS[event.type], response_id)
-    return Failed(FOREIGN_TERMINALS[event.type], response_id=response_id)
+            return _failed(error, fallback, response_id)
+    return Failed(fallback, response_id=response_id)

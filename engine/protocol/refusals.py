@@ -12,7 +12,8 @@ from attrs import evolve
 from engine.protocol.context_words import code_of_error
 from engine.protocol.failures import RequestRefused
 from engine.protocol.faults import Fault, fault_of
-from engine.wire.base import attach
+from engine.wire.base import JsonObject, attach
+from engine.wire.bundles import objects_in
 from engine.wire.codec import MalformedFrame, parse_object
 from engine.wire.control_events import ErrorEvent
 
@@ -94,9 +95,8 @@ def refusal(status: int, headers: Iterable[tuple[str, str]], body: bytes) -> Req
     """
     fields = lower_case(headers)
     text = body.decode("utf-8", "replace").strip()
-    try:
-        raw = parse_object(text)
-    except MalformedFrame:
+    raw = _object_of(text)
+    if raw is None:
         words = "" if text.startswith("<") or "\0" in text or "\ufffd" in text else text[:_MAX_WORDS]
         code = code_of_error(status=status, code=None, kind=None, message=words)
         said = RequestRefused(status, code, None, None, words)
@@ -107,6 +107,14 @@ def refusal(status: int, headers: Iterable[tuple[str, str]], body: bytes) -> Req
     if said.retry_after is None:
         said = evolve(said, retry_after=retry_after(fields))
     return evolve(said, status=status, request_id=request_id(fields))
+
+
+def _object_of(text: str) -> JsonObject | None:
+    """Read the object of a body, or the first of several: of a list, or of a stream's events."""
+    try:
+        return parse_object(text)
+    except MalformedFrame:
+        return next(iter(objects_in(text)), None)
 
 
 def lower_case(headers: Iterable[tuple[str, str]]) -> dict[str, str]:

@@ -18,6 +18,7 @@ from engine.protocol.blocks import (
     reasoning_texts,
     spoken_blocks,
     thinking_block,
+    unwrapped_arguments,
 )
 from engine.protocol.display import Display, Oddity
 from engine.protocol.draft import Draft
@@ -147,7 +148,8 @@ class Settlement:
         text = call_text(item)
         if not text.strip() and (draft.written or isinstance(item, FunctionCallItem)):
             text = draft.written or "{}"
-        if not isinstance(item.raw.get("arguments", item.raw.get("input")), str):
+        given, text = text, unwrapped_arguments(text) if isinstance(item, FunctionCallItem) else text
+        if given != text or not isinstance(item.raw.get("arguments", item.raw.get("input")), str):
             self._oddities["repaired"] += 1
         self._display.complete(draft, call_block(item, self._display.named_call(slot, item), text), text)
 

@@ -25,7 +25,9 @@ from engine.schemas.members import (
     members,
     summary,
 )
+from engine.values.checks import wrong_type
 from engine.values.problems import ConfigurationError
+from engine.values.type_names import kind_of
 
 __all__ = ["Schema", "arguments_schema", "is_strict", "type_schema"]
 
@@ -92,7 +94,7 @@ class _Derivation:
         if model not in self._models:
             made = model.model_json_schema()
             if not isinstance(made, Mapping):
-                raise ConfigurationError(where, f"makes a schema that is a {type(made).__name__}, not a mapping")
+                raise ConfigurationError(where, f"makes a schema that is {kind_of(made)}, not a mapping")
             schema = deepcopy(dict(made))
             if self._strict:
                 schema = _closed(schema)
@@ -134,7 +136,7 @@ class _Derivation:
             return _any_of([self._type(each, where) for each in options])
         kind = bare(kind)
         if not isinstance(kind, Hashable):
-            raise ConfigurationError(where, f"is a {type(kind).__name__}, not a type")
+            raise wrong_type(where, kind, "a type")
         origin: Any = get_origin(kind) or kind
         arguments: tuple[Any, ...] = get_args(kind)
         if kind is Any:
@@ -202,7 +204,7 @@ _JSON_TYPES: Final[Mapping[type, str]] = {**_SCALARS, type(None): "null"}
 def _choice(values: list[Any], where: str) -> Schema:
     for value in values:
         if type(value) not in _JSON_TYPES or not values:
-            raise ConfigurationError(where, f"has a choice that is not a JSON scalar but a {type(value).__name__}")
+            raise ConfigurationError(where, f"has a choice that is not a JSON scalar but {kind_of(value)}")
     kinds = list(dict.fromkeys(_JSON_TYPES[type(value)] for value in values))
     return {"type": kinds[0] if len(kinds) == 1 else kinds, "enum": values}
 

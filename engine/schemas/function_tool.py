@@ -23,9 +23,10 @@ from engine.schemas.fit import Misfit, decode, fill
 from engine.schemas.members import Member, documented
 from engine.schemas.parameters import docstring, inner, parameters_of
 from engine.values.blocks import File, Image, Text, ToolCall, UserBlock
-from engine.values.checks import Validator, flag, mapping, optional, place, seconds, string
+from engine.values.checks import Validator, flag, mapping, optional, place, seconds, string, wrong_type
 from engine.values.messages import Tool
 from engine.values.problems import ConfigurationError
+from engine.values.type_names import kind_of
 
 __all__ = ["FunctionTool", "ToolArgumentError", "as_tool", "tool"]
 
@@ -110,7 +111,7 @@ class FunctionTool:
         thread: bool = False,
     ) -> None:
         if not callable(function):
-            raise ConfigurationError("FunctionTool", f"is given a {type(function).__name__}, not a function")
+            raise ConfigurationError("FunctionTool", f"is given {kind_of(function)}, not a function")
         chosen = _Options(
             name=_tool_name(function, name),
             description=description,
@@ -285,7 +286,7 @@ def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     def mark(given: Any) -> Any:
         marked = given.__func__ if isinstance(given, (staticmethod, classmethod)) else given
         if not callable(marked) or isinstance(marked, type):
-            raise ConfigurationError("tool", f"is put on a {type(given).__name__}, not on a function")
+            raise ConfigurationError("tool", f"is put on {kind_of(given)}, not on a function")
         setattr(marked, _MARK, chosen)
         return given
 
@@ -307,7 +308,7 @@ def as_tool(given: Any, where: str = "tools") -> FunctionTool | Tool | Mapping[s
     if isinstance(described, Tool):
         return described
     if not callable(given):
-        raise ConfigurationError(where, f"is a {type(given).__name__}, not a tool or a function")
+        raise wrong_type(where, given, "a tool or a function")
     try:
         return _made(given)
     except TypeError:  # a callable without a hash
@@ -344,7 +345,7 @@ def _tool_name(function: Callable[..., Any], given: str | None) -> str:
     if name == "<lambda>":
         raise ConfigurationError("FunctionTool", "is given a lambda, whose parameters have no annotations")
     if name is None:
-        raise ConfigurationError("FunctionTool.name", f"is needed: a {type(named).__name__} has no name of its own")
+        raise ConfigurationError("FunctionTool.name", f"is needed: {kind_of(named)} has no name of its own")
     if not _NAME.match(name):
         raise ConfigurationError("FunctionTool.name", "must have 1 to 64 letters, digits, _ or -")
     return str(name)
@@ -379,7 +380,7 @@ def _blocks(result: Any, name: str) -> tuple[UserBlock, ...]:
 
 def _json(result: Any, name: str) -> str:
     def refuse(value: Any) -> Any:
-        raise TypeError(f"the tool {name} returned a {type(value).__name__}, which JSON cannot hold")
+        raise TypeError(f"the tool {name} returned {kind_of(value)}, which JSON cannot hold")
 
     plain = _CONVERTER.unstructure(result)
     return json.dumps(plain, ensure_ascii=False, separators=(",", ":"), default=refuse)

@@ -18,6 +18,7 @@ from engine.values.blocks import File, Image, OutputItem, Refusal, Text, Thinkin
 from engine.values.messages import AssistantMessage, Context, DeveloperMessage, Message, Tool, ToolResult, UserMessage
 from engine.values.problems import ConfigurationError
 from engine.values.shown import token
+from engine.values.type_names import kind_of
 from engine.values.usage import Usage
 
 __all__ = ["from_json", "misread", "read_as", "to_json", "written"]
@@ -76,7 +77,7 @@ class _Reader(StrictConverter):
     def by_kind(self, value: Any, allowed: Mapping[str, type]) -> Any:
         """Read an object as the one of ``allowed`` that its kind names."""
         if type(value) is not dict:
-            raise Misfit(((), f"must be an object with a kind, not a {type(value).__name__}"))
+            raise Misfit(((), f"must be an object with a kind, not {kind_of(value)}"))
         name = value.get("kind")
         kind = allowed.get(name) if isinstance(name, str) else None
         if kind is None:

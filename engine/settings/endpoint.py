@@ -41,7 +41,7 @@ def check_header(name: object, value: object, *, where: str) -> None:
     if not _is_token(name):
         raise ConfigurationError(where, "the header name holds characters that a header name may not have")
     if not isinstance(value, str):
-        raise ConfigurationError(where, f"is a {type(value).__name__}, not a string")
+        raise wrong_type(where, value, "a string")
     if any(not (character == "\t" or " " <= character <= "~") for character in value):
         raise ConfigurationError(where, "holds a line break, another control character or a character outside ASCII")
     if value != value.strip(" \t"):
@@ -51,7 +51,7 @@ def check_header(name: object, value: object, *, where: str) -> None:
 def check_key(key: object) -> str:
     """Return ``key`` if it can stand in an Authorization header, else raise `ConfigurationError`."""
     if not isinstance(key, str):
-        raise ConfigurationError("api_key", f"is a {type(key).__name__}, not a string")
+        raise wrong_type("api_key", key, "a string")
     if not key.strip():
         raise ConfigurationError("api_key", "is empty")
     check_header("authorization", key, where="api_key")
@@ -64,7 +64,7 @@ _ROUTES = ("/responses", "/chat/completions")
 def _check_url(instance: object, attribute: Attribute[Any], value: str) -> None:
     where = attribute.name
     if not isinstance(value, str):
-        raise ConfigurationError(where, f"is a {type(value).__name__}, not a string")
+        raise wrong_type(where, value, "a string")
     if any(character <= " " or character > "~" for character in value):
         raise ConfigurationError(where, "holds spaces, control characters or characters outside ASCII")
     try:
@@ -112,7 +112,7 @@ def _shown_proxy(url: str | Unset | None) -> str:
 def _check_server_name(instance: object, attribute: Attribute[Any], value: str) -> None:
     where = attribute.name
     if not isinstance(value, str):
-        raise ConfigurationError(where, f"is a {type(value).__name__}, not a string")
+        raise wrong_type(where, value, "a string")
     try:
         ip_address(value)
     except ValueError:
@@ -188,7 +188,7 @@ class Endpoint:
             if value is not None:
                 check_header("OpenAI-" + name.capitalize(), value, where=name)
         if self.ssl_context is not None and not isinstance(self.ssl_context, ssl.SSLContext):
-            raise ConfigurationError("ssl_context", f"is a {type(self.ssl_context).__name__}, not an ssl.SSLContext")
+            raise wrong_type("ssl_context", self.ssl_context, "an ssl.SSLContext")
         profile_of(self.profile, "")
 
     @classmethod
@@ -242,4 +242,4 @@ class Endpoint:
 def check_endpoint(endpoint: object) -> None:
     """Raise `ConfigurationError` unless it is an endpoint."""
     if not isinstance(endpoint, Endpoint):
-        raise ConfigurationError("endpoint", f"is a {type(endpoint).__name__}, not an Endpoint")
+        raise wrong_type("endpoint", endpoint, "an Endpoint")

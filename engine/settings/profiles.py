@@ -9,7 +9,17 @@ from attrs import evolve, field, frozen
 
 from engine.values.problems import ConfigurationError
 
-__all__ = ["AZURE", "GENERIC", "HTTP_ONLY", "OPENAI", "OPENAI_MULTI_AGENT", "XAI", "Profile", "profile_of"]
+__all__ = [
+    "AZURE",
+    "GENERIC",
+    "HTTP_ONLY",
+    "OPENAI",
+    "OPENAI_MULTI_AGENT",
+    "PROFILE_NAMES",
+    "XAI",
+    "Profile",
+    "profile_of",
+]
 
 
 @frozen
@@ -101,6 +111,10 @@ HTTP_ONLY: Final = Profile("http", websocket=False)
 """A server or gateway without WebSocket."""
 
 _BY_NAME: Final = {profile.name: profile for profile in (OPENAI, OPENAI_MULTI_AGENT, AZURE, XAI, GENERIC, HTTP_ONLY)}
+
+
+PROFILE_NAMES: Final = tuple(_BY_NAME)
+"""The names by which a profile can be given."""
 
 
 def profile_of(given: Profile | str | None, host: str) -> Profile:

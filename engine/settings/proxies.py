@@ -14,6 +14,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 from attrs import field, frozen
 
+from engine.values.checks import wrong_type
 from engine.values.problems import ConfigurationError
 
 __all__ = ["Proxy", "environment_proxy", "exempts", "parse_proxy"]
@@ -60,7 +61,7 @@ def parse_proxy(url: object, *, where: str) -> Proxy:
         ConfigurationError: it cannot be used. The text does not show it, for it may hold a password.
     """
     if not isinstance(url, str):
-        raise ConfigurationError(where, f"is a {type(url).__name__}, not a string")
+        raise wrong_type(where, url, "a string")
     if any(character <= " " or character > "~" for character in url):
         raise ConfigurationError(where, "holds spaces, control characters or characters outside ASCII")
     if _BARE.match(url):

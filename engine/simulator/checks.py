@@ -8,6 +8,8 @@ from typing import Any, Literal, TypeAlias, Union, get_args, get_origin
 
 import attrs
 
+from engine.values.type_names import kind_of
+
 __all__ = [
     "ScriptError",
     "a_count",
@@ -48,7 +50,7 @@ _Validator: TypeAlias = "Callable[[Any, attrs.Attribute[Any], Any], None]"
 
 
 def _complain(step: object, member: attrs.Attribute[Any], expected: str, value: object) -> ScriptError:
-    shown = repr(value) if isinstance(value, (bool, int, float)) or value is None else f"a {type(value).__name__}"
+    shown = repr(value) if isinstance(value, (bool, int, float)) or value is None else kind_of(value)
     return ScriptError(f"{type(step).__name__} takes {expected} as {member.name!r}, not {shown}", (member.name,))
 
 
@@ -96,7 +98,7 @@ def one_of(*values: str) -> _Validator:
 
     def check(step: object, member: attrs.Attribute[Any], value: object) -> None:
         if value not in values:
-            given = repr(value) if isinstance(value, str) else f"a {type(value).__name__}"
+            given = repr(value) if isinstance(value, str) else kind_of(value)
             raise ScriptError(
                 f"{type(step).__name__} takes one of {', '.join(values)} as {member.name!r}, not {given}",
                 (member.name,),

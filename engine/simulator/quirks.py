@@ -11,6 +11,8 @@ from typing import Any, Literal, get_type_hints
 
 import attrs
 
+from engine.values.type_names import kind_of
+
 from .checks import ScriptError, choices, fits
 from .distortions import Arguments, CallIds, Distorter, Events, Indexes, ItemIds, ResponseIds
 from .errors import api_error
@@ -110,7 +112,7 @@ class Quirks:
             if fits(value, hint):
                 continue
             known = choices(hint)
-            given = repr(value) if isinstance(value, (bool, int, float, str)) else f"a {type(value).__name__}"
+            given = repr(value) if isinstance(value, (bool, int, float, str)) else kind_of(value)
             if not known:
                 raise ScriptError(f"the quirk {name!r} cannot be {given}", (name,))
             close = difflib.get_close_matches(str(value), known, n=1)

@@ -6,6 +6,7 @@ is told with line, column, path and what was probably meant.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path as FilePath
 from typing import Any, Final
@@ -17,6 +18,7 @@ from .brain import AnyBrain, Calculator, Echo
 from .checks import ScriptError
 from .places import Document, JsonError, Path, place_of
 from .quirks import Handshake, Quirks
+from .rulebook import Rulebook
 from .script import Rule, Script, TextMatch, When
 from .script_steps import (
     Reader,
@@ -43,6 +45,7 @@ __all__ = [
     "read_rules",
     "read_script",
     "read_when",
+    "with_script",
 ]
 
 
@@ -91,6 +94,10 @@ class ScriptFile:
         """Return a script of its rules."""
         return Script(self.rules, then=self.otherwise, strict=self.otherwise is None)
 
+    def rulebook(self) -> Rulebook:
+        """Return a brain that answers by its rules, those of each scope included."""
+        return Rulebook(self.rules, self.scopes, otherwise=self.otherwise)
+
 
 def read_script(source: str, name: str = "script") -> ScriptFile:
     """Read the text of a script file, or of a fixture file of the Node mock aimock, which its content tells.
@@ -110,7 +117,7 @@ def read_script(source: str, name: str = "script") -> ScriptFile:
         raise ScriptFileError(name, document.place(error.path), error.path, error.problem) from None
 
 
-def load_script(path: str | FilePath) -> ScriptFile:
+def load_script(path: str | os.PathLike[str]) -> ScriptFile:
     """Read a script file.
 
     Raises:
@@ -122,6 +129,28 @@ def load_script(path: str | FilePath) -> ScriptFile:
     except UnicodeDecodeError as error:
         raise ScriptFileError(str(path), (1, 1), (), f"it is not UTF-8, from byte {error.start} on") from None
     return read_script(source, str(path))
+
+
+def with_script(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arguments of `engine.simulator.open_simulator` where a ``script`` has become what it says.
+
+    An argument goes before what the file says about the same.
+
+    Raises:
+        OSError: the file cannot be read.
+        ScriptFileError: it is no script.
+        ValueError: a brain is given as well, or the file wants TLS and no certificate is given.
+    """
+    arguments = dict(given)
+    path = arguments.pop("script", None)
+    if path is None:
+        return arguments
+    if arguments.pop("brain", None) is not None:
+        raise ValueError("a script file says what is answered, and so does a brain: give one of them")
+    file = load_script(path)
+    if file.tls and arguments.get("ssl_context") is None:
+        raise ValueError(f"{file.name}: 'tls' is made on the spot by the command only: give an ssl_context")
+    return {**file.options, "brain": file.rulebook(), **arguments}
 
 
 # --- the whole file --------------------------------------------------------------------------------------------------

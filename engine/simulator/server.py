@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
+import os
 import ssl
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, ParamSpec
 
 import trio
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from engine.settings.endpoint import Endpoint
 
 __all__ = ["Simulator", "open_simulator"]
+
+P = ParamSpec("P")
 
 _CONNECTIONS: Final = 4096
 _MEMORY_HOST: Final = "simulator.invalid"
@@ -158,6 +162,20 @@ async def _listen(listener: trio.SocketListener, handler: Any, nursery: trio.Nur
 # --- opening ---------------------------------------------------------------------------------------------------------
 
 
+def _scripted(init: Callable[P, None]) -> Callable[P, None]:
+    """Let arguments come from a script file too."""
+
+    @functools.wraps(init)
+    def scripted(*args: P.args, **kwargs: P.kwargs) -> None:
+        if kwargs.get("script") is not None:
+            from .script_file import with_script  # few simulators need it
+
+            kwargs = with_script(kwargs)  # type: ignore[assignment]
+        init(*args, **kwargs)
+
+    return scripted
+
+
 class open_simulator:  # noqa: N801 - used like a function
     """Run a Responses server for the length of an ``async with`` block.
 
@@ -187,6 +205,8 @@ class open_simulator:  # noqa: N801 - used like a function
         handshake: The answer to upgrades: one `Handshake` for all of them, or several, each used once and
             followed by plain acceptance.
         post: The answer to ``POST …/responses`` before they are looked at; like ``handshake``.
+        script: A script file, as ``session-engine simulate --script`` takes it, in place of a brain. What it says about
+            the server stands where no argument does.
         quirks: Deviations from the documented wire.
         accept_parameters: Request parameters that are no error although the service has none of the name.
         models: The models that exist; None for any.
@@ -196,11 +216,12 @@ class open_simulator:  # noqa: N801 - used like a function
         allow_remote: Listen on an address that others can reach.
 
     Raises:
-        ValueError: the host is not a loopback address, or a root is no path.
-        OSError: the port is taken.
+        ValueError: the host is not a loopback address, or a root is no path; or the script is none, with its line.
+        OSError: the port is taken, or the script cannot be read.
         SimulationFailed: at the end, when ``strict`` and there is something to complain about.
     """
 
+    @_scripted
     def __init__(
         self,
         *,
@@ -222,6 +243,7 @@ class open_simulator:  # noqa: N801 - used like a function
         ssl_context: ssl.SSLContext | None = None,
         handshake: Handshake | Iterable[Handshake] | None = None,
         post: Handshake | Iterable[Handshake] | None = None,
+        script: str | os.PathLike[str] | None = None,
         quirks: Quirks | None = None,
         accept_parameters: Collection[str] = (),
         models: Collection[str] | None = None,
@@ -230,6 +252,7 @@ class open_simulator:  # noqa: N801 - used like a function
         remembered: int = 10_000,
         allow_remote: bool = False,
     ) -> None:
+        assert script is None  # it has become the other arguments
         if not (in_memory or allow_remote or _is_loopback(host)):
             raise ValueError("the simulator listens on loopback addresses only, unless allow_remote is true")
         handshakes, every_handshake = _plan(handshake)

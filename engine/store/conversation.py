@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Unpack
+from typing import Any, Unpack
 
 from attrs import field, frozen
 
@@ -34,14 +34,12 @@ from engine.store.transcript import (
 )
 from engine.turns.work import BeforeDispatch
 from engine.values.blocks import ToolCall
+from engine.values.checks import check_name
 from engine.values.errors import TurnError
 from engine.values.messages import AssistantMessage, Context, Message, ToolResult
 from engine.values.problems import ConfigurationError
 
-__all__ = ["InterruptedPrompt", "Open", "StoredConversation", "check_name", "read_transcript"]
-
-_LONGEST_NAME: Final = 512
-"""Bytes: an index of PostgreSQL's takes some 2,700 for all that stands in it together."""
+__all__ = ["InterruptedPrompt", "Open", "StoredConversation", "read_transcript"]
 
 
 @frozen(kw_only=True)
@@ -277,24 +275,6 @@ class StoredConversation:
     def _missing(self, given: tuple[Message, ...]) -> tuple[Message, ...]:
         """Return what is to be said of a prompt: nothing more, where rows of it are in the store."""
         return () if self._scribe.unfinished == self._latest else given
-
-
-def check_name(what: str, name: object) -> None:
-    """Check an id or a key that a database has to keep.
-
-    Raises:
-        ConfigurationError: it is no such name.
-    """
-    if not isinstance(name, str) or not name:
-        raise ConfigurationError(what, "must be a string that is not empty")
-    try:
-        size = len(name.encode())
-    except UnicodeEncodeError:
-        raise ConfigurationError(what, "has half a character (a lone surrogate)") from None
-    if "\0" in name:
-        raise ConfigurationError(what, "has a NUL character")
-    if size > _LONGEST_NAME:
-        raise ConfigurationError(what, f"is longer than {_LONGEST_NAME} bytes")
 
 
 def _check_digest(found: str | None, digest: str) -> None:

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from engine.store.database import Connection
 from engine.store.sqlite import SQLite
+from engine.values.checks import wrong_type
 from engine.values.problems import ConfigurationError
 
 __all__ = ["connection_to"]
@@ -23,7 +24,7 @@ def connection_to(url: str) -> Connection:
             hold a password.
     """
     if not isinstance(url, str):
-        raise ConfigurationError("url", f"is a {type(url).__name__}, not a string")
+        raise wrong_type("url", url, "a string")
     scheme = urlsplit(url).scheme
     if scheme == "sqlite":
         path = url.removeprefix("sqlite:///")

@@ -17,13 +17,13 @@ from engine.settings.fields import SessionFields, spelled_out
 from engine.settings.turn_options import TurnOptions
 from engine.store import operations
 from engine.store.codec import Codec
-from engine.store.conversation import check_name
 from engine.store.database import Connection
 from engine.store.errors import SessionHeld
 from engine.store.group import Group
 from engine.store.opening import Kept, Opening, Terms
 from engine.store.places import connection_to
 from engine.store.records import HeldBy, SessionRecord
+from engine.values.checks import check_name, wrong_type
 from engine.values.messages import AnyTool
 from engine.values.problems import ConfigurationError
 
@@ -90,7 +90,7 @@ class Store:
             ConfigurationError: something given is wrong; ``field`` names it.
         """
         if not isinstance(eng, Engine):
-            raise ConfigurationError("eng", f"is a {type(eng).__name__}, not an Engine")
+            raise wrong_type("eng", eng, "an Engine")
         check_name("session id", session_id)
         return Opening(
             self._group,
@@ -204,8 +204,8 @@ class open_store:  # noqa: N801 - read as a function: async with open_store(...)
         self._group = Group(url if isinstance(url, Connection) else connection_to(url))
         if isinstance(lease, bool) or not isinstance(lease, int | float) or not _SHORTEST_LEASE <= lease < 86_400:
             raise ConfigurationError("lease", f"must be a number of seconds from {_SHORTEST_LEASE:g} to a day")
-        if owner is not None and (not isinstance(owner, str) or not owner):
-            raise ConfigurationError("owner", "must be a string that is not empty")
+        if owner is not None:
+            check_name("owner", owner)
         self._lease = float(lease)
         self._codec = codec
         self._owner = owner or f"{socket.gethostname()}:{os.getpid()}:{int(time.time())}"

@@ -12,7 +12,6 @@ import engine
 from engine import aio, blocking
 from engine.simulator import (
     AnyBrain,
-    Calculator,
     ConnectionRecord,
     RequestRecord,
     Rule,
@@ -22,17 +21,13 @@ from engine.simulator import (
     open_simulator,
 )
 from engine.simulator.answer import AnyAnswer
+from engine.simulator.rulebook import Rulebook
+from engine.testing.answers import set_up, with_answers
 
-__all__ = ["LazySimulator", "SessionOpener", "brain_of"]
+__all__ = ["LazySimulator", "SessionOpener"]
 
 MODEL: Final = "gpt-5.4"
 _HOST: Final = "http://simulator.invalid"
-
-
-def brain_of(answers: Iterable[AnyAnswer | Rule], *, strict: bool) -> AnyBrain:
-    """Return who answers: a script of the answers, or a calculator where there are none."""
-    answers = list(answers)
-    return Script(answers, strict=strict) if answers else Calculator()
 
 
 class LazySimulator:
@@ -45,9 +40,9 @@ class LazySimulator:
     def __init__(
         self, answers: Iterable[AnyAnswer | Rule] = (), *, strict: bool = True, options: Mapping[str, Any] | None = None
     ) -> None:
-        self._options = dict(options or {})
+        self._options = set_up(answers, options or {}, strict=strict)
         self._strict = strict
-        self._brain: AnyBrain = self._options.pop("brain", None) or brain_of(answers, strict=strict)
+        self._brain: AnyBrain = self._options.pop("brain")
         # Made here, so that a mistake in the options is the test's own error, and not that of a dial.
         self._opener = open_simulator(in_memory=True, **self._options)
         self._simulator: Simulator | None = None
@@ -82,10 +77,7 @@ class LazySimulator:
 
     def add(self, *answers: AnyAnswer | Rule) -> None:
         """Answer the next requests so, after what is to be answered already."""
-        if isinstance(self.brain, Script):
-            self.brain.add(*answers)
-        else:
-            self.brain = brain_of(answers, strict=self._strict)
+        self.brain = with_answers(self.brain, answers, strict=self._strict)
 
     @property
     def running(self) -> Simulator:
@@ -112,7 +104,7 @@ class LazySimulator:
         """Return what a strict simulator complains about."""
         if self._simulator is not None:
             return self._simulator.problems()
-        return self._brain.problems() if isinstance(self._brain, Script) else []
+        return self._brain.problems() if isinstance(self._brain, Script | Rulebook) else []
 
     # --- its life ---
 

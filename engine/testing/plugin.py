@@ -7,7 +7,8 @@
 
 ``@pytest.mark.simulator("answer", …)`` says what is answered, in order: what a `engine.simulator.Script` takes. A test
 that has passed fails all the same where answers are left over, a request fitted none, or the simulator met an error;
-``strict=False`` in the marker allows that.
+``strict=False`` in the marker allows that. ``@pytest.mark.simulator(script="weather.json")`` has a script file say it,
+by a path from the test's own folder.
 
 pytest imports this module at every start, so it imports nothing of the library before a fixture is used.
 """
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from engine.testing.lazy import LazySimulator, SessionOpener
     from engine.testing.running import RunningSimulator
 
-_MARKER = "simulator(*answers, strict=True, **options): what the simulator of the test answers, and what it is like"
+_MARKER = "simulator(*answers, script=None, strict=True, **options): what the test's simulator answers, and its ways"
 _JUDGES = pytest.StashKey[list[Callable[[], list[str]]]]()
 
 
@@ -62,6 +63,8 @@ def _marked(request: pytest.FixtureRequest) -> tuple[list[Any], dict[str, Any], 
     if marker is None:
         return [], {}, True
     options = dict(marker.kwargs)
+    if options.get("script") is not None:
+        options["script"] = request.path.parent / options["script"]
     return list(marker.args), options, bool(options.pop("strict", True))
 
 
@@ -93,12 +96,11 @@ def responses_simulator(request: pytest.FixtureRequest, _shown: None) -> Iterato
 @pytest.fixture
 def responses_server(request: pytest.FixtureRequest, _shown: None) -> Iterator[RunningSimulator]:
     """A simulator on a port of this machine's, for any client: ``.base_url`` and ``.api_key`` lead to it."""
-    from engine.testing.lazy import brain_of
+    from engine.testing.answers import set_up
     from engine.testing.running import run_simulator
 
     answers, options, strict = _marked(request)
-    options.setdefault("brain", brain_of(answers, strict=strict))
-    with run_simulator(**options) as simulator:
+    with run_simulator(**set_up(answers, options, strict=strict)) as simulator:
         _judged_by(request, simulator.problems, strict=strict)
         yield simulator
 

@@ -18,10 +18,10 @@ from engine.simulator import (
     Quirks,
     RequestRecord,
     Rule,
-    Script,
     Simulator,
     open_simulator,
 )
+from engine.testing.answers import with_answers
 
 __all__ = ["RunningSimulator", "run_simulator"]
 
@@ -85,11 +85,7 @@ class RunningSimulator:
         """Answer the next requests so, after what is to be answered already."""
 
         def add() -> None:
-            brain = self._simulator.brain
-            if isinstance(brain, Script):
-                brain.add(*answers)
-            else:
-                self._simulator.brain = Script(answers)
+            self._simulator.brain = with_answers(self._simulator.brain, answers)
 
         self._portal.read(add)
 

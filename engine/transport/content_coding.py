@@ -13,6 +13,7 @@ __all__ = ["Unpacker", "unpacker"]
 _PIECE: Final = 256 * 1024
 _GZIP_OR_ZLIB: Final = 32 + zlib.MAX_WBITS
 _CODINGS: Final = frozenset({"gzip", "x-gzip", "deflate"})
+_NO_CODINGS: Final = frozenset({"", "identity", "none", "utf-8", "utf8", "aws-chunked"})  # names that change nothing
 
 
 class Unpacker:
@@ -59,7 +60,7 @@ class Unpacker:
 
 def unpacker(coding: str) -> Unpacker | Violated | None:
     """Return the unpacker of a body, by its Content-Encoding field; None where nothing is to be done."""
-    names = [name for each in coding.split(",") if (name := each.strip().lower()) not in {"", "identity"}]
+    names = [name for each in coding.split(",") if (name := each.strip().lower()) not in _NO_CODINGS]
     if not names:
         return None
     if len(names) == 1 and names[0] in _CODINGS:

@@ -9,14 +9,15 @@ from engine.protocol.failures import Failure, Lost, RequestRefused, Violated
 from engine.protocol.refusals import refusal
 from engine.transport.http import Answer, HttpRequest, read_body, read_refusal
 from engine.wire.bundles import objects_in
-from engine.wire.codec import MalformedFrame, encode, parse_object
+from engine.wire.codec import SERVER_EVENT_CLASSES, MalformedFrame, encode, parse_object
 from engine.wire.sse import BOM, OversizedEvent, SseDecoder, SseEvent
 
 __all__ = ["stream_events"]
 
 _DONE: Final = "[DONE]"
 _STREAM: Final = "text/event-stream"
-_LINES: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
+_LINES: Final = (b"data:", b"event:", b"id:", b"retry:", b"error:", b":")
+_JSON: Final = (b"{", b"[")
 _UNENDED: Final = {"queued", "in_progress"}
 _TERMINALS: Final = {"completed": "response.completed", "incomplete": "response.incomplete"}
 
@@ -50,19 +51,27 @@ async def stream_events(
         async with post as answer:
             if not answer.succeeds:
                 return refusal(answer.status, answer.headers, await read_refusal(answer))
-            media_type, first = _media_type(answer), b""
-            if media_type not in {"", _STREAM}:
-                first = await answer.read()
-                # Frameworks that are told nothing call a stream plain text, or HTML.
-                if not first.removeprefix(BOM).lstrip().startswith(_LINES):
-                    return await _whole(answer, first, take, max_event_bytes)
-            return await _events(answer, first, take, max_event_bytes, on_comment)
+            first = await answer.read()
+            if _streams(_media_type(answer), first.removeprefix(BOM).lstrip()):
+                return await _events(answer, first, take, max_event_bytes, on_comment)
+            return await _whole(answer, first, take, max_event_bytes)
     except Exception as error:
         return post.failure(error)
 
 
 def _media_type(answer: Answer) -> str:
     return answer.field("content-type").partition(";")[0].strip().lower()
+
+
+def _streams(media_type: str, beginning: bytes) -> bool:
+    """Whether a body is a stream, by its media type as far as its beginning does not say otherwise.
+
+    Frameworks that are told nothing call a stream plain text, or HTML; and servers that have announced a stream may
+    answer with an error, or with the whole response, as plain JSON.
+    """
+    if media_type in {"", _STREAM}:
+        return not beginning.startswith(_JSON)
+    return beginning.startswith(_LINES)
 
 
 async def _events(
@@ -73,9 +82,8 @@ async def _events(
     on_comment: Callable[[], None],
 ) -> Failure | None:
     decoder = SseDecoder(limit)
-    comments = 0
-    while data := first or await answer.read():
-        first = b""
+    comments, data = 0, first
+    while data:
         try:
             events = decoder.feed(data)
         except OversizedEvent as oversized:
@@ -89,6 +97,7 @@ async def _events(
             return None
         if marked is not None:
             break
+        data = await answer.read()
     return Lost("the server ended the stream before the response had ended")
 
 
@@ -99,7 +108,7 @@ async def _whole(
     rest, complete = await read_body(answer, limit - len(first))
     if not complete:
         return Violated(f"the server sent an answer over {limit} bytes")
-    body = first + rest
+    body = (first + rest).removeprefix(BOM)
     text = body.decode("utf-8", "replace")
     try:
         raw = parse_object(text)
@@ -122,8 +131,14 @@ async def _whole(
 
 
 def _as_event(raw: dict[str, Any]) -> str | None:
-    """Write a Response object as the event that would have ended its stream; None for anything else."""
-    if raw.get("object") != "response":
+    """Write a Response object as the event that would have ended its stream, and an event as it is.
+
+    None for anything else, errors included.
+    """
+    kind = raw.get("type")
+    if isinstance(kind, str) and kind != "error" and kind in SERVER_EVENT_CLASSES:
+        return encode(raw)
+    if raw.get("object", "response") != "response" or ("object" not in raw and not isinstance(raw.get("output"), list)):
         return None
     status = raw.get("status")
     kind = _TERMINALS.get(status, "response.failed") if isinstance(status, str) else "response.completed"

@@ -10,6 +10,7 @@ from engine.protocol.injections import Injection, InjectionState
 from engine.protocol.request_body import input_items
 from engine.settings.profiles import Profile
 from engine.values.blocks import OutputItem
+from engine.values.checks import wrong_type
 from engine.values.choices import Delivery
 from engine.values.messages import AssistantMessage, Message, ToolResult
 from engine.values.problems import ConfigurationError
@@ -42,7 +43,7 @@ def outputs_of(
         raise ConfigurationError("results", "is empty")
     for number, result in enumerate(results):
         if not isinstance(result, ToolResult | OutputItem):
-            raise ConfigurationError(f"results[{number}]", f"is a {type(result).__name__}, not the output of a call")
+            raise wrong_type(f"results[{number}]", result, "the output of a call")
     before: list[Message] = [message] if message is not None else []
     items = tuple(input_items([*before, *results], stored=False, skip=len(before)))
     size = sum(len(encode(item).encode()) for item in items)

@@ -18,6 +18,7 @@ from engine.connections.link import Link
 from engine.protocol.failures import SteerRefused, TooLarge, to_error
 from engine.protocol.request_body import input_items
 from engine.protocol.steers import Steer, SteerState
+from engine.values.checks import wrong_type
 from engine.values.choices import Delivery
 from engine.values.errors import TurnError
 from engine.values.messages import UserMessage
@@ -105,13 +106,13 @@ def _messages(given: Any) -> tuple[UserMessage, ...]:
     if isinstance(given, UserMessage):
         given = (given,)
     if isinstance(given, bytes) or not isinstance(given, Iterable):
-        raise ConfigurationError("input", f"is a {type(given).__name__}, not a string or messages of the user")
+        raise wrong_type("input", given, "a string or messages of the user")
     messages = tuple(given)
     if not messages:
         raise ConfigurationError("input", "is empty")
     for number, message in enumerate(messages):
         if not isinstance(message, UserMessage):
-            raise ConfigurationError(f"input[{number}]", f"is a {type(message).__name__}, not a message of the user")
+            raise wrong_type(f"input[{number}]", message, "a message of the user")
         if not message.content:
             raise ConfigurationError(f"input[{number}]", "has no content")
     return messages

@@ -15,6 +15,7 @@ from engine.protocol.request_tools import own
 from engine.protocol.seals import RefusedSeals
 from engine.settings.turn_options import PayloadHook, TurnOptions
 from engine.values.problems import ConfigurationError
+from engine.values.type_names import kind_of
 from engine.wire.codec import encode, encode_create
 from engine.wire.requests import SOCKET_ONLY, CreateText
 
@@ -107,7 +108,7 @@ async def hooked(body: dict[str, Any], hook: PayloadHook | None) -> dict[str, An
     if changed is None:
         changed = body
     if not isinstance(changed, Mapping):
-        raise ConfigurationError("options.payload_hook", f"returned a {type(changed).__name__}, not a mapping or None")
+        raise ConfigurationError("options.payload_hook", f"returned {kind_of(changed)}, not a mapping or None")
     result = own(changed)
     assert isinstance(result, dict)
     return result

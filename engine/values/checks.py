@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from attrs import Attribute
 
 from engine.values.choices import UNSET
 from engine.values.problems import ConfigurationError
+from engine.values.type_names import kind_of
 
 __all__ = [
+    "LONGEST_NAME",
     "Validator",
     "check_instances",
+    "check_name",
     "check_number",
     "check_seconds",
     "flag",
@@ -40,6 +43,9 @@ __all__ = [
 
 Validator: TypeAlias = Callable[[Any, "Attribute[Any]", Any], None]
 
+LONGEST_NAME: Final = 512
+"""Bytes that a name may have as UTF-8."""
+
 
 def place(instance: object, attribute: Attribute[Any]) -> str:
     """Return the name of a field in an error."""
@@ -49,7 +55,7 @@ def place(instance: object, attribute: Attribute[Any]) -> str:
 
 def wrong_type(where: str, value: object, wanted: str) -> ConfigurationError:
     """The error that says what type a value has and what it should be."""
-    return ConfigurationError(where, f"is a {type(value).__name__}, not {wanted}")
+    return ConfigurationError(where, f"is {kind_of(value)}, not {wanted}")
 
 
 def given(check: Validator) -> Validator:
@@ -87,6 +93,27 @@ def name(instance: object, attribute: Attribute[Any], value: object) -> None:
     assert isinstance(value, str)
     if not value.strip():
         raise ConfigurationError(place(instance, attribute), "is blank" if value else "is empty")
+
+
+def check_name(where: str, value: object) -> str:
+    """Return the id of a session, the name of a lane, or another name that logs, databases and snapshots have to hold.
+
+    Raises:
+        ConfigurationError: it is no string, is empty or longer than `LONGEST_NAME`, or cannot be written down.
+    """
+    if not isinstance(value, str):
+        raise wrong_type(where, value, "a string")
+    if not value:
+        raise ConfigurationError(where, "is empty")
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:
+        raise ConfigurationError(where, "has half a character (a lone surrogate)") from None
+    if "\0" in value:
+        raise ConfigurationError(where, "has a NUL character")
+    if size > LONGEST_NAME:
+        raise ConfigurationError(where, f"is longer than {LONGEST_NAME} bytes")
+    return value
 
 
 def one_of(*choices: str) -> Validator:

@@ -6,6 +6,7 @@ from enum import Enum, StrEnum
 from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 from engine.values.problems import ConfigurationError
+from engine.values.type_names import kind_of
 
 __all__ = [
     "UNSET",
@@ -89,7 +90,7 @@ def choice(kind: type[_Choice], value: Any, where: str) -> _Choice:
     # Another choice is a string too, and means something else.
     if type(value) is str and value in tuple(kind):
         return kind(value)
-    wrong = "is another string" if type(value) is str else f"is a {type(value).__name__}"
+    wrong = "is another string" if type(value) is str else f"is {kind_of(value)}"
     raise ConfigurationError(where, f"{wrong}; it must be one of {', '.join(kind)}")
 
 

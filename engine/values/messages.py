@@ -15,7 +15,6 @@ from typing_extensions import TypeForm
 from engine.values.blocks import AssistantBlock, File, Image, OutputItem, Refusal, Text, Thinking, ToolCall, UserBlock
 from engine.values.calls import CALL_KINDS, CallKind, answered_by
 from engine.values.checks import check_instances, listed, mapping, name, one_of, optional, string, wrong_type
-from engine.values.problems import ConfigurationError
 from engine.values.shown import size_only
 from engine.values.usage import Usage
 
@@ -318,4 +317,4 @@ class Context:
             return cls((UserMessage(prompt),))
         if isinstance(prompt, Context):
             return prompt
-        raise ConfigurationError("context", f"is a {type(prompt).__name__}, not a string or a Context")
+        raise wrong_type("context", prompt, "a string or a Context")

@@ -153,9 +153,13 @@ def _decode_irregular(raw: JsonObject) -> ServerEvent:
 
 def _is_error(raw: JsonObject) -> bool:
     """Whether an object of no known type is an error: by the member that holds one, or by what it calls itself."""
-    if raw.get("type") is None and isinstance(raw.get("error"), dict | str):
+    if raw.get("object") == "error":
         return True
-    return raw.get("object") == "error" or (raw.get("type") is None and isinstance(raw.get("detail"), str | list))
+    if raw.get("type") is not None:
+        return False
+    return isinstance(raw.get("error"), dict | str) or any(
+        isinstance(raw.get(name), str | list) for name in ("detail", "errors")
+    )
 
 
 def _is_batch(raw: JsonObject) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Final
 
 from attrs import frozen
 
+from engine.wire import json_text
 from engine.wire.base import JsonObject, WireField, header_fields, member
 from engine.wire.events import OutputEvent, ServerEvent, server_events
 from engine.wire.items import Item, structure_items
@@ -163,7 +164,8 @@ class ErrorEvent(ServerEvent):
 
     The reference declares members at the top level for SSE and under ``error`` for the WebSocket; servers mix the two,
     and xAI's sends the nested object without a ``type``. The nested member wins where both exist. Others give the
-    status as the code, as a number or as text, or say all they have to say as ``detail``.
+    status as the code, as a number or as text, or say all they have to say as ``detail``; AWS has names of its own. A
+    gateway may wrap another's error in its own, as an object or as that object's JSON text, or list one as ``errors``.
     """
 
     @property
@@ -172,9 +174,25 @@ class ErrorEvent(ServerEvent):
         return "error"
 
     def _read(self, name: str) -> Any:
-        nested = self.raw.get("error")
+        nested = self._nested
         value = nested.get(name) if isinstance(nested, dict) else None
         return self.raw.get(name) if value is None else value
+
+    @property
+    def _nested(self) -> Any:
+        """The member ``error``, out of all that it is wrapped in."""
+        several = self.raw.get("errors")
+        value = self.raw.get("error")
+        if value is None and isinstance(several, list) and several:
+            value = several[0] if isinstance(several[0], dict) else several
+        for _ in range(_MAX_WRAPPINGS):
+            if isinstance(value, str):
+                value = _object_in(value) or value
+            within = value.get("error") if isinstance(value, dict) and not value.get("message") else None
+            if not isinstance(within, dict | str) or not within:
+                break
+            value = within
+        return value
 
     @property
     def status(self) -> int | None:
@@ -192,17 +210,18 @@ class ErrorEvent(ServerEvent):
     @property
     def error_type(self) -> str | None:
         """The error's class, for example ``invalid_request_error``; None where it gives none."""
-        nested = member(self.raw, "error", "type")
-        flat = self.raw.get("type")
-        return nested or (flat if isinstance(flat, str) and flat != "error" else None)
+        nested, flat = self._nested, self.raw.get("type")
+        own = nested.get("type") if isinstance(nested, dict) else None
+        given = (own, flat if flat != "error" else None, self._read("__type"))
+        return next((each for each in given if isinstance(each, str) and each), None)
 
     @property
     def message(self) -> str | None:
         """The cause in words, from wherever they stand."""
-        nested = self.raw.get("error")
+        nested = self._nested
         if isinstance(nested, str | list):
             return _words(nested) or None
-        for name in ("message", "detail", "msg"):
+        for name in ("message", "detail", "msg", "Message"):
             words = _words(self._read(name))
             if words:
                 return words
@@ -217,13 +236,13 @@ class ErrorEvent(ServerEvent):
     @property
     def headers(self) -> dict[str, str]:
         """HTTP headers that came with it, names in lower case; those under ``error`` win over those beside it."""
-        nested = self.raw.get("error")
+        nested = self._nested
         return {**header_fields(self.raw), **(header_fields(nested) if isinstance(nested, dict) else {})}
 
     @property
     def misalignment(self) -> JsonObject | None:
         """Details of a misalignment block."""
-        nested = self.raw.get("error")
+        nested = self._nested
         value = (nested if isinstance(nested, dict) else self.raw).get("misalignment")
         return value if isinstance(value, dict) else None
 
@@ -239,6 +258,17 @@ def _number(value: Any) -> int | None:
 _STATUS_DIGITS: Final = 3
 _MAX_PROBLEMS: Final = 20
 _MAX_WRAPPINGS: Final = 3
+
+
+def _object_in(text: str) -> JsonObject | None:
+    """Read text that is a JSON object; None for what is not."""
+    if not text.lstrip().startswith("{"):
+        return None
+    try:
+        value = json_text.read(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def _words(value: Any) -> str:

@@ -282,15 +282,15 @@ class RefusalDone(ContentEvent):
     refusal: str
 
 
-@server_events.of("response.reasoning_text.delta")
+@server_events.of("response.reasoning_text.delta", "response.reasoning.delta")
 @frozen(repr=False, eq=False)
 class ReasoningTextDelta(ContentEvent):
-    """More reasoning text."""
+    """More reasoning text. The shorter name is that of the Open Responses specification."""
 
     delta: str
 
 
-@server_events.of("response.reasoning_text.done")
+@server_events.of("response.reasoning_text.done", "response.reasoning.done")
 @frozen(repr=False, eq=False)
 class ReasoningTextDone(ContentEvent):
     """The whole reasoning text of a part."""

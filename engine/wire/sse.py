@@ -55,7 +55,8 @@ class SseDecoder:
             included, may be longer. What the decoder holds is bounded by it, however the bytes come.
 
     Attributes:
-        comments: The number of comments so far. Servers that have nothing to say write them to show that they live.
+        comments: The number of comments so far, and of blank lines that end no data. Servers that have nothing to say
+            write them to show that they live.
     """
 
     def __init__(self, max_event_bytes: int) -> None:
@@ -128,7 +129,13 @@ class SseDecoder:
                         kind = name.decode("utf-8", "replace") if name else "message"
                         events.append(SseEvent(kind, text.decode("utf-8", "replace")))
                         data.clear()
+                    else:
+                        self.comments += 1
                     name, held = b"", 0
+                elif line.startswith(b"error:"):  # llama.cpp, whose errors had no data
+                    held += len(line)
+                    name = b"error"
+                    data.append(line[6:].strip())
                 elif line == b"data":
                     held += len(line)
                     data.append(b"")

@@ -88,6 +88,24 @@ def test_options_reach_the_server(run: Run, simulated: Callable[..., Simulator])
     assert (request.body["model"], request.body["temperature"]) == ("other", 0.5)
 
 
+@pytest.mark.parametrize(("profile", "transport"), [("http", "http"), ("generic", "websocket")])
+def test_the_profile_of_a_server_can_be_given(
+    run: Run, simulated: Callable[..., Simulator], profile: str, transport: str
+) -> None:
+    simulator = simulated()
+    asked = run("ask", "hi", "--base-url", simulator.base_url, "--profile", profile, key=KEY)
+    said = run("chat", "--base-url", simulator.base_url, "--profile", profile, stdin="hi\n", key=KEY)
+    assert asked == said == (0, "hi\n", "")
+    assert [request.transport for request in simulator.requests] == [transport] * 2
+    found = run("doctor", "--base-url", simulator.base_url, "--profile", profile, key=KEY)
+    assert f"servers of the profile {profile} take no input" in found.out
+
+
+@pytest.mark.parametrize("command", [("ask", "hi"), ("chat",), ("doctor",)])
+def test_a_profile_without_a_server(run: Run, command: tuple[str, ...]) -> None:
+    assert "--profile needs a server" in one_error(run(*command, "--profile", "xai"), 2)
+
+
 def test_without_a_key_none_is_sent(run: Run, simulated: Callable[..., Simulator]) -> None:
     simulator = simulated()
     error = one_error(run("ask", "hi", "--base-url", simulator.base_url))
@@ -209,6 +227,7 @@ def test_streams_need_no_descriptor(monkeypatch: pytest.MonkeyPatch, capsys: pyt
         ("ask", "a", "b"),
         ("ask", "--no-such-option", "a"),
         ("ask", "--transport", "pigeon", "a"),
+        ("ask", "--profile", "pigeon", "a"),
         ("ask", "--timeout", "0", "a"),
         ("ask", "--timeout", "nan", "a"),
         ("ask", "--temperature", "inf", "a"),

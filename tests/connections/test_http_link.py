@@ -304,6 +304,46 @@ async def test_an_answer_that_is_no_stream(autojump_clock: MockClock) -> None:
         assert kinds(events)[0] == "TurnStarted"
 
 
+WHOLE_ANSWER = {"id": "resp_1", "status": "completed", "output": [{"role": "assistant", "content": "whole"}]}
+REFUSAL = {"error": {"message": "bad", "code": "c"}}
+
+
+def plain(body: Any, media_type: str, text: str | None = None) -> Reject:
+    text = json.dumps(body) if text is None else text
+    return Reject(200, body=text.encode(), headers={"content-type": media_type})
+
+
+@pytest.mark.parametrize("media_type", ["application/json", "text/event-stream", "text/event-stream; charset=utf-8"])
+@pytest.mark.parametrize("mark", ["", "\ufeff", " \r\n"])
+async def test_plain_json_is_read_whatever_its_media_type(
+    autojump_clock: MockClock, media_type: str, mark: str
+) -> None:
+    bodies = [
+        {**WHOLE_ANSWER, "object": "response"},
+        WHOLE_ANSWER,
+        {"type": "response.completed", "response": WHOLE_ANSWER},
+        [{"type": "response.created", "response": {}}, {"type": "response.completed", "response": WHOLE_ANSWER}],
+        REFUSAL,
+        [REFUSAL],
+        {"type": "response.failed", "error": REFUSAL["error"]},
+    ]
+    posts = [plain(None, media_type, mark + json.dumps(each)) for each in bodies]
+    async with session_to(sim_options={"post": posts}) as (session, _):
+        for _ in bodies[:4]:
+            assert (await session.ask("hi")).text == "whole"
+        for kind in (engine.RequestRejected, engine.RequestRejected, engine.ResponseFailed):
+            error = await failure(session)
+            assert (type(error), error.code, error.message) == (kind, "c", "bad")
+            assert error.delivery is Delivery.REJECTED
+
+
+async def test_an_error_in_a_field_of_its_own_is_read(autojump_clock: MockClock) -> None:
+    post = plain(None, "text/event-stream", f"error: {json.dumps(REFUSAL)}\n\n")
+    async with session_to(sim_options={"post": [post]}) as (session, _):
+        error = await failure(session)
+        assert (type(error), error.code, error.message) == (engine.RequestRejected, "c", "bad")
+
+
 # --- errors inside it ------------------------------------------------------------------------------------------------
 
 

@@ -539,6 +539,7 @@ async def test_a_session_goes_on_elsewhere(autojump_clock: MockClock) -> None:
         ({"settings": {}}, "resume.settings.timeouts"),
         ({"model": 3}, "resume.model"),
         ({"lanes": {"": {"held": {"marks": []}}}}, "resume.lanes..held.response_id"),
+        ({"lanes": {"x" * 513: {"held": None}}}, "resume.lanes"),
         ({"more": 3}, "resume.more"),
     ],
 )

@@ -541,7 +541,7 @@ async def test_an_approval_that_says_nothing_runs_nothing(autojump_clock: MockCl
         raise AssertionError
 
     async with session_to(Script([calls("work")])) as (session, _):
-        with pytest.raises(engine.ConfigurationError, match="NoneType") as caught:
+        with pytest.raises(engine.ConfigurationError, match="returned None, not") as caught:
             await session.run("go", [tool(work)], approve=lambda call: None)  # type: ignore[arg-type, return-value]
     assert caught.value.field == "approve"
 

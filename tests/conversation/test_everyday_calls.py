@@ -274,7 +274,7 @@ async def test_prepare_has_its_say_before_each_request(awaits: bool, autojump_cl
 async def test_prepare_returns_a_context(autojump_clock: MockClock) -> None:
     async with session_to() as (session, sim):
         chat = session.conversation(prepare=lambda context: None)  # type: ignore[arg-type, return-value]
-        with pytest.raises(engine.ConfigurationError, match="prepare: returned a NoneType"):
+        with pytest.raises(engine.ConfigurationError, match="prepare: returned None, not"):
             await chat.send("hello")
         assert not sim.requests
 

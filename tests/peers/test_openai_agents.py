@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import trio
 from agents import Agent, ModelSettings, RunConfig, Runner, function_tool, responses_websocket_session
+from openai import AsyncOpenAI
 from openai.types.shared import Reasoning
 
 from engine.simulator import Call, Echo, Script, Simulator, open_simulator
@@ -75,13 +76,14 @@ async def test_an_agent_over_http() -> None:
     async def main() -> None:
         from agents import OpenAIProvider
 
-        provider = OpenAIProvider(api_key=sim.api_key, base_url=sim.base_url, use_responses=True)
         agent = Agent(name="plain", model="gpt-5.4", tools=[add])
-        config = RunConfig(model_provider=provider, tracing_disabled=True)
-        async with asyncio.timeout(25):
+        # A client of its own: the one that its providers share otherwise is never closed, and outlives this event loop.
+        async with asyncio.timeout(25), AsyncOpenAI(api_key=sim.api_key, base_url=sim.base_url) as client:
+            provider = OpenAIProvider(openai_client=client, use_responses=True)
+            config = RunConfig(model_provider=provider, tracing_disabled=True)
             result = await Runner.run(agent, "please add 7 + 8", run_config=config)
+            await provider.aclose()
         assert result.final_output == "30"
-        await provider.aclose()
 
     async with open_simulator() as sim:
         await trio.to_thread.run_sync(asyncio.run, main())

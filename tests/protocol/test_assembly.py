@@ -322,12 +322,47 @@ def test_a_custom_tool_call_takes_free_text() -> None:
 
 
 @pytest.mark.parametrize(
-    "raw", ['{"a":', "[1]", "null", '"text"', "7", "[" * 100_000, "1" * 5000, "\ufffd", '{"a":1} trailing']
+    "raw",
+    [
+        '{"a":',
+        "[1]",
+        "nul",
+        '"text"',
+        '"[1]"',
+        '"{"',
+        r'"\"{}\""',
+        "7",
+        "[" * 100_000,
+        "1" * 5000,
+        "\ufffd",
+        '{"a":1} trailing',
+    ],
 )
 def test_arguments_that_are_no_object_are_kept_as_they_are(raw: str) -> None:
     (made,) = from_terminal([call(raw)]).tool_calls
     assert made.arguments == {}
     assert made.raw_arguments == raw
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        (json.dumps('{"a": 1}'), '{"a": 1}'),
+        (" " + json.dumps(" {} ") + "\n", " {} "),
+        (json.dumps('{"a": "\\ud83d\\ude00"}'), '{"a": "\\ud83d\\ude00"}'),
+        ("null", "{}"),
+        (" null ", "{}"),
+    ],
+)
+@pytest.mark.parametrize("streamed", [False, True])
+def test_arguments_that_were_written_as_text_twice_are_unwrapped(raw: str, expected: str, streamed: bool) -> None:
+    watched = Watched()
+    if streamed:
+        watched.feed(added(call("")), event("function_call_arguments.delta", delta=raw), done(call(raw)))
+    (made,) = watched.finish([call(raw)]).tool_calls
+    assert (made.arguments, made.raw_arguments) == (json.loads(expected), expected)
+    assert watched.assembly.oddities == {"repaired": 1}
+    assert type(watched.events[-1]) is ToolCallEnded
 
 
 def test_arguments_the_finished_item_leaves_out_are_those_of_the_deltas() -> None:

@@ -380,7 +380,18 @@ def test_a_failure_after_output_ends_what_was_begun() -> None:
         (event("response.error", response={"error": {"type": "t"}}), Failed(None, "t", "resp_1")),
         *(
             (event(f"response.{name}"), Violated(f"the event response.{name} held no response"))
-            for name in ("completed", "done", "failed", "incomplete")
+            for name in ("completed", "done", "incomplete")
+        ),
+        (event("response.failed"), Failed(None, None, "resp_1")),
+        (event("response.failed", error={"code": "x", "message": "oh"}), Failed("x", None, "resp_1", "oh")),
+        (event("response.failed", response=None, error="oh"), Failed(None, None, "resp_1", "oh")),
+        (
+            event("response.failed", response={"id": "resp_1", "error": None}, error={"code": "x"}),
+            Failed("x", None, "resp_1"),
+        ),
+        (
+            lifecycle("completed", status="completed", output=[], error={"code": "x", "message": "oh"}),
+            Failed("x", None, "resp_1", "oh"),
         ),
         (event("response.completed", response=None), Violated("the event response.completed held no response")),
     ],
@@ -391,6 +402,22 @@ def test_bad_ends(end: ServerEvent, outcome: Failed | Violated) -> None:
     assert exchange.receive(end) == []
     assert exchange.outcome == outcome
     assert exchange.delivery is Delivery.ACCEPTED
+
+
+def test_an_answer_beside_an_error_is_an_answer() -> None:
+    exchange = sent()
+    exchange.receive(delta("Hi"))
+    exchange.receive(lifecycle("completed", error={"code": "x"}))
+    assert isinstance(exchange.outcome, AssistantMessage)
+    assert exchange.outcome.text == "Hi"
+
+
+@pytest.mark.parametrize("members", [{}, {"response": None}, {"response": {"error": None}}])
+def test_a_failure_that_comes_first_is_a_refusal(members: dict[str, Any]) -> None:
+    exchange = sent()
+    exchange.receive(event("response.failed", error={"code": "x", "message": "oh"}, **members))
+    assert exchange.outcome == Failed("x", None, None, "oh")
+    assert exchange.delivery is Delivery.REJECTED
 
 
 @pytest.mark.parametrize(

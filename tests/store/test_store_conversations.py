@@ -182,7 +182,7 @@ async def test_a_key_belongs_to_one_prompt(store_url: str) -> None:
         await chat.send("What is 2+2?", key="k")
         with pytest.raises(ConfigurationError, match="another prompt"):
             await chat.send("What is 3+3?", key="k")
-        with pytest.raises(ConfigurationError, match="not empty"):
+        with pytest.raises(ConfigurationError, match="key: is empty"):
             await chat.send("What is 3+3?", key="")
     assert len(sim.requests) == 1
 

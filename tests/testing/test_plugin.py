@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 
 import pytest
 
@@ -311,6 +312,58 @@ def test_a_mistake_in_the_options_is_told_before_the_test(pytester: pytest.Pytes
     result = run(pytester, source)
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*TypeError*unexpected keyword argument 'api_kye'*"])
+
+
+def test_a_script_beside_the_test(pytester: pytest.Pytester) -> None:
+    folder = pytester.mkdir("agents")
+    rules = [
+        {"when": {"text": "weather"}, "reply": "rain"},
+        {"name": "first", "reply": "one", "times": 1, "required": True},
+    ]
+    script = {"version": 1, "server": {"models": ["m"]}, "rules": rules, "otherwise": {"brain": "fail"}}
+    (folder / "agent.json").write_text(json.dumps(script))
+    (folder / "wrong.json").write_text('{"version": 1,\n "rules": [{"replay": "one"}]}')
+    source = """
+        import pytest
+
+        @pytest.mark.simulator(script="agent.json")
+        def test_answers(responses_session, responses_simulator):
+            responses_simulator.add("added")
+            with responses_session.blocking(model="m") as session:
+                assert [session.ask(text).text for text in ("x", "weather?", "x")] == ["one", "rain", "added"]
+
+        @pytest.mark.simulator(script="agent.json", models=["n"])
+        def test_arguments_go_before_the_file(responses_session):
+            with responses_session.blocking(model="n") as session:
+                assert session.ask("x").text == "one"
+
+        @pytest.mark.simulator(script="agent.json")
+        def test_left_over(responses_server):
+            pass
+
+        @pytest.mark.simulator("answer", script="agent.json")
+        def test_both(responses_server):
+            pytest.fail("it has begun")
+
+        @pytest.mark.simulator(script="wrong.json")
+        def test_mistake(responses_simulator):
+            pytest.fail("it has begun")
+
+        @pytest.mark.simulator(script="absent.json")
+        def test_absent(responses_simulator):
+            pytest.fail("it has begun")
+    """
+    pytester.makepyfile(**{"agents/test_agent": source})
+    result = pytester.runpytest_subprocess(*ONLY_TRIO, "-rfE")
+    result.assert_outcomes(passed=2, failed=1, errors=3)
+    result.stdout.fnmatch_lines_random(
+        [
+            "*the simulator complains: *first was never used*",
+            "*ValueError: answers are given, and a script file*",
+            "*wrong.json:2:*'replay'*'reply'*",
+            "*FileNotFoundError*agents*absent.json*",
+        ]
+    )
 
 
 def test_one_simulator_serves_one_trio_run(pytester: pytest.Pytester) -> None:

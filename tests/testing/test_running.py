@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -97,6 +99,20 @@ def test_a_port_that_is_taken() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         with pytest.raises(OSError, match="in use"):
             run_simulator(port=taken.getsockname()[1]).__enter__()
+
+
+def test_a_script_file(tmp_path: Path) -> None:
+    script = tmp_path / "script.json"
+    script.write_text(json.dumps({"version": 1, "server": {"root": "/openai/v1"}, "rules": [{"reply": "one"}]}))
+    with run_simulator(script=script) as server:
+        server.add("later")
+        assert server.base_url.endswith("/openai/v1")
+        with blocking.open_session(server.endpoint, model="m") as session:
+            assert session.ask("x").text == "one"
+            assert session.ask("x").text == "one"
+    script.write_text('{"version": 1,\n "rules": [{"replay": "one"}]}')
+    with pytest.raises(ValueError, match=r"script\.json:2:\d+: .*'replay' .*'reply'"):
+        run_simulator(script=script).__enter__()
 
 
 def test_wrong_arguments() -> None:

@@ -234,6 +234,7 @@ PACKINGS: list[tuple[str, Callable[[bytes], bytes]]] = [
     ("deflate", bare),
     ("identity", bytes),
     ("", bytes),
+    *((name, bytes) for name in ("none", "UTF-8", "aws-chunked, identity")),
 ]
 
 
@@ -290,6 +291,10 @@ SAYS = {"error": {"message": "No.", "type": "t", "param": "p", "code": "c"}}
     [
         (answer(json.dumps(SAYS), 400), RequestRefused(400, "c", "t", "p", "No.")),
         (answer(json.dumps(SAYS), 401), RequestRefused(401, "c", "t", "p", "No.")),
+        (answer("\ufeff" + json.dumps(SAYS), 400), RequestRefused(400, "c", "t", "p", "No.")),
+        (answer(json.dumps([SAYS, {"error": "else"}]), 400), RequestRefused(400, "c", "t", "p", "No.")),
+        (answer(f"event: error\ndata: {json.dumps(SAYS)}\n\n", 400), RequestRefused(400, "c", "t", "p", "No.")),
+        (answer(json.dumps({"errors": [SAYS["error"]]}), 400), RequestRefused(400, "c", "t", "p", "No.")),
         (answer(json.dumps(SAYS), 429, "Retry-After: 7"), RequestRefused(429, "c", "t", "p", "No.", 7.0)),
         (answer(b"{}", 429, "retry-after: 7", "retry-after-ms: 1500"), RequestRefused(429, None, None, None, "", 1.5)),
         (

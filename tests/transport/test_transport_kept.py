@@ -461,8 +461,27 @@ async def test_turns_over_http_use_one_connection(autojump_clock: MockClock) -> 
             assert dialer.dials <= 4  # the end of an answer is still on its way when the next turn begins
 
 
-def commenting(*before: bytes) -> ScriptFor:
-    """Begin an answer, write comments for half a minute, and end it."""
+IDLE = [
+    b": ping\n\n",
+    b":\n",
+    b"\n",
+    b"\r\n",
+    b"event: ping\n\n",
+    b"event: ping\ndata: \n\n",
+    b'event: ping\r\ndata: {"cost": 0}\r\n\r\n',
+    b"id: 7\n\n",
+    b"retry: 500\n\n",
+    b"data:\n\n",
+    b"data: {}\n\n",
+    b"data: null\n\n",
+    b"data: ping\n\n",
+    b'data: {"type": "ping"}\n\n',
+    b'data: {"type": "heartbeat"}\n\n',
+]
+
+
+def commenting(*before: bytes, idle: bytes) -> ScriptFor:
+    """Begin an answer, write what says nothing for half a minute, and end it."""
 
     async def script(peer: Peer) -> None:
         await read_request(peer)
@@ -470,27 +489,29 @@ def commenting(*before: bytes) -> ScriptFor:
         await peer.send(head + event_stream(*before))
         for _ in range(5):
             await trio.sleep(6)
-            await peer.send(chunk(b": ping\n\n"))
+            await peer.send(chunk(idle))
         await peer.send(event_stream(completed("at last")) + END)
         await peer.swallow()
 
     return script
 
 
-async def test_a_comment_is_progress_once_the_answer_has_begun(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("idle", IDLE)
+async def test_whatever_comes_is_progress_once_the_answer_has_begun(autojump_clock: MockClock, idle: bytes) -> None:
     options: dict[str, Any] = {"transport": engine.Transport.SSE, "model": "m"}
     async with contained() as held:
-        dialer = PeerDialer(held, commenting(created()))
+        dialer = PeerDialer(held, commenting(created(), idle=idle))
         budgets = engine.Timeouts(idle=10, first_event=10, start=60)
         endpoint = engine.Endpoint("http://peer.test/v1", KEY)
         async with engine.open_session(endpoint, dialer=dialer, timeouts=budgets, **options) as session:
             assert (await session.ask("?")).text == "at last"
 
 
-async def test_a_comment_is_no_first_event(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("idle", IDLE)
+async def test_what_says_nothing_is_no_first_event(autojump_clock: MockClock, idle: bytes) -> None:
     options: dict[str, Any] = {"transport": engine.Transport.SSE, "model": "m"}
     async with contained() as held:
-        dialer = PeerDialer(held, commenting())
+        dialer = PeerDialer(held, commenting(idle=idle))
         budgets = engine.Timeouts(idle=10, first_event=10, start=60)
         endpoint = engine.Endpoint("http://peer.test/v1", KEY)
         async with engine.open_session(endpoint, dialer=dialer, timeouts=budgets, **options) as session:

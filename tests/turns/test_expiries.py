@@ -20,6 +20,7 @@ from engine.simulator import (
     Ignore,
     Keepalive,
     Mute,
+    Raw,
     Say,
     SayDelta,
     Script,
@@ -142,9 +143,10 @@ async def test_idle(autojump_clock: MockClock) -> None:
     assert len(sim.connections) == 2
 
 
-async def test_keepalives_are_progress_and_pongs_are_not(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("word", [Keepalive(), Raw('{"type":"ping"}'), Raw('{"type":"heartbeat"}')])
+async def test_keepalives_are_progress_and_pongs_are_not(autojump_clock: MockClock, word: Any) -> None:
     limits = engine.Limits(ping_interval=1, ping_timeout=1)
-    alive = [step for _ in range(5) for step in (Delay(4), Keepalive())]
+    alive = [step for _ in range(5) for step in (Delay(4), word)]
     script = Script([[Created(), *alive, Stall()]])
     async with session_to(script, timeouts=engine.Timeouts(idle=5), limits=limits) as (session, _):
         took, error = await expiry(session)

@@ -333,7 +333,7 @@ async def test_the_value_of_a_steered_answer_is_its_last(autojump_clock: MockClo
     [
         ("", "input: is empty"),
         ([], "input: is empty"),
-        (3, "input: is a int, not a string or messages of the user"),
+        (3, "input: is an int, not a string or messages of the user"),
         (b"x", "input: is a bytes"),
         ([engine.DeveloperMessage("x")], r"input\[0\]: is a DeveloperMessage, not a message of the user"),
         ([engine.UserMessage("x"), "y"], r"input\[1\]: is a str"),

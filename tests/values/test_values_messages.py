@@ -13,6 +13,7 @@ from engine.values.blocks import File, Image, OutputItem, Refusal, Text, Thinkin
 from engine.values.messages import AssistantMessage, Context, DeveloperMessage, Tool, ToolResult, UserMessage
 from engine.values.problems import ConfigurationError
 from engine.values.shown import size_only
+from engine.values.type_names import kind_of
 from engine.values.usage import Usage
 
 SECRET = "s3cret"
@@ -79,7 +80,7 @@ def test_content_that_is_none(kind: Any, content: Any) -> None:
 )
 def test_blocks_of_a_wrong_kind(where: str, kind: Any, block: Any) -> None:
     problem = refused(f"{where}[1]", kind, [Text("a"), block])
-    assert type(block).__name__ in problem
+    assert f"is {kind_of(block)}, not" in problem
     assert "Text, Image, File" in problem
 
 
@@ -96,7 +97,7 @@ def test_assistant_blocks_of_a_wrong_kind(block: Any) -> None:
 @pytest.mark.parametrize("messages", [SECRET, b"x", UserMessage(SECRET), {"role": SECRET}, None, 7])
 def test_messages_that_are_no_list(messages: Any) -> None:
     problem = refused("context messages", Context, messages)
-    assert type(messages).__name__ in problem
+    assert f"is {kind_of(messages)}, not" in problem
 
 
 @pytest.mark.parametrize("message", [SECRET, {"role": "user"}, None, Text(SECRET), Context()])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -164,6 +165,7 @@ def test_groups() -> None:
     assert account == {
         "keepalive",
         "ping",
+        "heartbeat",
         "codex.rate_limits",
         "codex.response.metadata",
         "response.metadata",
@@ -332,6 +334,21 @@ def nested(depth: int) -> dict[str, Any]:
         ({"type": "error", "status": "429 Too Many Requests", "error": "m"}, (429, None, None, "m", None)),
         ({"type": "error", "status": 10**30, "error": "m"}, (None, None, None, "m", None)),
         ({"type": "error", "error": {"message": nested(900)}}, (None, None, None, None, None)),
+        # what another's error is wrapped in
+        ({"error": {"error": {"code": "c", "type": "t", "message": "m", "param": "p"}}}, (None, "c", "t", "m", "p")),
+        ({"error": json.dumps({"error": {"code": "c", "message": "m"}})}, (None, "c", None, "m", None)),
+        ({"error": json.dumps({"message": "m", "type": "t"})}, (None, None, "t", "m", None)),
+        ({"error": {"message": "own", "error": {"message": "inner"}}}, (None, None, None, "own", None)),
+        ({"error": {"error": "m"}}, (None, None, None, "m", None)),
+        ({"error": "{not JSON"}, (None, None, None, "{not JSON", None)),
+        ({"error": "[1]"}, (None, None, None, "[1]", None)),
+        ({"error": "{" * 100_000}, (None, None, None, "{" * 100_000, None)),
+        ({"errors": [{"code": "c", "message": "m"}, {"message": "n"}]}, (None, "c", None, "m", None)),
+        ({"errors": ["m", "n"]}, (None, None, None, "m; n", None)),
+        (
+            {"type": "error", "__type": "ThrottlingException", "Message": "m"},
+            (None, None, "ThrottlingException", "m", None),
+        ),
         (
             {"object": "error", "message": "m", "type": "BadRequestError", "param": None, "code": 400},
             (400, "400", "BadRequestError", "m", None),

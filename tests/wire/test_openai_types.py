@@ -128,11 +128,14 @@ def test_the_table_covers_what_is_declared() -> None:
     in_the_wild = SERVER_EVENT_CLASSES.keys() - (sse | socket | beta)
     assert in_the_wild == {
         "response.done",
+        "response.reasoning.delta",  # the Open Responses specification's
+        "response.reasoning.done",
         "response.interrupt.accepted",
         "response.interrupt.failed",
         "response.output_item.interrupted",
         "keepalive",
         "ping",
+        "heartbeat",
         "codex.rate_limits",
         "codex.response.metadata",
         "response.metadata",
