@@ -198,7 +198,7 @@ def test_verify(simulate: Any, tmp_path: Path) -> None:
 
 def test_mistakes_in_what_the_control_route_is_asked(simulate: Any) -> None:
     _, ready = simulate("--control")
-    told = [
+    told: list[tuple[str, str, Any, int, str]] = [
         ("GET", "request", None, 404, "there is no GET request; GET /__simulator lists what there is"),
         ("GET", "requests/7", None, 404, "there is no request 7"),
         ("GET", "requests?txt=a", None, 400, "txt: 'txt' is no member of the query; did you mean 'text'?"),
