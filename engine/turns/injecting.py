@@ -33,7 +33,7 @@ def outputs_of(
         limit: The most bytes that they may have.
 
     Raises:
-        ConfigurationError: the server takes none, or something else was given.
+        ConfigurationError: the server takes none, something else was given, or it cannot be written as JSON.
         RequestTooLarge: they have more bytes than that.
     """
     if not server.multi_agent:
@@ -46,10 +46,18 @@ def outputs_of(
             raise wrong_type(f"results[{number}]", result, "the output of a call")
     before: list[Message] = [message] if message is not None else []
     items = tuple(input_items([*before, *results], stored=False, skip=len(before)))
-    size = sum(len(encode(item).encode()) for item in items)
+    size = sum(_size(item, f"results[{number}]") for number, item in enumerate(items))
     if size > limit:
         raise to_error(TooLarge(size, limit))
     return items
+
+
+def _size(item: Mapping[str, Any], where: str) -> int:
+    try:
+        return len(encode(item).encode())
+    except (TypeError, ValueError, RecursionError):
+        pass  # whose text may show what was given
+    raise ConfigurationError(where, "cannot be written as JSON")
 
 
 def came_of(injection: Injection, *, error: Exception | None) -> bool:
