@@ -14,10 +14,13 @@ import trio
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from benchmarks.harness import Case, Scenario, Stage, contestants_of, machine_facts, run_case
+from benchmarks.cases import Case, Scenario, contestants_of
+from benchmarks.figures import run_case
+from benchmarks.machine import machine_facts
 from benchmarks.peers import PEERS
 from benchmarks.quiet import Watch, busy
 from benchmarks.scenarios import SCENARIOS, Size, scenarios
+from benchmarks.stage import Stage
 from benchmarks.tables import table_of
 
 __all__ = ["main", "run"]

@@ -47,8 +47,8 @@ class Answer:
     """One encoded answer.
 
     Attributes:
-        head: What is sent at once.
-        paced: What follows piece by piece.
+        head: The part that is sent at once.
+        paced: The pieces that follow.
         pause: Seconds before each of those pieces.
     """
 

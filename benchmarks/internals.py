@@ -38,7 +38,7 @@ _MODELS: Final = {"first_event": "mute", "start": "mute"}
 async def budgets(
     loop: Loop, peer: Peer, target: Target, *, phase: str, concurrent: int, seed: int, collecting: bool = True
 ) -> Result:
-    """How late one budget ends ``concurrent`` turns, counted from when it began to run.
+    """The lateness with which one budget ends ``concurrent`` turns, counted from when it began to run.
 
     As many tasks that only sleep wake beside them, in the same process, which shows what is the process's lateness and
     what the budget's. Without ``collecting`` the collector of garbage rests meanwhile.
@@ -111,7 +111,7 @@ _BEFORE: Final = {
     "first_event": ("queue", "connect", "send"),
     "idle": ("queue", "connect", "send", "first_event"),
 }
-"""What a turn goes through before a budget begins to run."""
+"""The steps of a turn before a budget begins to run."""
 
 
 # --- start -----------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What a contestant is asked to do. Each job runs in the contestant's own process and returns plain numbers."""
+"""The jobs of contestants. Each runs in the contestant's own process and returns plain numbers."""
 
 from __future__ import annotations
 
@@ -219,7 +219,7 @@ async def cancel_bare(loop: Loop, peer: Peer, target: Target, *, concurrent: int
 
 
 async def deadlines(loop: Loop, peer: Peer, target: Target, *, concurrent: int, seed: int) -> Result:
-    """How late a deadline of the caller's own gives control back, around turns whose server has fallen silent."""
+    """The lateness of control that a deadline of the caller's own gives back, around turns of a silent server."""
     rng = random.Random(seed)
     late: list[float] = []
     async with AsyncExitStack() as stack:
@@ -237,7 +237,7 @@ async def deadlines(loop: Loop, peer: Peer, target: Target, *, concurrent: int, 
 
 
 async def loud(loop: Loop, peer: Peer, target: Target, *, sockets: int, events: int, seconds: float) -> Result:
-    """How late a timer of a millisecond wakes while so many connections bring whole answers as fast as they come."""
+    """The lateness of a timer of a millisecond while so many connections bring whole answers as fast as they come."""
     late: list[float] = []
     turns = 0
     async with AsyncExitStack() as stack:
@@ -264,7 +264,7 @@ async def loud(loop: Loop, peer: Peer, target: Target, *, sockets: int, events: 
 
 
 async def sleeps(loop: Loop, peer: Peer, target: Target, *, concurrent: int, seed: int) -> Result:
-    """How late bare sleeps wake: what the event loop and the machine take."""
+    """The lateness of bare sleeps: the share of the event loop and of the machine."""
     rng = random.Random(seed)
     late: list[float] = []
 

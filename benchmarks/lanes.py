@@ -40,7 +40,7 @@ async def side_by_side(
     Args:
         loop: Unused.
         peer: Unused.
-        target: Where the server is.
+        target: The server.
         lanes: Their number.
         events: Events of one answer.
         turns: Turns of each.

@@ -22,7 +22,7 @@ class Victim(Protocol):
     """A task that will be cancelled.
 
     Attributes:
-        back: When its code had control again (`time.perf_counter`); None while it has not.
+        back: The time when its code had control again (`time.perf_counter`); None while it has not.
     """
 
     back: float | None
@@ -57,7 +57,7 @@ class Event(Protocol):
 
 
 class Loop(Protocol):
-    """What jobs need of an event loop."""
+    """An event loop, as far as jobs need to know it."""
 
     name: str
 

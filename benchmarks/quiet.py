@@ -1,4 +1,4 @@
-"""Whether the machine had other work while something was measured."""
+"""The other work of the machine while something was measured."""
 
 from __future__ import annotations
 

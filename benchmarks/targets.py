@@ -1,4 +1,4 @@
-"""What is aimed at: ratios within one run, looked up in its results."""
+"""The targets: ratios within one run, looked up in its results."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ class Target:
     """One aim.
 
     Attributes:
-        aim: What it says.
-        scenario: Where it is measured.
+        aim: The words of it.
+        scenario: The scenario that measures it.
         case: In which table; where the size decides its name, how the name begins, and the last such table counts.
         label: In which row.
         measure: In which column.
         relation: Whether the figure should be at least, or at most, so much.
-        bound: How much.
+        bound: The value that it must not miss.
         figure: Whether the ratio or the figure itself counts.
         why: The reason, where it is known to be missed.
     """
@@ -36,13 +36,13 @@ class Target:
     why: str = ""
 
     def reached_by(self, value: float) -> bool:
-        """Whether a value reaches it."""
+        """Return whether a value reaches it."""
         return value >= self.bound if self.relation == "≥" else value <= self.bound
 
 
 @frozen
 class Found:
-    """What a run says of a target; no value where the run has none."""
+    """The value of a target in a run; None where the run has none."""
 
     target: Target
     value: float | None

@@ -37,7 +37,7 @@ TEXTS = sorted(
 WHOLE = {  # what no single folder of the house is about
     "cancellation": "a turn struck at every step",
     "fuzz": "any bytes from a peer",
-    "measuring": "counts that stand for speed, and the benchmarks' own harness",
+    "measuring": "counts that stand for speed, and the benchmarks themselves",
     "network": "real sockets, proxies and servers",
     "peers": "other people's clients",
     "properties": "random callers and servers",

@@ -19,13 +19,13 @@ TERMINALS: Final = frozenset({"response.completed", "response.failed", "response
 
 @frozen
 class Target:
-    """Where a client connects, and what it asks for.
+    """The server of a client, and its requests.
 
     Attributes:
         base_url: Up to but not including ``/responses``.
         model: The model, which the load source understands as the answer it is to give.
         ca: A file with the certificate authority to trust; None for a plain connection.
-        options: What a job asks of this peer beyond that, such as a cancel policy.
+        options: Further wishes of a job at this peer, such as a cancel policy.
     """
 
     base_url: str
@@ -75,10 +75,10 @@ class Peer:
     """One contestant.
 
     Attributes:
-        name: What the table calls it.
+        name: Its name in the table.
         what: One line on it.
         loop: The event loop it runs on.
-        wire: How it travels.
+        wire: Its transport.
         needs: The modules without which it cannot run.
         home: The module here that opens it, and the function in there.
         without: Installed modules that it has to do without.

@@ -21,7 +21,7 @@ def endpoint_of(target: Target) -> engine.Endpoint:
 
 
 def options_of(target: Target) -> dict[str, Any]:
-    """What `engine.open_session` is given."""
+    """The arguments of `engine.open_session`."""
     options = dict(target.options)
     if "timeouts" in options:
         options["timeouts"] = engine.Timeouts(**options["timeouts"])

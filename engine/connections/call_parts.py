@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from engine.values.checks import HALF_CHARACTER, wrong_type
+from engine.values.checks import wrong_type
 from engine.values.problems import ConfigurationError
 from engine.wire.codec import encode
-from engine.wire.text import HalfCharacter, half_character_in
 
 __all__ = ["as_text", "checked_method", "checked_path"]
 
@@ -45,8 +44,6 @@ def as_text(value: Any) -> str:
     """Return a body as JSON text, or raise `ConfigurationError`, whose text does not show it."""
     try:
         return encode(value)
-    except HalfCharacter:
-        raise ConfigurationError(f"json{half_character_in(value)}", HALF_CHARACTER) from None
     except (TypeError, ValueError, RecursionError):
         pass
     raise ConfigurationError("json", "cannot be written as JSON")

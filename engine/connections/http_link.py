@@ -30,7 +30,7 @@ from engine.transport.http import HttpClient
 from engine.transport.sse import stream_events
 from engine.values.choices import OnCancel, Transport
 from engine.wire.account_events import KeepAlive
-from engine.wire.codec import MalformedFrame, parse_object, rewritten
+from engine.wire.codec import MalformedFrame, encode, parse_object
 from engine.wire.events import ServerEvent
 from engine.wire.requests import CreateText
 from engine.wire.sse import SseEvent
@@ -308,7 +308,7 @@ def _text_of(event: SseEvent) -> str:
     try:
         raw = parse_object(data)
     except MalformedFrame:
-        return rewritten({"type": "error", "error": data}) if name == "error" else data
+        return encode({"type": "error", "error": data}) if name == "error" else data
     if name == "error":
-        return data if raw.get("type") == name or "error" in raw else rewritten({"type": name, "error": raw})
-    return data if "type" in raw or "error" in raw else rewritten({**raw, "type": name})
+        return data if raw.get("type") == name or "error" in raw else encode({"type": name, "error": raw})
+    return data if "type" in raw or "error" in raw else encode({**raw, "type": name})

@@ -22,7 +22,6 @@ from engine.values.blocks import ToolCall
 from engine.values.messages import ToolResult
 from engine.values.problems import ConfigurationError
 from engine.values.type_names import kind_of
-from engine.wire.text import half_character_in
 
 __all__ = ["ToolRunner"]
 
@@ -129,10 +128,7 @@ class ToolRunner:
             with trio.move_on_after(math.inf if seconds is None else seconds):
                 with errand(self._owner, in_thread=function.thread):
                     content = await function.call(_worded(call, function))
-                result = ToolResult(call.call_id, content, kind=call.kind)
-                if half_character_in([attrs.asdict(block, recurse=False) for block in result.content]) is not None:
-                    raise ValueError("the tool returned half a character (a lone surrogate), which cannot be sent")
-                return result, None
+                return ToolResult(call.call_id, content, kind=call.kind), None
         except ToolArgumentError as error:
             return _failure(call, _text_of(error)), error
         except Exception as error:
@@ -169,7 +165,6 @@ def _worded(call: ToolCall, function: FunctionTool) -> ToolCall:
 
 
 def _failure(call: ToolCall, text: str) -> ToolResult:
-    text = text.encode("utf-8", "backslashreplace").decode()  # paths that are no text stand in exceptions' words
     return ToolResult(call.call_id, text[:_LONGEST_FAILURE], is_error=True, kind=call.kind)
 
 

@@ -9,7 +9,7 @@ from engine.protocol.failures import Failure, Lost, RequestRefused, Violated
 from engine.protocol.refusals import refusal
 from engine.transport.http import Answer, HttpRequest, read_body, read_refusal
 from engine.wire.bundles import objects_in
-from engine.wire.codec import SERVER_EVENT_CLASSES, MalformedFrame, parse_object, rewritten
+from engine.wire.codec import SERVER_EVENT_CLASSES, MalformedFrame, encode, parse_object
 from engine.wire.sse import BOM, OversizedEvent, SseDecoder, SseEvent
 
 __all__ = ["stream_events"]
@@ -137,9 +137,9 @@ def _as_event(raw: dict[str, Any]) -> str | None:
     """
     kind = raw.get("type")
     if isinstance(kind, str) and kind != "error" and kind in SERVER_EVENT_CLASSES:
-        return rewritten(raw)
+        return encode(raw)
     if raw.get("object", "response") != "response" or ("object" not in raw and not isinstance(raw.get("output"), list)):
         return None
     status = raw.get("status")
     kind = _TERMINALS.get(status, "response.failed") if isinstance(status, str) else "response.completed"
-    return rewritten({"type": kind, "response": raw})
+    return encode({"type": kind, "response": raw})

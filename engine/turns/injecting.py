@@ -9,12 +9,12 @@ from engine.protocol.failures import Lost, RequestRefused, TooLarge, to_error
 from engine.protocol.injections import Injection, InjectionState
 from engine.protocol.request_body import input_items
 from engine.settings.profiles import Profile
-from engine.turns.submission import size_of
 from engine.values.blocks import OutputItem
 from engine.values.checks import wrong_type
 from engine.values.choices import Delivery
 from engine.values.messages import AssistantMessage, Message, ToolResult
 from engine.values.problems import ConfigurationError
+from engine.wire.codec import encode
 
 __all__ = ["InjectedResults", "came_of", "outputs_of"]
 
@@ -33,7 +33,7 @@ def outputs_of(
         limit: The most bytes that they may have.
 
     Raises:
-        ConfigurationError: the server takes none, or something else was given.
+        ConfigurationError: the server takes none, something else was given, or it cannot be written as JSON.
         RequestTooLarge: they have more bytes than that.
     """
     if not server.multi_agent:
@@ -46,10 +46,18 @@ def outputs_of(
             raise wrong_type(f"results[{number}]", result, "the output of a call")
     before: list[Message] = [message] if message is not None else []
     items = tuple(input_items([*before, *results], stored=False, skip=len(before)))
-    size = size_of(items, "results")
+    size = sum(_size(item, f"results[{number}]") for number, item in enumerate(items))
     if size > limit:
         raise to_error(TooLarge(size, limit))
     return items
+
+
+def _size(item: Mapping[str, Any], where: str) -> int:
+    try:
+        return len(encode(item).encode())
+    except (TypeError, ValueError, RecursionError):
+        pass  # whose text may show what was given
+    raise ConfigurationError(where, "cannot be written as JSON")
 
 
 def came_of(injection: Injection, *, error: Exception | None) -> bool:

@@ -18,12 +18,12 @@ from engine.connections.link import Link
 from engine.protocol.failures import SteerRefused, TooLarge, to_error
 from engine.protocol.request_body import input_items
 from engine.protocol.steers import Steer, SteerState
-from engine.turns.submission import size_of
 from engine.values.checks import wrong_type
 from engine.values.choices import Delivery
 from engine.values.errors import TurnError
 from engine.values.messages import UserMessage
 from engine.values.problems import ConfigurationError
+from engine.wire.codec import encode
 
 __all__ = ["ENDED", "LEFT", "OVER_HTTP", "QUEUED", "SteerInput", "Steering", "Wish", "not_taken", "wish_of"]
 
@@ -87,12 +87,12 @@ def wish_of(given: SteerInput, *, limit: int) -> Wish:
     """Return a caller's input in the form in which it is sent.
 
     Raises:
-        ConfigurationError: it is empty, something else than a user's messages, or has half a character.
+        ConfigurationError: it is empty, or something else than a user's messages.
         RequestTooLarge: it has more bytes than ``limit``.
     """
     messages = _messages(given)
     items = tuple(input_items(messages, stored=False))
-    size = size_of(items, "input")
+    size = sum(len(encode(item).encode()) for item in items)
     if size > limit:
         raise to_error(TooLarge(size, limit))
     return Wish(Steer(messages, items))

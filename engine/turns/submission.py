@@ -14,14 +14,12 @@ import trio
 from engine.protocol.request_tools import own
 from engine.protocol.seals import RefusedSeals
 from engine.settings.turn_options import PayloadHook, TurnOptions
-from engine.values.checks import HALF_CHARACTER
 from engine.values.problems import ConfigurationError
 from engine.values.type_names import kind_of
 from engine.wire.codec import encode, encode_create
 from engine.wire.requests import SOCKET_ONLY, CreateText
-from engine.wire.text import HalfCharacter, half_character_in
 
-__all__ = ["Submission", "create_text", "hooked", "size_of"]
+__all__ = ["Submission", "create_text", "hooked"]
 
 
 class Submission:
@@ -132,33 +130,15 @@ def create_text(body: Mapping[str, Any]) -> CreateText:
     raise ConfigurationError(culprit, problem)
 
 
-def size_of(items: Sequence[Mapping[str, Any]], where: str) -> int:
-    """Return the bytes that items have as JSON; ``where`` names them.
-
-    Raises:
-        ConfigurationError: one cannot be written as JSON.
-    """
-    size = 0
-    for number, item in enumerate(items):
-        try:
-            size += len(encode(item).encode())
-        except (TypeError, ValueError, RecursionError):
-            culprit, problem = _unwritable(item, f"{where}[{number}]")
-            raise ConfigurationError(culprit, problem) from None
-    return size
-
-
-def _unwritable(body: Mapping[str, Any], where: str = "request") -> tuple[str, str]:
+def _unwritable(body: Mapping[str, Any]) -> tuple[str, str]:
     """Find the field that has no JSON form."""
     for name, value in body.items():
         try:
             encode({name: value})
-        except HalfCharacter:
-            return f"{where}{half_character_in({name: value})}", HALF_CHARACTER
         except TypeError:
-            return f"{where}[{name!r}]", "holds something that JSON does not have"
+            return f"request[{name!r}]", "holds something that JSON does not have"
         except ValueError:
-            return f"{where}[{name!r}]", "holds a number that is not finite, or contains itself"
+            return f"request[{name!r}]", "holds a number that is not finite, or contains itself"
         except RecursionError:
-            return f"{where}[{name!r}]", "is nested too deep"
-    return where, "cannot be written as JSON"
+            return f"request[{name!r}]", "is nested too deep"
+    return "request", "cannot be written as JSON"

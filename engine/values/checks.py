@@ -17,7 +17,6 @@ from engine.values.problems import ConfigurationError
 from engine.values.type_names import kind_of
 
 __all__ = [
-    "HALF_CHARACTER",
     "LONGEST_NAME",
     "Validator",
     "check_instances",
@@ -46,9 +45,6 @@ Validator: TypeAlias = Callable[[Any, "Attribute[Any]", Any], None]
 
 LONGEST_NAME: Final = 512
 """Bytes that a name may have as UTF-8."""
-
-HALF_CHARACTER: Final = "has half a character (a lone surrogate), which cannot be sent"
-"""The problem of a text that cannot be written as UTF-8."""
 
 
 def place(instance: object, attribute: Attribute[Any]) -> str:
@@ -112,7 +108,7 @@ def check_name(where: str, value: object) -> str:
     try:
         size = len(value.encode())
     except UnicodeEncodeError:
-        raise ConfigurationError(where, HALF_CHARACTER) from None
+        raise ConfigurationError(where, "has half a character (a lone surrogate)") from None
     if "\0" in value:
         raise ConfigurationError(where, "has a NUL character")
     if size > LONGEST_NAME:

@@ -24,7 +24,7 @@ from engine.wire.requests import (
     UnknownClientEvent,
     structure_client_event,
 )
-from engine.wire.text import joined
+from engine.wire.text import well_formed
 
 __all__ = [
     "SERVER_EVENT_CLASSES",
@@ -38,7 +38,6 @@ __all__ = [
     "parse_object",
     "read_frame",
     "read_frames",
-    "rewritten",
 ]
 
 Malformation: TypeAlias = Literal["not JSON", "not an object", "no type", "nested too deep"]
@@ -224,15 +223,10 @@ def encode(value: WireObject | ClientEvent | Mapping[str, Any]) -> str:
     """Write an event, an item, a part, a request or a plain mapping as compact JSON.
 
     What was decoded is written with every member it came with, known or not. The text can always be sent as UTF-8, and
-    is JSON to strict parsers too.
+    is JSON to strict parsers too: half a character is written as U+FFFD.
 
     Raises:
         TypeError: Something in it has no JSON form.
-        ValueError: Something in it is not finite, or contains itself; a `HalfCharacter`: a text in it has one.
+        ValueError: Something in it is not finite, or contains itself.
     """
-    return joined(_encoder.encode(value))
-
-
-def rewritten(value: Mapping[str, Any]) -> str:
-    """Write what a server sent in another shape, for `decode`: half a character may have its other half elsewhere."""
-    return json.dumps(value)
+    return well_formed(_encoder.encode(value))

@@ -1,31 +1,18 @@
 """Text that can be written as UTF-8: what JSON's escapes can smuggle in, and Python strings can hold, made well-formed.
 
 A character beyond U+FFFF is two code units in JSON's escapes (RFC 8259 section 7), and a server or a caller that cuts
-text by code units sends half of one. Two halves that meet are the character. A half that stays alone in what a server
-sent is U+FFFD, as a decoder of UTF-8 would have it; in what a caller wants to send it is an error.
+text by code units sends half of one. Two halves that meet are the character; a half that stays alone is U+FFFD, as a
+decoder of UTF-8 would have it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any, Final
 
-__all__ = [
-    "REPLACEMENT",
-    "HalfCharacter",
-    "Halves",
-    "half_character_in",
-    "is_well_formed",
-    "joined",
-    "well_formed",
-    "well_formed_value",
-]
+__all__ = ["REPLACEMENT", "Halves", "is_well_formed", "well_formed", "well_formed_value"]
 
 REPLACEMENT: Final = "\ufffd"
 """The substitute for half a character."""
-
-_LONGEST_SHOWN: Final = 64
 
 
 def well_formed(text: str) -> str:
@@ -33,42 +20,6 @@ def well_formed(text: str) -> str:
     if is_well_formed(text):
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-
-
-class HalfCharacter(ValueError):
-    """A text cannot be written as UTF-8: it has half a character, a lone surrogate."""
-
-
-def joined(text: str) -> str:
-    """Return the text with halves that meet joined.
-
-    Raises:
-        HalfCharacter: one stays alone.
-    """
-    if is_well_formed(text):
-        return text
-    with suppress(UnicodeDecodeError):
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
-    raise HalfCharacter
-
-
-def half_character_in(value: Any) -> str | None:
-    """Return the place of a text with half a character in a JSON value, as subscripts; None where there is none."""
-    pending: list[tuple[str, Any]] = [("", value)]  # a stack rather than recursion, as below
-    while pending:
-        place, each = pending.pop()
-        if isinstance(each, str):
-            try:
-                joined(each)
-            except HalfCharacter:
-                return place
-        elif isinstance(each, Mapping):
-            for name, member in each.items():
-                shown = name if isinstance(name, str) and name.isascii() and len(name) <= _LONGEST_SHOWN else "…"
-                pending += (f"{place}[{shown!r}]", member), (f"{place}[{shown!r}]", name)
-        elif isinstance(each, list | tuple):
-            pending.extend((f"{place}[{index}]", member) for index, member in enumerate(each))
-    return None
 
 
 def is_well_formed(text: str) -> bool:
@@ -103,22 +54,18 @@ def _holds_well_formed(value: Any) -> bool:
 
 
 def _rebuilt(value: Any) -> Any:
-    whole: list[Any] = [None]
-    pending: list[tuple[Any, Any, Any]] = [(value, whole, 0)]
-    while pending:
-        each, holder, place = pending.pop()
-        if each.__class__ is str:
-            holder[place] = well_formed(each)
-        elif each.__class__ is dict:
-            names = {name: well_formed(name) for name in each}
-            holder[place] = made = dict.fromkeys(names.values())
-            pending.extend((member, made, names[name]) for name, member in each.items())
-        elif each.__class__ is list:
-            holder[place] = filled = [None] * len(each)
-            pending.extend((member, filled, index) for index, member in enumerate(each))
-        else:
-            holder[place] = each
-    return whole[0]
+    try:
+        return _joined(value)
+    except RecursionError:
+        return value  # the encoder joins what is sent back
+
+
+def _joined(value: Any) -> Any:
+    if value.__class__ is str:
+        return well_formed(value)
+    if value.__class__ is dict:
+        return {well_formed(name): _joined(each) for name, each in value.items()}
+    return [_joined(each) for each in value] if value.__class__ is list else value
 
 
 class Halves:

@@ -169,6 +169,10 @@ async def test_what_is_wrong_is_said_before_anything_is_sent(autojump_clock: Moc
                 await turn.inject([])
             with pytest.raises(engine.ConfigurationError, match=r"results\[0\]"):
                 await turn.inject([engine.UserMessage("x")])  # type: ignore[list-item]
+            for output in (float("nan"), object()):
+                unwritable = engine.OutputItem({"type": "function_call_output", "call_id": "c1", "output": output})
+                with pytest.raises(engine.ConfigurationError, match=r"results\[1\]: cannot be written as JSON"):
+                    await turn.inject([engine.ToolResult(call.id, "3"), unwritable])
             assert sim.connections[0].injects == []
             assert await turn.inject(engine.ToolResult(call.id, "3"))
             await turn.wait()

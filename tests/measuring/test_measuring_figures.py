@@ -1,4 +1,4 @@
-"""The harness of the benchmarks: order of play, medians, ratios, processes, tables, the page."""
+"""The benchmarks themselves: order of play, medians, ratios, processes, tables, the page."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ import pytest
 import trio
 from click.testing import CliRunner
 
-from benchmarks import harness, page, quiet, replay, scenarios, story, tables, targets
+from benchmarks import page, quiet, replay, scenarios, story, tables, targets
 from benchmarks.__main__ import main
+from benchmarks.cases import Case, Contestant, Measure, Skipped, contestants_of
+from benchmarks.figures import interleaved, run_case, summary
 from benchmarks.frames import answer_for, event_texts, personal
-from benchmarks.harness import Case, Contestant, Measure, Skipped, interleaved, run_case, summary
+from benchmarks.machine import machine_facts
 from benchmarks.peers import PEERS, peer_named
+from benchmarks.stage import Stage
 from engine.wire.codec import decode
 
 ONE, TWO, THREE = (Contestant(label=name, peer="engine", job="none") for name in ("one", "two", "three"))
@@ -104,18 +107,18 @@ async def test_who_cannot_run_is_noted_and_not_asked_again() -> None:
 
 def test_a_case_is_narrowed_to_peers_and_keeps_its_baseline() -> None:
     full = scenarios.scenarios("tiny", ["throughput"])[0].cases[0]
-    narrowed = harness.contestants_of(full, ["openai-http"])
+    narrowed = contestants_of(full, ["openai-http"])
     assert narrowed is not None
     assert [each.label for each in narrowed.contestants] == ["trio-websocket", "openai-http"]
-    assert harness.contestants_of(full, ["json.loads"]) is None
-    assert harness.contestants_of(full, []) is full
+    assert contestants_of(full, ["json.loads"]) is None
+    assert contestants_of(full, []) is full
 
 
 def test_machine_facts_name_neither_machine_nor_user() -> None:
     import getpass
     import socket
 
-    facts = harness.machine_facts()
+    facts = machine_facts()
     assert facts["python"] == ".".join(map(str, sys.version_info[:3]))
     assert {"at", "processor", "processors", "system", "load_average"} <= set(facts)
     text = json.dumps(list(facts.values())).lower()
@@ -200,7 +203,7 @@ def test_figures_have_three_digits_or_so(value: float, text: str) -> None:
 
 async def played() -> dict[str, Any]:
     done = await play(ONE, TWO, THREE, speeds={"one": [4, 4, 4], "two": [3, 2, 1], "three": [-1]})
-    machine = harness.machine_facts() | {"load_average": 0.5, "load_average_after": 1.0, "peers": {"x: thing": "1.2"}}
+    machine = machine_facts() | {"load_average": 0.5, "load_average_after": 1.0, "peers": {"x: thing": "1.2"}}
     scenario = {"name": "racing", "title": "Racing", "text": "They run.", "cases": [done]}
     return {"machine": machine, "rounds": 3, "warm_up": 1, "seed": 7, "size": "full", "scenarios": [scenario]}
 
@@ -340,7 +343,7 @@ def test_arguments_that_make_no_sense_are_refused(given: list[str]) -> None:
 
 async def test_a_contestant_that_fails_or_hangs_loses_its_turn_only() -> None:
     asked = attrs.evolve(ONE, peer="json.loads", server="none")
-    async with harness.Stage() as stage:
+    async with Stage() as stage:
         with pytest.raises(Skipped, match="TypeError"):
             await stage.take(case(asked), attrs.evolve(asked, job="sleeps", params={"never": 1}), 1)
         with pytest.raises(Skipped, match=r"within 0\.2 s"):
