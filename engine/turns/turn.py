@@ -246,7 +246,7 @@ class Turn:
             raise self._work.error
         if self._work.message is None:
             if self._state is TurnState.LEFT:
-                raise RuntimeError("the turn has not ended, and its block was left; turn.partial is what had come by then")
+                raise RuntimeError("the turn has not ended, and its block was left; turn.partial is what had come")
             raise RuntimeError("the turn has not ended; turn.partial is what there is so far")
         return self._work.message
 
