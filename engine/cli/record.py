@@ -11,17 +11,8 @@ from urllib.parse import urlsplit
 
 import trio
 
-from engine.cli.serving import (
-    Parser,
-    ServingFailed,
-    add_process_options,
-    check_host,
-    log_header,
-    open_log,
-    run_command,
-    serve,
-    serve_front,
-)
+from engine.cli.arguments import Parser, ServingFailed, add_process_options, check_host
+from engine.cli.serving import log_header, open_log, run_command, serve, serve_front
 from engine.simulator.frame_log import FrameLog, Redaction
 from engine.testing.recorder import Recorder
 
@@ -34,21 +25,31 @@ def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code: 0 ended, 2 wrong arguments, 3 the port is in use."""
     parser = Parser(
         "session-engine record",
-        description="Hand requests on to a server, over WebSocket and HTTP, and write what passes into a cassette."
-        " Keys, cookies and ids of organisations are not written; what is said is.",
+        description="Stand between clients and a server, over WebSocket and HTTP, until Ctrl-C, and write what passes"
+        " into a cassette, which simulate --replay plays back. Keys, cookies and ids of organisations are left out;"
+        " prompts and answers are not.",
     )
     add_process_options(parser)
     parser.add_argument(
-        "--upstream", required=True, metavar="URL", help="the server, such as https://api.openai.com/v1"
+        "--upstream",
+        required=True,
+        metavar="URL",
+        help="the server to hand requests on to, such as https://api.openai.com/v1",
     )
-    parser.add_argument("--cassette", required=True, type=Path, metavar="FILE", help="where to write, as JSON lines")
+    parser.add_argument(
+        "--cassette",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help="the file to write, as JSON lines; one that is there is replaced",
+    )
     return run_command(parser, arguments, _run)
 
 
 def _run(given: argparse.Namespace) -> int:
     split = urlsplit(given.upstream)
     if split.scheme not in {"http", "https"} or not split.netloc or split.username is not None:
-        raise ServingFailed("the upstream is a URL such as https://api.openai.com/v1")
+        raise ServingFailed("--upstream takes a URL such as https://api.openai.com/v1, without a user or password")
     check_host(given)
     return serve(given, lambda: _record(given, split.path.rstrip("/")))
 

@@ -8,7 +8,8 @@ import sys
 
 import trio
 
-from engine.cli.serving import PROBLEMS, ServingFailed, serve_front
+from engine.cli.arguments import ServingFailed
+from engine.cli.serving import PROBLEMS, say, serve_front
 from engine.simulator.cassette import Cassette, CassetteError, parse_cassette
 from engine.simulator.frame_log import Redaction
 from engine.simulator.player import Player
@@ -31,7 +32,8 @@ def load(given: argparse.Namespace) -> Cassette:
 
 async def replay(given: argparse.Namespace, cassette: Cassette) -> int:
     """Serve until cancelled."""
-    player = Player(cassette, strict=given.match == "strict", speed=given.speed, redaction=Redaction(given.redact))
+    strict, speed = given.match != "order", given.speed or 0.0
+    player = Player(cassette, strict=strict, speed=speed, redaction=Redaction(given.redact))
     root = next((each.path.removesuffix("/responses") for each in cassette.exchanges), "/v1")
     words = f"It answers as {given.replay} does, {len(cassette.exchanges)} requests. End it with Ctrl-C."
     try:
@@ -39,7 +41,7 @@ async def replay(given: argparse.Namespace, cassette: Cassette) -> int:
     finally:
         problems = player.problems() if given.verify else []
         for problem in problems:
-            print(json.dumps({"event": "problem", "problem": problem}), file=sys.stderr)
+            say(json.dumps({"event": "problem", "problem": problem}), sys.stderr)
         given.verdict = PROBLEMS if problems else 0
     await trio.lowlevel.checkpoint()
     return 0

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import importlib.metadata
-import ipaddress
 import json
 import os
 import signal
@@ -17,10 +17,11 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final, NoReturn
+from typing import IO, TYPE_CHECKING, Any, Final, TextIO
 
 import trio
 
+from engine.cli.arguments import MISUSED, Parser, ServingFailed
 from engine.simulator.front import serve_backend
 
 if TYPE_CHECKING:
@@ -29,14 +30,12 @@ if TYPE_CHECKING:
 __all__ = [
     "PORT_IN_USE",
     "PROBLEMS",
-    "Parser",
-    "ServingFailed",
-    "add_process_options",
     "announce",
-    "check_host",
+    "cannot_listen",
     "log_header",
     "open_log",
     "run_command",
+    "say",
     "serve",
     "serve_front",
     "version",
@@ -44,19 +43,7 @@ __all__ = [
 
 PORT_IN_USE: Final = 3
 PROBLEMS: Final = 4
-_MISUSED: Final = 2
-
-
-class ServingFailed(Exception):
-    """The command cannot go on.
-
-    Attributes:
-        code: The exit code.
-    """
-
-    def __init__(self, message: str, code: int = _MISUSED) -> None:
-        super().__init__(message)
-        self.code = code
+_UNHEARD: Final = 1
 
 
 def version() -> str:
@@ -67,14 +54,6 @@ def version() -> str:
         return "unknown"
 
 
-class Parser(argparse.ArgumentParser):
-    """A parser whose complaints are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Refuse the arguments."""
-        raise ServingFailed(f"{message}; try {self.prog} --help")
-
-
 def run_command(parser: Parser, arguments: Sequence[str], command: Callable[[argparse.Namespace], int]) -> int:
     """Run a command on its arguments and return the exit code, having told in one line what cannot be used."""
     try:
@@ -83,62 +62,51 @@ def run_command(parser: Parser, arguments: Sequence[str], command: Callable[[arg
         return 0  # help has been shown
     except (ServingFailed, ValueError) as error:
         print(f"Error: {error}", file=sys.stderr)
-        return error.code if isinstance(error, ServingFailed) else _MISUSED
+        return error.code if isinstance(error, ServingFailed) else MISUSED
     except OSError as error:
         print(f"Error: {error.filename}: {error.strerror}", file=sys.stderr)
-        return _MISUSED
-
-
-def add_process_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options by which a program that starts the server finds it, and ends it."""
-    parser.add_argument("--host", default="127.0.0.1", help="where to listen (default: %(default)s)")
-    parser.add_argument("--port", type=_port, default=0, help="the port; 0 picks a free one (default: 0)")
-    parser.add_argument("--allow-remote", action="store_true", help="listen on an address that others can reach")
-    parser.add_argument("--json", action="store_true", help="print JSON, the first line when the server is ready")
-    parser.add_argument("--ready-file", type=Path, metavar="PATH", help="write the ready line into this file too")
-    parser.add_argument("--exit-with-parent", action="store_true", help="end when standard input ends")
-    parser.add_argument("--redact", action="append", default=[], metavar="REGEX", help="what is never written to files")
-
-
-def _port(text: str) -> int:
-    number = int(text)
-    if not 0 <= number <= 65535:
-        raise argparse.ArgumentTypeError("a port is a number from 0 to 65535")
-    return number
-
-
-def check_host(given: argparse.Namespace) -> None:
-    """Refuse to listen where others can reach it, unless that is wanted.
-
-    Raises:
-        ServingFailed: it is not.
-    """
-    if given.allow_remote or given.host == "localhost":
-        return
-    try:
-        if ipaddress.ip_address(given.host).is_loopback:
-            return
-    except ValueError:
-        pass
-    raise ServingFailed("it listens on loopback addresses only, unless --allow-remote is given")
+        return MISUSED
 
 
 def announce(arguments: argparse.Namespace, ready: Mapping[str, Any], words: str) -> None:
     """Say that the server is there: as JSON or in words, and in the ready file, which appears whole or not at all."""
     line = json.dumps({"event": "ready", "pid": os.getpid(), **ready})
-    if arguments.ready_file is not None:
-        path: Path = arguments.ready_file
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=path.name, delete=False) as file:
-            file.write(line + "\n")
-        os.replace(file.name, path)
-    print(line if arguments.json else words, flush=True)
+    path: Path | None = arguments.ready_file
+    try:
+        if path is not None:
+            with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=path.name, delete=False) as file:
+                file.write(line + "\n")
+            os.replace(file.name, path)
+    except OSError as error:
+        raise ServingFailed(f"{path}: {error.strerror}") from None
+    try:
+        print(line if arguments.json else words, flush=True)
+    except OSError as error:
+        raise ServingFailed(f"standard output: {error.strerror}", _UNHEARD) from None
+
+
+def say(line: str, stream: TextIO | None) -> None:
+    """Print a line to a stream; one that is closed, or whose reader has gone, is no reason to end a server."""
+    if stream is None:
+        return
+    try:
+        print(line, file=stream, flush=True)
+    except OSError:
+        # The interpreter writes what is left at its end, and must not fail at that either.
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def serve(arguments: argparse.Namespace, program: Callable[[], Awaitable[int]]) -> int:
     """Run a server until a signal, or the end of standard input, and return the exit code.
 
     SIGINT ends it from every shell, also one that starts programs in the background with that signal ignored.
+
+    Raises:
+        ServingFailed: it is to end with a standard input that is not there.
     """
+    if arguments.exit_with_parent and sys.stdin is None:
+        raise ServingFailed("--exit-with-parent needs a standard input, and that is closed")
 
     async def main() -> int:
         code = 0
@@ -163,8 +131,7 @@ def serve(arguments: argparse.Namespace, program: Callable[[], Awaitable[int]]) 
     return error.code if isinstance(error, ServingFailed) else 1
 
 
-def _first(group: BaseExceptionGroup[Any]) -> BaseException:
-    error: BaseException = group
+def _first(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
@@ -200,7 +167,17 @@ async def serve_front(given: argparse.Namespace, backend: Backend, root: str, wo
     try:
         await serve_backend(backend, host=given.host, port=given.port, ssl_context=None, on_listening=on_listening)
     except* OSError as group:
-        raise ServingFailed(f"cannot listen on {given.host} port {given.port}", PORT_IN_USE) from group
+        raise cannot_listen(given, group) from None
+
+
+def cannot_listen(given: argparse.Namespace, error: BaseException) -> ServingFailed:
+    """Return what is to be said of a port that cannot be listened on, in the system's words: Trio adds its own."""
+    first = _first(error)
+    cause = first.__cause__ if isinstance(first.__cause__, OSError) else first
+    number = cause.errno if isinstance(cause, OSError) else None
+    reason = str(first) if number is None else os.strerror(number)
+    hint = "; --port 0 picks a free one" if number == errno.EADDRINUSE else ""
+    return ServingFailed(f"cannot listen on {given.host} port {given.port}: {reason}{hint}", PORT_IN_USE)
 
 
 @contextlib.contextmanager

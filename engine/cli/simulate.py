@@ -5,35 +5,45 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import secrets
+import shlex
 import ssl
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import trio
 
-from engine.cli.errors import one_line
-from engine.cli.serving import (
-    PORT_IN_USE,
-    PROBLEMS,
+from engine.cli.arguments import (
     Parser,
     ServingFailed,
     add_process_options,
-    announce,
     check_host,
+    filled,
+    forbid,
+    from_zero,
+    positive,
+    require,
+)
+from engine.cli.errors import one_line
+from engine.cli.serving import (
+    PROBLEMS,
+    announce,
+    cannot_listen,
     log_header,
     open_log,
     run_command,
+    say,
     serve,
     version,
 )
 from engine.simulator import ConnectionRecord, RequestRecord, Simulator, open_simulator
+from engine.simulator.checks import ScriptError
 from engine.simulator.control import Control
 from engine.simulator.frame_log import FrameLog, Redaction
 from engine.simulator.places import Document, JsonError
+from engine.simulator.quirks import quirk_choices
 from engine.simulator.rulebook import Rulebook
 from engine.simulator.script_file import ScriptFile, ScriptFileError, load_script, read_quirks
 
@@ -44,6 +54,17 @@ __all__ = ["certificate", "main"]
 
 _WATCH_SECONDS: Final = 0.25
 _REPORT_SECONDS: Final = 0.05
+_NEEDS: Final = (
+    ("--watch", "--script"),
+    ("--match", "--replay"),
+    ("--speed", "--replay"),
+    ("--control-token", "--control"),
+    ("--tls-key", "--tls-cert"),
+)
+_NOT_IN_A_REPLAY: Final = (
+    "--script", "--control", "--log", "--verbose", "--api-key", "--root", "--model", "--accept-parameter", "--quirk",
+    "--lifetime", "--seed", "--tls", "--tls-cert",
+)  # fmt: skip
 _UNENDED: Final = frozenset({"received", "running"})
 
 
@@ -57,10 +78,13 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _run(given: argparse.Namespace) -> int:
+    for option, other in _NEEDS:
+        require(given, option, other)
+    forbid(given, "--replay", _NOT_IN_A_REPLAY)
+    check_host(given)
     if given.replay is not None:
         from engine.cli.replay import load, replay  # what does not replay need not load it
 
-        check_host(given)
         cassette = load(given)
         code = serve(given, lambda: replay(given, cassette))
         return code or getattr(given, "verdict", 0)
@@ -72,33 +96,45 @@ def _run(given: argparse.Namespace) -> int:
 
 def _parser() -> Parser:
     parser = Parser(
-        "session-engine simulate", description="Run a Responses server over WebSocket and HTTP until it is ended."
+        "session-engine simulate",
+        description="Run a Responses server, over WebSocket and HTTP on one port, until Ctrl-C. Without --script or"
+        " --replay it calculates, echoes, calls tools that a message names, and fits JSON schemas.",
     )
     add_process_options(parser)
-    parser.add_argument("--script", type=Path, metavar="FILE", help="rules as JSON, or fixtures of aimock")
-    parser.add_argument("--watch", action="store_true", help="read the script again when it changes")
-    parser.add_argument("--verify", action="store_true", help="exit 4 if a rule was unused or a request unmatched")
-    parser.add_argument("--control", action="store_true", help="serve the control route under /__simulator/")
-    parser.add_argument("--control-token", metavar="TOKEN", help="the token of the control route; made by default")
-    parser.add_argument("--log", type=Path, metavar="FILE", help="write every frame as a line of JSON")
-    parser.add_argument("--verbose", action="store_true", help="list requests, without what they say")
-    parser.add_argument("--api-key", metavar="KEY", help="the only key that is let in; any by default")
-    parser.add_argument("--root", action="append", metavar="PATH", help="serve under this path; /v1 by default")
-    parser.add_argument("--model", action="append", metavar="NAME", help="a model that exists; any by default")
-    parser.add_argument("--accept-parameter", action="append", metavar="NAME", help="a parameter that is no error")
-    parser.add_argument("--quirk", action="append", metavar="NAME[=JSON]", help="a deviation from the documented wire")
-    parser.add_argument("--lifetime", type=float, metavar="SECONDS", help="of a WebSocket (default: 3600)")
-    parser.add_argument("--seed", type=int, help="makes ids reproducible")
-    parser.add_argument("--tls", action="store_true", help="serve TLS, with a certificate made on the spot")
-    parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="serve TLS with this certificate chain (PEM)")
-    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="and this key")
-    parser.add_argument("--replay", type=Path, metavar="FILE", help="answer as a cassette did")
-    parser.add_argument(
-        "--match", choices=["strict", "order"], default="strict", help="replay by equal requests, or by order alone"
+
+    add = parser.add_argument_group("answers").add_argument
+    add("--script", type=Path, metavar="FILE", help="answer by the rules of this JSON file, or by fixtures of aimock")
+    add("--watch", action="store_true", help="read the script again whenever its file changes")
+    add("--verify", action="store_true", help="exit with 4 if a rule was unused, or a request unmatched")
+    add("--replay", type=Path, metavar="FILE", help="answer as this cassette did, which record or --log wrote")
+    add(
+        "--match", choices=["strict", "order"],
+        help="find a request in the cassette by its body (strict, the default), or by its order alone",
+    )  # fmt: skip
+    add(
+        "--speed", type=from_zero, metavar="FACTOR",
+        help="the pace of a replay: 1 as it was recorded, 2 twice as fast, 0 at once (the default)",
+    )  # fmt: skip
+
+    add = parser.add_argument_group("what may be seen and changed").add_argument
+    add("--control", action="store_true", help="serve the control route, under /__simulator/")
+    add("--control-token", type=filled, metavar="TOKEN", help="the control route's token, instead of a random one")
+    add("--log", type=Path, metavar="FILE", help="write every frame into this file, as a line of JSON each")
+    add("--verbose", action="store_true", help="print a line for each request, without what it says")
+
+    add = parser.add_argument_group("the server", "Most of this may stand in a script too.").add_argument
+    add("--api-key", type=filled, metavar="KEY", help="let in this key only; by default any key is let in")
+    add("--root", action="append", metavar="PATH", help="serve under this path instead of /v1; repeatable")
+    add(
+        "--model", action="append", metavar="NAME", help="know this model only; repeatable; by default any name will do"
     )
-    parser.add_argument(
-        "--speed", type=float, default=0.0, metavar="FACTOR", help="of a replay: 1 as it came, 0 at once"
-    )
+    add("--accept-parameter", action="append", metavar="NAME", help="take this unknown request parameter; repeatable")
+    add("--quirk", action="append", metavar="NAME[=JSON]", help="deviate from the documented wire in this; repeatable")
+    add("--lifetime", type=positive, metavar="SECONDS", help="the life of a WebSocket connection (default: 3600)")
+    add("--seed", type=int, metavar="NUMBER", help="make ids, and all that is random, the same in each run")
+    add("--tls", action="store_true", help="serve TLS, with a certificate made on the spot (needs trustme)")
+    add("--tls-cert", type=Path, metavar="FILE", help="serve TLS with this certificate chain, in PEM")
+    add("--tls-key", type=Path, metavar="FILE", help="the private key of that certificate, where it has its own file")
     return parser
 
 
@@ -114,15 +150,23 @@ def _options(given: argparse.Namespace, script: ScriptFile) -> dict[str, Any]:
     }
     options |= {name: value for name, value in arguments.items() if value is not None}
     if given.quirk:
-        options["quirks"] = read_quirks(dict(_quirk(each) for each in given.quirk))
+        try:
+            options["quirks"] = read_quirks(dict(_quirk(each) for each in given.quirk))
+        except ScriptError as error:
+            raise ServingFailed(f"--quirk {error}") from None
     return options
 
 
 def _quirk(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals:
-        usual = read_quirks({})
-        return name, not getattr(usual, name, False)
+        usual = getattr(read_quirks({}), name, False)
+        if not isinstance(usual, bool):
+            known = ", ".join(quirk_choices(name))
+            raise ServingFailed(
+                f"--quirk {name} needs a value: --quirk {name}=…" + (f", one of {known}" if known else "")
+            )
+        return name, not usual
     try:
         return name, Document.of(value).value
     except JsonError:
@@ -150,8 +194,7 @@ async def _simulate(given: argparse.Namespace, script: ScriptFile, options: Mapp
         except ValueError as error:
             raise ServingFailed(str(error)) from None
         except OSError as error:
-            problem = f"cannot listen on {given.host} port {given.port}: {_reason(error)}"
-            raise ServingFailed(problem, PORT_IN_USE) from None
+            raise cannot_listen(given, error) from None
         if given.log is not None:
             log = FrameLog(stack.enter_context(open_log(given.log)), Redaction(given.redact), header=log_header())
             simulator.taps.append(_Writer(log))
@@ -159,7 +202,7 @@ async def _simulate(given: argparse.Namespace, script: ScriptFile, options: Mapp
         control = Control(simulator, rules, token=token, version=version())
         if given.control:
             simulator.control = control.serve
-        announce(given, _ready(given, simulator, token, authority), _words(simulator, given, token))
+        announce(given, _ready(given, simulator, token, authority), _words(simulator, given, token, authority))
         nursery = await stack.enter_async_context(trio.open_nursery())
         if given.watch and given.script is not None:
             nursery.start_soon(_watch, given.script, rules)
@@ -171,12 +214,6 @@ async def _simulate(given: argparse.Namespace, script: ScriptFile, options: Mapp
             given.verdict = _verdict(control) if given.verify else 0
             nursery.cancel_scope.cancel(reason="the server is ending")
     return 0
-
-
-def _reason(error: OSError) -> str:
-    """Return the system's words alone: Trio adds its own around them."""
-    cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
-    return os.strerror(cause.errno) if cause.errno is not None else str(error)
 
 
 def _ready(given: argparse.Namespace, simulator: Simulator, token: str, authority: str | None) -> dict[str, Any]:
@@ -192,23 +229,27 @@ def _ready(given: argparse.Namespace, simulator: Simulator, token: str, authorit
     }
 
 
-def _words(simulator: Simulator, given: argparse.Namespace, token: str) -> str:
+def _words(simulator: Simulator, given: argparse.Namespace, token: str, authority: str | None) -> str:
+    keys = "any key" if simulator.options.api_key is None else "one key"
+    answers = "calculates or echoes" if given.script is None else f"answers by {given.script}"
+    environment = {"OPENAI_API_KEY": simulator.api_key} | ({} if authority is None else {"SSL_CERT_FILE": authority})
+    variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in environment.items())
     lines = [
         simulator.base_url,
-        "A simulated Responses server over WebSocket and HTTP."
-        + ("" if given.script is not None else " It lets any key in, and calculates or echoes."),
-        f'Try: OPENAI_API_KEY={simulator.api_key} session-engine ask --base-url {simulator.base_url} "What is 2+2?"',
+        f"A simulated Responses server over WebSocket and HTTP. It lets {keys} in, and {answers}.",
+        f'Try: {variables} session-engine ask --base-url {simulator.base_url} "What is 2+2?"',
         "End it with Ctrl-C.",
     ]
     if given.control:
-        lines.insert(1, f"Control: {simulator.base_url.partition(simulator.options.roots[0])[0]}/__simulator/ {token}")
+        origin = simulator.base_url.partition(simulator.options.roots[0])[0]
+        lines.insert(2, f"Control: {origin}/__simulator/, with Authorization: Bearer {token}")
     return "\n".join(lines)
 
 
 def _verdict(control: Control) -> int:
     problems = control.problems()
     for problem in problems:
-        print(json.dumps({"event": "problem", **problem}), file=sys.stderr)
+        say(json.dumps({"event": "problem", **problem}), sys.stderr)
     return PROBLEMS if problems else 0
 
 
@@ -224,10 +265,10 @@ async def _watch(path: Path, rules: Rulebook) -> None:
         try:
             script = load_script(path)
         except (ScriptFileError, OSError) as error:
-            print(f"Error: {error}; the rules stay as they were", file=sys.stderr, flush=True)
+            say(f"Error: {error}; the rules stay as they were", sys.stderr)
         else:
             rules.load(script.rules, script.scopes, otherwise=script.otherwise)
-            print(f"{path} was read again", file=sys.stderr, flush=True)
+            say(f"{path} was read again", sys.stderr)
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
@@ -277,7 +318,7 @@ def _ended(request: RequestRecord) -> dict[str, Any]:
 
 def _print(as_json: bool, told: Mapping[str, Any]) -> None:
     words = " ".join(f"{name}={value}" if name != "event" else f"{value}" for name, value in told.items())
-    print(json.dumps(told) if as_json else words, flush=True)
+    say(json.dumps(told) if as_json else words, sys.stdout)
 
 
 # --- TLS and logs ----------------------------------------------------------------------------------------------------
@@ -292,10 +333,16 @@ def certificate(given: argparse.Namespace, *, wanted: bool) -> Iterator[tuple[ss
     """
     if given.tls_cert is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        files = [path for path in (given.tls_cert, given.tls_key) if path is not None]
         try:
-            context.load_cert_chain(given.tls_cert, given.tls_key)
-        except (OSError, ssl.SSLError) as error:
-            raise ServingFailed(f"the certificate cannot be used: {error}") from None
+            for path in files:
+                path.open("rb").close()  # what loads them does not say which is not there
+            context.load_cert_chain(given.tls_cert, given.tls_key, password=_no_password)
+        except ssl.SSLError as error:
+            reason = (error.reason or "no certificate in it").lower().replace("_", " ")
+            raise ServingFailed(f"{' and '.join(map(str, files))} cannot be used for TLS: {reason}") from None
+        except OSError as error:
+            raise ServingFailed(f"{error.filename}: {error.strerror}") from None
         yield context, None
         return
     if not wanted:
@@ -304,12 +351,18 @@ def certificate(given: argparse.Namespace, *, wanted: bool) -> Iterator[tuple[ss
     try:
         import trustme
     except ImportError:
-        raise ServingFailed("a certificate is made by trustme: python -m pip install trustme") from None
+        raise ServingFailed(
+            "--tls makes its certificate with trustme: python -m pip install trustme; or give --tls-cert and --tls-key"
+        ) from None
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost", "127.0.0.1", "::1", given.host).configure_cert(context)
     with authority.cert_pem.tempfile() as path:
         yield context, path
+
+
+def _no_password() -> NoReturn:
+    raise ServingFailed("the key of --tls-key is encrypted; give one that is not")
 
 
 class _Writer:

@@ -51,6 +51,18 @@ class Reply:
         self._message: AssistantMessage | None = None
         self._error: BaseException | None = None
 
+    def __repr__(self) -> str:
+        return f"<Reply, {self._stage()}>"
+
+    def _stage(self) -> str:
+        if self._error is not None:
+            return f"failed: {type(self._error).__name__}"
+        if self._message is not None:
+            return "answered"
+        if self._left:
+            return "left"
+        return "not answered yet" if self._entered else "not entered"
+
     @property
     def message(self) -> AssistantMessage:
         """The last response.

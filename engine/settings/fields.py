@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, TypedDict, TypeVar, Unpack
 
 from attrs import evolve, fields_dict
@@ -85,10 +85,24 @@ class TurnFields(TypedDict, total=False):
 
 _NO_OPTIONS: Final = TurnOptions()
 _OF_OPTIONS: Final = frozenset(fields_dict(TurnOptions))
+# What other libraries, and the wire, call what is called otherwise here; a name that looks alike would mislead.
+_ELSEWHERE: Final = {
+    "stream": "session.turn(…) streams, session.ask(…) does not",
+    "system": "Did you mean 'instructions'?",
+    "input": "That is the first argument, the prompt: a text, messages or a Context",
+    "messages": "That is the first argument, the prompt: a text, messages or a Context",
+    "max_tokens": "Did you mean 'max_output_tokens'?",
+    "response_format": "Did you mean 'text_format'? Or session.parse(prompt, Type)",
+    "reasoning": "Did you mean 'reasoning_effort'?",
+    "text": "Did you mean 'text_format' or 'text_verbosity'?",
+    "user": "Did you mean 'safety_identifier'?",
+    "functions": "Did you mean 'tools'?",
+    "max_retries": "Did you mean 'retry'? It takes a RetryPolicy",
+}
 _OF_TURNS: Final = tuple(name for name in SessionFields.__annotations__ if name != "model")
 
 
-def check_names(call: str, given: Iterable[str], known: Iterable[str]) -> None:
+def check_names(call: str, given: Iterable[str], known: Collection[str]) -> None:
     """Refuse keywords that a call does not have.
 
     Raises:
@@ -100,9 +114,16 @@ def check_names(call: str, given: Iterable[str], known: Iterable[str]) -> None:
             continue
         if name == "timeout":
             raise ConfigurationError("timeout", "there are several; for all of a turn write timeouts=Timeouts(turn=…)")
-        near = difflib.get_close_matches(name, list(known), 1)
-        hint = f". Did you mean {near[0]!r}?" if near else ""
-        raise TypeError(f"{call}() got an unexpected keyword argument {name!r}{hint}")
+        raise TypeError(f"{call}() got an unexpected keyword argument {name!r}{_hint(name, known)}")
+
+
+def _hint(name: str, known: Collection[str]) -> str:
+    if name in _ELSEWHERE and "temperature" in known:
+        return f". {_ELSEWHERE[name]}"
+    near = difflib.get_close_matches(name, list(known), 1)
+    if near:
+        return f". Did you mean {near[0]!r}?"
+    return f". Another field of the request is sent by extra={{{name!r}: …}}" if "extra" in known else ""
 
 
 def options_with(options: TurnOptions | None, fields: Mapping[str, Any], call: str = "turn") -> TurnOptions:

@@ -10,6 +10,7 @@ from attrs import field, frozen
 from engine.settings.timeouts import Seconds
 from engine.values.checks import given, optional, seconds, whole
 from engine.values.choices import UNSET, Unset
+from engine.values.shown import changed_only
 
 __all__ = ["DEFAULT_LIMITS", "Limits", "ResolvedLimits"]
 
@@ -57,6 +58,9 @@ class Limits:
     ping_timeout: Seconds = field(default=UNSET, validator=_SPAN)
     max_connections: int | Unset = field(default=UNSET, validator=_COUNT)
     session_idle: Seconds = field(default=UNSET, validator=_SPAN)
+
+    def __repr__(self) -> str:
+        return changed_only(self)
 
 
 @frozen(kw_only=True)

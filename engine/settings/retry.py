@@ -12,6 +12,7 @@ from attrs import Attribute, field, frozen
 from engine.values.checks import flag, function, given, place, seconds, whole
 from engine.values.choices import UNSET, Unset
 from engine.values.problems import ConfigurationError
+from engine.values.shown import changed_only
 
 __all__ = ["DEFAULT_RETRY", "ResolvedRetry", "RetryPolicy"]
 
@@ -68,6 +69,9 @@ class RetryPolicy:
     eager_reconnect: bool | Unset = field(default=UNSET, validator=given(flag))
     breaker_threshold: int | Unset = field(default=UNSET, validator=given(whole(1)))
     breaker_cooldown: float | Unset = field(default=UNSET, validator=given(seconds(finite=True)))
+
+    def __repr__(self) -> str:
+        return changed_only(self)
 
 
 @frozen(kw_only=True)

@@ -9,6 +9,7 @@ from attrs import field, frozen
 
 from engine.values.checks import given, optional, seconds
 from engine.values.choices import UNSET, Unset
+from engine.values.shown import changed_only
 
 __all__ = ["DEFAULT_TIMEOUTS", "Phase", "ResolvedTimeouts", "Seconds", "Timeouts"]
 
@@ -50,6 +51,9 @@ class Timeouts:
     drain: Seconds = field(default=UNSET, validator=_BUDGET)
     close: Seconds = field(default=UNSET, validator=_BUDGET)
     warm_up: Seconds = field(default=UNSET, validator=_BUDGET)
+
+    def __repr__(self) -> str:
+        return changed_only(self)
 
 
 @frozen(kw_only=True)

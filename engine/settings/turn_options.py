@@ -22,6 +22,7 @@ from engine.values.checks import (
     wrong_type,
 )
 from engine.values.problems import ConfigurationError
+from engine.values.shown import changed_only
 
 __all__ = ["PayloadHook", "TurnOptions"]
 
@@ -107,6 +108,9 @@ class TurnOptions:
     warm_up: bool = field(default=False, validator=flag)
     extra: Mapping[str, Any] = field(factory=dict, validator=mapping, repr=False)
     payload_hook: PayloadHook | None = field(default=None, validator=optional(function), repr=False)
+
+    def __repr__(self) -> str:
+        return changed_only(self)
 
     def __attrs_post_init__(self) -> None:
         if self.conversation is not None and self.previous_response_id is not None:

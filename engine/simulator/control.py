@@ -12,9 +12,11 @@ import trio
 
 from .checks import ScriptError
 from .frame_log import Redaction, payload_fields
+from .records import CONTROL_ROUTE
 from .requests import Asked, normalise_input
 from .rulebook import SCOPE_HEADER, Rulebook
 from .script_file import read_quirks, read_rules, read_when
+from .script_steps import as_it_is, read_members
 from .wire import ApiError
 
 if TYPE_CHECKING:
@@ -22,9 +24,30 @@ if TYPE_CHECKING:
     from .script import Rule
     from .server import Simulator
 
-__all__ = ["PREFIX", "Control"]
+__all__ = ["Control"]
 
-PREFIX: Final = "/__simulator/"
+_ROUTES: Final = (
+    "GET health",
+    "GET rules",
+    "GET rules/unused",
+    "POST rules",
+    "PUT rules",
+    "DELETE rules",
+    "DELETE rules/ID",
+    "GET requests",
+    "GET requests/NUMBER",
+    "GET requests/unmatched",
+    "POST requests/wait",
+    "DELETE requests",
+    "GET connections",
+    "POST connections/ID/close",
+    "POST connections/ID/abort",
+    "POST connections/ID/events",
+    "POST gates/NAME/open",
+    "PATCH server",
+    "POST verify",
+    "POST reset",
+)
 _MAX_WAIT_MS: Final = 600_000
 _WATCH_SECONDS: Final = 0.01
 
@@ -57,7 +80,7 @@ class Control:
         """Answer a request: a status, and what is sent as JSON."""
         await trio.lowlevel.checkpoint()
         split = urlsplit(target)
-        path = split.path.removeprefix(PREFIX).rstrip("/")
+        path = split.path.removeprefix(CONTROL_ROUTE).strip("/")
         query = dict(parse_qsl(split.query, keep_blank_values=True))
         if path == "health" and method == "GET":
             return 200, {"status": "ok", "version": self._version}
@@ -76,6 +99,8 @@ class Control:
         self, method: str, path: list[str], query: Mapping[str, str], scope: str | None, body: Any
     ) -> Answer:
         match method, path:
+            case "GET", [""]:
+                return 200, {"routes": _ROUTES}
             case "POST" | "PUT" | "DELETE", ["rules"]:
                 return self._change_rules(method, query, scope, body)
             case "GET", ["rules"]:
@@ -87,6 +112,7 @@ class Control:
                     raise _Problem(404, f"there is no rule {identity!r}")
                 return 200, {}
             case "GET", ["requests"]:
+                read_members(dict(query), (), "the query", {"after": as_it_is, "text": as_it_is})
                 return 200, [self._shown(record) for record in self._found(query, scope)]
             case "GET", ["requests", "unmatched"]:
                 return 200, [self._unmatched(entry) for entry in self._rules.unmatched()]
@@ -111,17 +137,17 @@ class Control:
                 return (409 if problems else 200), problems
             case "POST", ["reset"]:
                 self._simulator.reset()
-                self._rules.reset(loaded="rules" not in query)
+                self._rules.reset(loaded=not _switch(query, "rules"))
                 return 200, {}
-        raise _Problem(404, f"there is no {method} {PREFIX}{'/'.join(path)}")
+        raise _Problem(404, f"there is no {method} {'/'.join(path)}; GET {CONTROL_ROUTE} lists what there is")
 
     # --- rules ---
 
     def _change_rules(self, method: str, query: Mapping[str, str], scope: str | None, body: Any) -> Answer:
-        read = [] if method == "DELETE" else read_rules(_member(body, "rules"), ("rules",))
+        read = [] if method == "DELETE" else read_rules(_rules_in(body), ("rules",))
         if method != "POST":
             self._rules.clear()
-        first = "first" in query
+        first = _switch(query, "first")
         ids = [
             self._rules.add(own if own is not None else scope, rule, first=first)
             for own, rule in (reversed(read) if first else read)
@@ -171,7 +197,7 @@ class Control:
         ]
 
     async def _wait(self, body: Any, scope: str | None) -> Answer:
-        given = body if isinstance(body, dict) else {}
+        given = _members(body, "count", "when", "timeout_ms")
         count, milliseconds = given.get("count", 1), given.get("timeout_ms", 5000)
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise _Problem(400, "'count' is a whole number from 1")
@@ -251,19 +277,22 @@ class Control:
         }
 
     def _act(self, record: ConnectionRecord, action: str, body: Any) -> Answer:
-        given = body if isinstance(body, dict) else {}
         match action:
             case "close":
+                given = _members(body, "code", "reason")
                 code = given.get("code", 1001)
                 if isinstance(code, bool) or not isinstance(code, int) or not 1000 <= code <= 4999:
                     raise _Problem(400, "'code' is a number from 1000 to 4999")
                 self._simulator.close(code, str(given.get("reason", "")), connection=record)
             case "abort":
-                self._simulator.abort(record, reset=given.get("how") == "reset")
+                how = _members(body, "how").get("how", "eof")
+                if how not in ("reset", "eof"):
+                    raise _Problem(400, "'how' is 'reset' or 'eof'")
+                self._simulator.abort(record, reset=how == "reset")
             case "events":
-                if "type" not in given:
+                if not isinstance(body, dict) or "type" not in body:
                     raise _Problem(400, "an event is an object with 'type'")
-                if not self._simulator.push(given, connection=record):
+                if not self._simulator.push(body, connection=record):
                     raise _Problem(409, "the connection is no open WebSocket")
             case _:
                 raise _Problem(404, f"a connection has close, abort and events, not {action!r}")
@@ -297,10 +326,24 @@ def _json(body: bytes) -> Any:
         raise _Problem(400, "the body is not JSON") from None
 
 
-def _member(body: Any, name: str) -> Any:
-    if not isinstance(body, dict) or name not in body:
-        raise _Problem(400, f"the body is an object with {name!r}")
-    return body[name]
+def _members(body: Any, *names: str) -> dict[str, Any]:
+    """Return the members of a body that may have these, or be none at all."""
+    return {} if body is None else read_members(body, (), "the body", dict.fromkeys(names, as_it_is))
+
+
+def _rules_in(body: Any) -> Any:
+    if not isinstance(body, dict) or "rules" not in body:
+        raise _Problem(400, 'the body is an object with \'rules\', which is an array: {"rules": [{"reply": "hello"}]}')
+    return _members(body, "rules")["rules"]
+
+
+def _switch(query: Mapping[str, str], name: str) -> bool:
+    """Return whether a query turns something on, and refuse anything else in it."""
+    read_members(dict(query), (), "the query", {name: as_it_is})
+    value = query.get(name, "0")
+    if value not in ("", "0", "1", "false", "true"):
+        raise _Problem(400, f"{name!r} is 1 or 0")
+    return value not in ("0", "false")
 
 
 def _number(text: str) -> int:

@@ -13,7 +13,7 @@ import trio
 from .errors import reason_phrase
 from .http import HttpExchange
 from .quirks import Accept, Reject
-from .records import ConnectionRecord
+from .records import ConnectionRecord, is_control
 from .refusals import refuse, turned_away
 from .streams import ServerStream, drain
 from .websocket import WebSocket
@@ -116,7 +116,7 @@ class Door:
         if record.authorization is None and key is not None:
             record.authorization = f"Bearer {key}"
         record.headers = headers
-        if not record.path.startswith("/__simulator/"):
+        if not is_control(record.path):
             opened = {"method": head.method.decode("ascii"), "path": record.path, "headers": headers}
             self._world.tell(record, "open", opened | {"upgrade": _wants_upgrade(headers)})
 
@@ -145,7 +145,7 @@ class Door:
     def _check_upgrade(self, head: h11.Request) -> Reject | None:
         record = self._record
         if self._world.under_root(urlsplit(record.path).path) != "responses":
-            return _error_refusal(ApiError(404, None, "There is nothing at this address."))
+            return _error_refusal(self._world.nothing_here())
         if head.method != b"GET" or "sec-websocket-key" not in record.headers:
             return _error_refusal(ApiError(400, None, "This is not a WebSocket upgrade."))
         if record.headers.get("sec-websocket-version") != "13":

@@ -16,6 +16,7 @@ from .event_stream import EventWriter
 from .history import Held
 from .http_answer import HttpAnswer
 from .quirks import Accept
+from .records import ConnectionRecord, is_control
 from .refusals import turned_away
 from .requests import read_request
 from .routes import answer, parse, shelf
@@ -25,7 +26,6 @@ from .streams import ServerStream, drain
 from .wire import ApiError
 
 if TYPE_CHECKING:
-    from .records import ConnectionRecord
     from .world import World
 
 __all__ = ["HttpExchange"]
@@ -114,7 +114,7 @@ class HttpExchange:
     async def _route(self, body: bytes) -> None:
         method = self._head.method
         target = self._head.target.decode("ascii", "replace")
-        if self._world.control is not None and target.startswith("/__simulator/"):
+        if self._world.control is not None and is_control(target):
             self._record.control = True
             headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in self._head.headers}
             await self._answer.json(*await self._world.control(method.decode("ascii"), target, headers, body))
@@ -131,7 +131,7 @@ class HttpExchange:
                 await self._answer.json(405, _problem("Method not allowed."), {"allow": "GET, POST"})
             return
         if resource is None:
-            raise ApiError(404, None, "There is nothing at this address.")
+            raise self._world.nothing_here()
         self._world.authorise(self._record)
         query = dict(parse_qsl(urlsplit(target).query, keep_blank_values=True))
         path = resource.split("/")

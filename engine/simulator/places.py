@@ -139,6 +139,7 @@ class _Reader:
             made[name] = self._value((*path, name))
             if not self._goes_on("}"):
                 return made
+            self._refuse_end("}")
 
     def _array(self, path: Path) -> list[Any]:
         made: list[Any] = []
@@ -150,6 +151,12 @@ class _Reader:
             made.append(self._value((*path, len(made))))
             if not self._goes_on("]"):
                 return made
+            self._refuse_end("]")
+
+    def _refuse_end(self, end: str) -> None:
+        comma = self._at - 1
+        if self._peek() == end:
+            raise JsonError(f"there is a comma too many, before {end!r}", comma)
 
     def _goes_on(self, end: str) -> bool:
         found = self._peek()

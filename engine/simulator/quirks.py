@@ -172,6 +172,11 @@ class Quirks:
         return event
 
 
+def quirk_choices(name: str) -> list[str]:
+    """Return the texts that a quirk may be; none where it is a switch, a number or free text."""
+    return choices(_hints()[name]) if name in _hints() else []
+
+
 @functools.cache
 def _hints() -> dict[str, Any]:
     return get_type_hints(Quirks)

@@ -8,9 +8,15 @@ from typing import Any, Final, Literal
 import attrs
 import trio
 
-__all__ = ["ConnectionRecord", "RequestLog", "RequestRecord"]
+__all__ = ["CONTROL_ROUTE", "ConnectionRecord", "RequestLog", "RequestRecord", "is_control"]
 
+CONTROL_ROUTE: Final = "/__simulator"
 _FRAMES: Final = 1000
+
+
+def is_control(target: str) -> bool:
+    """Whether a request's target is the control route, or below it."""
+    return f"{target.partition('?')[0]}/".startswith(f"{CONTROL_ROUTE}/")
 
 
 @attrs.define(eq=False)

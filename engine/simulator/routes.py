@@ -68,7 +68,7 @@ def answer(world: World, method: str, path: Sequence[str], query: Mapping[str, s
             return _conversations(world, method, rest, query, body)
         case _, ["responses" | "models", *_]:
             raise ApiError(405, None, "Method not allowed.")
-    raise ApiError(404, None, "There is nothing at this address.")
+    raise world.nothing_here()
 
 
 def parse(raw: bytes) -> dict[str, Any]:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from .brain import AnyBrain
-from .moments import Error
-from .script import Rule, Script
+from .script import Rule, Script, no_entry
 
 if TYPE_CHECKING:
     from .requests import Asked
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 __all__ = ["SCOPE_HEADER", "Entry", "Rulebook"]
 
 SCOPE_HEADER: Final = "x-simulator-scope"
-_NEAREST: Final = 3
 _JOURNAL: Final = 10_000
 
 
@@ -144,22 +142,12 @@ class Rulebook:
         scope = asked.headers.get(SCOPE_HEADER)
         script = self.script(scope)
         before = {id(rule): rule.uses for rule in script.rules}
-        unmatched = script.unmatched
-        try:
-            steps = list(await script.reply(asked))
-        except LookupError:
-            steps = []
+        steps = await script.reply(asked)
         used = next((rule for rule in script.rules if rule.uses != before[id(rule)]), None)
-        near = self._near(script, asked) if used is None else ()
+        near = script.nearest(asked) if used is None else ()
         self.journal.append(Entry(asked, scope, used, near))
         del self.journal[:-_JOURNAL]
-        if used is None and script.unmatched != unmatched and self._otherwise is None:
-            return [Error(404, "no_rule", _no_rule(near), type="simulator_error")]
         return steps
-
-    def _near(self, script: Script, asked: Asked) -> tuple[tuple[Rule, tuple[str, ...]], ...]:
-        missed = [(rule, rule.when.misses(asked) or ("times",)) for rule in script.rules]
-        return tuple(sorted(missed, key=lambda each: len(each[1]))[:_NEAREST])
 
     # --- what a strict run complains about ---
 
@@ -179,17 +167,10 @@ class Rulebook:
     def problems(self) -> list[str]:
         """Return what a strict simulator complains about at its end."""
         found = [f"{rule.name} was never used" for _, rule in self.unused()]
-        return found + [_no_rule(entry.near) for entry in self.unmatched()]
+        return found + [no_entry(entry.near) for entry in self.unmatched()]
 
 
 def _fresh(rule: Rule) -> Rule:
     made = copy.copy(rule)
     made.seen = made.uses = 0
     return made
-
-
-def _no_rule(near: Sequence[tuple[Rule, tuple[str, ...]]]) -> str:
-    if not near:
-        return "No rule fits this request: the script has none."
-    rule, missed = near[0]
-    return f"No rule fits this request; the nearest is {rule.name!r}, but for {', '.join(missed)}."

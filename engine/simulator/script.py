@@ -11,7 +11,7 @@ import attrs
 from .answer import AnyAnswer, as_steps
 from .brain import AnyBrain, Calculator, ask_steps
 from .checks import ScriptError
-from .moments import With
+from .moments import Error, With
 from .pace import Pace
 from .requests import text_of
 from .step import Step
@@ -19,7 +19,7 @@ from .step import Step
 if TYPE_CHECKING:
     from .requests import Asked
 
-__all__ = ["Rule", "Script", "TextMatch", "When"]
+__all__ = ["Rule", "Script", "TextMatch", "When", "no_entry"]
 
 
 # --- conditions ------------------------------------------------------------------------------------------------------
@@ -90,6 +90,7 @@ def _check_count(name: str, value: object) -> None:
 
 
 _TRANSPORTS: Final = ("websocket", "sse", "json")
+_NEAREST: Final = 3
 
 
 @attrs.frozen(kw_only=True)
@@ -321,7 +322,7 @@ class Script:
                 except ScriptError as error:
                     raise ScriptError(error.problem, ("turns", number, *error.path[1:])) from None
             if rule.name is None:
-                rule.name = f"turn {number}"
+                rule.name = f"turns[{number}]"
             self.rules.append(rule)
 
     @property
@@ -346,15 +347,28 @@ class Script:
         return found
 
     async def reply(self, asked: Asked) -> Sequence[Step]:
-        """Return the steps of the first entry that fits.
+        """Return the steps of the first entry that fits; where none does and nothing else answers, an error says so.
 
-        Raises:
-            LookupError: none does, and nothing was said about such requests.
+        Clients do not try again after that error: it is a 404, with the code ``no_rule``.
         """
         for rule in self.rules:
             if rule.takes(asked):
                 return rule.use()
         self.unmatched += 1
         if self._then is None:
-            raise LookupError("the script has no entry for this request")
+            return [Error(404, "no_rule", no_entry(self.nearest(asked)), type="simulator_error")]
         return await ask_steps(self._then, asked)
+
+    def nearest(self, asked: Asked) -> tuple[tuple[Rule, tuple[str, ...]], ...]:
+        """Return the entries that come nearest to a request, each with the conditions that do not hold."""
+        missed = [(rule, rule.when.misses(asked) or ("times",)) for rule in self.rules]
+        return tuple(sorted(missed, key=lambda each: len(each[1]))[:_NEAREST])
+
+
+def no_entry(near: Sequence[tuple[Rule, tuple[str, ...]]]) -> str:
+    """Return what is to be said of a request that fits no entry."""
+    if not near:
+        return "No rule fits this request: the script has none."
+    rule, missed = near[0]
+    reason = "which is used up" if missed == ("times",) else f"but for {', '.join(missed)}"
+    return f"No rule fits this request; the nearest is {rule.name!r}, {reason}."

@@ -178,7 +178,7 @@ def _file(value: Any, name: str) -> ScriptFile:
 
 def _version(value: Any, path: Path) -> int:
     if value != 1 or isinstance(value, bool):
-        raise ScriptError(f"this is version 1, not {shown(value)}", path)
+        raise ScriptError(f"this has to be the number 1, not {shown(value)}", path)
     return 1
 
 
@@ -320,7 +320,8 @@ def _roots(value: Any, path: Path) -> tuple[str, ...]:
 
 def _tls(value: Any, path: Path) -> str:
     if value not in ("off", "self-signed"):
-        raise ScriptError(f"this is 'off' or 'self-signed', not {shown(value)}", path)
+        given = repr(value) if isinstance(value, str) else shown(value)
+        raise ScriptError(f"this is 'off' or 'self-signed', not {given}", path)
     return str(value)
 
 

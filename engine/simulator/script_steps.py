@@ -69,7 +69,7 @@ from .places import Path
 from .quirks import Accept, Garbage, Handshake, HangUp, Ignore, Reject
 from .step import Step
 
-__all__ = ["ANSWERS", "STEPS", "read_answer", "read_members", "read_pace", "read_step", "read_turn"]
+__all__ = ["ANSWERS", "STEPS", "as_it_is", "read_answer", "read_members", "read_pace", "read_step", "read_turn"]
 
 Reader: TypeAlias = Callable[[Any, Path], Any]
 
@@ -148,7 +148,8 @@ def shown(value: Any) -> str:
 
 def meant(name: str, known: Iterable[str]) -> str:
     """Return what was probably meant by a name, as the rest of an error's sentence."""
-    close = difflib.get_close_matches(name, list(known), n=1)
+    # The unit that a name wants ("wait_ms") makes it look less alike than it is.
+    close = [each for each in known if each.startswith(f"{name}_")] or difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(sorted(known))}"
 
 
@@ -171,8 +172,10 @@ def read_members(value: Any, path: Path, what: str, members: Mapping[str, Reader
 
 def steps(value: Any, path: Path) -> list[Step]:
     """Take an array of steps."""
-    if not isinstance(value, list) or not value:
-        raise ScriptError("this is an array of steps", path)
+    if not isinstance(value, list):
+        raise ScriptError(f"this is an array of steps, not {shown(value)}", path)
+    if not value:
+        raise ScriptError("there is no step in this array; to answer nothing, write [{'abandon': true}]", path)
     return [read_step(each, (*path, index)) for index, each in enumerate(value)]
 
 
@@ -219,6 +222,11 @@ class Form:
         named = dict(_MILLISECONDS) | dict(self.names)
         return {named.get(each.name, each.name): each.name for each in _attributes(self.made)}
 
+    def _taken(self) -> str:
+        if any(each.default is attrs.NOTHING for each in _attributes(self.made)):
+            return "an object"
+        return "true, or an object" if self.written() else "true"
+
     def read(self, value: Any, path: Path, what: str) -> Any:
         """Make one."""
         if self.main is None and value is True:
@@ -230,9 +238,7 @@ class Form:
             given = {written[name]: each for name, each in found.items()}
             return _made(self.made, given, path, {attribute: name for name, attribute in written.items()})
         if self.main is None:
-            raise ScriptError(
-                f"{what} takes true{', or an object' if self.written() else ''}, not {shown(value)}", path
-            )
+            raise ScriptError(f"{what} takes {self._taken()}, not {shown(value)}", path)
         return _made(self.made, {self.main: self.members.get(self.main, as_it_is)(value, path)}, path, {self.main: ""})
 
 

@@ -201,6 +201,11 @@ class World:
                 return path[len(root) + 1 :]
         return None
 
+    def nothing_here(self) -> ApiError:
+        """Return the answer to a request for an address that there is not."""
+        roots = " and ".join(self.options.roots)
+        return ApiError(404, None, f"There is nothing at this address; the API is under {roots}.")
+
     def start(self, background: Background) -> None:
         """Have a response run by itself."""
         assert self.nursery is not None

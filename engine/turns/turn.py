@@ -53,6 +53,18 @@ class Turn:
         self._state = TurnState.NEW
         self._work = Work(lane, Submission(body, options), settings, buffered=buffered, gate=gate)
 
+    def __repr__(self) -> str:
+        lane = self._work.lane
+        where = f"session {lane.session!r}" if lane.name is None else f"lane {lane.name!r} of session {lane.session!r}"
+        return f"<Turn of {where}, {self._stage()}>"
+
+    def _stage(self) -> str:
+        if self._work.error is not None:
+            return f"failed: {type(self._work.error).__name__}"
+        if self._work.message is not None:
+            return "answered"
+        return {TurnState.NEW: "not entered", TurnState.INSIDE: "not answered yet", TurnState.LEFT: "left"}[self._state]
+
     async def __aenter__(self) -> Turn:
         """Queue the request and wait until the lane is granted.
 

@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Final
 
-__all__ = ["show_content", "size_only", "token"]
+import attrs
+
+__all__ = ["changed_only", "show_content", "size_only", "token"]
 
 _shown: Final[ContextVar[bool]] = ContextVar("engine.show_content", default=False)
 _VARIABLE: Final = "SESSION_ENGINE_SHOW_CONTENT"
@@ -47,3 +49,13 @@ def size_only(value: Any) -> str:
     if _shown.get() or os.environ.get(_VARIABLE) == "1":
         return repr(value)
     return f"<{len(value)}>"
+
+
+def changed_only(value: attrs.AttrsInstance) -> str:
+    """Return a repr of settings that holds only those which are not at their defaults."""
+    shown = []
+    for each in attrs.fields(type(value)):
+        item = getattr(value, each.name)
+        if each.repr and item != each.default:
+            shown.append(f"{each.name}={each.repr(item) if callable(each.repr) else repr(item)}")
+    return f"{type(value).__name__}({', '.join(shown)})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import ssl
 import subprocess
@@ -15,6 +16,8 @@ import httpx
 import pytest
 
 from engine import Endpoint, blocking
+from engine.cli.serving import say
+from engine.cli.simulate import main
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 30
@@ -130,7 +133,59 @@ def test_a_script_with_a_mistake(start: Start, tmp_path: Path, source: str | Non
 def test_it_does_not_serve_others_unasked(start: Start) -> None:
     process = start("simulate", "--host", "0.0.0.0")
     assert process.end() == 2
-    assert b"allow_remote" in process.stderr
+    assert b"add --allow-remote" in process.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--port", "abc"], "a port is a number from 0 to 65535, not 'abc'"),
+        (["--port", "65536"], "a port is a number from 0 to 65535, not '65536'"),
+        (["--host", "nowhere.invalid"], "nowhere.invalid is not a loopback address"),
+        (["--redact", "("], "'(' is not a regular expression"),
+        (["--lifetime", "0"], "it has to be more than 0, not 0"),
+        (["--lifetime", "soon"], "'soon' is not a number"),
+        (["--replay", "x", "--speed", "-1"], "it has to be 0 or more, not -1"),
+        (["--api-key", ""], "argument --api-key: it is empty"),
+        (["--watch"], "--watch means nothing without --script"),
+        (["--match", "order"], "--match means nothing without --replay"),
+        (["--control-token", "x"], "--control-token means nothing without --control"),
+        (["--tls-key", "x"], "--tls-key means nothing without --tls-cert"),
+        (["--replay", "a.jsonl", "--script", "b.json"], "--script means nothing with --replay"),
+        (["--replay", "a.jsonl", "--tls"], "--tls means nothing with --replay"),
+        (["--tls-cert", "missing.pem"], "missing.pem: No such file or directory"),
+        (["--tls-cert", __file__], f"{__file__} cannot be used for TLS"),
+        (["--ready-file", "/missing/ready.json"], "/missing/ready.json: No such file or directory"),
+        (["--quirk", "item_ids"], "--quirk item_ids needs a value: --quirk item_ids=…, one of renewed, "),
+        (["--quirk", "chunks"], "--quirk chunks needs a value: --quirk chunks=…\n"),
+        (["--quirk", "item_ids=renwed"], "did you mean 'renewed'?"),
+        (["--quirk", "lane=false"], "did you mean 'lanes'?"),
+    ],
+)
+def test_arguments_that_cannot_be_used(arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert err.startswith("Error: ")
+    assert err.count("\n") == 1
+    assert told in err
+
+
+def test_a_reader_that_has_gone_ends_no_server() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as stream:
+        say("request number=0", stream)
+        say("request number=1", stream)
+    say("request number=2", None)
+
+
+def test_it_cannot_end_with_an_input_that_is_closed() -> None:
+    command = [sys.executable, "-m", "engine", "simulate", "--exit-with-parent"]
+    script = 'exec 0<&-; exec "$@"'
+    ended = subprocess.run(["sh", "-c", script, "sh", *command], cwd=ROOT, capture_output=True, timeout=PATIENCE)
+    assert ended.returncode == 2
+    assert ended.stderr == b"Error: --exit-with-parent needs a standard input, and that is closed\n"
 
 
 def test_verify(simulate: Any, tmp_path: Path) -> None:
@@ -139,6 +194,47 @@ def test_verify(simulate: Any, tmp_path: Path) -> None:
     process.interrupt()
     assert process.end() == 4
     assert json.loads(process.stderr)["rule"] == "wanted"
+
+
+def test_mistakes_in_what_the_control_route_is_asked(simulate: Any) -> None:
+    _, ready = simulate("--control")
+    told: list[tuple[str, str, Any, int, str]] = [
+        ("GET", "request", None, 404, "there is no GET request; GET /__simulator lists what there is"),
+        ("GET", "requests/7", None, 404, "there is no request 7"),
+        ("GET", "requests?txt=a", None, 400, "txt: 'txt' is no member of the query; did you mean 'text'?"),
+        ("POST", "rules", [], 400, "the body is an object with 'rules', which is an array"),
+        ("POST", "rules", {"rules": [{"replay": "x"}]}, 400, "rules[0].replay: "),
+        ("POST", "rules?frist=1", {"rules": []}, 400, "did you mean 'first'?"),
+        ("POST", "rules?first=maybe", {"rules": []}, 400, "'first' is 1 or 0"),
+        ("POST", "requests/wait", {"timeout": 5}, 400, "did you mean 'timeout_ms'?"),
+        ("POST", "connections/0/abort", {"how": "gently"}, 400, "'how' is 'reset' or 'eof'"),
+        ("POST", "connections/0/close", {"cod": 1000}, 400, "did you mean 'code'?"),
+        ("POST", "reset?rule=1", None, 400, "did you mean 'rules'?"),
+        ("PATCH", "server", {"seed": 1}, 400, "what can be changed while the server runs is 'quirks'"),
+    ]
+    for method, path, body, status, words in told:
+        answer = control(ready, method, path, body)
+        assert (answer.status_code, words in answer.json()["error"]["message"]) == (status, True), answer.text
+
+
+def test_the_control_route_says_what_there_is(simulate: Any) -> None:
+    _, ready = simulate("--control")
+    routes = control(ready, "GET", "").json()["routes"]
+    assert control(ready, "GET", "").json() == httpx.get(
+        ready["control_url"], headers={"authorization": f"Bearer {ready['control_token']}"}
+    ).json()  # fmt: skip
+    for route in routes:
+        method, path = route.split()
+        body = {"timeout_ms": 0} if path == "requests/wait" else None
+        assert f"there is no {method} " not in control(ready, method, path, body).text, route
+
+
+def test_an_address_that_there_is_not(simulate: Any) -> None:
+    _, ready = simulate("--root", "/v1", "--root", "/openai/v1")
+    for path in ("/responses", "/__simulator/requests", "/openai/responses"):
+        answer = httpx.post(ready["base_url"].removesuffix("/v1") + path, json={"model": "m", "input": "x"})
+        assert answer.status_code == 404
+        assert answer.json()["error"]["message"].endswith("the API is under /v1 and /openai/v1.")
 
 
 def test_the_control_route(simulate: Any, tmp_path: Path) -> None:

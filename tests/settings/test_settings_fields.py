@@ -11,6 +11,8 @@ import pytest
 from engine.settings.endpoint import Endpoint
 from engine.settings.fields import SessionFields, TurnFields, check_names, options_with, settings_with, spelled_out
 from engine.settings.levels import Settings, defaults_for
+from engine.settings.limits import Limits
+from engine.settings.retry import RetryPolicy
 from engine.settings.timeouts import Timeouts
 from engine.settings.turn_options import TurnOptions
 from engine.values.choices import OnCancel, Transport
@@ -59,13 +61,36 @@ def test_a_timeout_says_which_one_it_should_be() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "hint"), [("temprature", "'temperature'"), ("max_tokens", None), ("timeuots", "'timeouts'"), ("zzz", None)]
+    ("name", "hint"),
+    [
+        ("temprature", "Did you mean 'temperature'?"),
+        ("timeuots", "Did you mean 'timeouts'?"),
+        ("max_tokens", "Did you mean 'max_output_tokens'?"),
+        ("system", "Did you mean 'instructions'?"),
+        ("stream", "session.turn(…) streams"),
+        ("zzz", "Another field of the request is sent by extra={'zzz': …}"),
+    ],
 )
-def test_a_keyword_that_there_is_not(name: str, hint: str | None) -> None:
+def test_a_keyword_that_there_is_not(name: str, hint: str) -> None:
     with pytest.raises(TypeError) as caught:
         options_with(None, {name: 1}, "ask")
     assert str(caught.value).startswith(f"ask() got an unexpected keyword argument {name!r}")
-    assert hint is None or f"Did you mean {hint}?" in str(caught.value)
+    assert hint in str(caught.value)
+
+
+def test_a_keyword_of_a_session_that_there_is_not() -> None:
+    with pytest.raises(TypeError) as caught:
+        check_names("open_session", {"system": "x"}, SessionFields.__annotations__)
+    assert str(caught.value) == "open_session() got an unexpected keyword argument 'system'"
+
+
+def test_reprs_of_settings_say_what_was_given() -> None:
+    assert repr(Timeouts()) == "Timeouts()"
+    assert repr(Timeouts(turn=20, idle=None)) == "Timeouts(idle=None, turn=20)"
+    assert repr(Limits(buffer_events=5)) == "Limits(buffer_events=5)"
+    assert repr(RetryPolicy(resend_ambiguous=0)) == "RetryPolicy(resend_ambiguous=0)"
+    options = TurnOptions(model="m", metadata={"user": "secret"}, extra={"secret": 1}, store=None)
+    assert repr(options) == "TurnOptions(model='m', store=None)"
 
 
 @pytest.mark.parametrize("options", [{}, "x", Timeouts(), TurnOptions])

@@ -115,8 +115,8 @@ async def test_a_strict_simulator_complains_about_unused_turns() -> None:
     with pytest.raises(SimulationFailed) as caught:
         async with open_simulator(in_memory=True, strict=True, brain=script) as sim:
             await post(sim, "hi")
-    assert caught.value.problems == ("the x was never used", "turn 3 was never used")
-    assert [rule.name for rule in script.unused()] == ["the x", "turn 3"]
+    assert caught.value.problems == ("the x was never used", "turns[3] was never used")
+    assert [rule.name for rule in script.unused()] == ["the x", "turns[3]"]
 
 
 async def test_a_strict_simulator_lets_what_its_block_raised_pass() -> None:
@@ -130,7 +130,16 @@ async def test_a_strict_script_answers_what_fits_nothing_with_an_error() -> None
     with pytest.raises(SimulationFailed, match="1 of the requests fitted no entry of the script"):
         async with open_simulator(in_memory=True, strict=True, brain=script) as sim:
             assert text_of((await post(sim, "a")).json) == "A"
-            assert (await post(sim, "b")).status == 500
+            refused = await post(sim, "b")
+            assert (refused.status, refused.error["code"]) == (404, "no_rule")
+            assert refused.error["message"] == "No rule fits this request; the nearest is 'turns[0]', but for text."
+            assert sim.errors == []
+
+
+async def test_a_script_that_is_used_up_says_so() -> None:
+    async with open_simulator(in_memory=True, brain=Script(["only one"], strict=True)) as sim:
+        await post(sim, "a")
+        assert (await post(sim, "b")).error["message"].endswith("the nearest is 'turns[0]', which is used up.")
 
 
 # --- which answer ----------------------------------------------------------------------------------------------------

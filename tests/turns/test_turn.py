@@ -51,6 +51,38 @@ async def test_ask_returns_the_whole_answer(autojump_clock: MockClock) -> None:
     assert reply.response_id == sim.requests[0].response_id
 
 
+async def test_a_turn_says_how_far_it_is() -> None:
+    brain = Script([Answer("Hello"), [SayDelta("x"), Failed("server_error")], [Created(), Stall()]])
+    async with session_to(brain) as (session, _):
+        turn = session.turn("private")
+        assert repr(turn) == "<Turn of session 'default', not entered>"
+        async with turn:
+            assert repr(turn) == "<Turn of session 'default', not answered yet>"
+            await turn.wait()
+        assert repr(turn) == "<Turn of session 'default', answered>"
+        async with session.lane("critic").turn("private") as turn:
+            with pytest.raises(engine.ResponseFailed):
+                await turn.wait()
+        assert repr(turn) == "<Turn of lane 'critic' of session 'default', failed: ResponseFailed>"
+        async with session.turn("private") as turn:
+            pass
+        assert repr(turn) == "<Turn of session 'default', left>"
+
+
+async def test_a_reply_says_how_far_it_is() -> None:
+    async with session_to() as (session, _):
+        reply = session.conversation().stream("private")
+        assert repr(reply) == "<Reply, not entered>"
+        async with reply:
+            assert repr(reply) == "<Reply, not answered yet>"
+            async for _event in reply:
+                pass
+        assert repr(reply) == "<Reply, answered>"
+        async with session.conversation().stream("private") as reply:
+            pass
+        assert repr(reply) == "<Reply, left>"
+
+
 async def test_a_turn_streams_events_that_add_up_to_its_message(autojump_clock: MockClock) -> None:
     brain = Script([[Think("Let me see."), Say("Hello there"), Call("look", {"at": 1})]])
     async with session_to(brain) as (session, _), session.turn("hi") as turn:
