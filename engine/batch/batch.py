@@ -10,7 +10,7 @@ import functools
 import math
 import uuid
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sized
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sized
 from types import TracebackType
 from typing import Any, Final, Literal, TypeAlias, Unpack
 
@@ -173,8 +173,8 @@ class open_batch:  # noqa: N801 - read as a function: async with open_batch(...)
     ) -> None:
         if not isinstance(eng, Engine):
             raise wrong_type("eng", eng, "an Engine")
-        if isinstance(items, str | bytes) or not isinstance(items, Iterable | AsyncIterable):
-            raise wrong_type("items", items, "prompts")
+        if isinstance(items, str | bytes | Mapping) or not isinstance(items, Iterable | AsyncIterable):
+            raise wrong_type("items", items, "prompts, or pairs of a key and a prompt")
         if isinstance(concurrency, bool) or not isinstance(concurrency, int) or not 1 <= concurrency <= _MOST_WORKERS:
             raise ConfigurationError("concurrency", f"must be a whole number from 1 to {_MOST_WORKERS}")
         if progress is not None and not callable(progress):

@@ -34,6 +34,7 @@ class Ledger:
     def __init__(self, store: Store, name: str, on_interrupted: OnInterrupted) -> None:
         self._store = store
         self._name = name
+        self._prefix = name.replace("%", "%25").replace("/", "%2F")  # keys are paths sometimes, and have strokes too
         self._on_interrupted = on_interrupted
 
     def __repr__(self) -> str:
@@ -50,7 +51,7 @@ class Ledger:
         Raises:
             ConfigurationError: the key is too long, together with the batch's name.
         """
-        session = f"{self._name}/{key}"
+        session = f"{self._prefix}/{key}"
         check_name(f"items[{key!r}]", session)
         return Entry(self._store, session, key, prompt, self._on_interrupted)
 
@@ -183,8 +184,7 @@ class open_ledger:  # noqa: N801 - read as a function: async with open_ledger(..
     def __init__(self, store: Store, name: str, *, on_interrupted: OnInterrupted = "resend") -> None:
         if not isinstance(store, Store):
             raise wrong_type("store", store, "a Store")
-        if not isinstance(name, str) or not name:
-            raise ConfigurationError("name", "must be a string that is not empty")
+        check_name("name", name)
         if on_interrupted not in get_args(OnInterrupted):
             raise ConfigurationError("on_interrupted", 'must be "resend" or "refuse"')
         self._ledger = Ledger(store, name, on_interrupted)

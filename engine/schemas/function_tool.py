@@ -45,7 +45,16 @@ def _results() -> JsonConverter:
     made = make_converter()
     for kind in (UUID, Decimal, PurePath):
         made.register_unstructure_hook(kind, str)
+    made.register_unstructure_hook(bytes, _text)
     return made
+
+
+def _text(value: bytes) -> str:
+    """Read what a command or another server has put out. As cattrs has it, no model could."""
+    try:
+        return bytes(value).decode()
+    except UnicodeDecodeError:
+        raise TypeError("the tool returned bytes that are no text in UTF-8") from None
 
 
 _CONVERTER: Final = _results()
@@ -373,6 +382,8 @@ def _blocks(result: Any, name: str) -> tuple[UserBlock, ...]:
         if all(isinstance(each, (Text, Image, File, str)) for each in result):
             return tuple(Text(each) if isinstance(each, str) else each for each in result)
         raise TypeError(f"the tool {name} returned blocks among values that are none")
+    if isinstance(result, bytes | bytearray | memoryview):
+        return (Text(_text(bytes(result))),)
     if isinstance(result, str) and not isinstance(result, Enum):
         return (Text(str(result)),)
     return (Text(_json(result, name)),)

@@ -72,7 +72,13 @@ class Lease:
         return LeaseLost(self.claim.session, self.lost)
 
     def check(self) -> None:
-        """Raise `LeaseLost` if it was lost, or is over by this process's clock."""
+        """Raise `LeaseLost` if it was lost, or is over by this process's clock.
+
+        Raises:
+            RuntimeError: it was given up: the block that held it was left.
+        """
+        if self._given_up.is_set():
+            raise RuntimeError("the block that held the session was left: open it again")
         if self.lost is not None:
             raise LeaseLost(self.claim.session, self.lost)
         if trio.current_time() >= self.scope.deadline:

@@ -163,10 +163,13 @@ class Store:
             before: Seconds since the epoch.
 
         Raises:
+            ConfigurationError: ``before`` is something else.
             StoreUnavailable: the database is out of reach.
 
         If cancelled, they may be removed all the same.
         """
+        if before is not None and (isinstance(before, bool) or not isinstance(before, int | float)):
+            raise wrong_type("before", before, "a number of seconds since the epoch")
         return await self._group.do(lambda database: operations.prune(database, before=before))
 
     async def migrate(self) -> None:

@@ -195,6 +195,7 @@ async def test_what_is_wrong_is_said_before_anything_is_sent(autojump_clock: tri
     async with told as eng:
         wrongs: list[tuple[Callable[[], object], str]] = [
             (lambda: open_batch(eng, "a text"), "items"),
+            (lambda: open_batch(eng, {"key": "prompt"}), "items"),
             (lambda: open_batch(eng, ["a"], concurrency=0), "concurrency"),
             (lambda: open_batch(eng, ["a"], progress=3), "progress"),  # type: ignore[arg-type]
             (lambda: open_batch(eng, ["a"], rate_patience=-1), "rate_patience"),

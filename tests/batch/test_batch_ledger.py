@@ -48,6 +48,18 @@ async def test_another_batch_knows_nothing_of_it(url: str) -> None:
         assert len(sim.requests) == 2
 
 
+async def test_strokes_in_names_and_keys_do_not_meet(url: str) -> None:
+    async with (
+        open_simulator(in_memory=True) as sim,
+        open_engine(sim.endpoint, model="m", dialer=sim.dialer) as eng,
+        open_store(url) as store,
+    ):
+        for name, key in (("a", "b/c"), ("a/b", "c"), ("a%2Fb", "c")):
+            async with open_ledger(store, name) as ledger, open_batch(eng, [(key, "x")], ledger=ledger) as results:
+                assert not (await anext(results)).known
+        assert len(sim.requests) == 3
+
+
 async def test_a_key_of_another_prompt_is_an_error(url: str) -> None:
     async with (
         open_simulator(in_memory=True) as sim,

@@ -262,6 +262,10 @@ PICTURE = Image("https://x/y.png")
         (Decimal("1.50"), (Text('"1.50"'),)),
         (PurePosixPath("/a"), (Text('"/a"'),)),
         ({1}, (Text("[1]"),)),
+        ("é".encode(), (Text("é"),)),
+        (bytearray(b"x"), (Text("x"),)),
+        (memoryview(b"x"), (Text("x"),)),
+        ({"out": "é".encode()}, (Text('{"out":"é"}'),)),
     ],
     ids=repr,
 )
@@ -274,6 +278,16 @@ async def test_results(result: Any, blocks: Any) -> None:
 
     assert await FunctionTool(f).call(call()) == blocks
     assert await FunctionTool(g).call(call()) == blocks
+
+
+@pytest.mark.parametrize("result", [b"\xff", {"out": b"\xff"}])
+async def test_bytes_that_are_no_text(result: Any) -> None:
+    def f() -> Any:
+        return result
+
+    with pytest.raises(TypeError, match="no text in UTF-8") as caught:
+        await FunctionTool(f).call(call())
+    assert caught.value.__context__ is None or caught.value.__suppress_context__
 
 
 @pytest.mark.parametrize("result", [object(), [PICTURE, 3]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -580,6 +581,28 @@ async def test_the_blocks_own_exception_comes_out_and_the_session_is_free(store_
                 _ = 1 / 0
         async with store.open(eng, "u", wait=0):
             pass
+
+
+async def test_what_was_left_is_not_gone_on_with(store_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    async with simulated() as (sim, eng), open_store(store_url) as store:
+        async with store.open(eng, "u") as chat:
+            await chat.send("What is 1+1?")
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="was left"):
+                await chat.send("What is 2+2?")
+            with pytest.raises(RuntimeError, match="was left"):
+                await chat.replace([])
+        assert len(sim.requests) == 1
+        assert len(chat.messages) == 2
+    assert "lost" not in caplog.text
+
+
+@pytest.mark.parametrize("before", ["yesterday", True, datetime(2026, 1, 1)])
+async def test_a_time_that_is_none(store_url: str, before: Any) -> None:
+    async with open_store(store_url) as store:
+        with pytest.raises(ConfigurationError) as caught:
+            await store.prune(before=before)
+        assert caught.value.field == "before"
 
 
 async def test_a_list_and_a_retention(store_url: str) -> None:
