@@ -335,6 +335,7 @@ class Calls:
 
         Takes the ``queue``, ``connect`` and ``warm_up`` budgets at most. Cancelling stops waiting; the warm-up goes on.
         """
+        self._lane.tasks.check_caller()
         chosen = options_with(options, fields, "warm_up")
         settings = settings_with(self._settings, fields)
         body = create_body(context_of(prompt, instructions, tools), chosen, model=settings.model)

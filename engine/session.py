@@ -133,6 +133,7 @@ class Session(Calls):
         """
         from engine.connections.call import Call  # and with it httpx, which few sessions need
 
+        self._lane.tasks.check_caller()
         settings = settings_with(self._settings, fields)
         given = context_of(prompt)
         body = compaction_body(given, options_with(options, fields, "compact"), model=settings.model)

@@ -124,11 +124,17 @@ def test_cancelling_the_task_cancels_the_turn(server: RunningSimulator) -> None:
 
 
 def test_a_timeout_of_asyncio(server: RunningSimulator) -> None:
+    async def expire(limit: asyncio.Timeout) -> None:
+        await asyncio.to_thread(server.wait_for, 1)
+        limit.reschedule(asyncio.get_running_loop().time())
+
     async def program(session: aio.Session) -> None:
         server.brain = Script([Stall()])
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.05):
+            async with asyncio.timeout(None) as limit:
+                expiry = asyncio.create_task(expire(limit))
                 await session.ask("hang")
+        await expiry
         assert session.statistics().turns_abandoned == 1
 
     run(server, program)

@@ -18,7 +18,18 @@ from trio.testing import MockClock
 import engine
 from engine.connections.home import Home
 from engine.settings.fields import SessionFields
-from engine.simulator import Accept, Answer, Created, Delay, SayDelta, Script, Simulator, Stall, open_simulator
+from engine.simulator import (
+    Accept,
+    Answer,
+    Created,
+    Delay,
+    MemoryDialer,
+    SayDelta,
+    Script,
+    Simulator,
+    Stall,
+    open_simulator,
+)
 
 
 @asynccontextmanager
@@ -426,7 +437,7 @@ async def test_reports_say_what_answered(autojump_clock: MockClock) -> None:
 # --- other routes of the server
 
 
-async def test_any_other_route_of_the_server() -> None:
+async def test_any_other_route_of_the_server(autojump_clock: MockClock) -> None:
     seen: list[tuple[str, str, dict[str, str], bytes]] = []
 
     def answer(body: bytes, status: str = "200 OK") -> bytes:
@@ -440,37 +451,40 @@ async def test_any_other_route_of_the_server() -> None:
         "/v1/slow": b"",
     }
 
-    async def serve(stream: trio.SocketStream) -> None:
+    async def serve(stream: trio.abc.Stream) -> None:
         with contextlib.suppress(trio.BrokenResourceError):
-            connection = h11.Connection(h11.SERVER)
-            request, body = None, b""
-            while True:
-                event = connection.next_event()
-                if event is h11.NEED_DATA:
-                    data = await stream.receive_some()
-                    connection.receive_data(data)
-                elif isinstance(event, h11.Request):
-                    request, body = event, b""
-                elif isinstance(event, h11.Data):
-                    body += event.data
-                elif isinstance(event, h11.EndOfMessage):
-                    assert request is not None
-                    target = request.target.decode()
-                    fields = {name.decode(): value.decode() for name, value in request.headers}
-                    seen.append((request.method.decode(), target, fields, body))
-                    found = answers[target.partition("?")[0]]
-                    if not found:
-                        await trio.sleep_forever()
-                    await stream.send_all(found)
-                    return
-                else:
-                    return
+            async with stream:
+                await converse(stream)
+
+    async def converse(stream: trio.abc.Stream) -> None:
+        connection = h11.Connection(h11.SERVER)
+        request, body = None, b""
+        while True:
+            event = connection.next_event()
+            if event is h11.NEED_DATA:
+                data = await stream.receive_some()
+                connection.receive_data(bytes(data))
+            elif isinstance(event, h11.Request):
+                request, body = event, b""
+            elif isinstance(event, h11.Data):
+                body += event.data
+            elif isinstance(event, h11.EndOfMessage):
+                assert request is not None
+                target = request.target.decode()
+                fields = {name.decode(): value.decode() for name, value in request.headers}
+                seen.append((request.method.decode(), target, fields, body))
+                found = answers[target.partition("?")[0]]
+                if not found:
+                    await trio.sleep_forever()
+                await stream.send_all(found)
+                return
+            else:
+                return
 
     async with trio.open_nursery() as nursery:
-        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        nursery.start_soon(trio.serve_listeners, serve, [listener])
-        base = f"http://127.0.0.1:{listener.socket.getsockname()[1]}/v1?api-version=1"
-        async with engine.open_engine(engine.Endpoint(base, "sk-1", proxy=None)) as eng:
+        dialer = MemoryDialer(lambda stream: nursery.start_soon(serve, stream))
+        endpoint = engine.Endpoint("http://routes.invalid/v1?api-version=1", "sk-1", proxy=None)
+        async with engine.open_engine(endpoint, dialer=dialer) as eng:
             assert await eng.request("GET", "/models", query={"limit": "2 3"}) == {"data": [{"id": "m"}]}
             assert await eng.request("POST", "/empty", json={"a": "é"}) is None
             with pytest.raises(engine.ProtocolViolation):

@@ -57,7 +57,7 @@ class Conversation:
         self._settings = settings
         self._loop_settings = loop_settings
         self._rounds: list[Round] = []
-        self._line = Line()
+        self._line = Line(lane.tasks.check_caller)
         self._loop: ToolLoop | None = None
         self._waiting = state.pending  # what joins the transcript with the results that the caller owes
         self._left = state.interrupted

@@ -6,7 +6,9 @@ collector of garbage that closes a generator.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
+from typing import Final
 
 import trio
 
@@ -17,9 +19,14 @@ __all__ = ["Line", "Place"]
 
 
 class Line:
-    """The prompts of one conversation."""
+    """The prompts of one conversation.
 
-    def __init__(self) -> None:
+    Args:
+        check_caller: Raises `RuntimeError` where the caller is no task of the run that the conversation belongs to.
+    """
+
+    def __init__(self, check_caller: Callable[[], None]) -> None:
+        self.check_caller: Final = check_caller
         self._places: dict[Place, None] = {}  # the first one's prompt is being answered
 
     @property
@@ -64,11 +71,12 @@ class Place:
         """Wait until earlier prompts are answered.
 
         Raises:
-            RuntimeError: the task is inside the reply that it would wait for.
+            RuntimeError: the task is inside the reply that it would wait for, or of another run of Trio.
             TurnTimeout: it took longer than the ``queue`` (or ``turn``) budget.
 
         If cancelled, the line is as it was.
         """
+        self._line.check_caller()
         self._task = trio.lowlevel.current_task()
         first = self._line.first
         if first is not None and first._task is self._task:

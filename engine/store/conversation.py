@@ -8,6 +8,7 @@ from typing import Any, Unpack
 
 from attrs import field, frozen
 
+from engine.connections.home import Home
 from engine.conversation.conversation import Conversation
 from engine.conversation.line import Line, Place
 from engine.conversation.prompts import Prompt, messages_of
@@ -88,7 +89,7 @@ class StoredConversation:
         self._group = group
         self._lease = lease
         self._opened = opened
-        self._line = Line()
+        self._line = Line(Home().check)
         self._scribe = _Scribe(lease, opened)
         self._latest: str | None = None  # the prompt that memory may hold more of than the store
         self._chat = self._begin(transcript)

@@ -20,7 +20,6 @@ __all__ = ["admit"]
 async def admit(work: Work) -> None:
     """Queue the request and wait until the lane is granted; see `engine.turns.turn.Turn.__aenter__`."""
     lane = work.lane
-    lane.tasks.check_caller()
     work.context = contextvars.copy_context()
     work.timeline.begin("entered", "turn", trio.current_time())
     work.submission.prepend(lane.inherited)

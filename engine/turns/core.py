@@ -202,7 +202,6 @@ class SessionCore:
 
         Takes the ``queue``, ``connect`` and ``warm_up`` budgets at most. Cancelling stops waiting; the warm-up goes on.
         """
-        self._tasks.check_caller()
         if lane.failure is not None:
             await trio.lowlevel.checkpoint()
             return False

@@ -76,6 +76,7 @@ class Turn:
 
         If cancelled, the turn leaves the queue; nothing was sent.
         """
+        self._check_caller()
         if self._state is not TurnState.NEW:
             raise RuntimeError("a turn can be entered only once")
         self._move(TurnState.INSIDE)
@@ -105,6 +106,9 @@ class Turn:
     def _move(self, state: TurnState) -> None:
         self._state = move(TURN_TRANSITIONS, self._state, state)
 
+    def _check_caller(self) -> None:
+        self._work.lane.tasks.check_caller()
+
     def _check_inside(self) -> None:
         if self._state is TurnState.LEFT:
             raise RuntimeError("the turn's block was left")
@@ -133,6 +137,7 @@ class Turn:
         if inbox.ready():
             await trio.lowlevel.checkpoint_if_cancelled()
         else:
+            self._check_caller()
             await inbox.wait()
             self._check_inside()  # another task may have left the block meanwhile
         event = inbox.take()
@@ -154,6 +159,7 @@ class Turn:
 
         Cancelling only stops waiting; leaving the block is what abandons the turn.
         """
+        self._check_caller()
         self._check_inside()
         await self._work.inbox.wait_closed()
         return self.message
@@ -182,6 +188,7 @@ class Turn:
 
         Cancelling only stops waiting: input that was sent may be applied, and what was not sent is not.
         """
+        self._check_caller()
         self._check_entered()
         await steer(self._work, input)
 
@@ -211,6 +218,7 @@ class Turn:
 
         Cancelling only stops waiting: what was sent is sent.
         """
+        self._check_caller()
         self._check_inside()
         return await inject(self._work, results)
 
@@ -231,12 +239,14 @@ class Turn:
         """The whole answer: the blocks of all its responses, where the turn was steered, and the sum of their usage.
 
         Raises:
-            RuntimeError: the turn has not ended.
+            RuntimeError: the turn has not ended, or was left before that.
             TurnError: it failed.
         """
         if self._work.error is not None:
             raise self._work.error
         if self._work.message is None:
+            if self._state is TurnState.LEFT:
+                raise RuntimeError("the turn has not ended, and its block was left; turn.partial is what had come")
             raise RuntimeError("the turn has not ended; turn.partial is what there is so far")
         return self._work.message
 

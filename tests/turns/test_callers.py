@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import threading
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from trio.testing import MockClock
 
 import engine
-from engine.simulator import open_simulator
+from engine.simulator import Answer, Script, Stall, open_simulator
 
 
 class Stop(BaseException):
@@ -83,27 +86,79 @@ async def test_a_hook_that_ends_the_program_leaves_no_lane_stuck(autojump_clock:
             assert session.statistics().active == 0
 
 
-@pytest.mark.parametrize("what", ["ask", "warm_up", "compact"])
-async def test_a_session_belongs_to_one_run(what: str) -> None:
+async def entered(block: Any) -> None:
+    async with block:
+        pass
+
+
+CALLS: dict[str, Callable[[engine.Session, engine.Turn], Awaitable[object]]] = {
+    "ask": lambda session, _: session.ask("hi"),
+    "run": lambda session, _: session.run("hi", []),
+    "turn": lambda session, _: entered(session.turn("hi")),
+    "a lane": lambda session, _: session.lane("other").ask("hi"),
+    "a hook": lambda session, _: session.ask("hi", payload_hook=lambda body: body),
+    "warm_up": lambda session, _: session.warm_up("hi"),
+    "compact": lambda session, _: session.compact("hi"),
+    "send": lambda session, _: session.conversation().send("hi"),
+    "stream": lambda session, _: entered(session.conversation().stream("hi")),
+    "wait": lambda _, turn: turn.wait(),
+    "next": lambda _, turn: turn.__anext__(),
+    "steer": lambda _, turn: turn.steer("hi"),
+}
+
+
+def run_by_trio(call: Callable[[], Awaitable[object]]) -> None:
+    trio.run(call)
+
+
+def run_by_asyncio(call: Callable[[], Awaitable[object]]) -> None:
+    async def main() -> None:
+        await call()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("what", CALLS)
+@pytest.mark.parametrize("run", [run_by_trio, run_by_asyncio])
+async def test_a_session_belongs_to_one_run(what: str, run: Callable[[Callable[[], Awaitable[object]]], None]) -> None:
     """In real time: two runs are under way at once."""
     raised: list[BaseException] = []
-    async with open_simulator(in_memory=True) as sim:
+    async with open_simulator(in_memory=True, brain=Script([[Stall()], Answer("mine")])) as sim:
         async with engine.open_session(sim.endpoint, model="m", dialer=sim.dialer) as session:
+            async with session.turn("under way") as turn:
+                await trio.testing.wait_all_tasks_blocked()
+                assert len(sim.requests) == 1
 
-            async def elsewhere() -> None:
-                await getattr(session, what)("hi")
+                def elsewhere() -> None:
+                    try:
+                        run(lambda: CALLS[what](session, turn))
+                    except BaseException as error:
+                        raised.append(error)
 
-            def run() -> None:
-                try:
-                    trio.run(elsewhere)
-                except BaseException as error:
-                    raised.append(error)
-
-            thread = threading.Thread(target=run, daemon=True)
-            thread.start()
-            with trio.fail_after(5):
-                await trio.to_thread.run_sync(thread.join)
+                thread = threading.Thread(target=elsewhere, daemon=True)
+                thread.start()
+                with trio.fail_after(5):
+                    await trio.to_thread.run_sync(thread.join)
+                assert session.statistics().queued == 0
             (error,) = raised
             assert isinstance(error, RuntimeError)
-            assert "another run of Trio" in str(error)
+            assert "another run of Trio" in str(error) or "engine.aio" in str(error)
+            assert ("engine.aio" in str(error)) == (run is run_by_asyncio)
             assert (await session.ask("mine")).text == "mine"
+
+
+async def test_who_waits_for_a_turn_that_another_task_leaves_is_told_so(autojump_clock: MockClock) -> None:
+    raised: list[RuntimeError] = []
+    async with open_simulator(in_memory=True, brain=Script([[Stall()]])) as sim:
+        async with engine.open_session(sim.endpoint, model="m", dialer=sim.dialer) as session:
+            async with trio.open_nursery() as nursery:
+
+                async def wait() -> None:
+                    with pytest.raises(RuntimeError) as caught:
+                        await turn.wait()
+                    raised.append(caught.value)
+
+                async with session.turn("hi") as turn:
+                    nursery.start_soon(wait)
+                    await trio.sleep(1)
+    assert "its block was left" in str(raised[0])
