@@ -326,4 +326,4 @@ def test_chat_takes_the_options_of_ask(run: Run) -> None:
 def test_a_port_that_is_taken(run: Run, simulated: Callable[..., Simulator]) -> None:
     port = simulated().port
     error = one_error(run("simulate", "--port", str(port)), 3)
-    assert error == f"Error: cannot listen on 127.0.0.1 port {port}: Address already in use"
+    assert error == f"Error: cannot listen on 127.0.0.1 port {port}: Address already in use; --port 0 picks a free one"
