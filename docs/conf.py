@@ -18,6 +18,8 @@ suppress_warnings = ["ref.python"]  # the doors without Trio have classes of the
 myst_enable_extensions = ["colon_fence", "deflist", "fieldlist"]
 myst_heading_anchors = 3
 
+default_role = "py:obj"  # `engine.Timeouts` in a docstring is a link
+
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_class_signature = "mixed"
@@ -49,6 +51,18 @@ def rejoin(app: Sphinx, what: str, name: str, described: object, options: object
             return
 
 
+# Other calls return these; their constructors are not for callers.
+NOT_MADE = {f"engine.{name}" for name in ("Engine", "Session", "Lane", "Turn", "Texts", "Conversation", "Reply")}
+
+
+def without_constructor(
+    app: Sphinx, what: str, name: str, described: object, options: object, signature: str, returned: str
+) -> tuple[str, str] | None:
+    """Leave out the signature of a class that callers do not make."""
+    return ("", "") if name in NOT_MADE else None
+
+
 def setup(app: Sphinx) -> None:
     """Have it done when Napoleon is done: at priority 500."""
     app.connect("autodoc-process-docstring", rejoin, priority=600)
+    app.connect("autodoc-process-signature", without_constructor)

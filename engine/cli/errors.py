@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from typing import Final
 
@@ -15,6 +16,7 @@ FAILED: Final = 1
 MISUSED: Final = 2
 INTERRUPTED: Final = 130  # 128 + SIGINT, as shells report it
 
+_SHORT: Final = 8
 _WORDS: Final = 300
 _LINE: Final = 1000
 
@@ -58,8 +60,14 @@ def one_line(text: str, limit: int = _LINE) -> str:
 
 
 def redact(text: str, secret: str | None) -> str:
-    """Take ``secret`` out of ``text``: a server may quote the key it refuses."""
-    return text.replace(secret, "(key)") if secret else text
+    """Take ``secret`` out of ``text``: a server may quote the key it refuses.
+
+    A short one, as servers without keys are given ("x"), is taken out as a word only: letters are no secret.
+    """
+    if not secret:
+        return text
+    found = re.escape(secret)
+    return re.sub(found if len(secret) >= _SHORT else rf"(?<!\w){found}(?!\w)", "(key)", text)
 
 
 def describe(error: Exception, secret: str | None = None) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import ssl
 from collections.abc import Mapping
 from typing import Final
 
@@ -112,6 +115,9 @@ def words_of(error: BaseException) -> str:
     words = type(error).__name__
     cause: BaseException | None = error
     while cause is not None:
-        words = getattr(cause, "strerror", None) or words
+        if isinstance(cause, OSError):
+            # Trio writes the address into the words; OpenSSL and the resolver have numbers of their own.
+            own = isinstance(cause, (ssl.SSLError, socket.gaierror)) or cause.errno is None
+            words = (cause.strerror if own else os.strerror(cause.errno or 0)) or words
         cause = cause.exceptions[0] if isinstance(cause, BaseExceptionGroup) else cause.__cause__
     return words

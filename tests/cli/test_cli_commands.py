@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from engine.cli import main
+from engine.cli.errors import redact
 from engine.simulator import Answer, Completed, Error, Failed, Incomplete, Refuse, Say, Script, Simulator, Think
 
 KEY = "sk-not-to-be-shown"
@@ -158,6 +159,19 @@ def test_a_cut_answer_is_called_cut(run: Run, simulated: Callable[..., Simulator
     result = run("ask", "hi", "--base-url", simulator.base_url, key=KEY)
     assert (result.code, result.out) == (0, "half\n")
     assert result.err == "The answer was cut at the limit of output tokens.\n"
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "shown"),
+    [
+        (KEY, f"[{KEY}{KEY}]", "[(key)(key)]"),
+        ("k", "the key k is unknown", "the key (key) is unknown"),
+        ("x.", "x. x.y x.", "(key) x.y (key)"),
+        (None, "any", "any"),
+    ],
+)
+def test_a_key_is_taken_out_and_a_letter_is_not(key: str | None, text: str, shown: str) -> None:
+    assert redact(text, key) == shown
 
 
 # --- what goes wrong -------------------------------------------------------------------------------------------------
@@ -312,4 +326,4 @@ def test_chat_takes_the_options_of_ask(run: Run) -> None:
 def test_a_port_that_is_taken(run: Run, simulated: Callable[..., Simulator]) -> None:
     port = simulated().port
     error = one_error(run("simulate", "--port", str(port)), 3)
-    assert error == f"Error: cannot listen on 127.0.0.1 port {port}: Address already in use"
+    assert error == f"Error: cannot listen on 127.0.0.1 port {port}: Address already in use; --port 0 picks a free one"

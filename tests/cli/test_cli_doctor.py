@@ -210,7 +210,7 @@ async def over_the_network(endpoint: engine.Endpoint) -> dict[str, Finding]:
 async def test_nothing_listens(closed_port: int) -> None:
     findings = await over_the_network(engine.Endpoint(f"http://127.0.0.1:{closed_port}/v1", KEY))
     assert failed(findings) == ["tcp"]
-    assert "Connection refused" in findings["tcp"].verdict
+    assert findings["tcp"].verdict == f"no connection to 127.0.0.1 port {closed_port} (Connection refused)"
 
 
 async def test_a_name_that_does_not_exist() -> None:
