@@ -45,7 +45,7 @@ def messages_of(prompt: Prompt) -> tuple[Message, ...]:
     messages = tuple(prompt)
     for number, each in enumerate(messages):
         if not isinstance(each, _MESSAGES):
-            raise wrong_type(f"prompt[{number}]", each, "a message")
+            raise wrong_type(f"prompt[{number}]", each, "a message, such as UserMessage(…)")
     return messages
 
 

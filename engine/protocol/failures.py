@@ -280,7 +280,7 @@ def to_error(failure: Failure) -> TurnError:
             error.__cause__ = failure.cause
         case Expired():
             error = TurnTimeout(
-                f"the turn's {failure.phase} budget of {failure.seconds:g} s ran out{_meanwhile(failure.unread)}",
+                f"the {failure.phase} budget of {failure.seconds:g} s ran out{_meanwhile(failure.unread)}",
                 phase=failure.phase,
                 seconds=failure.seconds,
             )

@@ -90,8 +90,8 @@ def choice(kind: type[_Choice], value: Any, where: str) -> _Choice:
     # Another choice is a string too, and means something else.
     if type(value) is str and value in tuple(kind):
         return kind(value)
-    wrong = "is another string" if type(value) is str else f"is {kind_of(value)}"
-    raise ConfigurationError(where, f"{wrong}; it must be one of {', '.join(kind)}")
+    wrong = "is" if type(value) is str else f"is {kind_of(value)},"
+    raise ConfigurationError(where, f"{wrong} not one of {', '.join(kind)}")
 
 
 def further(one: Delivery, other: Delivery) -> Delivery:
