@@ -154,9 +154,9 @@ class Tap(trio.abc.Stream):
             if not data:
                 return data
             passed = await self._inlet.feed(data, dropping=self.close_sent)
-            if self._inlet.ended:
-                self._leave_rest()
             if passed:
+                if self._inlet.ended:
+                    self._leave_rest()
                 return passed
             data = b""
 
