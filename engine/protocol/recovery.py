@@ -32,6 +32,7 @@ from engine.protocol.failures import (
     to_error,
 )
 from engine.protocol.faults import TOO_MANY_REQUESTS, Fault, close_code
+from engine.protocol.parent_words import is_about_the_parent
 from engine.protocol.refusals import retry_after
 from engine.settings.retry import ResolvedRetry
 from engine.values.choices import Delivery, Transport
@@ -164,7 +165,18 @@ def _forgotten(setback: Setback) -> bool:
         return False
     if setback.fault is Fault.CACHE_MISS:
         return True
-    return setback.untyped and setback.fault is None and _is_refusal(setback)
+    if setback.fault not in {None, Fault.REQUEST} or not _is_refusal(setback):
+        return False
+    return (setback.untyped and setback.fault is None) or _refuses_the_parent(setback.failure)
+
+
+def _refuses_the_parent(failure: Failure) -> bool:
+    match failure:
+        case RequestRefused():
+            return is_about_the_parent(failure.param, failure.message)
+        case Failed():
+            return is_about_the_parent(None, failure.message)
+    return False
 
 
 def _unreadable(setback: Setback) -> bool:

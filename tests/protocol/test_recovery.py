@@ -220,6 +220,52 @@ def test_an_untyped_refusal_of_a_continuation_is_taken_for_a_cache_miss() -> Non
     assert course(recovery(AUTO), Setback(vague, untyped=True, delivery=REJECTED)) == []
 
 
+@pytest.mark.parametrize(
+    ("status", "code", "param", "message"),
+    [
+        (400, None, "previous_response_id", "Unsupported parameter."),
+        (400, "unsupported_parameter", "previous_response_id", ""),
+        (404, "404", "response_id", "Response with id 'resp_1' not found."),
+        (404, "404", None, "Response with id 'resp_1' not found."),
+        (400, None, None, "Previous response with id 'resp_1' not found."),
+        (400, "invalid_request_error", None, "previous_response_id is only supported on Responses WebSocket v2"),
+        (None, None, None, "The response resp_1 does not exist"),
+        (403, None, None, "Forbidden. This response id was not issued by this proxy"),
+    ],
+)
+def test_a_continuation_that_is_refused_in_other_words_is_sent_whole(
+    status: int | None, code: str | None, param: str | None, message: str
+) -> None:
+    refused = RequestRefused(status, code, None, param, message)
+    for transport in (AUTO, WEBSOCKET):
+        assert course(recovery(transport), Setback(refused, continued=True, delivery=REJECTED)) == [SAME]
+        assert course(recovery(transport), Setback(refused, delivery=REJECTED)) == []
+    begun = Setback(refused, continued=True, delivery=ACCEPTED, output_seen=True)
+    assert course(recovery(AUTO), begun) == []
+
+
+def test_a_continuation_may_be_refused_by_a_response_that_failed() -> None:
+    failed = Failed("invalid_request_error", message="Previous response with id 'resp_1' not found.")
+    assert course(recovery(AUTO), Setback(failed, continued=True, delivery=REJECTED))[0] is SAME
+    assert SAME not in course(recovery(AUTO), Setback(failed, continued=True, delivery=ACCEPTED))
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message"),
+    [
+        (400, "invalid_value", "The input is wrong."),
+        (404, "model_not_found", "The model does not exist."),
+        (429, "rate_limit_exceeded", "previous_response_id"),
+        (401, None, "previous_response_id"),
+        (400, "content_filter", "previous_response_id"),
+        (400, None, "response. " + "x" * 3000 + " not found"),
+    ],
+)
+def test_other_refusals_of_a_continuation_stay_what_they_are(status: int, code: str | None, message: str) -> None:
+    refused = RequestRefused(status, code, None, None, message)
+    assert SAME not in course(recovery(AUTO), Setback(refused, continued=True, delivery=REJECTED))
+
+
 # --- the rule above the table ----------------------------------------------------------------------------------------
 
 

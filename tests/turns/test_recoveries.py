@@ -644,3 +644,18 @@ async def test_what_is_forgotten_while_a_request_waits_at_the_server_is_sent_who
         assert [request.error_code for request in sim.requests] == [None, None, "previous_response_not_found", None]
         assert [len(request.input) for request in sim.requests] == [1, 1, 1, 3]
         assert len(sim.connections) == 1
+
+
+@pytest.mark.parametrize("code", ["404", None, "bad_request"])
+async def test_a_continuation_that_is_refused_in_words_is_sent_whole(
+    autojump_clock: MockClock, code: str | None
+) -> None:
+    refusal = Error(404, code, "Response with id 'resp_1' not found.", "invalid_request_error")
+    script = Script(["first", [refusal]], then=Echo())
+    async with session_to(script, transport=WEBSOCKET) as (session, sim):
+        chat = session.conversation()
+        await chat.send("first")
+        assert (await chat.send("second")).text == "second"
+        assert [request.previous_response_id is not None for request in sim.requests] == [False, True, False]
+        assert [len(request.input) for request in sim.requests] == [1, 1, 3]
+        assert len(sim.connections) == 1
