@@ -9,6 +9,7 @@ import secrets
 import shlex
 import ssl
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -280,14 +281,16 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 
 
 async def _report(simulator: Simulator, as_json: bool) -> None:
-    """Print a line for each request that has ended, and for each refused upgrade, for ever."""
-    refused = newest = -1
+    """Print a line for each request that has ended, and for each that was turned away at the door, for ever."""
+    newest = -1
+    told: Counter[int] = Counter()
     waiting: dict[int, RequestRecord] = {}
     while True:
         for connection in simulator.connections:
-            if connection.id > refused and connection.handshake_status not in {None, 101}:
-                refused = connection.id
-                _print(as_json, {"event": "refused", "connection": refused, "status": connection.handshake_status})
+            for status in connection.refusals[told[connection.id] :]:
+                told[connection.id] += 1
+                path = one_line(connection.path.partition("?")[0], 60)
+                _print(as_json, {"event": "refused", "connection": connection.id, "path": path, "status": status})
         for request in simulator.requests:
             if request.number > newest:
                 newest = request.number

@@ -71,6 +71,8 @@ class HttpExchange:
                 return None
             await self._route(body)
         except ApiError as error:
+            if self._answer.request is None:
+                self._record.refusals.append(error.status)
             if self._muted:
                 await drain(self._stream, seconds=math.inf, limit=self._world.max_http_bytes)
                 return None
@@ -100,8 +102,7 @@ class HttpExchange:
             elif isinstance(event, h11.Data):
                 size += len(event.data)
                 if size > self._world.max_http_bytes:
-                    if self._creates():
-                        self._record.refusals.append(413)
+                    self._record.refusals.append(413)
                     await self._answer.json(413, _problem("The request is too large."), {"connection": "close"})
                     await drain(self._stream, seconds=_DRAIN, limit=4 * self._world.max_http_bytes)
                     return None
@@ -125,9 +126,11 @@ class HttpExchange:
             if method == b"POST":
                 await self._create(body)
             elif method == b"GET":
+                self._record.refusals.append(426)
                 headers = {"upgrade": "websocket", "connection": "close"}
                 await self._answer.json(426, _problem("This resource speaks WebSocket; upgrade."), headers)
             else:
+                self._record.refusals.append(405)
                 await self._answer.json(405, _problem("Method not allowed."), {"allow": "GET, POST"})
             return
         if resource is None:
@@ -141,9 +144,6 @@ class HttpExchange:
         await self._answer.json(200, answer(self._world, method.decode("ascii"), path, query, body))
 
     # --- POST …/responses ---
-
-    def _creates(self) -> bool:
-        return self._head.method == b"POST" and self._resource() == "responses"
 
     def _resource(self) -> str | None:
         return self._world.under_root(urlsplit(self._head.target.decode("ascii", "replace")).path)
@@ -162,12 +162,8 @@ class HttpExchange:
                 await self._answer.head_alone()
                 self._dropped = True
                 return
-        try:
-            world.authorise(self._record)
-            body = parse(raw)
-        except ApiError as error:
-            self._record.refusals.append(error.status)
-            raise
+        world.authorise(self._record)
+        body = parse(raw)
         record = self._answer.request = world.note_request(self._record, "http", body, len(raw))
         try:
             asked = read_request(

@@ -145,8 +145,8 @@ class ConnectionRecord:
         headers: Its header fields, names in lower case, without credentials.
         authorization: The Authorization value, for comparison only; never shown in the repr.
         handshake_status: 101 after an upgrade, else what the upgrade was refused with.
-        refusals: Upgrades and ``POST …/responses`` that were turned away before they could become a request record:
-            the status of each; None where no status was sent.
+        refusals: Upgrades and requests over HTTP that were turned away before they could become a request record: the
+            status of each; None where no status was sent.
         opened_at: `trio.current_time` of the accept.
         closed_at: `trio.current_time` when the socket was gone; None while it is open.
         close_code: WebSocket close code as this side saw it: 1006 when there was no Close frame.

@@ -221,7 +221,11 @@ def test_another_process_asks_the_simulator(start: Callable[..., Any]) -> None:
 
     refused = start("ask", "hi", "--base-url", base_url)
     assert refused.end() == 1
-    server.wait_for(b"refused connection=1 status=401\n")
+    server.wait_for(b"refused connection=1 path=/v1/responses status=401\n")
+
+    lost = start("ask", "hi", "--base-url", base_url.removesuffix("/v1"), "--transport", "sse", key=KEY)
+    assert lost.end() == 1
+    server.wait_for(b"refused connection=3 path=/responses status=404\n")
 
     server.interrupt()
     assert server.end() == 0

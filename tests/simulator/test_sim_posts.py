@@ -187,6 +187,24 @@ async def test_what_is_no_request_is_no_record(
         assert (sim.connections[0].refusals, sim.requests) == ([status], [])
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "key", "status"),
+    [
+        ("POST", "/responses", KEY, 404),
+        ("POST", "/v1/chat/completions", KEY, 404),
+        ("GET", "/v1/models", None, 401),
+        ("GET", "/v1/responses", KEY, 426),
+        ("PUT", "/v1/responses", KEY, 405),
+    ],
+)
+async def test_what_is_turned_away_is_noted_wherever_it_went(
+    autojump_clock: MockClock, method: str, path: str, key: str | None, status: int
+) -> None:
+    async with open_simulator(in_memory=True) as sim:
+        assert (await fetch(sim, method, path, b"{}", key=key)).status == status
+        assert (sim.connections[0].refusals, sim.connections[0].path) == ([status], path)
+
+
 # --- what was executed -----------------------------------------------------------------------------------------------
 
 
