@@ -297,7 +297,7 @@ class Instruments:
     """The instruments of one engine, sorted by the hooks they override."""
 
     def __init__(self, instruments: Iterable[Instrument] = ()) -> None:
-        self._listeners: dict[str, list[Instrument]] = {name: [] for name in HOOKS}
+        self._listeners: dict[str, list[Instrument]] = {}
         if isinstance(instruments, Instrument):
             raise ConfigurationError("instruments", "is one Instrument, not a sequence of them")
         for number, instrument in enumerate(instruments):
@@ -305,15 +305,15 @@ class Instruments:
                 raise ConfigurationError(f"instruments[{number}]", "is no Instrument")
             for name in HOOKS:
                 if getattr(type(instrument), name) is not getattr(Instrument, name):
-                    self._listeners[name].append(instrument)
+                    self._listeners.setdefault(name, []).append(instrument)
 
     def wants(self, hook: str) -> bool:
         """Whether ``hook`` is overridden: only then is its record worth making."""
-        return bool(self._listeners[hook])
+        return bool(self._listeners.get(hook))
 
     def emit(self, hook: str, info: object, context: Context | None = None) -> None:
         """Call ``hook`` of every instrument that overrides it, within ``context`` if there is one."""
-        for instrument in tuple(self._listeners[hook]):
+        for instrument in tuple(self._listeners.get(hook, ())):
             function = getattr(instrument, hook)
             try:
                 if context is None:

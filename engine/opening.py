@@ -98,7 +98,6 @@ class open_engine:  # noqa: N801 - read as a function: async with open_engine(..
         assert self._engine is not None
         assert self._nursery is not None
         self._engine._leave()
-        self._nursery.cancel_scope.cancel(reason=f"the {self._owner} was left")
         worst: BaseException | None = None
         try:
             await self._manager.__aexit__(None, None, None)

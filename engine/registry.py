@@ -395,6 +395,8 @@ class Engine:
         self._shut_because = f"the {self._owner} was left"
         for entry in self._entries.values():
             entry.core.close(self._shut_because)
+        if self._link is not None:  # sessions end by themselves
+            self._nursery.cancel_scope.cancel(reason=self._shut_because)
 
     def statistics(self) -> EngineStatistics:
         """Counters at this moment."""

@@ -145,6 +145,7 @@ class _Twin:
                 self.line,
                 max_outbox_bytes=1 << 30,
                 fail=self.failures.append,
+                on_rest=lambda: None,
                 inlet=inlet,
                 traffic=Traffic(),
             )

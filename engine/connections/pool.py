@@ -159,7 +159,7 @@ class Pool:
             self._http = HttpLink(
                 self._endpoint, self._dialer, limits=self._settings.limits, instruments=self._instruments
             )
-            self._tasks.start(self._http.run)
+            self._tasks.start(self._http.run, endless=True)
         link = self._http
         await link.started.wait()
         return link if link.usable else self._tasks.ending
@@ -252,7 +252,7 @@ class Pool:
         """Prepare a fresh connection, in a task that outlives the turn that asked for it."""
         warm_up = WarmUp(link, origin, body, text, seconds)
         link.begin_warm_up(origin.lane)
-        self._tasks.start(warm_up.run)
+        self._tasks.start(warm_up.run, endless=True)
         return warm_up
 
     # --- what the session asks ---
@@ -362,7 +362,7 @@ class Pool:
         """A link's socket is gone."""
         del self._links[link]
         if link.broke_unused and self._settings.retry.eager_reconnect and self._tasks.alive:
-            self._tasks.start(self._reconnect)
+            self._tasks.start(self._reconnect, endless=True)
 
     async def _reconnect(self) -> None:
         """Replace a link that ended unused: the first time at once, then backing off, until a turn comes."""

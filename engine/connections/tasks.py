@@ -24,6 +24,7 @@ class Tasks:
         self.failure: Failure | None = None
         self.shut: Failure | None = None
         self._nursery: trio.Nursery | None = None
+        self._endless = 0
         self._home = Home()
 
     @property
@@ -46,19 +47,37 @@ class Tasks:
         if self.failure is not None:
             nursery.cancel_scope.cancel(reason="the session was released before it had started")
 
-    def start(self, task: Callable[[], Awaitable[None]]) -> None:
-        """Run a task; if it breaks, so does the session."""
-        assert self._nursery is not None
-        self._nursery.start_soon(self._guarded, task)
+    def start(self, task: Callable[[], Awaitable[None]], *, endless: bool = False) -> None:
+        """Run a task; if it breaks, so does the session.
 
-    async def _guarded(self, task: Callable[[], Awaitable[None]]) -> None:
+        Args:
+            task: The task.
+            endless: Whether it has to be cancelled when the session is closed, because it is told by nothing else.
+        """
+        assert self._nursery is not None
+        self._endless += endless
+        self._nursery.start_soon(self._guarded, task, endless)
+
+    async def _guarded(self, task: Callable[[], Awaitable[None]], endless: bool) -> None:
         try:
             await task()
         except Exception as error:
-            self.close(Broken(error), "the session broke")
+            self.abort(Broken(error), "the session broke")
+        finally:
+            self._endless -= endless
 
     def close(self, failure: Failure, reason: str) -> None:
-        """Take no more tasks, and cancel those there are; the first failure counts."""
+        """Take no more tasks, and cancel those there are that do not end by themselves; the first failure counts.
+
+        To cancel the others as well would cost more than all the rest of closing: what leaves a task is put together
+        into groups, with words about each.
+        """
+        self.failure = self.failure or failure
+        if self._endless:
+            self.abort(failure, reason)
+
+    def abort(self, failure: Failure, reason: str) -> None:
+        """Take no more tasks, and cancel those there are."""
         self.failure = self.failure or failure
         if self._nursery is not None:
             self._nursery.cancel_scope.cancel(reason=reason)

@@ -44,6 +44,11 @@ class Inlet:
         self._opened = False
         self._handing_on = False
 
+    @property
+    def ended(self) -> bool:
+        """Whether everything is left to the library from now on."""
+        return self._cutter.ended
+
     async def feed(self, data: bytes, *, dropping: bool) -> bytes:
         """Take the next bytes, hand their messages on, and return what is left when all of them are.
 

@@ -55,6 +55,7 @@ class Outbox:
         self._emptied = trio.lowlevel.ParkingLot()
         self.sending: bool = False
         self.torn: bool = False
+        self._ending = False
 
     @property
     def full(self) -> bool:
@@ -63,6 +64,11 @@ class Outbox:
         The write that fills it may be of any size: on a new connection it would be as large.
         """
         return self._traffic.outbox_bytes >= self._max_bytes
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything is out, and nothing half-sent."""
+        return not (self._traffic.outbox_bytes or self.sending or self.torn)
 
     def put(self, data: bytes) -> None:
         """Queue one write."""
@@ -80,7 +86,7 @@ class Outbox:
         parcel.on_reached, parcel.on_passed = on_reached, on_passed
 
     async def pump(self) -> None:
-        """Move what is queued to the stream until cancelled: the only place that writes to it.
+        """Move what is queued to the stream until `end` or cancelled: the only place that writes to it.
 
         Raises:
             trio.BrokenResourceError: the stream broke, as ``torn`` says.
@@ -90,6 +96,8 @@ class Outbox:
         try:
             while True:
                 while not self._parcels:
+                    if self._ending:
+                        return
                     self._emptied.unpark_all()
                     await self._filled.park()
                 parcel = self._parcels.popleft()
@@ -102,6 +110,7 @@ class Outbox:
                     traffic.bytes_sent += len(chunk)
                 self.sending = False
                 parcel.on_passed()
+                del parcel, view, chunk  # else it would be held until the next one comes
         finally:
             self.torn = self.torn or self.sending
 
@@ -109,6 +118,11 @@ class Outbox:
         """Wait until everything is passed on. The caller bounds the wait."""
         while self._traffic.outbox_bytes:
             await self._emptied.park()
+
+    def end(self) -> None:
+        """Let the pump end, which has nothing more to send: without the exception that cancelling it would take."""
+        self._ending = True
+        self._filled.unpark()
 
     def forget(self) -> None:
         """Tell nothing more of what is still queued."""

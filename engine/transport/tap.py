@@ -27,6 +27,10 @@ _OPCODE: Final = 0x0F
 _CLOSE: Final = 0x8  # the first of the control opcodes, RFC 6455 section 5.2
 
 
+def _nothing() -> None:
+    pass
+
+
 def _unanswered(error: Exception) -> Unreachable:
     problem = f"the connection broke before the upgrade was answered{network_problem(error)}"
     return Unreachable("upgrade", problem, error)
@@ -40,12 +44,14 @@ class Tap(trio.abc.Stream):
         traffic: The counts of what has passed so far.
         ended: Whether the peer closed its side, or reading broke.
         close_sent: Whether trio-websocket has put a Close frame in the outbox.
+        has_rest: Whether trio-websocket has something to say of its own: messages that were left to it, or the end.
         closed_by_library: Whether trio-websocket has closed this stream.
 
     Args:
         stream: The real one.
         max_outbox_bytes: The most bytes that may wait to be written.
         fail: Told of what makes the connection useless.
+        on_rest: Called when `has_rest` is true, perhaps again and again.
         inlet: Takes the messages out of what comes behind the upgrade.
         traffic: The counts that are kept up to date.
     """
@@ -56,11 +62,13 @@ class Tap(trio.abc.Stream):
         *,
         max_outbox_bytes: int,
         fail: Callable[[Failure], None],
+        on_rest: Callable[[], None],
         inlet: Inlet,
         traffic: Traffic,
     ) -> None:
         self._stream = stream
         self._fail = fail
+        self._on_rest = on_rest
         self._inlet = inlet
         self._answer = AnswerHead()
         self._request = b""
@@ -69,6 +77,7 @@ class Tap(trio.abc.Stream):
         self.outbox: Outbox = Outbox(stream, self.traffic, max_bytes=max_outbox_bytes)
         self.ended: bool = False
         self.close_sent: bool = False
+        self.has_rest: bool = False
         self.closed_by_library: bool = False
         self._refusal: RefusalReader | None = None
 
@@ -86,7 +95,7 @@ class Tap(trio.abc.Stream):
     @property
     def clean(self) -> bool:
         """Whether a Close frame can still be sent: everything is out, and both directions work."""
-        return not (self.traffic.outbox_bytes or self.outbox.sending or self.torn or self.ended)
+        return self.outbox.idle and not self.ended
 
     @property
     def _accepted(self) -> bool:
@@ -99,6 +108,7 @@ class Tap(trio.abc.Stream):
         if self.torn and control:
             return  # an error would keep trio-websocket from reading what the peer said before it left
         if self.closed_by_library or self.torn:
+            self._leave_rest()
             raise trio.ClosedResourceError
         if self.outbox.full:
             self._fail(Lost("the peer does not read: the outbox is full"))
@@ -145,6 +155,8 @@ class Tap(trio.abc.Stream):
                 return data
             passed = await self._inlet.feed(data, dropping=self.close_sent)
             if passed:
+                if self._inlet.ended:
+                    self._leave_rest()
                 return passed
             data = b""
 
@@ -154,6 +166,7 @@ class Tap(trio.abc.Stream):
             data = await self._stream.receive_some(max_bytes)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self.ended = True
+            self._leave_rest()
             if not self._accepted:
                 self._fail(refused_by_tls(error) or _unanswered(error))
             raise
@@ -163,7 +176,12 @@ class Tap(trio.abc.Stream):
         self.traffic.bytes_received += len(data)
         if not data:
             self.ended = True
+            self._leave_rest()
         return bytes(data)
+
+    def _leave_rest(self) -> None:
+        self.has_rest = True
+        self._on_rest()
 
     @property
     def refusal(self) -> UpgradeRefused | None:
@@ -183,7 +201,7 @@ class Tap(trio.abc.Stream):
 
     @trio.lowlevel.enable_ki_protection
     async def _acceptance(self) -> bytes:
-        """Return the head of an acceptance; report anything else, and never return."""
+        """Return the head of an acceptance; report anything else, and raise."""
         answer = self._answer
         while not answer.decided:
             data = await self._receive(_RECEIVE_BYTES)
@@ -201,14 +219,15 @@ class Tap(trio.abc.Stream):
             if answer.nonsense is None:
                 problem = "the server closed the connection before it answered the upgrade"
             self._fail(Unreachable("upgrade", problem))
-        await trio.sleep_forever()  # until its nursery is cancelled, which the reported failure brings about
-        raise AssertionError
+        await trio.lowlevel.checkpoint()  # the failure has brought about a cancellation, unless all is over anyway
+        raise trio.ClosedResourceError
 
     # --- closing ---
 
     def forget(self) -> None:
         """Tell nothing more: the real stream is closed."""
         self._fail = lambda failure: None
+        self._on_rest = _nothing
         self.outbox.forget()
 
     async def aclose(self) -> None:
@@ -216,4 +235,4 @@ class Tap(trio.abc.Stream):
         self.closed_by_library = True
         if not self._upgraded:
             self._fail(self.objection)
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()

@@ -28,6 +28,7 @@ __all__ = ["WebSocket"]
 
 _RECEIVE_BYTES: Final = 65536
 _QUEUED_MESSAGES: Final = 64
+_END_GRACE: Final = 5.0  # for tasks that need only be given their turn, however many sessions close at the same time
 
 
 def _nothing() -> None:
@@ -49,10 +50,12 @@ class WebSocket:
         self._stage = "credentials"
         self._failed = False
         self._closing = trio.Event()
-        self._dialling = trio.CancelScope()
-        self._scope = trio.CancelScope(shield=True)
+        self._connecting = trio.CancelScope()
         self._alarm = trio.CancelScope()
+        self._stream: trio.abc.Stream | None = None
         self._nursery: trio.Nursery | None = None
+        self._listening = False
+        self._pings = 0
         self._inlet = Inlet(bounds.max_message_bytes, self._hand_on, lambda: self.over)
         self._tap: Tap | None = None
         self._traffic = Traffic()
@@ -99,15 +102,18 @@ class WebSocket:
         """Begin the closing handshake, or abort where there is no peer to shake hands with. Idempotent."""
         self._closing.set()
         if self._ws is None:
-            self._dialling.cancel(reason="the socket was closed before it was open")
-            self._scope.cancel(reason="the socket was closed before it was open")
+            self._connecting.cancel(reason="the socket was closed before it was open")
 
     def fail(self, failure: Failure) -> None:
         """Give the socket up: tell the owner why, then abort."""
         try:
             self._report(failure)
         finally:
-            self._scope.cancel(reason="the socket failed")
+            self._abort("the socket failed")
+
+    def _abort(self, reason: str) -> None:
+        scope = self._connecting if self._nursery is None else self._nursery.cancel_scope
+        scope.cancel(reason=reason)
 
     async def send(
         self, text: str, *, on_reached: Callable[[], None] = _nothing, on_passed: Callable[[], None] = _nothing
@@ -152,16 +158,22 @@ class WebSocket:
         """
         deadline = trio.current_time() + self._bounds.connect
         try:
-            stream = await self._dial(deadline)
+            stream = self._stream = await self._dial(deadline)
             if stream is None:
                 return
             try:
                 await self._serve(stream, deadline)
             finally:
-                await close_at_once(stream)
+                await self._close_stream()
         finally:
             self._closing.set()
             self._forget()
+
+    @trio.lowlevel.enable_ki_protection
+    async def _close_stream(self) -> None:
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            await close_at_once(stream)
 
     def _forget(self) -> None:
         """Let go of owner and tasks, so that a closed socket is freed at once, not when garbage is next looked for."""
@@ -177,14 +189,14 @@ class WebSocket:
 
     async def _dial(self, deadline: float) -> trio.abc.Stream | None:
         try:
-            self._dialling.deadline = deadline
-            with self._dialling:
+            self._connecting.deadline = deadline
+            with self._connecting:
                 self._credentials = await resolve(self._endpoint)
                 return await open_stream(self._dialer, self._target, self._endpoint, self._reach)
         except Exception as error:
             self._report(undialled(self._stage, self._target.shown, error))
         else:
-            if self._dialling.cancelled_caught:
+            if self._connecting.cancelled_caught:
                 self._report(self.too_slow(self._bounds.connect))
         return None
 
@@ -193,17 +205,26 @@ class WebSocket:
             stream,
             max_outbox_bytes=self._bounds.max_outbox_bytes,
             fail=self.fail,
+            on_rest=self._listen,
             inlet=self._inlet,
             traffic=self._traffic,
         )
         try:
-            with self._scope:
-                async with trio.open_nursery() as nursery:
-                    self._nursery = nursery
-                    nursery.start_soon(self._guarded, tap.pump)
-                    if await self._upgrade(nursery, tap, deadline):
-                        await self._guarded(self._use, nursery)
-                    nursery.cancel_scope.cancel(reason="the socket is closed")
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                nursery.cancel_scope.shield = True
+                nursery.start_soon(self._guarded, tap.pump)
+                if await self._upgrade(nursery, tap, deadline):
+                    await self._guarded(self._use, nursery, tap)
+                if tap.outbox.idle and not self._pings:
+                    # The pump and the reader end by themselves then. To cancel them, and unwind their stacks, would
+                    # cost as much as all the rest of closing.
+                    tap.forget()
+                    tap.outbox.end()
+                    await self._close_stream()
+                    nursery.cancel_scope.deadline = trio.current_time() + _END_GRACE
+                else:
+                    self._abort("the socket is closed")
         except* Exception as group:
             # Ours are guarded, so this is trio-websocket's reader: wsproto objected to what the peer sent, or a Ping
             # met our Close frame (its issue 184).
@@ -212,24 +233,30 @@ class WebSocket:
             else:
                 self._report(Violated("the peer broke the WebSocket protocol"))
 
-    async def _use(self, nursery: trio.Nursery) -> None:
+    async def _use(self, nursery: trio.Nursery, tap: Tap) -> None:
         """Serve the open socket until it is to be closed, then say goodbye."""
         assert self._ws is not None
         if self._ws.closed is not None:
             await self._read()  # over before it was open; what the server said on the way still counts
         else:
-            nursery.start_soon(self._guarded, self._read)
             self._callbacks.on_opened()
             self._inlet.open()
+            if tap.has_rest:
+                self._listen()
         while not self._closing.is_set():
             with trio.CancelScope(deadline=self._callbacks.on_due(trio.current_time())) as self._alarm:
                 await self._closing.wait()
-        await self._say_goodbye()
+        nursery.cancel_scope.deadline = trio.current_time() + self._bounds.close
+        await self._say_goodbye(tap)
 
     async def _ping(self, timeout: float) -> None:  # noqa: ASYNC109 - a pong is awaited nowhere else
         assert self._ws is not None
-        with trio.move_on_after(timeout), suppress(ConnectionClosed):
-            await self._ws.ping()
+        self._pings += 1
+        try:
+            with trio.move_on_after(timeout), suppress(ConnectionClosed):
+                await self._ws.ping()
+        finally:
+            self._pings -= 1
 
     async def _guarded(self, task: Callable[..., Awaitable[None]], *args: Any) -> None:
         try:
@@ -240,6 +267,9 @@ class WebSocket:
     async def _upgrade(self, nursery: trio.Nursery, tap: Tap, deadline: float) -> bool:
         self._stage = "upgrade"
         with trio.CancelScope(deadline=deadline) as scope:
+            self._connecting = scope
+            if self.over:
+                scope.cancel(reason="the socket was closed before it was open")
             ws = await wrap_client_stream(
                 nursery,
                 cast("Any", tap),  # annotated as a socket or TLS stream, documented for any stream
@@ -255,6 +285,12 @@ class WebSocket:
         if scope.cancelled_caught:
             self._report(tap.refusal or self.too_slow(self._bounds.connect))
         return self._ws is not None
+
+    def _listen(self) -> None:
+        """Begin to listen to trio-websocket, which has something to say of its own: a message, or the end."""
+        if self._ws is not None and self._nursery is not None and not (self._listening or self._closing.is_set()):
+            self._listening = True
+            self._nursery.start_soon(self._guarded, self._read)
 
     async def _read(self) -> None:
         """Hand on what trio-websocket makes of the messages that were left to it, and learn of the end.
@@ -295,19 +331,17 @@ class WebSocket:
             return Violated("the peer broke the WebSocket protocol")
         return Lost(f"the server closed the connection with code {reason.code}", int(reason.code), reason.reason)
 
-    async def _say_goodbye(self) -> None:
+    async def _say_goodbye(self, tap: Tap) -> None:
         """Close politely where that can work: nothing half-sent, and a peer that may still answer.
 
         When the peer closed first, this only lets the library's answering Close frame out.
         """
-        tap, ws = self._tap, self._ws
-        assert tap is not None
+        ws = self._ws
         assert ws is not None
-        with trio.move_on_after(self._bounds.close):
-            if ws.closed is None and tap.clean:
-                await ws.aclose()
-            if ws.closed is not None and not (tap.torn or tap.ended):
-                await tap.outbox.drained()
+        if ws.closed is None and tap.clean:
+            await ws.aclose()
+        if ws.closed is not None and not (tap.torn or tap.ended):
+            await tap.outbox.drained()
 
     def _report(self, failure: Failure) -> None:
         self._inlet.flush()  # what was said before counts

@@ -69,6 +69,7 @@ class SessionCore:
         self.settings: Settings = settings
         self.started: trio.Event = trio.Event()
         self.finished: trio.Event = trio.Event()
+        self._closing = trio.Event()
         self._tasks = Tasks()
         self._owner = owner
         self.pool: Pool = Pool(
@@ -107,25 +108,25 @@ class SessionCore:
                 self._tasks.open(nursery)
                 self.started.set()
                 try:
-                    await trio.sleep_forever()
+                    await self._closing.wait()  # so that it ends by itself: unwinding a cancellation costs far more
                 finally:
                     self.close(f"the {self._owner} was left")
-                    self.pool.close()
         except* Exception as group:
-            self._tasks.close(Broken(group), "the session broke")
+            self._tasks.abort(Broken(group), "the session broke")
         finally:
             self._tasks.forget()
             self.started.set()
             self.finished.set()
 
+    @trio.lowlevel.enable_ki_protection
     def close(self, reason: str) -> None:
-        """Fail every turn and begin to close every connection. Returns at once; `finished` tells when it is done."""
-        self._stop(Closed(reason), reason)
-
-    def _stop(self, failure: Failure, reason: str) -> None:
-        self._tasks.close(failure, reason)
-        for lane in tuple(self._lanes.values()):
-            lane.fail(self._tasks.ending)
+        """Fail every turn and begin to close every connection. Idempotent, and returns at once; see `finished`."""
+        if not self._closing.is_set():
+            self._closing.set()
+            self._tasks.close(Closed(reason), reason)
+            for lane in tuple(self._lanes.values()):
+                lane.fail(self._tasks.ending)
+            self.pool.close()
 
     def shut(self, reason: str) -> None:
         """Take no new turns; those that were entered go on."""

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Awaitable, Callable
+import tracemalloc
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -23,6 +25,7 @@ import engine
 from benchmarks.frames import EVENTS_AROUND, answer_for, personal
 from benchmarks.peers.on_trio import BareSocket
 from benchmarks.replay import upgrade_answer
+from engine.connections.attempt import Attempt
 from engine.simulator import open_simulator
 from engine.transport.dial import TcpDialer
 from engine.transport.fairness import Meter
@@ -193,9 +196,76 @@ async def test_a_release_costs_no_more_calls_and_steps_than_it_did() -> None:
                     nursery.start_soon(eng.release, name)
         assert not any(eng.has_session(name) for name in names)
     # The server in memory is in it; it and the scheduler's order move the steps by one.
-    assert 0 < cost.own / sessions <= 205
-    assert cost.calls / sessions <= 1950
-    assert cost.steps / sessions <= 32.9
+    assert 0 < cost.own / sessions <= 201
+    assert cost.calls / sessions <= 1640
+    assert cost.steps / sessions <= 28.8
+
+
+@asynccontextmanager
+async def idle_sessions(dialer: Replaying, count: int) -> AsyncIterator[None]:
+    """Sessions that have had an answer, and keep their connections open."""
+    endpoint = engine.Endpoint("http://memory.invalid/v1")
+    async with engine.open_engine(endpoint, model="m", dialer=dialer, timeouts=AT_ONCE) as eng:
+        for number in range(count):
+            await (await eng.session(str(number))).ask("Go on.")
+        await trio.testing.wait_all_tasks_blocked()
+        yield
+
+
+@asynccontextmanager
+async def idle_sockets(dialer: Replaying, count: int) -> AsyncIterator[None]:
+    """The same of the bare trio-websocket."""
+    async with trio.open_nursery() as nursery:
+        for _ in range(count):
+            stream: Any = await dialer.open_tcp("memory.invalid", 80)
+            socket = await trio_websocket.wrap_client_stream(
+                nursery, stream, "memory.invalid", "/v1/responses", receive_buffer_size=65536, message_queue_size=64
+            )
+            await BareSocket(socket.send_message, socket.get_message, "m").turn("Go on.")
+        await trio.testing.wait_all_tasks_blocked()
+        yield
+        nursery.cancel_scope.cancel(reason="counted")
+
+
+async def per_idle(
+    opened: Callable[[Replaying, int], AbstractAsyncContextManager[None]], count: Callable[[], int]
+) -> float:
+    """How much ``count`` counts of one more open connection, the server's end included."""
+    found = []
+    for connections in (1, 1, 21):  # the first one warms up
+        async with trio.open_nursery() as nursery:
+            async with opened(Replaying(nursery, 1), connections):
+                gc.collect()
+                found.append(count())
+            nursery.cancel_scope.cancel(reason="counted")
+    return (found[2] - found[1]) / 20
+
+
+async def test_an_idle_session_keeps_no_more_objects_than_it_did() -> None:
+    """The garbage collector looks through all of them, again and again."""
+
+    def objects() -> int:
+        return len(gc.get_objects())
+
+    bare_objects = await per_idle(idle_sockets, objects)
+    assert 0 < await per_idle(idle_sessions, objects) - bare_objects <= 181
+
+
+async def test_an_idle_session_weighs_no_more_than_it_did() -> None:
+    tracemalloc.start()
+    try:
+        mine = await per_idle(idle_sessions, lambda: tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    assert 0 < mine / 1024 <= 55  # the server's end is in it
+
+
+async def test_an_idle_session_keeps_nothing_of_its_last_request() -> None:
+    async with trio.open_nursery() as nursery:
+        async with idle_sessions(Replaying(nursery, 1), 1):
+            gc.collect()
+            assert not any(isinstance(each, Attempt) for each in gc.get_objects())
+        nursery.cancel_scope.cancel(reason="counted")
 
 
 async def asked(session: engine.Session) -> None:

@@ -104,6 +104,61 @@ async def test_cancelling_is_closing(autojump_clock: MockClock) -> None:
         assert whole.failures == []
 
 
+async def answer_the_close_frame(peer: Peer) -> None:
+    await peer.accept()
+    while (got := await peer.next_frame()) is not None:
+        if got[0] == CLOSE:
+            await peer.send(frame(got[1], CLOSE))
+
+
+async def test_a_ping_without_a_pong_does_not_hold_up_a_close(autojump_clock: MockClock) -> None:
+    async with contained(within=0) as held, opened(held, answer_the_close_frame) as whole:
+        whole.socket.ping(60)
+        await trio.testing.wait_all_tasks_blocked()
+        whole.socket.close()
+    assert whole.failures == []
+
+
+class Deaf(trio.abc.Stream):
+    """A stream whose reader learns nothing of its end: neither of the peer's, nor of its being closed."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        try:
+            return await self._stream.receive_some(max_bytes) or await trio.sleep_forever()
+        except trio.ClosedResourceError:
+            await trio.sleep_forever()
+        raise AssertionError
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+class DeafDialer(PeerDialer):
+    async def open_tcp(self, host: str, port: int) -> trio.abc.Stream:
+        return Deaf(await super().open_tcp(host, port))
+
+
+async def test_a_stream_that_breaks_its_contract_holds_up_a_close_for_seconds_at_most(
+    autojump_clock: MockClock,
+) -> None:
+    async with contained(within=5) as held:
+        whole = line(held, dialer=DeafDialer(held, answer_the_close_frame))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(whole.run)
+            await whole.opened.wait()
+            whole.socket.close()
+    assert whole.failures == []
+
+
 async def ping_when_closed(peer: Peer) -> None:
     await peer.accept()
     await peer.next_frame()

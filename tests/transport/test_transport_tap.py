@@ -27,6 +27,7 @@ async def tapped(
         near,
         max_outbox_bytes=max_outbox_bytes,
         fail=failures.append,
+        on_rest=lambda: None,
         inlet=Inlet(1000, lambda texts: None, lambda: False),
         traffic=Traffic(),
     )
@@ -189,8 +190,8 @@ async def test_one_write_over_the_bound_may_go_alone(autojump_clock: MockClock) 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(tap.pump)
         for _ in range(3):
-            await tap.send_all(b"x" * 100)
-            assert await receive_exactly(far, 100) == b"x" * 100
+            await tap.send_all(b"a" * 100)
+            assert await receive_exactly(far, 100) == b"a" * 100
             await tap.outbox.drained()
         nursery.cancel_scope.cancel(reason="seen enough")
     assert failures == []
