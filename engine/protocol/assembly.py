@@ -236,7 +236,7 @@ class Assembly:
         match event.part:
             case OutputText() as part:
                 draft = self._say_all(event, "text", part.text)
-                if draft is not None and isinstance(draft.block, Text):
+                if draft is not None and isinstance(draft.block, Text) and (part.annotations or part.logprobs):
                     whole = evolve(draft.block, annotations=annotations_of(part), logprobs=logprobs_of(part))
                     draft.block = fuller_block(draft.block, whole)
             case PlainText() | InputText() as part:
