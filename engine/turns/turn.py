@@ -76,7 +76,7 @@ class Turn:
 
         If cancelled, the turn leaves the queue; nothing was sent.
         """
-        self._check_caller()
+        self._work.lane.tasks.check_caller()
         if self._state is not TurnState.NEW:
             raise RuntimeError("a turn can be entered only once")
         self._move(TurnState.INSIDE)
@@ -106,9 +106,6 @@ class Turn:
     def _move(self, state: TurnState) -> None:
         self._state = move(TURN_TRANSITIONS, self._state, state)
 
-    def _check_caller(self) -> None:
-        self._work.lane.tasks.check_caller()
-
     def _check_inside(self) -> None:
         if self._state is TurnState.LEFT:
             raise RuntimeError("the turn's block was left")
@@ -137,7 +134,7 @@ class Turn:
         if inbox.ready():
             await trio.lowlevel.checkpoint_if_cancelled()
         else:
-            self._check_caller()
+            self._work.lane.tasks.check_caller()
             await inbox.wait()
             self._check_inside()  # another task may have left the block meanwhile
         event = inbox.take()
@@ -159,7 +156,7 @@ class Turn:
 
         Cancelling only stops waiting; leaving the block is what abandons the turn.
         """
-        self._check_caller()
+        self._work.lane.tasks.check_caller()
         self._check_inside()
         await self._work.inbox.wait_closed()
         return self.message
@@ -188,7 +185,7 @@ class Turn:
 
         Cancelling only stops waiting: input that was sent may be applied, and what was not sent is not.
         """
-        self._check_caller()
+        self._work.lane.tasks.check_caller()
         self._check_entered()
         await steer(self._work, input)
 
@@ -218,7 +215,7 @@ class Turn:
 
         Cancelling only stops waiting: what was sent is sent.
         """
-        self._check_caller()
+        self._work.lane.tasks.check_caller()
         self._check_inside()
         return await inject(self._work, results)
 
