@@ -109,9 +109,6 @@ class Turn:
     def _check_inside(self) -> None:
         if self._state is TurnState.LEFT:
             raise RuntimeError("the turn's block was left")
-        self._check_entered()
-
-    def _check_entered(self) -> None:
         if self._state is TurnState.NEW:
             raise RuntimeError("enter the turn first: async with session.turn(...) as turn")
 
@@ -186,7 +183,8 @@ class Turn:
         Cancelling only stops waiting: input that was sent may be applied, and what was not sent is not.
         """
         self._work.lane.tasks.check_caller()
-        self._check_entered()
+        if self._state is not TurnState.LEFT:  # then it says why it was not taken
+            self._check_inside()
         await steer(self._work, input)
 
     async def inject(self, results: InjectedResults) -> bool:
