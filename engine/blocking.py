@@ -375,3 +375,7 @@ def open_engine() -> None:
 @mirrored(_opening(engine.open_session, Session))
 def open_session() -> None:
     """See `engine.open_session`."""
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -337,3 +337,7 @@ class Instruments:
         remaining = [each for each in listeners if each is not instrument]
         self._listeners[hook] = remaining
         return len(remaining) < len(listeners)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -355,3 +355,7 @@ def _kind(error: Exception) -> str:
             return f"timeout.{phase}"
         case _:
             return type(error).__qualname__
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -171,6 +171,12 @@ def test_a_star_import_rebinds_nothing() -> None:
     assert set(after) - set(before) - {"__builtins__"} == set(engine.__all__)
 
 
+@pytest.mark.parametrize("door", DOORS)
+def test_completion_at_a_door_offers_what_is_public(door: str) -> None:
+    module = importlib.import_module(f"engine.{door}")
+    assert [name for name in dir(module) if not name.startswith("__")] == sorted(module.__all__)
+
+
 def test_doors_need_no_import_of_their_own() -> None:
     assert python("import engine; print(engine.transcript.to_json([])[:9], engine.instruments.__name__)") == (
         '{"kind":" engine.instruments'

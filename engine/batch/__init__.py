@@ -19,3 +19,7 @@ __all__ = [
     "open_batch",
     "open_ledger",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

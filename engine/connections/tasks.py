@@ -18,6 +18,7 @@ class Tasks:
     Attributes:
         failure: The reason for taking no more work; None while the session takes it.
         shut: The reason for taking no new turns, though those under way go on; None while it takes them.
+        check_caller: Raises `RuntimeError` unless the caller is a task of the Trio run that the session belongs to.
     """
 
     def __init__(self) -> None:
@@ -25,7 +26,7 @@ class Tasks:
         self.shut: Failure | None = None
         self._nursery: trio.Nursery | None = None
         self._endless = 0
-        self._home = Home()
+        self.check_caller: Callable[[], None] = Home().check
 
     @property
     def alive(self) -> bool:
@@ -36,10 +37,6 @@ class Tasks:
     def ending(self) -> Failure:
         """The reason why nothing more may be begun, once it may not."""
         return self.failure or Closed("the session is being released")
-
-    def check_caller(self) -> None:
-        """Raise `RuntimeError` unless the caller is a task of the Trio run that the session belongs to."""
-        self._home.check()
 
     def open(self, nursery: trio.Nursery) -> None:
         """Begin to take tasks."""

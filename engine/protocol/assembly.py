@@ -37,6 +37,7 @@ from engine.wire.items import (
     CustomToolCallItem,
     FunctionCallItem,
     Item,
+    structure_item,
 )
 from engine.wire.parts import InputText, OutputText, PlainText, ReasoningText, RefusalPart, SummaryText
 from engine.wire.response import ResponseObject
@@ -174,6 +175,8 @@ class Assembly:
             if self._display.show(slot, whole=True):
                 for draft in slot.drafts:
                     self._display.end(draft)
+            else:
+                self.oddities["unreadable"] += any(draft.kind == "call" for draft in slot.drafts)
             return
         self._settlement.finish(slot, item, left=True)
 
@@ -233,7 +236,7 @@ class Assembly:
         match event.part:
             case OutputText() as part:
                 draft = self._say_all(event, "text", part.text)
-                if draft is not None and isinstance(draft.block, Text):
+                if draft is not None and isinstance(draft.block, Text) and (part.annotations or part.logprobs):
                     whole = evolve(draft.block, annotations=annotations_of(part), logprobs=logprobs_of(part))
                     draft.block = fuller_block(draft.block, whole)
             case PlainText() | InputText() as part:
@@ -409,7 +412,11 @@ class Assembly:
             self._display.write(slot, slot.drafts[0], event.delta)
 
     def _arguments_done(self, event: wire.FunctionCallArgumentsDone) -> None:
-        self._call_told(event, event.arguments, custom=False)
+        text, item = event.arguments, None
+        if event.name:
+            named = {"id": event.item_id, "call_id": event.call_id, "name": event.name, "arguments": text}
+            item = structure_item({"type": "function_call", **named})
+        self._call_told(event, text, custom=False, item=item)
 
     def _input_done(self, event: wire.CustomToolCallInputDone) -> None:
         self._call_told(event, event.input, custom=True)
@@ -420,12 +427,15 @@ class Assembly:
             slot.drafts.append(Draft("call", OutputItem({})))
         return slot
 
-    def _call_told(self, event: wire.OutputEvent, text: str, *, custom: bool) -> None:
+    def _call_told(self, event: wire.OutputEvent, text: str, *, custom: bool, item: Item | None = None) -> None:
         text = well_formed(text)
         kind = "custom_tool_call" if custom else "function_call"
         if self._slots.closed and self._slots.ended_before(kind, event, text) is not None:
             return
         slot = self._call_slot(event, custom=custom)
+        nameless = slot.item is None or (isinstance(slot.item, FunctionCallItem) and not slot.item.name)
+        if item is not None and nameless and not slot.done:
+            slot.item = joined(slot.item, item)
         if not slot.done and text.strip():
             self._display.catch_up(slot, slot.drafts[0], text)
             slot.drafts[0].closed = True

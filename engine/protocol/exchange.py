@@ -19,7 +19,7 @@ from engine.protocol.failures import Failed, Failure, Mismatched, Violated
 from engine.protocol.faults import Fault
 from engine.protocol.refusals import code_of, rejection, wait_asked_for, wait_in_words
 from engine.protocol.shortcut import Shortcut
-from engine.protocol.steers import Steer, Steers, SteerState
+from engine.protocol.steers import Steer, Steers, SteerState, refusal_of
 from engine.values.choices import Delivery
 from engine.values.messages import AssistantMessage, Message
 from engine.values.turn_events import TurnContinued, TurnDone, TurnEvent, TurnStarted
@@ -160,6 +160,11 @@ class Exchange:
         return self._steers.outstanding
 
     @property
+    def awaits_steer_answer(self) -> bool:
+        """Whether the server has not said yet whether it takes a steer."""
+        return self._steers.any_of(SteerState.SENT)
+
+    @property
     def settled(self) -> bool:
         """Whether it is known which responses there are to come for steers, after the end: none."""
         return not self._steers.outstanding and not self._steers.in_doubt
@@ -211,6 +216,8 @@ class Exchange:
             self.shortcut = self._assembly.shortcut
             return events
         self.shortcut = None
+        if isinstance(event, ErrorEvent) and event.refuses_an_event and self.awaits_steer_answer:
+            event = refusal_of(event)
         if isinstance(event, SteerEvent):
             return self._answered(event)
         if isinstance(event, ErrorEvent):
@@ -234,6 +241,8 @@ class Exchange:
 
     def _watch_for_end(self, event: ServerEvent) -> None:
         if isinstance(event, SteerEvent):
+            return
+        if isinstance(event, ErrorEvent) and event.refuses_an_event and self.awaits_steer_answer:
             return
         if isinstance(event, ErrorEvent):
             self._refuse(event)

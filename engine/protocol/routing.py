@@ -321,6 +321,8 @@ class Router:
             return Verdict.INJECTED
         if isinstance(event, ErrorEvent) and CODES.get(event.code or "") is Fault.CONNECTION_LIMIT:
             return Verdict.LIMIT
+        if isinstance(event, ErrorEvent) and (steered := self._refused_steer(event, channel)) is not None:
+            return steered
         word = word_of(event)
         if word is Word.NOTHING:
             return Verdict.CONNECTION if self._label(event) is None else Verdict.DROPPED
@@ -385,6 +387,13 @@ class Router:
         if here is not None and here.concerns(event):
             return here
         return next((each for each in self.exchanges() if each.concerns(event)), Verdict.DROPPED)
+
+    def _refused_steer(self, event: ErrorEvent, channel: _Channel | None) -> Exchange | None:
+        """Return whose steer a server refuses that does not know what a steer is."""
+        if not event.refuses_an_event:
+            return None
+        here = [channel.current] if channel is not None and channel.current is not None else []
+        return next((each for each in (*here, *self.exchanges()) if each.awaits_steer_answer), None)
 
     def _of_the_last(self, exchange: Exchange, channel: _Channel, last: _End, word: Word) -> Verdict | Doubt | None:
         """Whether what comes before an exchange has opened is its predecessor's; None where it is its own."""

@@ -87,7 +87,7 @@ class Settlement:
             self._display.end(draft)
         if not self._display.is_shown(slot):
             if left or not is_replayable(item):
-                self._oddities["unreadable"] += item.type in _CALL_TYPES
+                self._oddities["unreadable"] += item.type in _CALL_TYPES or bool(extra_of(item))
             else:
                 self._display.keep(slot, item)
         self._slots.close(slot, item, index, key)

@@ -15,9 +15,10 @@ from attrs import define, field
 
 from engine.protocol.states import Transitions, move
 from engine.values.messages import UserMessage
-from engine.wire.control_events import SteerAccepted, SteerEvent, SteerFailed, SteerPending
+from engine.wire.base import attach
+from engine.wire.control_events import ErrorEvent, SteerAccepted, SteerEvent, SteerFailed, SteerPending
 
-__all__ = ["STEER_TRANSITIONS", "Steer", "SteerState", "Steers"]
+__all__ = ["STEER_TRANSITIONS", "Steer", "SteerState", "Steers", "refusal_of"]
 
 
 class SteerState(Enum):
@@ -63,6 +64,14 @@ _FOR_OUTPUTS: Final = "waiting_for_required_input"
 
 def _nothing() -> None:
     pass
+
+
+def refusal_of(error: ErrorEvent) -> SteerFailed:
+    """Return the refusal that an error is where the server does not know what a steer is."""
+    failed = SteerFailed({})
+    told = {"code": error.code, "type": error.error_type, "message": error.message}
+    attach(failed, {"type": "response.steer.failed", "steer": {}, "error": told})
+    return failed
 
 
 @define(eq=False)

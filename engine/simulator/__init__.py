@@ -171,3 +171,7 @@ __all__ = [
     "memory_stream_pair",
     "open_simulator",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

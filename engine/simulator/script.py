@@ -108,7 +108,7 @@ class When:
         tool_output: Whether it ends with outputs of tools; or what one of these says.
         headers: Header fields of the request, or of the upgrade.
         body: Members that the body has, to any depth; other members are not looked at.
-        nth: The how manieth request to which everything else fits, from 1.
+        nth: The place of the request among those that meet all other conditions, from 1.
     """
 
     text: TextMatch | None = attrs.field(default=None, converter=_text_match)

@@ -61,7 +61,7 @@ class Stage:
         response_id: The id of the response.
         output: Finished items.
         finished: Whether a terminal has been sent.
-        abandoned: Whether it shall end without one.
+        abandoned: Whether it ends without one.
         tokens: The tokens that it costs.
         steers: Steering that waits for the next boundary between items.
         injected: Outputs that the client has injected.

@@ -95,7 +95,7 @@ class Ids:
 
     @property
     def rng(self) -> random.Random:
-        """The generator, for chance that shall be the same with the same seed."""
+        """The generator, for what is random and has to be the same with the same seed."""
         return self._random
 
     def padding(self) -> str:

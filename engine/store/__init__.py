@@ -27,3 +27,7 @@ __all__ = [
     "TurnInterrupted",
     "open_store",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,4 +1,4 @@
-"""The pytest plugin: fixtures by which a test talks to a simulator, and says what that shall answer.
+"""The pytest plugin: fixtures by which a test talks to a simulator, and says what that answers.
 
 - ``responses_simulator``: in memory, for Trio programs and `engine.blocking`; it begins at the first dial
 - ``responses_server``: on a port, in a thread of its own, for any client, in any language, sync or async
@@ -37,8 +37,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--simulator-record",
         choices=["none", "once", "new_episodes", "all", "rewrite"],
         default=None,
-        help="What responses_cassette records: nothing; all, while there is no cassette (the default); what no cassette"
-        " holds; everything again, added to it; everything again, in its place.",
+        help="When responses_cassette records: none never; once (the default) where there is no cassette; new_episodes"
+        " what the cassette does not hold; all everything, behind what is there; rewrite everything, in its place.",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import trio
@@ -29,10 +30,12 @@ class Timeline:
         self._budgets = Budgets(timeouts)
         self._moments: dict[str, float] = {}
         self._scope: trio.CancelScope | None = None
+        self._followed = math.inf  # the scope's deadline
 
     def scope(self) -> trio.CancelScope:
         """Make the scope that follows the running budgets from now on; the one before it no longer does."""
-        self._scope = trio.CancelScope(deadline=self._budgets.deadline)
+        self._followed = self._budgets.deadline
+        self._scope = trio.CancelScope(deadline=self._followed)
         return self._scope
 
     def reach(self, moment: str, now: float) -> None:
@@ -68,9 +71,9 @@ class Timeline:
         self.start(begun, since)
 
     def _follow(self) -> None:
-        # Setting a deadline costs more than everything else here.
-        if self._scope is not None and self._scope.deadline != self._budgets.deadline:
-            self._scope.deadline = self._budgets.deadline
+        # Setting a deadline costs more than everything else here, and asking for it nearly as much.
+        if self._scope is not None and self._followed != self._budgets.deadline:
+            self._scope.deadline = self._followed = self._budgets.deadline
 
     def expired(self, now: float) -> Expired | None:
         """The budget that has run out; see `Budgets.expired`."""

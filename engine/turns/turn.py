@@ -76,7 +76,7 @@ class Turn:
 
         If cancelled, the turn leaves the queue; nothing was sent.
         """
-        self._check_caller()
+        self._work.lane.tasks.check_caller()
         if self._state is not TurnState.NEW:
             raise RuntimeError("a turn can be entered only once")
         self._move(TurnState.INSIDE)
@@ -106,15 +106,9 @@ class Turn:
     def _move(self, state: TurnState) -> None:
         self._state = move(TURN_TRANSITIONS, self._state, state)
 
-    def _check_caller(self) -> None:
-        self._work.lane.tasks.check_caller()
-
     def _check_inside(self) -> None:
         if self._state is TurnState.LEFT:
             raise RuntimeError("the turn's block was left")
-        self._check_entered()
-
-    def _check_entered(self) -> None:
         if self._state is TurnState.NEW:
             raise RuntimeError("enter the turn first: async with session.turn(...) as turn")
 
@@ -137,7 +131,7 @@ class Turn:
         if inbox.ready():
             await trio.lowlevel.checkpoint_if_cancelled()
         else:
-            self._check_caller()
+            self._work.lane.tasks.check_caller()
             await inbox.wait()
             self._check_inside()  # another task may have left the block meanwhile
         event = inbox.take()
@@ -159,7 +153,7 @@ class Turn:
 
         Cancelling only stops waiting; leaving the block is what abandons the turn.
         """
-        self._check_caller()
+        self._work.lane.tasks.check_caller()
         self._check_inside()
         await self._work.inbox.wait_closed()
         return self.message
@@ -188,8 +182,9 @@ class Turn:
 
         Cancelling only stops waiting: input that was sent may be applied, and what was not sent is not.
         """
-        self._check_caller()
-        self._check_entered()
+        self._work.lane.tasks.check_caller()
+        if self._state is not TurnState.LEFT:  # then it says why it was not taken
+            self._check_inside()
         await steer(self._work, input)
 
     async def inject(self, results: InjectedResults) -> bool:
@@ -218,7 +213,7 @@ class Turn:
 
         Cancelling only stops waiting: what was sent is sent.
         """
-        self._check_caller()
+        self._work.lane.tasks.check_caller()
         self._check_inside()
         return await inject(self._work, results)
 

@@ -28,7 +28,6 @@ __all__ = [
     "attach",
     "converter",
     "header_fields",
-    "member",
     "structurer",
 ]
 
@@ -258,13 +257,6 @@ class StructureTable(Generic[W]):
             return self._unknown
         structure = self.ready[wire_type] = structurer(cls)
         return structure
-
-
-def member(raw: JsonObject, name: str, key: str) -> str | None:
-    """Read a text inside an object inside an object; None when any of the three is not there."""
-    value = raw.get(name)
-    value = value.get(key) if isinstance(value, dict) else None
-    return value if isinstance(value, str) else None
 
 
 def as_text(value: Any) -> str:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Final
 from attrs import frozen
 
 from engine.wire import json_text
-from engine.wire.base import JsonObject, WireField, header_fields, member
+from engine.wire.base import JsonObject, WireField, attach, header_fields
 from engine.wire.events import OutputEvent, ServerEvent, server_events
 from engine.wire.items import Item, structure_items
 
@@ -84,17 +84,17 @@ class SteerFailed(SteerEvent):
     @property
     def code(self) -> str | None:
         """The reason as a code, an open set; for example ``too_many_pending_steers``."""
-        return member(self.raw, "error", "code")
+        return _error_in(self.raw).code
 
     @property
     def error_type(self) -> str | None:
         """The error's class, for example ``invalid_request_error``."""
-        return member(self.raw, "error", "type")
+        return _error_in(self.raw).error_type
 
     @property
     def message(self) -> str | None:
         """The reason in words."""
-        return member(self.raw, "error", "message")
+        return _error_in(self.raw).message
 
 
 @server_events.of("response.inject.created")
@@ -120,12 +120,12 @@ class InjectFailed(ServerEvent):
     @property
     def code(self) -> str | None:
         """``response_already_completed`` or ``response_not_found``."""
-        return member(self.raw, "error", "code")
+        return _error_in(self.raw).code
 
     @property
     def message(self) -> str | None:
         """The reason in words."""
-        return member(self.raw, "error", "message")
+        return _error_in(self.raw).message
 
 
 @server_events.of("response.interrupt.accepted")
@@ -146,7 +146,7 @@ class InterruptFailed(ServerEvent):
     @property
     def code(self) -> str | None:
         """The reason as a code, where the server gives one."""
-        return member(self.raw, "error", "code")
+        return _error_in(self.raw).code
 
 
 @server_events.of("response.output_item.interrupted")
@@ -234,6 +234,11 @@ class ErrorEvent(ServerEvent):
         return param if isinstance(param, str) else None
 
     @property
+    def refuses_an_event(self) -> bool:
+        """Whether it is about an event of a type that the server does not know, and so about no response."""
+        return self.code == "unknown_event_type" or self.param == "type"
+
+    @property
     def headers(self) -> dict[str, str]:
         """HTTP headers that came with it, names in lower case; those under ``error`` win over those beside it."""
         nested = self._nested
@@ -245,6 +250,12 @@ class ErrorEvent(ServerEvent):
         nested = self._nested
         value = (nested if isinstance(nested, dict) else self.raw).get("misalignment")
         return value if isinstance(value, dict) else None
+
+
+def _error_in(raw: JsonObject) -> ErrorEvent:
+    event = ErrorEvent()
+    attach(event, {"type": "error", "error": raw.get("error")})
+    return event
 
 
 def _number(value: Any) -> int | None:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final
 
 from attrs import field, frozen
 
-from engine.wire.base import JsonObject, StructureTable, WireField, WireIndex, WireObject, as_text
+from engine.wire.base import JsonObject, StructureTable, WireField, WireIndex, WireObject, WireText, as_text
 from engine.wire.items import Item
 from engine.wire.parts import Annotation, ContentPart, structure_annotation
 from engine.wire.response import ResponseObject, structure_response
@@ -353,7 +353,15 @@ class FunctionCallArgumentsDelta(OutputEvent):
 @server_events.of("response.function_call_arguments.done")
 @frozen(repr=False, eq=False)
 class FunctionCallArgumentsDone(OutputEvent):
-    """A call's whole arguments. Neither name nor call id: those are on the item."""
+    """A call's whole arguments.
+
+    Attributes:
+        name: The function's name, where the event has it; the item has it too, with the call's id.
+        call_id: The call's id, where a server sends it here.
+    """
+
+    name: ClassVar[WireText] = WireText()
+    call_id: ClassVar[WireText] = WireText()
 
     @property
     def arguments(self) -> str:

@@ -35,6 +35,8 @@ def usage_from(usage: Mapping[str, Any] | None) -> Usage | None:
 def _tokens(holder: Mapping[str, Any], *names: str) -> int | None:
     for name in names:
         value = holder.get(name)
+        if isinstance(value, float) and value.is_integer():  # whole numbers, as some languages write them
+            value = int(value)
         if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
             return value
     return None

@@ -371,6 +371,37 @@ def test_arguments_the_finished_item_leaves_out_are_those_of_the_deltas() -> Non
     assert watched.finish([]).tool_calls[0].arguments == {"a": 1}
 
 
+@pytest.mark.parametrize("announced", [False, True])
+@pytest.mark.parametrize("finished", [False, True])
+def test_the_end_of_the_arguments_may_name_the_call(announced: bool, finished: bool) -> None:
+    watched = Watched()
+    if announced:
+        watched.feed(added(call("", name="")))
+    watched.feed(
+        event("function_call_arguments.delta", item_id="fc_1", delta='{"a"'),
+        event("function_call_arguments.delta", item_id="fc_1", delta=":1}"),
+        event("function_call_arguments.done", item_id="fc_1", call_id="call_1", name="add", arguments='{"a":1}'),
+    )
+    (made,) = watched.finish([call('{"a":1}')] if finished else []).tool_calls
+    assert made == ToolCall("call_1|fc_1", "add", {"a": 1}, '{"a":1}')
+    assert [type(each) for each in watched.events] == [ToolCallStarted, ToolCallDelta, ToolCallEnded]
+    assert not watched.assembly.oddities
+
+
+def test_a_call_that_stays_without_a_name_is_counted() -> None:
+    watched = Watched()
+    watched.feed(event("function_call_arguments.delta", item_id="fc_1", delta="{}"))
+    assert watched.finish([]).content == ()
+    assert watched.assembly.oddities == {"unreadable": 1}
+
+
+def test_an_empty_message_that_says_something_else_is_counted() -> None:
+    watched = Watched()
+    calls = [{"id": "call_1", "type": "function", "function": {"name": "add", "arguments": "{}"}}]
+    assert watched.finish([{**message(), "content": None, "tool_calls": calls}]).content == ()
+    assert watched.assembly.oddities == {"unreadable": 1}
+
+
 def test_a_call_without_item_id() -> None:
     assert from_terminal([call("{}", id=None)]).tool_calls[0].id == "call_1"
 
@@ -727,6 +758,8 @@ def test_an_incomplete_terminal_whose_response_does_not_say_so() -> None:
         ({"input_tokens": 3}, Usage(input_tokens=3)),
         ({"total_tokens": 0}, Usage(total_tokens=0)),
         ({"prompt_tokens": 3, "completion_tokens": 4}, Usage(3, 4, 7)),
+        ({"input_tokens": 3.0, "output_tokens": 4.0, "total_tokens": 7.0}, Usage(3, 4, 7)),
+        ({"input_tokens": 3.5, "output_tokens": 1e400}, None),
         ({"input_tokens": "3", "prompt_tokens": 5}, Usage(input_tokens=5)),
         ({"input_tokens": 3.5, "output_tokens": math.inf}, None),
         (

@@ -537,6 +537,46 @@ def test_a_refusal_that_sends_the_input_back_is_that_steer_s() -> None:
     assert (first.state, second.state) == (SteerState.SENT, SteerState.REFUSED)
 
 
+UNKNOWN_EVENT = {"code": "unknown_event_type", "type": "invalid_request_error", "message": "What is that?"}
+
+
+@pytest.mark.parametrize("error", [UNKNOWN_EVENT, {"message": "Invalid value", "param": "type"}])
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_server_that_does_not_know_steers_refuses_them_and_goes_on(error: dict[str, Any], ended: bool) -> None:
+    client = Client()
+    client.life("created", 1)
+    client.say("one")
+    sent = client.steer("more")
+    if ended:
+        client.life("completed", 1)
+        assert client.exchange.state is ExchangeState.AWAITING_ACK
+    assert client.frame("error", status=400, error=error) is client.exchange
+    assert sent.state is SteerState.REFUSED
+    assert sent.refusal is not None
+    assert (sent.refusal.code, sent.refusal.message) == (error.get("code"), error["message"])
+    if not ended:
+        client.life("completed", 1)
+    assert isinstance(client.exchange.outcome, AssistantMessage)
+    assert client.router.is_clean(None)
+
+
+def test_an_error_about_an_event_is_the_responses_where_no_steer_is_unanswered() -> None:
+    for client in (Client(), steered()):
+        if client.exchange.state is ExchangeState.AMBIGUOUS:
+            client.life("created", 1)
+        client.frame("error", error=UNKNOWN_EVENT)
+        assert isinstance(client.exchange.outcome, Failed)
+
+
+def test_an_error_about_a_steer_ends_no_response_that_was_left() -> None:
+    client = Client()
+    client.life("created", 1)
+    client.steer("more")
+    client.exchange.abandon()
+    assert client.frame("error", error=UNKNOWN_EVENT) is client.exchange
+    assert client.exchange.outcome is None
+
+
 def test_a_steer_event_says_nothing_of_a_request_that_was_not_steered() -> None:
     client = Client()
     assert client.answer("accepted", 1, "steer_1") is Verdict.DROPPED

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from engine.simulator.script_file import read_script
+from engine.simulator.script_steps import STEPS
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "test-any-client.md").read_text(encoding="utf-8")
@@ -27,6 +28,10 @@ def test_its_script_is_one() -> None:
     (script,) = blocks("json")
     assert len(read_script(script).rules) == 6
     jsonschema.validate(json.loads(script), json.loads((ROOT / "docs" / "simulator-script.schema.json").read_text()))
+
+
+def test_it_names_every_step() -> None:
+    assert [name for name in STEPS if f"`{name}`" not in PAGE] == []
 
 
 @pytest.mark.timeout(180)

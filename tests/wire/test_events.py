@@ -273,6 +273,9 @@ def test_steering() -> None:
     failed = make("response.steer.failed", steer={}, error={"code": "invalid_input", "message": "no"})
     assert isinstance(failed, SteerFailed)
     assert (failed.steer_id, failed.code, failed.message) == (None, "invalid_input", "no")
+    spoken = make("response.steer.failed", steer={}, error="no")
+    assert isinstance(spoken, SteerFailed)
+    assert (spoken.code, spoken.error_type, spoken.message) == (None, None, "no")
 
 
 def test_injection_and_interruption() -> None:
