@@ -17,9 +17,9 @@ import trio
 from attrs import field, frozen
 
 from engine.connections.breakers import Breakers
-from engine.connections.call_parts import as_text, checked_method, checked_path
 from engine.connections.gates import Gates
 from engine.connections.home import Home
+from engine.connections.request_parts import as_text, checked_method, checked_path
 from engine.conversation.snapshot import Snapshot, session_from
 from engine.instruments import Instruments
 from engine.protocol.chain import HeldResponse
@@ -248,11 +248,11 @@ class Engine:
 
         If cancelled, the request is given up and its connection closed, at once.
         """
-        from engine.connections.call import Call, as_json  # and with it httpx, which few engines need
+        from engine.connections.side_request import SideRequest, as_json  # and with it httpx, which few engines need
 
         self._home.check()
         settings = self._settings.merged(timeouts=timeouts)
-        call = Call(
+        request = SideRequest(
             checked_method(method),
             checked_path(path, query),
             None if json is UNSET else as_text(json),
@@ -260,7 +260,7 @@ class Engine:
             timeouts=settings.timeouts,
             max_bytes=settings.limits.max_message_bytes,
         )
-        return await call.answer(self._http)
+        return await request.answer(self._http)
 
     async def _http(self) -> HttpLink | Failure:
         """Return the engine's own link over HTTP, made when it is first needed."""

@@ -131,13 +131,13 @@ class Session(Calls):
 
         Takes the ``start`` budget at most. If cancelled, the request is given up and its connection closed, at once.
         """
-        from engine.connections.call import Call  # and with it httpx, which few sessions need
+        from engine.connections.side_request import SideRequest  # and with it httpx, which few sessions need
 
         self._lane.tasks.check_caller()
         settings = settings_with(self._settings, fields)
         given = context_of(prompt)
         body = compaction_body(given, options_with(options, fields, "compact"), model=settings.model)
-        call = Call(
+        request = SideRequest(
             "POST",
             "/responses/compact",
             create_text(body).http_body(),
@@ -145,7 +145,7 @@ class Session(Calls):
             timeouts=settings.timeouts,
             max_bytes=settings.limits.max_message_bytes,
         )
-        return await call.answer(self._core.pool.http)
+        return await request.answer(self._core.pool.http)
 
     def snapshot(self) -> Snapshot:
         """Return the session as plain, JSON-able data, at any time: ``engine.session(id, resume=...)`` goes on with it.

@@ -1,4 +1,4 @@
-"""An agent that looks after notes. It reads as it likes; before it writes, it asks.
+"""An agent that looks after notes, text files in the current folder. It reads as it likes; before it writes, it asks.
 
 python -m docs.examples.agent "Plan my day."
 """

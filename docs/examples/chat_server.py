@@ -57,8 +57,12 @@ async def main(port: int = 7000) -> None:
         server() as (endpoint, dialer),
         open_engine(endpoint, model=MODEL, dialer=dialer, timeouts=Timeouts(turn=60)) as engine,
     ):
+        print(f"chat with it: nc 127.0.0.1 {port}", flush=True)
         await trio.serve_tcp(functools.partial(serve, engine), port, host="127.0.0.1")
 
 
 if __name__ == "__main__":
-    trio.run(main)
+    try:
+        trio.run(main)
+    except* KeyboardInterrupt:
+        pass

@@ -77,7 +77,8 @@ def describe(error: Exception, secret: str | None = None) -> str:
         error: The exception.
         secret: The key, which must not be shown whatever the server writes.
     """
-    text = str(error) or type(error).__name__
+    told = error.args[0] if isinstance(error, (RequestRejected, ResponseFailed)) else error  # its words come below
+    text = str(told) or type(error).__name__
     words = error.message if isinstance(error, (RequestRejected, ResponseFailed)) else ""
     parts = [one_line(redact(text, secret))]
     if words:

@@ -17,7 +17,8 @@
         └── ProtocolViolation     the peer broke the protocol
 
 The text of these exceptions holds no prompts, replies, keys or header values, so it is safe to log. What the
-server said in its own words is kept apart, in attributes such as `RequestRejected.message`.
+server said in its own words is kept apart, in attributes such as `RequestRejected.message`, and stands in a text inside
+`engine.show_content` only.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING
 
 from engine.values.choices import Delivery
 from engine.values.problems import EngineError
+from engine.values.shown import worded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -189,6 +191,9 @@ class RequestRejected(TurnError):
         self.message = message
         self.request_id = request_id
 
+    def __str__(self) -> str:
+        return worded(super().__str__(), self.message)
+
 
 class AuthenticationFailed(RequestRejected):
     """The server did not accept the credentials: a 401 at the upgrade, in band or over HTTP."""
@@ -244,6 +249,9 @@ class ResponseFailed(TurnError):
         self.type = type
         self.response_id = response_id
         self.message = message
+
+    def __str__(self) -> str:
+        return worded(super().__str__(), self.message)
 
 
 class RequestTooLarge(TurnError):

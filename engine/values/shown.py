@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import attrs
 
-__all__ = ["changed_only", "show_content", "size_only", "token"]
+__all__ = ["changed_only", "show_content", "size_only", "token", "worded"]
 
 _shown: Final[ContextVar[bool]] = ContextVar("engine.show_content", default=False)
 _VARIABLE: Final = "SESSION_ENGINE_SHOW_CONTENT"
@@ -31,7 +31,8 @@ def token(value: object) -> str:
 def show_content() -> Iterator[None]:
     """Let reprs show what messages, events and tools say, inside a block: ``with engine.show_content():``.
 
-    For tests and notebooks, where a comparison that fails should show what differs. It holds for the task that enters
+    Errors then end with the server's own words. For tests and notebooks, where a comparison that fails should show what
+    differs. It holds for the task that enters
     the block and for what that task starts. ``SESSION_ENGINE_SHOW_CONTENT=1`` in the environment does it for a whole
     process. Keys and header values are never shown.
     """
@@ -46,9 +47,16 @@ def size_only(value: Any) -> str:
     """Stand in for a value in a repr: how much of it there is, nothing of what it says, unless that is wanted."""
     if value is None:
         return "None"
-    if _shown.get() or os.environ.get(_VARIABLE) == "1":
-        return repr(value)
-    return f"<{len(value)}>"
+    return repr(value) if _is_shown() else f"<{len(value)}>"
+
+
+def worded(text: str, words: str) -> str:
+    """Return an error's text, with the server's own words behind it where they may be shown."""
+    return f"{text}: {words}" if words and _is_shown() else text
+
+
+def _is_shown() -> bool:
+    return _shown.get() or os.environ.get(_VARIABLE) == "1"
 
 
 def changed_only(value: attrs.AttrsInstance) -> str:

@@ -81,6 +81,16 @@ def test_every_turn_error_tells_of_its_turn(kind: type[TurnError]) -> None:
     assert (error.delivery, error.partial, error.report) == (Delivery.NOT_SENT, None, None)
 
 
+@pytest.mark.parametrize("kind", [RequestRejected, RateLimited, ResponseFailed])
+def test_the_servers_words_stand_in_a_text_only_where_content_may_be_shown(kind: Any) -> None:
+    error = kind("the server rejected the request", message="No entry fits.")
+    assert str(error) == "the server rejected the request"
+    with engine.show_content():
+        assert str(error) == "the server rejected the request: No entry fits."
+        assert str(kind("refused")) == "refused"
+    assert "No entry" not in repr(error)
+
+
 @pytest.mark.parametrize("kind", CLASSES)
 @pytest.mark.parametrize("clone", [copy.copy, copy.deepcopy, lambda error: pickle.loads(pickle.dumps(error))])
 def test_copies(kind: type[EngineError], clone: Any) -> None:

@@ -1,4 +1,4 @@
-"""A request of its own over HTTP, beside the turns: a compaction, or any other route of the server's.
+"""A side request over HTTP, beside the turns: a compaction, or any other route of the server's.
 
 It runs in a task of the link's. The caller only waits, and takes it along when leaving. Nothing of it is ever sent
 again.
@@ -23,14 +23,14 @@ from engine.values.choices import Delivery, Transport
 from engine.values.errors import TurnError
 from engine.values.reports import PhaseSeconds, TurnReport
 
-__all__ = ["Call", "as_json"]
+__all__ = ["SideRequest", "as_json"]
 
 _PHASES: Final[tuple[Phase, ...]] = ("turn", "start")
 
 T = TypeVar("T")
 
 
-class Call(Generic[T]):
+class SideRequest(Generic[T]):
     """One request and its answer.
 
     Args:

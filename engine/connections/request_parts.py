@@ -1,4 +1,4 @@
-"""The parts of a request of the caller's own, checked before anything is sent."""
+"""The parts of a side request, checked before anything is sent."""
 
 from __future__ import annotations
 
