@@ -96,9 +96,9 @@ class Outbox:
         try:
             while True:
                 while not self._parcels:
+                    self._emptied.unpark_all()
                     if self._ending:
                         return
-                    self._emptied.unpark_all()
                     await self._filled.park()
                 parcel = self._parcels.popleft()
                 self.sending = True
@@ -120,7 +120,7 @@ class Outbox:
             await self._emptied.park()
 
     def end(self) -> None:
-        """Let the pump end, which has nothing more to send: without the exception that cancelling it would take."""
+        """Let the pump end when it has sent what is queued: without the exception that cancelling it would take."""
         self._ending = True
         self._filled.unpark()
 

@@ -117,6 +117,8 @@ class Tap(trio.abc.Stream):
             self.close_sent = True
         self._request = self._request or bytes(data)
         self.outbox.put(bytes(data))
+        if self.close_sent:
+            self.outbox.end()  # nothing follows a Close frame, RFC 6455 section 5.5.1
 
     async def wait_send_all_might_not_block(self) -> None:
         """Return at once: putting something in the outbox never blocks."""

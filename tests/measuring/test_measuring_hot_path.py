@@ -196,9 +196,9 @@ async def test_a_release_costs_no_more_calls_and_steps_than_it_did() -> None:
                     nursery.start_soon(eng.release, name)
         assert not any(eng.has_session(name) for name in names)
     # The server in memory is in it; it and the scheduler's order move the steps by one.
-    assert 0 < cost.own / sessions <= 202
-    assert cost.calls / sessions <= 1640
-    assert cost.steps / sessions <= 28.8
+    assert 0 < cost.own / sessions <= 200
+    assert cost.calls / sessions <= 1625
+    assert cost.steps / sessions <= 28.2
 
 
 @asynccontextmanager
@@ -261,10 +261,14 @@ async def test_an_idle_session_weighs_no_more_than_it_did() -> None:
 
 
 async def test_an_idle_session_keeps_nothing_of_its_last_request() -> None:
+    def attempts() -> list[Attempt]:
+        gc.collect()
+        return [each for each in gc.get_objects() if isinstance(each, Attempt)]
+
+    others = attempts()  # of tests before this one, whose tracebacks pytest keeps
     async with trio.open_nursery() as nursery:
         async with idle_sessions(Replaying(nursery, 1), 1):
-            gc.collect()
-            assert not any(isinstance(each, Attempt) for each in gc.get_objects())
+            assert all(any(each is other for other in others) for each in attempts())
         nursery.cancel_scope.cancel(reason="counted")
 
 
