@@ -175,8 +175,8 @@ class Assembly:
             if self._display.show(slot, whole=True):
                 for draft in slot.drafts:
                     self._display.end(draft)
-            else:
-                self.oddities["unreadable"] += any(draft.kind == "call" for draft in slot.drafts)
+            elif any(draft.kind == "call" for draft in slot.drafts):
+                self.oddities["unreadable"] += 1
             return
         self._settlement.finish(slot, item, left=True)
 

@@ -46,6 +46,9 @@ SECTION_BREAK: Final = "\n\n"
 
 _CALL_MEMBERS: Final = frozenset({"type", "id", "status", "call_id", "name", "arguments", "input"})
 
+# Types of parts that are words.
+_WORDS: Final = frozenset({"output_text", "text", "input_text", "refusal", ""})
+
 # Members that blocks have attributes for, or that say nothing once the response has ended.
 _MEMBERS: Final[Mapping[str, frozenset[str]]] = {
     "message": frozenset({"type", "id", "status", "role", "phase", "content"}),
@@ -191,9 +194,13 @@ def _arguments(kind: str, raw: str) -> Mapping[str, Any]:
 
 
 def is_replayable(item: Item) -> bool:
-    """Whether an item without a block of its own is worth keeping: not an empty message, nor a call without a name."""
+    """Whether an item without a block of its own is worth keeping: not an empty message, nor a call without a name.
+
+    A message whose parts are text or refusals without their words is empty, and the service takes none like that back.
+    """
     if isinstance(item, MessageItem):
-        return bool(item.content)
+        content = item.content
+        return bool(content) if isinstance(content, str) else any(part.type not in _WORDS for part in content)
     return item.type not in {"function_call", "custom_tool_call"}
 
 

@@ -86,10 +86,10 @@ class Settlement:
         for draft in slot.drafts:
             self._display.end(draft)
         if not self._display.is_shown(slot):
-            if left or not is_replayable(item):
-                self._oddities["unreadable"] += item.type in _CALL_TYPES or bool(extra_of(item))
-            else:
+            if not left and is_replayable(item):
                 self._display.keep(slot, item)
+            elif _says_something(item):
+                self._oddities["unreadable"] += 1
         self._slots.close(slot, item, index, key)
 
     def _finish_message(self, slot: Slot, item: MessageItem) -> None:
@@ -174,6 +174,14 @@ class Settlement:
                     draft.block = OutputItem(whole)
                 elif isinstance(draft.block, Thinking) and isinstance(known, ReasoningItem):
                     draft.block = thinking_block(_as_reasoning(whole), draft.block.text)
+
+
+def _says_something(item: Item) -> bool:
+    """Whether something is lost with an item that nothing was made of."""
+    if item.type in _CALL_TYPES or extra_of(item):
+        return True
+    parts = item.content if isinstance(item, MessageItem) else ()
+    return any(any(part.raw.get(name) for name in ("text", "refusal")) for part in parts if not isinstance(part, str))
 
 
 def _as_reasoning(raw: dict[str, Any]) -> ReasoningItem:

@@ -395,6 +395,26 @@ def test_a_call_that_stays_without_a_name_is_counted() -> None:
     assert watched.assembly.oddities == {"unreadable": 1}
 
 
+@pytest.mark.parametrize(
+    ("part", "oddities"),
+    [
+        ({"type": "output_text", "text": None, "annotations": None}, {}),
+        ({"type": "refusal", "refusal": None}, {}),
+        ({"type": "output_text"}, {}),
+        ({"type": "output_text", "text": {"value": "hi"}}, {"unreadable": 1}),
+    ],
+)
+def test_a_message_of_parts_without_words_is_empty(part: dict[str, Any], oddities: dict[str, int]) -> None:
+    watched = Watched()
+    assert watched.finish([{**message(), "content": [part]}]).content == ()
+    assert watched.assembly.oddities == oddities
+
+
+def test_a_message_of_other_parts_is_kept() -> None:
+    item = {**message(), "content": [{"type": "output_audio", "data": "AA=="}, {"type": "output_text", "text": None}]}
+    assert Watched().finish([item]).content == (OutputItem(item),)
+
+
 def test_an_empty_message_that_says_something_else_is_counted() -> None:
     watched = Watched()
     calls = [{"id": "call_1", "type": "function", "function": {"name": "add", "arguments": "{}"}}]
