@@ -352,7 +352,7 @@ LEAVE_FROZEN = Scenario(
 )
 RELEASE = Scenario("release", _release, ask_once, points=30)
 LIFE = Scenario("life", _life, owns_engine=True, points=140)
-EXIT = Scenario("exit", _exit, owns_engine=True, points=60)
+EXIT = Scenario("exit", _exit, owns_engine=True, points=55)
 # Over HTTP the cancel policy has nothing to decide.
 STREAM_OVER_HTTP = Scenario("stream over http", _stream_over_http, points=70, policies=(OnCancel.CLOSE,))
 LEAVE_OVER_HTTP = Scenario("leave over http", _leave_over_http, points=100, policies=(OnCancel.CLOSE,))
