@@ -193,6 +193,9 @@ class Engine:
         self._nursery.start_soon(self._host, entry)
         return entry
 
+    def __repr__(self) -> str:
+        return f"<Engine of {len(self)} sessions>"
+
     @property
     def endpoint(self) -> Endpoint:
         """The endpoint of the sessions."""

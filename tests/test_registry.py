@@ -59,6 +59,7 @@ async def test_a_session_can_be_started_by_a_nursery(autojump_clock: MockClock) 
             for name in ("a", "b"):
                 nursery.start_soon(eng.session, name)
         assert sorted(eng) == ["a", "b"]
+        assert repr(eng) == "<Engine of 2 sessions>"
     assert inspect.iscoroutinefunction(engine.Engine.session)
 
 

@@ -280,7 +280,17 @@ def tool(
     timeout: float | None = None,
     thread: bool = False,
 ) -> Callable[[_Function], _Function]: ...
-def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+def tool(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    strict: bool | None = None,
+    timeout: float | None = None,
+    thread: bool = False,
+) -> Any:
     """Mark a function as a tool: ``@tool``, or ``@tool(timeout=5)`` with the keywords of `FunctionTool`.
 
     The function is returned itself, so it can be called, tested and used as a method as before. Plain functions are
@@ -290,7 +300,9 @@ def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         ConfigurationError: a keyword is wrong. What is wrong with the function is told where it is first offered, when
             all its annotations can be resolved.
     """
-    chosen = _Options(**options)
+    chosen = _Options(
+        name=name, description=description, parameters=parameters, strict=strict, timeout=timeout, thread=thread
+    )
 
     def mark(given: Any) -> Any:
         marked = given.__func__ if isinstance(given, (staticmethod, classmethod)) else given

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from typing import Final
@@ -11,7 +13,7 @@ import httpx
 import trio
 
 import engine
-from engine.protocol.failures import Failure, Lost, UpgradeRefused
+from engine.protocol.failures import Failure, Lost, UpgradeRefused, to_error
 from engine.simulator.frame_log import FrameLog
 from engine.simulator.front import Head, HttpAnswer, Relayed
 from engine.transport.dial import Dialer
@@ -21,6 +23,8 @@ from engine.transport.websocket import WebSocket
 
 __all__ = ["Recorder"]
 
+_logger = logging.getLogger(__name__)
+_JSON: Final = [("content-type", "application/json")]
 _MIB: Final = 1024 * 1024
 _BOUNDS: Final = Bounds(connect=30.0, close=2.0, max_message_bytes=64 * _MIB, max_outbox_bytes=64 * _MIB)
 _QUEUE: Final = 100_000
@@ -57,9 +61,11 @@ class Recorder:
             try:
                 given = await client.send(request, stream=True)
             except httpx.TransportError as error:
-                log.answered(connection, 502, {})
+                said = self._unreachable(str(error) or type(error).__name__)
+                log.answered(connection, 502, dict(_JSON))
+                log.sent(connection, said)
                 log.ended(connection)
-                await answer.whole(502, [("content-type", "text/plain")], f"upstream: {type(error).__name__}".encode())
+                await answer.whole(502, _JSON, said)
                 return
             try:
                 log.answered(connection, given.status_code, dict(given.headers))
@@ -118,13 +124,20 @@ class Recorder:
             nursery.cancel_scope.cancel(reason="the client has left")
 
     async def _refuse(self, connection: int, failure: Failure, socket: Relayed) -> None:
-        status, body = 502, b"upstream cannot be reached"
-        headers: tuple[tuple[str, str], ...] = ()
+        headers: Sequence[tuple[str, str]]
         if isinstance(failure, UpgradeRefused):
             status, headers, body = failure.status, failure.headers, failure.body
+        else:
+            status, headers, body = 502, _JSON, self._unreachable(str(to_error(failure)))
         self._log.answered(connection, status, dict(headers))
         self._log.sent(connection, body)
         await socket.refuse(status, headers, body)
+
+    def _unreachable(self, reason: str) -> bytes:
+        """Return what a client is told of an upstream that is not there, in the form in which it reads errors."""
+        message = f"The upstream {self._origin} cannot be reached: {reason}."
+        _logger.warning("%s", message)
+        return json.dumps({"error": {"type": "server_error", "code": None, "message": message, "param": None}}).encode()
 
 
 class _Relay:

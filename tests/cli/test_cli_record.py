@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from engine import Endpoint, Transport, TurnError, blocking
+from engine import ConnectFailed, Endpoint, RetryPolicy, Transport, TurnError, blocking
 from engine.cli.record import Progress
 from engine.simulator import Abort, Close, Delay, Error, Reject, Say, SayDelta, Script
 from engine.simulator.cassette import CassetteError, difference, parse_cassette
@@ -144,7 +144,14 @@ def test_a_server_that_is_not_there(start: Start, cassette: Path, closed_port: i
     )
     answer = httpx.post(f"{base_url}/responses", json={}, headers={"authorization": "Bearer any"})
     assert answer.status_code == 502
+    told = f"The upstream http://127.0.0.1:{closed_port} cannot be reached: "
+    assert answer.json()["error"]["message"].startswith(told)
+    with opened(base_url, transport="websocket") as session, pytest.raises(ConnectFailed) as caught:
+        session.ask("hello", retry=RetryPolicy(back_off=[]))
+    assert caught.value.status == 502
+    assert f"{told}connecting to 127.0.0.1:{closed_port} failed: connection refused.".encode() in caught.value.body
     end(process)
+    assert process.stderr.decode().count(told) >= 2
 
 
 def test_timing_is_kept_on_request(start: Start, server: RunningSimulator, cassette: Path) -> None:

@@ -580,6 +580,11 @@ def test_wrong_marks(options: dict[str, Any], field: str) -> None:
     assert caught.value.field == field
 
 
+def test_a_keyword_that_marks_do_not_have() -> None:
+    with pytest.raises(TypeError, match=r"tool\(\) got an unexpected keyword argument 'timeuot'"):
+        tool(timeuot=5)  # type: ignore[call-overload]
+
+
 def test_marks_are_for_functions() -> None:
     for given in (3, Counter):
         with pytest.raises(ConfigurationError):
