@@ -215,7 +215,7 @@ class WebSocket:
                 nursery.cancel_scope.shield = True
                 nursery.start_soon(self._guarded, tap.pump)
                 if await self._upgrade(nursery, tap, deadline):
-                    await self._guarded(self._use, nursery, tap)
+                    await self._guarded(self._use, tap)
                 if tap.outbox.idle and not self._pings:
                     # The pump and the reader end by themselves then. To cancel them, and unwind their stacks, would
                     # cost as much as all the rest of closing.
@@ -233,7 +233,7 @@ class WebSocket:
             else:
                 self._report(Violated("the peer broke the WebSocket protocol"))
 
-    async def _use(self, nursery: trio.Nursery, tap: Tap) -> None:
+    async def _use(self, tap: Tap) -> None:
         """Serve the open socket until it is to be closed, then say goodbye."""
         assert self._ws is not None
         if self._ws.closed is not None:
@@ -246,8 +246,8 @@ class WebSocket:
         while not self._closing.is_set():
             with trio.CancelScope(deadline=self._callbacks.on_due(trio.current_time())) as self._alarm:
                 await self._closing.wait()
-        nursery.cancel_scope.deadline = trio.current_time() + self._bounds.close
-        await self._say_goodbye(tap)
+        with trio.move_on_after(self._bounds.close):
+            await self._say_goodbye(tap)
 
     async def _ping(self, timeout: float) -> None:  # noqa: ASYNC109 - a pong is awaited nowhere else
         assert self._ws is not None
