@@ -31,6 +31,7 @@ def main(arguments: Sequence[str]) -> int:
         missing = (error.name or "").partition(".")[0]
         if missing not in _EXTRA:
             raise
-        print(f"The command line needs {missing}: python -m pip install 'trio-session-engine[cli]'", file=sys.stderr)
+        install = "python -m pip install 'trio-session-engine[cli]'"
+        print(f"The command line, but for simulate and record, needs {missing}: {install}", file=sys.stderr)
         return 1
     return invoke(list(arguments))

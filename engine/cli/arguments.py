@@ -46,7 +46,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Refuse the arguments."""
-        raise ServingFailed(f"{message}; try {self.prog} --help")
+        raise ServingFailed(f"{message.rstrip('.')}. Try {self.prog} --help.")
 
 
 def add_process_options(parser: argparse.ArgumentParser) -> None:

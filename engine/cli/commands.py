@@ -39,8 +39,9 @@ def invoke(arguments: list[str]) -> int:
     except click.ClickException as error:
         hint = ""
         if isinstance(error, click.UsageError) and error.ctx is not None:
-            hint = f"; try {error.ctx.command_path} --help"
-        Terminal().notice(f"Error: {error.format_message().rstrip('.')}{hint}")
+            hint = f" Try {error.ctx.command_path} --help."
+        message = error.format_message()
+        Terminal().notice(f"Error: {message}{'' if message.endswith(('.', '?', ')')) or not hint else '.'}{hint}")
         return MISUSED
     return code if isinstance(code, int) else DONE
 
@@ -71,7 +72,7 @@ def _url(context: click.Context, parameter: click.Parameter, value: str | None) 
 _PROFILE: Final = click.option(
     "--profile",
     type=click.Choice(PROFILE_NAMES),
-    help="What the server can do; known by its host where it is not given.",
+    help="The kind of server, where its host does not tell.",
 )
 
 _TURN_OPTIONS: Final = (
@@ -89,7 +90,7 @@ _TURN_OPTIONS: Final = (
         type=click.Choice([transport.value for transport in Transport]),
         default=Transport.AUTO.value,
         show_default=True,
-        help="How requests travel.",
+        help="The way of requests: auto goes over HTTP where there is no WebSocket.",
     ),
     click.option("--temperature", type=float, callback=_finite, help="Sampling temperature."),
     click.option(
@@ -97,10 +98,12 @@ _TURN_OPTIONS: Final = (
         type=click.FloatRange(min=0, min_open=True),
         callback=_finite,
         metavar="SECONDS",
-        help="Bound for a whole turn.",
+        help="The time that a whole turn may take.",
     ),
     click.option("--json", is_flag=True, help="Print every event as a line of JSON."),
-    click.option("--report", is_flag=True, help="Print what is known of each turn on standard error."),
+    click.option(
+        "--report", is_flag=True, help="Print each turn's report on standard error: transport, times, tokens."
+    ),
 )
 
 
@@ -124,7 +127,7 @@ def commands() -> None:
 
 @commands.command("ask")
 @click.argument("prompt")
-@click.option("--instructions", metavar="TEXT", help="What holds for the answer.")
+@click.option("--instructions", metavar="TEXT", help="Instructions for the model.")
 @click.option("--image", multiple=True, metavar="FILE", help="A picture to look at; may be given more than once.")
 @click.option("--schema", metavar="FILE", help="A JSON schema that the answer has to fit.")
 @_turn_options
@@ -138,9 +141,14 @@ def ask_command(
 
 
 @commands.command("chat")
-@click.option("--instructions", metavar="TEXT", help="What holds for the whole conversation.")
-@click.option("--tools", multiple=True, metavar="MODULE:FUNCTION", help="A function that the model may call.")
-@click.option("--resume", metavar="FILE", help="Go on with a conversation that was saved.")
+@click.option("--instructions", metavar="TEXT", help="Instructions for the model, for the whole conversation.")
+@click.option(
+    "--tools",
+    multiple=True,
+    metavar="MODULE:FUNCTION",
+    help="A function that the model may call; may be given more than once.",
+)
+@click.option("--resume", metavar="FILE", help="Go on with a conversation that --save or /save wrote.")
 @click.option("--save", metavar="FILE", help="Save the conversation at the end.")
 @click.option("--plain", is_flag=True, help="No layout: for screen readers.")
 @_turn_options
@@ -152,7 +160,7 @@ def chat_command(
     save: str | None,
     plain: bool,
 ) -> int:
-    """Hold a conversation. On a terminal with a line editor, /help lists its commands; else a message a line.
+    """Hold a conversation: at a line editor on a terminal, where /help lists its commands, else a message a line.
 
     The end of the input, or /quit, ends it.
     """
@@ -200,9 +208,9 @@ def record_command(arguments: tuple[str, ...]) -> int:
     default=10.0,
     show_default=True,
     metavar="SECONDS",
-    help="How long each step may take.",
+    help="The time that each step may take.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the findings as one list.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON list, at the end.")
 def doctor_command(model: str, base_url: str | None, profile: str | None, timeout: float, *, as_json: bool) -> int:
     """Examine the way to the server: proxy, DNS, TCP, TLS, upgrade, first event, HTTP, keep-alive, lanes, steering.
 

@@ -342,7 +342,7 @@ def certificate(given: argparse.Namespace, *, wanted: bool) -> Iterator[tuple[ss
                 path.open("rb").close()  # what loads them does not say which is not there
             context.load_cert_chain(given.tls_cert, given.tls_key, password=_no_password)
         except ssl.SSLError as error:
-            reason = (error.reason or "no certificate in it").lower().replace("_", " ")
+            reason = (error.reason or "no certificate with its private key in it").lower().replace("_", " ")
             raise ServingFailed(f"{' and '.join(map(str, files))} cannot be used for TLS: {reason}") from None
         except OSError as error:
             raise ServingFailed(f"{error.filename}: {error.strerror}") from None

@@ -51,7 +51,7 @@ def _run(url: str | None, program: Callable[[Store, Terminal], Awaitable[None]])
 
 
 @store_commands.command("list")
-@click.option("--json", "as_json", is_flag=True, help="A line of JSON for each session.")
+@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each session.")
 @click.pass_obj
 def list_command(url: str | None, as_json: bool) -> int:
     """List the sessions, the one that changed last first."""
@@ -99,7 +99,7 @@ def release_command(url: str | None, session: str) -> int:
 
 @store_commands.command("forget")
 @click.argument("session")
-@click.option("--force", is_flag=True, help="Also while a process holds it.")
+@click.option("--force", is_flag=True, help="Remove it even while a process holds it.")
 @click.pass_obj
 def forget_command(url: str | None, session: str, force: bool) -> int:
     """Remove a session with its transcript."""
@@ -116,7 +116,7 @@ def forget_command(url: str | None, session: str, force: bool) -> int:
     "--days",
     type=click.FloatRange(min=0),
     metavar="DAYS",
-    help="Remove also what did not change for so long.",
+    help="Remove also what has not changed for so many days.",
 )
 @click.pass_obj
 def prune_command(url: str | None, days: float | None) -> int:

@@ -6,6 +6,7 @@ It decides what a turn is sent over and learns from what becomes of a dial; it n
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -222,7 +223,10 @@ class Pool:
         if self._room.shared:
             choice = [each for each, link in self._current.items() if link.usable and link.named]
         elif len(self._current) >= self._settings.limits.max_connections:
-            choice = [each for each, link in self._current.items() if link.usable and not link.busy]
+            # One on which the rest of an abandoned response is still to come is not idle. Since there is a place, one
+            # that is dialled may be waited for by no turn any more.
+            choice = [each for each, link in self._current.items() if link.usable and link.idle_since < math.inf]
+            choice = choice or [each for each, link in self._current.items() if link.state is LinkState.DIALLING]
         else:
             return None
         if choice:

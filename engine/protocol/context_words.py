@@ -51,6 +51,7 @@ WORDS: Final = (
     r"`inputs` (?:must have less than|tokens \+ `max_new_tokens` must be)",  # Text Generation Inference
     r"reduce the length of the (?:input |prompt|messages|input)",  # Groq
     r"contextwindowexceedederror",  # LiteLLM
+    r"context_length_exceeded",  # gateways that quote OpenAI's error as text
 )
 """Patterns of messages that say it."""
 

@@ -68,7 +68,7 @@ from .moments import (
 )
 from .pace import Pace
 from .quirks import Accept, Garbage, Handshake, HangUp, Ignore, Quirks, Reject
-from .records import ConnectionRecord, RequestLog, RequestRecord
+from .records import ConnectionRecord, RequestLog, RequestRecord, Requests
 from .requests import Asked
 from .script import Rule, Script, TextMatch, When
 from .server import Simulator, open_simulator
@@ -146,6 +146,7 @@ __all__ = [
     "Reject",
     "RequestLog",
     "RequestRecord",
+    "Requests",
     "Rule",
     "Say",
     "SayDelta",

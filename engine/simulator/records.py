@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 import attrs
 import trio
 
-__all__ = ["CONTROL_ROUTE", "ConnectionRecord", "RequestLog", "RequestRecord", "is_control"]
+__all__ = ["CONTROL_ROUTE", "ConnectionRecord", "RequestLog", "RequestRecord", "Requests", "is_control"]
 
 CONTROL_ROUTE: Final = "/__simulator"
 _FRAMES: Final = 1000
@@ -83,8 +83,28 @@ class RequestRecord:
         return value if isinstance(value, str) else None
 
 
-class RequestLog(list[RequestRecord]):
-    """The requests that came, in order of arrival.
+class Requests(list[RequestRecord]):
+    """Requests in order of arrival."""
+
+    @property
+    def last(self) -> RequestRecord:
+        """The newest request.
+
+        Raises:
+            LookupError: none has come.
+        """
+        if not self:
+            raise LookupError("no request has come yet")
+        return self[-1]
+
+    @property
+    def bodies(self) -> list[dict[str, Any]]:
+        """The bodies of the requests, as parsed objects."""
+        return [dict(record.body) for record in self]
+
+
+class RequestLog(Requests):
+    """The requests that have come so far; it grows.
 
     Attributes:
         arrived: The number of requests so far, those that are not kept any more included.
@@ -105,22 +125,6 @@ class RequestLog(list[RequestRecord]):
         """Forget them all."""
         super().clear()
         self.arrived = 0
-
-    @property
-    def last(self) -> RequestRecord:
-        """The newest request.
-
-        Raises:
-            LookupError: none has come.
-        """
-        if not self:
-            raise LookupError("no request has come yet")
-        return self[-1]
-
-    @property
-    def bodies(self) -> list[dict[str, Any]]:
-        """The bodies of the requests, as parsed objects."""
-        return [dict(record.body) for record in self]
 
     async def wait_for(self, count: int) -> RequestRecord:
         """Wait until so many requests have arrived, and return the one that made it so many, or the newest.

@@ -13,7 +13,7 @@ from engine import aio, blocking
 from engine.simulator import (
     AnyBrain,
     ConnectionRecord,
-    RequestRecord,
+    Requests,
     Rule,
     Script,
     Simulator,
@@ -91,9 +91,9 @@ class LazySimulator:
         return self._simulator
 
     @property
-    def requests(self) -> list[RequestRecord]:
-        """Every request so far, in order of arrival."""
-        return [] if self._simulator is None else self._simulator.requests
+    def requests(self) -> Requests:
+        """Every request so far, in order of arrival; `engine.simulator.Requests` has ``last`` and ``bodies``."""
+        return Requests() if self._simulator is None else self._simulator.requests
 
     @property
     def connections(self) -> list[ConnectionRecord]:

@@ -16,7 +16,7 @@ from engine.simulator import (
     AnyBrain,
     ConnectionRecord,
     Quirks,
-    RequestRecord,
+    Requests,
     Rule,
     Simulator,
     open_simulator,
@@ -90,11 +90,11 @@ class RunningSimulator:
         self._portal.read(add)
 
     @property
-    def requests(self) -> list[RequestRecord]:
-        """Every request so far, in order of arrival."""
-        return self._portal.read(lambda: list(self._simulator.requests))
+    def requests(self) -> Requests:
+        """Every request so far, in order of arrival; `engine.simulator.Requests` has ``last`` and ``bodies``."""
+        return self._portal.read(lambda: Requests(self._simulator.requests))
 
-    def wait_for(self, count: int, *, seconds: float = 10.0) -> list[RequestRecord]:
+    def wait_for(self, count: int, *, seconds: float = 10.0) -> Requests:
         """Wait until ``count`` requests have come, and return all of them.
 
         Raises:

@@ -276,9 +276,8 @@ def test_without_the_extra_the_command_line_says_what_to_install(
         monkeypatch.setitem(sys.modules, name, None)
     result = run("ask", "hi")
     assert result.code == 1
-    assert result.err.splitlines() == [
-        f"The command line needs {module}: python -m pip install 'trio-session-engine[cli]'"
-    ]
+    install = "python -m pip install 'trio-session-engine[cli]'"
+    assert result.err == f"The command line, but for simulate and record, needs {module}: {install}\n"
 
 
 # --- chat ------------------------------------------------------------------------------------------------------------

@@ -52,6 +52,10 @@ SAID: Final[dict[str, dict[str, Any]]] = {
         "type": None,
         "message": "litellm.ContextWindowExceededError: OpenAIException - too much",
     },
+    "LiteLLM, quoting": {
+        "code": "400",
+        "message": 'litellm.BadRequestError: OpenAIException - {"error": {"code": "context_length_exceeded"}}',
+    },
     "LiteLLM, a type": {"type": "ContextWindowExceededError", "message": ""},
     "Anthropic": {"type": "invalid_request_error", "message": "prompt is too long: 213462 tokens > 200000 maximum"},
     "Anthropic, with the answer": {

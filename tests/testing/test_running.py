@@ -32,6 +32,8 @@ def test_it_answers_and_tells() -> None:
         assert said(answer) == "4"
         (request,) = server.wait_for(1)
         assert request.body["input"] == "What is 2+2?"
+        assert server.requests.last is request
+        assert server.requests.bodies == [request.body]
         assert [connection.transport for connection in server.connections] == ["http"]
         identity = answer.json()["id"]
         assert server.response(identity)["status"] == "completed"

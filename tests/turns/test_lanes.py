@@ -11,7 +11,7 @@ from sessions import session_with
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 import engine
-from engine.simulator import Abort, Created, Delay, Echo, Gate, InProgress, Reject, Say, SayDelta, Script, Stall
+from engine.simulator import Abort, Accept, Created, Delay, Echo, Gate, InProgress, Reject, Say, SayDelta, Script, Stall
 
 session_to = session_with()
 PLAIN = {"endpoint_options": {"profile": engine.Profile("plain")}}
@@ -83,6 +83,24 @@ async def test_a_server_without_lanes_has_a_connection_for_each_up_to_a_number(a
         assert trio.current_time() - begun == pytest.approx(2)
         assert len(sim.connections) == 3
         assert all("stream_id" not in request.body for request in sim.requests)
+
+
+async def test_a_connection_changes_lanes_only_when_nothing_is_to_come_on_it(autojump_clock: MockClock) -> None:
+    """Of two connections one drains, and one is dialled for a turn that was left: the next lane waits for that one."""
+    dials = {"handshake": [Accept(), Accept(delay=2)]}
+    limits = engine.Limits(max_connections=2)
+    async with session_to(Slow(), sim_options={**PLAIN, **dials}, limits=limits, on_cancel="drain") as (session, sim):
+        async with session.lane("drains").turn("left alone") as turn:
+            async for event in turn:
+                if isinstance(event, engine.TextDelta):
+                    break
+            with trio.move_on_after(0.2):
+                await session.lane("dials").ask("left before it was sent")
+        assert (await session.lane("next").ask("the next")).text == "the next"
+        assert trio.current_time() == pytest.approx(3)
+        assert (await session.lane("drains").ask("again")).text == "again"
+        assert len(sim.connections) == 2
+        assert [request.input[-1]["content"] for request in sim.requests] == ["left alone", "the next", "again"]
 
 
 @pytest.mark.parametrize("policy", list(engine.OnCancel))

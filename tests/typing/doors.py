@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import assert_type
 
 from engine import AssistantMessage, Endpoint, Message, Text, TextDelta, Timeouts, TurnReport, aio, blocking
-from engine.simulator import Call, Error, RequestRecord, Script, When
+from engine.simulator import Call, Error, RequestRecord, Requests, Script, When
 from engine.testing import Cassette, LazySimulator, RunningSimulator, SessionOpener, run_simulator
 
 ENDPOINT = Endpoint(api_key="sk-any")
@@ -54,7 +54,8 @@ async def asyncio_program() -> None:
 def tests(server: RunningSimulator, simulator: LazySimulator, sessions: SessionOpener, cassette: Cassette) -> None:
     server.add("text", [Call("weather"), "and more"], When(text="busy").then(Error(429)))
     simulator.brain = Script(["one"], strict=True)
-    assert_type(server.wait_for(1), list[RequestRecord])
+    assert_type(server.wait_for(1), Requests)
+    assert_type(server.requests.last, RequestRecord)
     assert_type(cassette.endpoint, Endpoint)
     with sessions.blocking() as session:
         assert_type(session, blocking.Session)
