@@ -350,7 +350,7 @@ LEAVE_FROZEN = Scenario(
     points=230,
     policies=(OnCancel.CLOSE, OnCancel.DRAIN),  # on a new lane of a frozen connection no turn is answered
 )
-RELEASE = Scenario("release", _release, ask_once, points=30)
+RELEASE = Scenario("release", _release, ask_once, points=25)
 LIFE = Scenario("life", _life, owns_engine=True, points=140)
 EXIT = Scenario("exit", _exit, owns_engine=True, points=55)
 # Over HTTP the cancel policy has nothing to decide.
