@@ -83,12 +83,14 @@ class Cost:
         self._steps = Steps()
 
     def __enter__(self) -> Cost:
+        gc.disable()  # other libraries are called when it runs, which depends on the tests before
         trio.lowlevel.add_instrument(self._steps)
         sys.setprofile(self._count)
         return self
 
     def __exit__(self, *_: object) -> None:
         sys.setprofile(None)
+        gc.enable()
         trio.lowlevel.remove_instrument(self._steps)
 
     def _count(self, frame: FrameType, event: str, _: Any) -> None:
@@ -197,7 +199,7 @@ async def test_a_release_costs_no_more_calls_and_steps_than_it_did() -> None:
         assert not any(eng.has_session(name) for name in names)
     # The server in memory is in it; it and the scheduler's order move the steps by one.
     assert 0 < cost.own / sessions <= 200
-    assert cost.calls / sessions <= 1650
+    assert cost.calls / sessions <= 1700  # 40 of them where coverage is measured
     assert cost.steps / sessions <= 28.2
 
 
