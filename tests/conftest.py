@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 import trio
+from hypothesis import settings
 
 pytest.register_assert_rewrite("invariants")
 
@@ -24,6 +25,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ORDER = os.environ.get("ENGINE_TEST_ORDER", "")
 """Another text is another order of the steps of Trio's tasks; without one each test has an order of its own."""
+
+# How fast an example is, the machine decides: the first of all, which makes tables of characters, takes longest.
+settings.register_profile("untimed", settings.default, deadline=None)
+settings.load_profile("untimed")
 
 SWEEP_SECONDS = 900
 """After how long a sweep is taken for hung. What it does is fixed; how fast, the machine decides."""
