@@ -27,16 +27,11 @@ class Home:
         Raises:
             RuntimeError: this is not that run.
         """
-        try:
-            if trio.lowlevel.current_trio_token() is self._token:
-                return
-        except RuntimeError:
-            pass
-        _here()
-        raise RuntimeError(
-            "this engine lives in another run of Trio: call it from there, with trio.from_thread, "
-            "or use engine.blocking, which is safe from every thread"
-        )
+        if _here() is not self._token:
+            raise RuntimeError(
+                "this engine lives in another run of Trio: call it from there, with trio.from_thread, "
+                "or use engine.blocking, which is safe from every thread"
+            )
 
 
 def _here() -> trio.lowlevel.TrioToken:

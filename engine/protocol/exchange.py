@@ -380,10 +380,9 @@ def _failed(error: object, fallback: str | None, response_id: str | None) -> Fai
 
 def _unknown_end(event: ServerEvent, response_id: str | None) -> Failure | None:
     """Return the end that an event of no known shape tells of; None when it does not end the response."""
-    if event.type in TERMINAL_TYPES and event.type != "response.failed":
-        return Violated(f"the event {event.type} held no response")
     if event.type != "response.failed" and event.type not in FOREIGN_TERMINALS:
-        return None
+        missing = event.type in TERMINAL_TYPES
+        return Violated(f"the event {event.type} held no response") if missing else None
     fallback = FOREIGN_TERMINALS.get(event.type)
     response = event.raw.get("response")
     for holder in (event.raw, response):

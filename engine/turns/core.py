@@ -41,15 +41,15 @@ __all__ = ["SessionCore"]
 class SessionCore:
     """One session at work.
 
+    Args:
+        owner: The block that it cannot outlive, as errors name it.
+
     Attributes:
         id: The session's id in its engine.
         settings: The settings of its turns.
         pool: Its links.
         started: Set when it can take turns.
         finished: Set when its last socket is gone.
-
-    Args:
-        owner: The block that it cannot outlive, as errors name it.
     """
 
     def __init__(

@@ -32,9 +32,8 @@ def show_content() -> Iterator[None]:
     """Let reprs show what messages, events and tools say, inside a block: ``with engine.show_content():``.
 
     Errors then end with the server's own words. For tests and notebooks, where a comparison that fails should show what
-    differs. It holds for the task that enters
-    the block and for what that task starts. ``SESSION_ENGINE_SHOW_CONTENT=1`` in the environment does it for a whole
-    process. Keys and header values are never shown.
+    differs. It holds for the task that enters the block and for what that task starts. In the environment,
+    ``SESSION_ENGINE_SHOW_CONTENT=1`` does it for a whole process. Keys and header values are never shown.
     """
     token = _shown.set(True)
     try:

@@ -485,8 +485,8 @@ def as_written(record: RequestRecord) -> tuple[bool, int, int]:
 
     A turn goes to HTTP after WebSockets, and from a WebSocket to one that was opened later.
     """
-    overtaken = record.transport == "websocket"
-    return not overtaken, record.connection_id if overtaken else 0, record.number
+    over_http = record.transport == "http"
+    return over_http, 0 if over_http else record.connection_id, record.number
 
 
 def habits() -> Iterator[Quirks]:
